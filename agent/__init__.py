@@ -1,0 +1,9 @@
+"""edgescribe: on-device speech to text for the Raspberry Pi and the Jetson, published over MQTT.
+
+    microphone ─▶ sources ─▶ vad ─▶ segmenter ─▶ engines ─▶ sinks ─▶ MQTT
+                                                telemetry ──┘
+
+`app.py` puts the stages together; `cli.py` holds the verbs; `config.py` every setting.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,88 @@
+"""Audio as it travels through the pipeline: always 16 kHz, mono, signed 16-bit, in frames of 512 samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_SAMPLES = 512
+"""One step of Silero's voice activity detector at 16 kHz: 32 ms."""
+
+FULL_SCALE = 32_768.0
+SILENCE_DBFS = -96.0
+"""What 16 bits can hold; digital silence is reported as this, never as minus infinity."""
+
+Pcm16 = NDArray[np.int16]
+PcmFloat = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFrame:
+    """32 ms of sound, as a source hands it on."""
+
+    pcm: Pcm16
+    """Shape (512,), int16."""
+    position: int
+    """Index of the first sample since the source was opened. Lost samples are counted in it, so a jump is a gap."""
+    captured_ns: int
+    """Monotonic clock when the last sample was captured (for a file read flat out: when it would have been)."""
+
+    @property
+    def end(self) -> int:
+        """Position just behind the last sample."""
+        return self.position + len(self.pcm)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A stretch of sound with speech in it, padded on both sides."""
+
+    id: str
+    """ULID; the identity of everything that is published about it."""
+    pcm: Pcm16
+    """Shape (n,), int16, 16 kHz."""
+    position: int
+    """Index of its first sample since the source was opened."""
+    started_ns: int
+    """Monotonic capture time of its first sample."""
+    speech_end: int
+    """Position just behind the last sample that the voice activity detector called speech."""
+    closed_at: int
+    """Position at which it was known to be over; `closed_at - speech_end` is the hang-over that the listener waited."""
+    truncated: bool = False
+    """True if it was cut at the maximum length and goes on in the next utterance, without a lost sample."""
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the sound in seconds."""
+        return len(self.pcm) / SAMPLE_RATE_HZ
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the opening of the source to the first sample."""
+        return self.position / SAMPLE_RATE_HZ
+
+    @property
+    def hangover_s(self) -> float:
+        """Seconds between the end of speech and the decision that it had ended."""
+        return max(0, self.closed_at - self.speech_end) / SAMPLE_RATE_HZ
+
+
+def to_float(pcm: Pcm16) -> PcmFloat:
+    """Scale int16 samples to float32 in [-1, 1), the form that every engine wants."""
+    return pcm.astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def rms_dbfs(pcm: Pcm16) -> float:
+    """Root mean square level in dB relative to full scale; `SILENCE_DBFS` for digital silence or no samples."""
+    if not len(pcm):
+        return SILENCE_DBFS
+    samples = pcm.astype(np.float32)
+    mean_square = float(np.dot(samples, samples)) / len(samples)
+    return max(SILENCE_DBFS, 10.0 * float(np.log10(mean_square / FULL_SCALE**2))) if mean_square else SILENCE_DBFS
+
+
+def samples(milliseconds: float) -> int:
+    """How many samples `milliseconds` of sound are."""
+    return round(milliseconds * SAMPLE_RATE_HZ / 1000)

@@ -1,0 +1,88 @@
+"""The bounded queue between two stages."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Overflow(Enum):
+    """What happens when the channel is full."""
+
+    DROP_OLDEST = "drop_oldest"
+    """For live sound: the newest matters most, and the microphone cannot wait. Drops are counted."""
+    WAIT = "wait"
+    """For files read flat out: the reader can wait, and nothing may be lost."""
+
+
+class Channel(Generic[T]):
+    """A bounded first-in first-out queue from one stage to the next.
+
+    `put` is called by the upstream stage, iteration by the downstream one, `close` by whoever ends the flow (as a rule
+    the upstream stage). After `close` what is queued can still be read, then iteration ends; `put` returns False and
+    keeps nothing.
+    """
+
+    def __init__(self, capacity: int, overflow: Overflow = Overflow.DROP_OLDEST) -> None:
+        if capacity < 1:
+            msg = f"a channel needs room for at least one item, not {capacity}"
+            raise ValueError(msg)
+        self._items: deque[T] = deque()
+        self._capacity = capacity
+        self._overflow = overflow
+        self._changed = threading.Condition()
+        self._closed = False
+        self._dropped = 0
+
+    def put(self, item: T) -> bool:
+        """Queue `item`; False if the channel is closed. Never blocks under `DROP_OLDEST`."""
+        with self._changed:
+            if self._overflow is Overflow.WAIT:
+                self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            if self._closed:
+                return False
+            if len(self._items) >= self._capacity:
+                self._items.popleft()
+                self._dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def get(self, timeout_s: float | None = None) -> T | None:
+        """Return the oldest item; None if none came within `timeout_s`, or the channel is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._items), timeout_s)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self.get()) is not None:
+            yield item
+
+    def close(self) -> None:
+        """End the flow; idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called, even if items are still queued."""
+        with self._changed:
+            return self._closed
+
+    @property
+    def dropped(self) -> int:
+        """How many items were discarded to make room."""
+        with self._changed:
+            return self._dropped

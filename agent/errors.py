@@ -1,0 +1,59 @@
+"""The one tree of errors that this package raises on purpose.
+
+    AgentError                      exit 1
+    ├── ConfigError                 exit 78   a setting is unknown, malformed or contradictory
+    ├── ModelError                  exit 78   a model is unknown, missing, incomplete or not what it should be
+    ├── SourceError                 exit 65   audio that cannot be read (not audio, no such file)
+    │   └── DeviceUnavailable       exit 69   the microphone is absent or was lost
+    ├── EngineError                 exit 70   inference failed
+    └── SinkError                   exit 69   the broker is out of reach or refuses us
+
+Exit codes are those of sysexits.h. 78 (EX_CONFIG) means that restarting cannot help: the systemd unit has
+`RestartPreventExitStatus=78`.
+
+Every message is one line that names what is wrong and what to do about it; the command line prints it as it is.
+"""
+
+from typing import ClassVar
+
+
+class AgentError(Exception):
+    """Something this program understands well enough to explain in one line."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(AgentError):
+    """A setting is unknown, malformed, or contradicts another."""
+
+    exit_code = 78
+
+
+class ModelError(AgentError):
+    """A model is unknown, absent, incomplete, or its digest is not the expected one."""
+
+    exit_code = 78
+
+
+class SourceError(AgentError):
+    """Audio cannot be read: no such file, not audio, an unsupported layout."""
+
+    exit_code = 65
+
+
+class DeviceUnavailable(SourceError):  # noqa: N818 - reads as a condition, and callers wait for it to pass
+    """The capture device is absent, busy, or went away."""
+
+    exit_code = 69
+
+
+class EngineError(AgentError):
+    """The inference engine failed on an utterance, or cannot be started."""
+
+    exit_code = 70
+
+
+class SinkError(AgentError):
+    """What was said could not be delivered: the broker is unreachable or refused us."""
+
+    exit_code = 69

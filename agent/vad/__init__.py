@@ -1,0 +1,15 @@
+"""Voice activity detection: how likely is each 32 ms frame to be speech?"""
+
+from typing import Protocol
+
+from agent.audio import Pcm16
+
+
+class VoiceActivityDetector(Protocol):
+    """Called from the listen thread only, once a frame, in order."""
+
+    def probability(self, pcm: Pcm16) -> float:
+        """Probability in [0, 1] that `pcm`, shape (512,), holds speech."""
+
+    def reset(self) -> None:
+        """Forget what was heard: the next frame does not continue the last one."""

@@ -1,0 +1,284 @@
+"""What subscribers see: the versioned MQTT payloads (contract 1).
+
+Fields are only ever added. What cannot be read or is not known is left out, never sent as 0 or null: serialise with
+`Message.payload()`. Units stand in the names; instants are UTC in RFC 3339 with milliseconds.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+CONTRACT: Final = 1
+"""The version in `edgescribe/v1/…` and in the `v` field."""
+
+
+def _rfc3339(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+
+
+class Part(BaseModel):
+    """A nested part of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Message(Part):
+    """One payload, with the topic and the delivery that belong to its kind."""
+
+    topic: ClassVar[str]
+    """Below `edgescribe/v1/<id>/`."""
+    qos: ClassVar[Literal[0, 1]]
+    retained: ClassVar[bool]
+    expiry_s: ClassVar[int | None] = None
+    """MQTT 5 message expiry interval."""
+    schema_name: ClassVar[str]
+    """Sent as the MQTT 5 user property `schema`."""
+
+    def payload(self) -> bytes:
+        """The JSON that goes out, without fields that are not known."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Status(Message):
+    """Birth and last will. The payload is the bare word, as Home Assistant's availability topics want it."""
+
+    topic = "status"
+    qos = 1
+    retained = True
+    schema_name = "status/1"
+
+    state: Literal["online", "offline"]
+
+    def payload(self) -> bytes:
+        """The bare word `online` or `offline`."""
+        return self.state.encode()
+
+
+class Info(Message):
+    """What the device is; sent once a connection."""
+
+    topic = "info"
+    qos = 1
+    retained = True
+    schema_name = "info/1"
+
+    v: Literal[1] = CONTRACT
+    id: str
+    """The device's id: topic level, MQTT client id and user name."""
+    name: str
+    """What people call it."""
+    agent: str
+    """Version of edgescribe."""
+    boot_id: str
+    """Changes with every boot of the machine (`/proc/sys/kernel/random/boot_id`)."""
+    hardware: str | None = None
+    """Board, from the device tree or DMI."""
+    os: str | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    python: str | None = None
+    engine: str
+    model: str
+    source: str
+    """Source kind and device."""
+
+
+class State(Message):
+    """The applied values of what can be set."""
+
+    topic = "state"
+    qos = 1
+    retained = True
+    schema_name = "state/1"
+
+    v: Literal[1] = CONTRACT
+    listening: bool
+    engine: str
+    model: str
+    language: str
+    """ISO 639-1 code, or `auto`."""
+    vad_threshold: float
+
+
+class Health(Message):
+    """Whether something is wrong; sent on change."""
+
+    topic = "health"
+    qos = 1
+    retained = True
+    schema_name = "health/1"
+
+    v: Literal[1] = CONTRACT
+    problem: Literal["ON", "OFF"]
+    codes: tuple[str, ...] = ()
+    """What is wrong: `mic_absent`, `falling_behind`, …"""
+
+
+class Latency(Part):
+    """Where the time went, in milliseconds."""
+
+    vad_close: int
+    """From the end of speech until it was known to have ended (the hang-over)."""
+    queue: int
+    """Waiting for the engine."""
+    encode_decode: int
+    """Inference, mel spectrogram and retries included."""
+    total_from_speech_end: int
+    """From the end of speech until the message was handed to the sink."""
+
+
+class TranscriptMessage(Message):
+    """The words of one utterance, with the evidence for them."""
+
+    topic = "transcript"
+    qos = 1
+    retained = False
+    expiry_s = 86_400
+    schema_name = "transcript/1"
+
+    v: Literal[1] = CONTRACT
+    event_type: Literal["transcript"] = "transcript"
+    """Home Assistant's `event` entities want it."""
+    id: str
+    """ULID of the utterance. Deduplicate on it."""
+    seq: int
+    """Counts up without gaps. Order on (`boot_id`, `seq`), never on wall time."""
+    boot_id: str
+    ts: Instant
+    """When the message was made."""
+    start: Instant
+    """When the utterance began."""
+    time_synced: bool
+    """Whether the system clock was synchronised when the message was made."""
+    duration_s: float
+    text: str
+    truncated: bool = False
+    """The utterance was cut at its maximum length and goes on in the next one, or the text was cut at 8 KiB."""
+    lang: str
+    lang_prob: float | None = None
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    verdict: Literal["confident", "doubtful"]
+    model: str
+    engine: str
+    audio_ctx: int
+    """Encoder positions used; 50 are one second, 1500 the full window."""
+    rtf: float
+    """Real-time factor: inference time over the length of the utterance."""
+    latency_ms: Latency
+    rms_dbfs: float
+    clipped: bool = False
+    """Some samples were at full scale."""
+    replayed: bool = False
+
+
+class Cpu(Part):
+    """Processor."""
+
+    pct: float | None = None
+    """Load of all cores together since the last message, 0–100."""
+    load1: float | None = None
+    temp_c: float | None = None
+    freq_mhz: int | None = None
+
+
+class Mem(Part):
+    """Memory."""
+
+    avail_mb: int | None = None
+    pct: float | None = None
+    rss_mb: float | None = None
+    """Of this process."""
+    swap_pct: float | None = None
+
+
+class Disk(Part):
+    """The file system that holds the state folder."""
+
+    pct: float | None = None
+
+
+class Audio(Part):
+    """Capture."""
+
+    xruns: int
+    """Overruns since the start."""
+    gaps_s: float
+    """Seconds of sound lost since the start."""
+    noise_floor_dbfs: float | None = None
+
+
+class Asr(Part):
+    """Recognition, since the start unless said otherwise."""
+
+    utt: int
+    """Utterances transcribed."""
+    rtf_p95: float | None = None
+    """Of the last 64 utterances."""
+    lat_ms_p95: int | None = None
+    """From the end of speech, of the last 64 utterances."""
+    dropped_s: float
+    """Seconds of speech dropped because the engine could not keep up."""
+    speech_pct: float
+    """Share of the sound that was inside utterances, 0–100."""
+    rejected: int
+    """Utterances in which the engine found no words to publish."""
+
+
+class Mqtt(Part):
+    """The link to the broker."""
+
+    outbox_n: int
+    """Messages waiting for their acknowledgement."""
+    dropped: int
+    reconnects: int
+
+
+class TelemetryMessage(Message):
+    """How the device is doing."""
+
+    topic = "telemetry"
+    qos = 0
+    retained = False
+    expiry_s = 120
+    schema_name = "telemetry/1"
+
+    v: Literal[1] = CONTRACT
+    ts: Instant
+    up_s: int
+    """Seconds since the agent started."""
+    cpu: Cpu
+    mem: Mem
+    disk: Disk
+    audio: Audio
+    asr: Asr
+    mqtt: Mqtt | None = None
+
+
+class Vad(Message):
+    """Somebody is speaking, or has stopped. The payload is the bare word."""
+
+    topic = "vad"
+    qos = 0
+    retained = False
+    schema_name = "vad/1"
+
+    state: Literal["ON", "OFF"]
+
+    def payload(self) -> bytes:
+        """The bare word `ON` or `OFF`."""
+        return self.state.encode()
+
+
+MAX_TEXT_BYTES = 8_192
+"""Longer texts are cut at a character boundary and marked `truncated`."""
+
+
+def topic_for(device_id: str, kind: type[Message] | Message) -> str:
+    """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`."""
+    return f"edgescribe/v{CONTRACT}/{device_id}/{kind.topic}"

@@ -1,0 +1,47 @@
+"""A named thread that reports its failure instead of dying in silence."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs `work` in a thread called `name` until it returns.
+
+    `work` ends because its input was closed; there is no other way to stop a worker. An exception is kept in `failure`
+    and `on_failure` is called once, from the worker's own thread; the owner decides (as a rule: stop the process, and
+    let systemd start it again).
+    """
+
+    def __init__(self, name: str, work: Callable[[], None], on_failure: Callable[["Worker"], None]) -> None:
+        self.name = name
+        self.failure: Exception | None = None
+        self._work = work
+        self._on_failure = on_failure
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; to be called once."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        # The boundary of a worker is the one place where everything is caught (house rule 12).
+        except Exception as error:  # noqa: BLE001
+            self.failure = error
+            self._on_failure(self)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; False if it is still alive after `timeout_s`."""
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """True while the thread runs."""
+        return self._thread.is_alive()
