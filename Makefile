@@ -1,0 +1,41 @@
+# `make demo` shows what edgescribe does; `make test` runs everything that CI runs. Each sets itself up.
+VENV ?= .venv
+BIN := $(VENV)/bin
+MIC ?=
+SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2-dev libasound2-plugins openssl systemd
+COMPILER_PACKAGES := gcc libc6-dev python3-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format settings clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## transcribe a bundled recording (MIC=1: your microphone) and show what a subscriber receives
+ifeq ($(MIC),)
+	@scripts/virtualenv $(VENV) demo
+	@$(BIN)/edgescribe demo
+else
+	@scripts/system-packages libasound2-dev $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) demo,alsa
+	@$(BIN)/edgescribe demo --mic
+endif
+
+test: ## install what the tests need, and run them all
+	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/pytest
+
+lint: ## ruff, mypy, and the checks of unit files and roles
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: ## let ruff format and fix
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove the virtual environment, caches and test models
+	rm -rf $(VENV) build dist .edgescribe .mypy_cache .ruff_cache .pytest_cache *.egg-info

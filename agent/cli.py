@@ -1,0 +1,50 @@
+"""The command line: what `edgescribe` understands, one module a verb in `agent/commands/`."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from agent import __version__
+from agent.errors import AgentError
+
+VERBS = ("run", "demo", "transcribe", "models", "devices", "config", "check", "doctor")
+
+_EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="edgescribe",
+        description="Listens, transcribes on the device, publishes over MQTT.",
+        epilog=_EPILOG,
+    )
+    top.add_argument("--version", action="version", version=f"edgescribe {__version__}")
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb in VERBS:
+        # By name, so that the list above is the only place that names them all.
+        importlib.import_module(f"agent.commands.{verb}").add_parser(verbs)
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; every error that we understand is one line on standard error."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except AgentError as error:
+        for line in str(error).splitlines():
+            print(f"edgescribe: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`head`, say) is gone; nothing may be written any more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return status

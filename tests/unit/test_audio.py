@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from agent.audio import SILENCE_DBFS, AudioFrame, Utterance, rms_dbfs, samples, to_float
+
+
+def test_full_scale_square_wave_is_zero_dbfs() -> None:
+    """Levels are relative to full scale: a square wave at full scale is 0 dBFS, a tenth of it 20 dB less."""
+    square = np.array([32767, -32767] * 256, dtype=np.int16)
+    assert rms_dbfs(square) == pytest.approx(0.0, abs=0.01)
+    assert rms_dbfs((square // 10).astype(np.int16)) == pytest.approx(-20.0, abs=0.02)
+
+
+def test_digital_silence_has_a_finite_level() -> None:
+    """Silence, and no sound at all, are the floor and never minus infinity, which JSON cannot hold."""
+    assert rms_dbfs(np.zeros(512, dtype=np.int16)) == SILENCE_DBFS
+    assert rms_dbfs(np.zeros(0, dtype=np.int16)) == SILENCE_DBFS
+
+
+def test_scaling_to_float_is_exact() -> None:
+    """Every int16 value maps to itself over 32768, in float32."""
+    every = np.arange(-32768, 32768, dtype=np.int32).astype(np.int16)
+    scaled = to_float(every)
+    assert scaled.dtype == np.float32
+    assert np.array_equal((scaled * 32768).astype(np.int32), every.astype(np.int32))
+
+
+def test_milliseconds_become_samples() -> None:
+    """One frame of 32 ms is 512 samples."""
+    assert samples(32) == 512
+
+
+def test_an_utterance_knows_its_times() -> None:
+    """Times follow from positions: start, length, and how long the listener waited after the last word."""
+    utterance = Utterance("x", np.zeros(32_000, np.int16), 16_000, 0, speech_end=40_000, closed_at=49_600)
+    assert utterance.start_s == 1.0
+    assert utterance.duration_s == 2.0
+    assert utterance.hangover_s == pytest.approx(0.6)
+
+
+def test_a_frame_knows_its_end() -> None:
+    """The next frame of an unbroken stream begins where this one ends."""
+    assert AudioFrame(np.zeros(512, np.int16), 1024, 0).end == 1536

@@ -1,0 +1,77 @@
+import threading
+
+import pytest
+
+from agent.channel import Channel, Overflow
+
+
+def test_items_come_out_in_the_order_they_went_in() -> None:
+    """A channel is first in, first out, and iteration ends when it is closed and empty."""
+    channel: Channel[int] = Channel(8)
+    for item in range(5):
+        assert channel.put(item)
+    channel.close()
+    assert list(channel) == [0, 1, 2, 3, 4]
+
+
+def test_a_full_live_channel_drops_the_oldest_and_counts_it() -> None:
+    """For live sound the newest items survive, and every loss is counted."""
+    channel: Channel[int] = Channel(3)
+    for item in range(10):
+        channel.put(item)
+    channel.close()
+    assert list(channel) == [7, 8, 9]
+    assert channel.dropped == 7
+
+
+def test_a_waiting_channel_loses_nothing() -> None:
+    """Under WAIT a fast producer is slowed down to its consumer and no item is lost."""
+    channel: Channel[int] = Channel(2, Overflow.WAIT)
+
+    def produce() -> None:
+        for item in range(500):
+            channel.put(item)
+        channel.close()
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    received = list(channel)
+    producer.join(10)
+    assert received == list(range(500))
+    assert channel.dropped == 0
+
+
+def test_close_releases_a_waiting_producer_and_refuses_its_item() -> None:
+    """A producer that waits for room is let go when the channel closes, and learns that its item was not taken."""
+    channel: Channel[int] = Channel(1, Overflow.WAIT)
+    channel.put(1)
+    answers: list[bool] = []
+    producer = threading.Thread(target=lambda: answers.append(channel.put(2)))
+    producer.start()
+    channel.close()
+    producer.join(10)
+    assert answers == [False]
+    assert list(channel) == [1]
+
+
+def test_close_releases_a_waiting_consumer() -> None:
+    """A consumer that waits for an item is let go when the channel closes."""
+    channel: Channel[int] = Channel(1)
+    received: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: received.append(list(channel)))
+    consumer.start()
+    channel.close()
+    channel.close()
+    consumer.join(10)
+    assert received == [[]]
+
+
+def test_get_gives_up_after_its_timeout() -> None:
+    """Nothing to read within the timeout is None, not an endless wait."""
+    assert Channel[int](1).get(timeout_s=0.01) is None
+
+
+def test_a_channel_without_room_is_a_programming_error() -> None:
+    """A capacity below one is refused at once."""
+    with pytest.raises(ValueError, match="room for at least one"):
+        Channel[int](0)
