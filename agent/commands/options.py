@@ -1,0 +1,46 @@
+"""Options that all verbs with settings share: `--config FILE` and `--set KEY=VALUE`."""
+
+import argparse
+from pathlib import Path
+
+from agent.config import Settings
+from agent.settings_sources import Loaded, load, parse_override
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and `--set` to a verb."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration file (default: $EDGESCRIBE_CONFIG, else /etc/edgescribe/config.toml)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, such as engine.threads=2; may be repeated",
+    )
+
+
+def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
+    """The settings that `args` ask for.
+
+    Args:
+        args: What `add_settings_options` parsed.
+        convenience: What a verb's own flags say, by key with `__` for the dot (`source__kind="wav"`); None is left
+            out. `--set` wins over them, being the more explicit.
+
+    Raises:
+        ConfigError: see `settings_sources.load_settings`.
+    """
+    overrides = {key.replace("__", "."): value for key, value in convenience.items() if value is not None}
+    overrides.update(parse_override(argument) for argument in args.overrides)
+    return load(args.config, overrides)
+
+
+def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
+    """As `load_from`, for verbs that do not care where a value came from."""
+    return load_from(args, **convenience).settings
