@@ -13,3 +13,7 @@ class VoiceActivityDetector(Protocol):
 
     def reset(self) -> None:
         """Forget what was heard: the next frame does not continue the last one."""
+
+    @property
+    def noise_floor_dbfs(self) -> float | None:
+        """Level of the room without speech; None where this detector does not know it. May be read by any thread."""

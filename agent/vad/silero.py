@@ -1,0 +1,121 @@
+"""Silero VAD v6 in plain numpy: no onnxruntime and no torch, which cost more memory than a small board can spare.
+
+    64 samples of context + 512 new ones, 64 mirrored behind them
+      ─▶ 4 spectra (256 samples, step 128) ─▶ 4 convolutions ─▶ LSTM cell ─▶ probability
+
+The network is that of `tinygrad_model.py` in the package silero-vad 6.2.3 (MIT, `LICENSE.silero`). The weights in
+`silero_vad_16k.npz` were laid out by `docs/silero_weights.py`, which names their origin and its digest. The published
+network takes its spectra by a convolution whose kernel is a Fourier basis under a periodic Hann window; here the
+Fourier transform itself does it.
+
+The matrices are far too small for several threads, and BLAS threads that wait for work burn more than the work:
+`agent/__main__.py` sets `OPENBLAS_NUM_THREADS=1` before numpy is loaded.
+"""
+
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.audio import FRAME_SAMPLES, FULL_SCALE, Pcm16
+
+CONTEXT_SAMPLES = 64
+WINDOW_SAMPLES = 256
+HOP_SAMPLES = 128
+SPECTRA = 4
+BINS = WINDOW_SAMPLES // 2 + 1
+HIDDEN = 128
+WEIGHTS_FILE = "silero_vad_16k.npz"
+
+Array = NDArray[np.float32]
+
+
+def _load_weights() -> dict[str, Array]:
+    with files("agent.vad").joinpath(WEIGHTS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
+
+
+def _overlapping(rows: Array, count: int, length: int, step: int) -> Array:
+    """View of shape (count, length) whose rows begin `step` values apart in the memory of `rows`."""
+    strides = (step * rows.itemsize, rows.itemsize)
+    return np.lib.stride_tricks.as_strided(rows, (count, length), strides, writeable=False)
+
+
+class SileroDetector:
+    """Probability of speech for each 32 ms, by Silero's network; keeps its state from frame to frame."""
+
+    noise_floor_dbfs: float | None = None
+    """Silero has no notion of it; the gate in front of it does."""
+
+    def __init__(self) -> None:
+        self._weights = _load_weights()
+        # The sigmoid is a tanh in disguise, s(x) = (1 + tanh(x / 2)) / 2: with the gates' inputs halved beforehand one
+        # tanh serves all four gates. Their order is PyTorch's: input, forget, cell, output.
+        scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), HIDDEN)
+        self._lstm = self._weights["lstm"] * scale
+        self._lstm_bias = self._weights["lstm_bias"] * scale
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)).astype(np.float32)
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Buffers that are used again for every frame, and the overlapping views on them that convolutions read."""
+        self._input = np.zeros(CONTEXT_SAMPLES + FRAME_SAMPLES + CONTEXT_SAMPLES, np.float32)
+        self._windows = _overlapping(self._input, SPECTRA, WINDOW_SAMPLES, HOP_SAMPLES)
+        # One row of padding on either side, as the convolutions want it (the second: only in front, its step is 2).
+        self._spectra = np.zeros((SPECTRA + 2, BINS), np.float32)
+        self._spectra_taps = _overlapping(self._spectra, SPECTRA, 3 * BINS, BINS)
+        self._features = np.zeros((SPECTRA + 1, HIDDEN), np.float32)
+        self._features_taps = _overlapping(self._features, 2, 3 * HIDDEN, 2 * HIDDEN)
+        self._lstm_input = np.zeros(2 * HIDDEN, np.float32)
+        self._cell = np.zeros(HIDDEN, np.float32)
+
+    def reset(self) -> None:
+        """Forget what was heard."""
+        self._input.fill(0.0)
+        self._lstm_input.fill(0.0)
+        self._cell.fill(0.0)
+
+    def probability(self, pcm: Pcm16) -> float:
+        """Probability in [0, 1] that `pcm`, shape (512,), holds speech."""
+        self._take_in(pcm)
+        self._encode()
+        return self._remember_and_judge()
+
+    def _take_in(self, pcm: Pcm16) -> None:
+        """Shift the last 64 samples to the front, append `pcm`, mirror the end (without repeating the last sample)."""
+        buffer, end = self._input, CONTEXT_SAMPLES + FRAME_SAMPLES
+        buffer[:CONTEXT_SAMPLES] = buffer[FRAME_SAMPLES:end]
+        np.multiply(pcm, np.float32(1.0 / FULL_SCALE), out=buffer[CONTEXT_SAMPLES:end])
+        buffer[end:] = buffer[end - 1 - CONTEXT_SAMPLES : end - 1][::-1]
+
+    def _encode(self) -> None:
+        """From the samples to the 128 features that the LSTM takes in."""
+        weights, rows = self._weights, self._features[1:]
+        np.abs(np.fft.rfft(self._windows * self._window), out=self._spectra[1:-1], casting="same_kind")
+        np.matmul(np.ascontiguousarray(self._spectra_taps), weights["conv1"], out=rows)
+        rows += weights["conv1_bias"]
+        np.maximum(rows, 0.0, out=rows)
+        halved = np.ascontiguousarray(self._features_taps) @ weights["conv2"]
+        halved += weights["conv2_bias"]
+        single = np.maximum(halved, 0.0).reshape(-1) @ weights["conv3"]
+        single += weights["conv3_bias"]
+        features = np.maximum(single, 0.0) @ weights["conv4"]
+        features += weights["conv4_bias"]
+        np.maximum(features, 0.0, out=self._lstm_input[:HIDDEN])
+
+    def _remember_and_judge(self) -> float:
+        """Advance the LSTM cell by one step and read the probability off its output."""
+        gates = self._lstm_input @ self._lstm
+        gates += self._lstm_bias
+        np.tanh(gates, out=gates)
+        candidate = gates[2 * HIDDEN : 3 * HIDDEN].copy()
+        gates *= 0.5
+        gates += 0.5
+        candidate *= gates[:HIDDEN]
+        self._cell *= gates[HIDDEN : 2 * HIDDEN]
+        self._cell += candidate
+        hidden = self._lstm_input[HIDDEN:]
+        np.tanh(self._cell, out=hidden)
+        hidden *= gates[3 * HIDDEN :]
+        logit = float(np.maximum(hidden, 0.0) @ self._weights["head"] + self._weights["head_bias"][0])
+        return 0.5 + 0.5 * float(np.tanh(0.5 * logit))

@@ -1,0 +1,62 @@
+"""Silero in numpy, held against the published network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.audio import FRAME_SAMPLES, Pcm16
+from agent.vad.silero import SileroDetector
+from tests.clips import clip, clip_names, frames_of
+
+REFERENCE = Path(__file__).parents[2] / "data" / "vad" / "silero_reference.npz"
+
+
+@pytest.fixture(scope="module")
+def silero() -> SileroDetector:
+    """One detector; each test resets it."""
+    return SileroDetector()
+
+
+def probabilities(detector: SileroDetector, pcm: Pcm16) -> list[float]:
+    """From a fresh state, one number a frame."""
+    detector.reset()
+    return [detector.probability(frame) for frame in frames_of(pcm)]
+
+
+@pytest.mark.parametrize("name", clip_names())
+def test_answers_what_the_published_network_answers(silero: SileroDetector, name: str) -> None:
+    """On real speech every probability is within 1e-4 of the ONNX file under onnxruntime (docs/silero_weights.py)."""
+    with np.load(REFERENCE) as reference:
+        expected = reference[name]
+    assert probabilities(silero, clip(name)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_hears_speech_and_nothing_in_silence_or_noise(silero: SileroDetector) -> None:
+    """Speech is mostly above 0.5; digital silence and white noise, faint or loud, never are."""
+    noise = np.random.default_rng(1).normal(size=100 * FRAME_SAMPLES)
+    assert np.mean(np.array(probabilities(silero, clip("en_dir-intro"))) > 0.5) > 0.6
+    for level in (0, 3, 300, 10_000):
+        assert max(probabilities(silero, np.clip(level * noise, -32768, 32767).astype(np.int16))) < 0.5
+
+
+def test_reset_forgets_everything(silero: SileroDetector) -> None:
+    """After a reset a clip gets exactly the answers that a new detector gives."""
+    probabilities(silero, clip("en_vm-msgforwarded"))
+    assert probabilities(silero, clip("fr_agent-user")) == probabilities(SileroDetector(), clip("fr_agent-user"))
+
+
+def test_frames_are_judged_in_their_context(silero: SileroDetector) -> None:
+    """The same frame gets another probability after other sound: context and state are carried along."""
+    frames = frames_of(clip("en_dir-intro"))
+    silero.reset()
+    alone = silero.probability(frames[40])
+    silero.reset()
+    in_context = [silero.probability(frame) for frame in frames[:41]][-1]
+    assert alone != pytest.approx(in_context, abs=1e-3)
+
+
+def test_full_scale_sound_stays_a_probability(silero: SileroDetector) -> None:
+    """Clipped square waves at full scale give finite numbers in [0, 1]."""
+    square = np.where(np.arange(20 * FRAME_SAMPLES) % 160 < 80, 32767, -32768).astype(np.int16)
+    assert all(0.0 <= probability <= 1.0 for probability in probabilities(silero, square))
