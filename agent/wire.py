@@ -37,6 +37,8 @@ class Message(Part):
     """MQTT 5 message expiry interval."""
     schema_name: ClassVar[str]
     """Sent as the MQTT 5 user property `schema`."""
+    content_type: ClassVar[str] = "application/json"
+    """Sent as the MQTT 5 property of that name."""
 
     def payload(self) -> bytes:
         """The JSON that goes out, without fields that are not known."""
@@ -50,6 +52,7 @@ class Status(Message):
     qos = 1
     retained = True
     schema_name = "status/1"
+    content_type = "text/plain"
 
     state: Literal["online", "offline"]
 
@@ -236,7 +239,11 @@ class Mqtt(Part):
     outbox_n: int
     """Messages waiting for their acknowledgement."""
     dropped: int
+    """Messages given up since the start: the outbox was full, they expired, or the broker refused them."""
     reconnects: int
+    """Connections since the start, the first one left out."""
+    puback_ms_p95: int | None = None
+    """From publishing until the broker's acknowledgement, of the last 64 messages."""
 
 
 class TelemetryMessage(Message):
@@ -267,6 +274,7 @@ class Vad(Message):
     qos = 0
     retained = False
     schema_name = "vad/1"
+    content_type = "text/plain"
 
     state: Literal["ON", "OFF"]
 
@@ -277,6 +285,15 @@ class Vad(Message):
 
 MAX_TEXT_BYTES = 8_192
 """Longer texts are cut at a character boundary and marked `truncated`."""
+
+
+def cut_text(text: str) -> tuple[str, bool]:
+    """Cut `text` to 8 KiB of UTF-8 at a character boundary; the flag tells whether anything was cut."""
+    encoded = text.encode()
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return text, False
+    # What an incomplete last character leaves behind is ignored.
+    return encoded[:MAX_TEXT_BYTES].decode(errors="ignore"), True
 
 
 def topic_for(device_id: str, kind: type[Message] | Message) -> str:

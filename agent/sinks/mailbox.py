@@ -1,0 +1,77 @@
+"""What the MQTT sink has to deliver, by how it is to be delivered."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from agent.delivery import Outbox, Outgoing
+
+_FLEETING = 32
+"""QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something to be published now."""
+
+    outgoing: Outgoing
+    key: int | None = None
+    """Its key in the outbox; None for what is not kept there."""
+
+
+class Mailbox:
+    """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
+
+    `put` is called from any thread; the rest from the sink's thread.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self._lock = threading.Lock()
+        self._online = False
+        self._last: dict[str, Outgoing] = {}
+        self._unsent: dict[str, Outgoing] = {}
+        self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
+
+    def put(self, outgoing: Outgoing) -> bool:
+        """Accept a message; False if the outbox had to drop an older one for it."""
+        if outgoing.qos and not outgoing.retained:
+            return self.outbox.put(outgoing)
+        with self._lock:
+            if outgoing.retained:
+                self._last[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+            elif self._online:
+                self._fleeting.append(outgoing)
+        return True
+
+    def connected(self, birth: Outgoing) -> None:
+        """A connection was made: `birth`, then every retained value is to be sent again, whoever has it already."""
+        with self._lock:
+            self._online = True
+            self._unsent = {birth.topic: birth} | self._last
+
+    def disconnected(self) -> None:
+        """The connection is gone: what was on its way goes back into the outbox, and QoS 0 messages are forgotten."""
+        with self._lock:
+            self._online = False
+            self._fleeting.clear()
+        self.outbox.rewind()
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing waits to be sent or acknowledged (retained values on their way left out)."""
+        with self._lock:
+            return not (self._unsent or self._fleeting or self.outbox.pending)
+
+    def next_certain(self) -> Item | None:
+        """What is to be acknowledged, in order: retained values, then the outbox."""
+        with self._lock:
+            if self._unsent:
+                return Item(self._unsent.pop(next(iter(self._unsent))))
+        entry = self.outbox.take()
+        return Item(entry.outgoing, entry.key) if entry else None
+
+    def next_fleeting(self) -> Item | None:
+        """The oldest QoS 0 message."""
+        with self._lock:
+            return Item(self._fleeting.popleft()) if self._fleeting else None

@@ -1,0 +1,234 @@
+"""Messages to an MQTT broker: MQTT 5, or 3.1.1 where the broker knows no better.
+
+send() ─▶ Mailbox ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
+             ▲                                               │
+             └─ settled: leaves the outbox ◀─ acknowledged ◀─┘
+"""
+
+import contextlib
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.config import MqttSettings
+from agent.delivery import Outbox, Outgoing
+from agent.sinks.mailbox import Item, Mailbox
+from agent.sinks.mqtt_connection import CONNECT_TIMEOUT_S, Ack, Connection, LinkDown, tls_context
+from agent.sinks.mqtt_report import Reporter
+from agent.sinks.reconnect import Backoff, VersionChoice
+from agent.window import Window
+from agent.wire import Message, Mqtt, Status
+from agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+WILL_DELAY_S = 10
+"""A device that is back by then was never announced as offline (MQTT 5)."""
+_TICK_S = 1.0
+_FAREWELL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _OnItsWay:
+    """A message that the broker has not acknowledged yet."""
+
+    item: Item
+    sent_s: float
+
+
+class MqttSink:
+    """Delivers messages to a broker, and keeps trying for as long as it takes.
+
+    QoS 1 messages wait in the outbox until the broker has acknowledged them. Of retained kinds the last value is kept
+    and sent on every connection, after the birth message; QoS 0 messages are dropped while there is no connection.
+    The thread, called `mqtt`, starts to connect at once; it ends the process (`on_failure`) only for a bug.
+
+    Raises:
+        ConfigError: a certificate file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        device_id: str,
+        outbox: Outbox,
+        on_failure: Callable[[Worker], None],
+        *,
+        backoff: Backoff | None = None,
+        will_delay_s: int = WILL_DELAY_S,
+    ) -> None:
+        if settings.tls.enabled:
+            tls_context(settings.tls)  # better a clear error now than a line in the log every few minutes
+        self._settings = settings
+        self._device_id = device_id
+        self._mailbox = Mailbox(outbox)
+        self._outbox = outbox
+        self._backoff = backoff or Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        self._versions = VersionChoice(settings.protocol)
+        self._will_delay_s = will_delay_s
+        self._report = Reporter(settings, device_id)
+        self._connected = False
+        self._connections = 0
+        self._ack_ms = Window()
+        self._ack_lock = threading.Lock()
+        self._on_its_way: dict[int, _OnItsWay] = {}
+        self._stopping = threading.Event()
+        self._deadline_s = float("inf")
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._worker = Worker("mqtt", self._run, on_failure)
+        self._worker.start()
+
+    def send(self, message: Message) -> None:
+        """Accept a message for delivery; never waits for the network. What is sent after `close` is lost."""
+        if not self._mailbox.put(Outgoing.of(self._device_id, message, time.monotonic())):
+            self._report.overflow()
+        self._wake()
+
+    @property
+    def connected(self) -> bool:
+        """True while the broker has accepted us and the connection holds, as far as is known."""
+        return self._connected
+
+    @property
+    def stats(self) -> Mqtt:
+        """The `mqtt` part of telemetry; may be read from any thread."""
+        with self._ack_lock:
+            p95_ms = self._ack_ms.p95()
+        return Mqtt(
+            outbox_n=self._outbox.pending,
+            dropped=self._outbox.dropped,
+            reconnects=max(0, self._connections - 1),
+            puback_ms_p95=None if p95_ms is None else round(p95_ms),
+        )
+
+    def close(self, timeout_s: float) -> int:
+        """Deliver what is waiting, say `offline` and disconnect, within `timeout_s`; return what was not delivered.
+
+        Where there is no connection, one more attempt is made if there is something to deliver.
+        """
+        self._deadline_s = time.monotonic() + timeout_s
+        self._stopping.set()
+        self._wake()
+        if not self._worker.join(timeout_s + _FAREWELL_S + _TICK_S):
+            # Only a resolver without an answer can hold it for so long, and that wait cannot be cut short.
+            log.warning(f"mqtt: still looking up {self._settings.host}, leaving it behind")
+        undelivered = self._outbox.pending
+        self._outbox.close()
+        return undelivered
+
+    def _wake(self) -> None:
+        # Full: the thread will wake up anyway. Closed: it has ended.
+        with contextlib.suppress(OSError):
+            self._bell.send(b"\0")
+
+    # From here on, everything runs in the thread `mqtt`.
+
+    def _run(self) -> None:
+        with self._bell, self._ear:
+            while not self._stopping.is_set():
+                self._attempt()
+            if self._outbox.pending and time.monotonic() < self._deadline_s:
+                self._attempt()
+
+    def _attempt(self) -> None:
+        """Connect and stay connected for as long as it lasts; then wait until it is time for the next attempt."""
+        connection = Connection(
+            self._settings, self._device_id, self._versions.version, self._status("offline"), self._will_delay_s
+        )
+        opened_s = None
+        try:
+            connection.open(min(CONNECT_TIMEOUT_S, self._deadline_s - time.monotonic()))
+            opened_s = time.monotonic()
+            self._serve(connection)
+        except LinkDown as down:
+            connection.drop()
+            self._disconnected()
+            self._after(down, 0.0 if opened_s is None else time.monotonic() - opened_s)
+        else:
+            connection.close()
+            self._disconnected()
+
+    def _after(self, down: LinkDown, connected_s: float) -> None:
+        if self._versions.fall_back(down.cause):
+            log.debug(f"mqtt: trying MQTT 3.1.1 ({down.reason})")
+            return
+        wait_s = self._backoff.wait_s(down.cause, connected_s)
+        self._report.down(down, self._outbox.pending, wait_s)
+        self._stopping.wait(wait_s)
+
+    def _disconnected(self) -> None:
+        self._connected = False
+        self._on_its_way.clear()
+        self._mailbox.disconnected()
+
+    def _serve(self, connection: Connection) -> None:
+        """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
+        self._connections += 1
+        self._report.up(connection.version, self._outbox.pending)
+        self._mailbox.connected(self._status("online"))
+        self._connected = True
+        while not self._finished():
+            self._feed(connection)
+            self._settle(connection.step(self._ear, _TICK_S))
+            self._hush()
+        self._farewell(connection)
+
+    def _finished(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        drained = self._mailbox.empty and not self._on_its_way
+        return drained or time.monotonic() >= self._deadline_s
+
+    def _feed(self, connection: Connection) -> None:
+        """Publish what the window and the network have room for."""
+        while len(self._on_its_way) < connection.window and not connection.congested:
+            if (item := self._mailbox.next_certain()) is None:
+                break
+            self._publish(connection, item)
+        while not connection.congested and (item := self._mailbox.next_fleeting()):
+            self._publish(connection, item)
+
+    def _publish(self, connection: Connection, item: Item) -> None:
+        now_s = time.monotonic()
+        expiry_s = item.outgoing.remaining_s(now_s)
+        if expiry_s is not None and expiry_s <= 0:
+            if item.key is not None:
+                self._outbox.settle(item.key, delivered=False)
+            return
+        packet_id = connection.publish(item.outgoing, expiry_s)
+        if item.outgoing.qos:
+            self._on_its_way[packet_id] = _OnItsWay(item, now_s)
+
+    def _settle(self, acks: tuple[Ack, ...]) -> None:
+        for ack in acks:
+            # paho acknowledges QoS 0 messages too, as soon as they are written: those are not on their way.
+            if (sent := self._on_its_way.pop(ack.packet_id, None)) is None:
+                continue
+            with self._ack_lock:
+                self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
+            if ack.refusal is not None:
+                self._report.refused(sent.item.outgoing.topic, ack.refusal)
+            if sent.item.key is not None:
+                self._outbox.settle(sent.item.key, delivered=ack.refusal is None)
+
+    def _farewell(self, connection: Connection) -> None:
+        """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""
+        self._publish(connection, Item(self._status("offline")))
+        limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
+        while self._on_its_way and time.monotonic() < limit_s:
+            self._settle(connection.step(None, limit_s - time.monotonic()))
+
+    def _hush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._ear.recv(4_096):
+                pass
+
+    def _status(self, state: Literal["online", "offline"]) -> Outgoing:
+        return Outgoing.of(self._device_id, Status(state=state), time.monotonic())

@@ -1,0 +1,294 @@
+"""One connection to a broker: paho-mqtt as transport and nothing more.
+
+paho keeps no queue on disk (paho.mqtt.python#223), has no jitter, ignores the broker's Receive Maximum, and its thread
+may die (#894) or hang (#891). So each connection gets a fresh client, driven by the sink's own thread: whatever becomes
+of it, what was not acknowledged is still in the outbox.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTProtocolVersion
+from paho.mqtt.exception import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.config import MqttSettings, TlsSettings
+from agent.delivery import Outgoing
+from agent.errors import ConfigError, SinkError
+from agent.sinks.reconnect import Cause, Version
+
+SESSION_EXPIRY_S: Final = 3_600
+CONNECT_TIMEOUT_S: Final = 10.0
+_USER_TIMEOUT_MS: Final = 30_000
+_WINDOW: Final = 8
+
+_CONNACK_CAUSES: Final = {
+    0x84: Cause.VERSION,
+    0x86: Cause.CREDENTIALS,
+    0x87: Cause.CREDENTIALS,
+    0x8A: Cause.CREDENTIALS,
+    0x8C: Cause.CREDENTIALS,
+}
+_TAKEN_OVER: Final = 0x8E
+_KEEP_ALIVE_TIMEOUT: Final = 0x8D
+_FAILURE: Final = 0x80
+"""MQTT 5 reason codes from here on are failures (MQTT 5.0, 2.4)."""
+
+# paho lets a malformed packet through as any of these; a broker's nonsense must not end the process.
+_BROKEN_PEER: Final = (OSError, ValueError, LookupError, struct.error, MQTTException, TypeError, AttributeError)
+
+
+class LinkDown(SinkError):  # noqa: N818 - reads as a condition, and the sink waits for it to pass
+    """There is no connection, or no longer one."""
+
+    def __init__(self, cause: Cause, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The broker has answered a QoS 1 message."""
+
+    packet_id: int
+    refusal: str | None
+    """The broker's reason if it did not take the message."""
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 or newer that verifies the broker's certificate and name.
+
+    Raises:
+        ConfigError: a file is missing or not a PEM file of the right kind.
+    """
+    context = ssl.create_default_context()
+    try:
+        if tls.ca_file:
+            # Only this authority then, not the system's hundred as well.
+            context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        files = ", ".join(str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
+        remedy = "each must be a readable PEM file, and the key must fit the certificate"
+        msg = f"mqtt.tls: cannot use {files} ({error.strerror or error}): {remedy}"
+        raise ConfigError(msg) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _properties(packet_type: int, **values: Any) -> Properties:
+    """MQTT 5 properties by their names in paho."""
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho has not annotated it
+    for name, value in values.items():
+        if value is not None:
+            setattr(properties, name, value)
+    return properties
+
+
+class Connection:
+    """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over."""
+
+    def __init__(
+        self, settings: MqttSettings, client_id: str, version: Version, will: Outgoing, will_delay_s: int
+    ) -> None:
+        self._settings = settings
+        self.version: Version = version
+        self.window = _WINDOW
+        """Messages that may be on their way at once: 8, or less if the broker's Receive Maximum says so."""
+        self._accepted = False
+        self._down: LinkDown | None = None
+        self._complaint = ""
+        self._acks: list[Ack] = []
+        self._client = self._make_client(client_id, will, will_delay_s)
+
+    def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> Client:
+        five = self.version == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            # A 3.1.1 session never expires: an abandoned device would leave one behind for ever.
+            clean_session=None if five else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            # We reconnect ourselves; this also keeps paho from falling back to MQTT 3.1.
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages = 0  # no second window inside ours
+        properties = _properties(
+            PacketTypes.WILLMESSAGE,
+            WillDelayInterval=will_delay_s,
+            PayloadFormatIndicator=1,
+            ContentType=will.content_type,
+            UserProperty=[("schema", will.schema)],
+        )
+        client.will_set(will.topic, will.payload, will.qos, will.retained, properties if five else None)
+        if self._settings.password:
+            client.username_pw_set(self._settings.username or client_id, self._settings.password.get_secret_value())
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_socket_open = self._on_socket_open
+        client.on_log = self._on_log
+        return client
+
+    def open(self, timeout_s: float) -> None:
+        """Reach the broker, shake hands, and wait until it has accepted us; at most `timeout_s`, names resolved."""
+        deadline_s = time.monotonic() + timeout_s
+        self._client.connect_timeout = max(0.1, timeout_s)
+        with self._translated(Cause.UNREACHABLE):
+            if self._settings.tls.enabled:
+                self._client.tls_set_context(tls_context(self._settings.tls))
+            address = (self._settings.host, self._settings.effective_port, self._settings.keepalive_s)
+            if self.version == "5":
+                properties = _properties(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
+                self._client.connect(*address, clean_start=False, properties=properties)
+            else:
+                self._client.connect(*address)
+        while not self._accepted:
+            if (remaining_s := deadline_s - time.monotonic()) <= 0:
+                raise LinkDown(Cause.SILENT, f"no answer within {timeout_s:.0f} s")
+            self.step(None, remaining_s)
+
+    def publish(self, outgoing: Outgoing, expiry_s: int | None) -> int:
+        """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry."""
+        properties = _properties(
+            PacketTypes.PUBLISH,
+            PayloadFormatIndicator=1,
+            ContentType=outgoing.content_type,
+            UserProperty=[("schema", outgoing.schema)],
+            MessageExpiryInterval=expiry_s,
+        )
+        with self._translated(Cause.LOST):
+            return self._client.publish(
+                outgoing.topic,
+                outgoing.payload,
+                outgoing.qos,
+                outgoing.retained,
+                properties if self.version == "5" else None,
+            ).mid
+
+    def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
+        """Read and write what can be; wait for at most `timeout_s`, less if `wake` becomes readable."""
+        with self._translated(Cause.LOST if self._accepted else Cause.SILENT):
+            self._await(wake, timeout_s)
+            self._raise_if_down()
+            self._client.loop_read()
+            while isinstance(tls := self._client.socket(), ssl.SSLSocket) and tls.pending():
+                self._client.loop_read()
+            if self._client.want_write():
+                self._client.loop_write()
+            self._client.loop_misc()
+        self._raise_if_down()
+        acks = tuple(self._acks)
+        self._acks.clear()
+        return acks
+
+    def _await(self, wake: socket.socket | None, timeout_s: float) -> None:
+        sock = self._client.socket()
+        if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+            return
+        poll = select.poll()  # not select(), which cannot see descriptors beyond 1023
+        poll.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        if wake is not None:
+            poll.register(wake, select.POLLIN)
+        poll.poll(timeout_s * 1_000)
+
+    def _raise_if_down(self) -> None:
+        if self._down is not None:
+            raise self._down
+        if self._client.socket() is None:
+            raise LinkDown(Cause.LOST if self._accepted else Cause.SILENT, self._complaint or "it hung up")
+
+    @property
+    def congested(self) -> bool:
+        """True while what was published before still waits for the network to take it."""
+        return self._client.want_write()
+
+    def close(self) -> None:
+        """Say goodbye, so that the broker does not publish the will; never fails."""
+        with contextlib.suppress(*_BROKEN_PEER):
+            self._client.disconnect()
+            self._client.loop_write()
+
+    def drop(self) -> None:
+        """Close the socket without a goodbye; never fails."""
+        if (sock := self._client.socket()) is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    @contextlib.contextmanager
+    def _translated(self, cause: Cause) -> Iterator[None]:
+        """Turn what paho, the socket and TLS raise into `LinkDown`."""
+        try:
+            yield
+        except LinkDown:
+            raise
+        except ConfigError as error:
+            # It was usable at the start; perhaps it is being renewed right now.
+            raise LinkDown(Cause.UNTRUSTED, str(error)) from error
+        except ssl.SSLError as error:
+            raise LinkDown(_tls_cause(str(error)), _tls_reason(error)) from error
+        except _BROKEN_PEER as error:
+            strerror = error.strerror if isinstance(error, OSError) else None
+            raise LinkDown(cause, strerror or str(error) or type(error).__name__) from error
+
+    # Callbacks. They run inside paho's loop functions, so in our own thread; they only take note.
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.value >= _FAILURE:
+            self._down = LinkDown(_CONNACK_CAUSES.get(reason.value, Cause.REFUSED), str(reason))
+            return
+        self._accepted = True
+        self.window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if self._down is not None:
+            return
+        if flags.is_disconnect_packet_from_server:
+            cause = Cause.TAKEN_OVER if reason.value == _TAKEN_OVER else Cause.REFUSED
+            self._down = LinkDown(cause, str(reason))
+            return
+        alert = "SSL" in self._complaint
+        cause = _tls_cause(self._complaint) if alert else Cause.LOST if self._accepted else Cause.SILENT
+        quiet = reason.value == _KEEP_ALIVE_TIMEOUT
+        self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
+
+    def _on_publish(
+        self, _client: Client, _data: Any, packet_id: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._acks.append(Ack(packet_id, str(reason) if reason.value >= _FAILURE else None))
+
+    def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+    def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
+        # paho turns errors on the socket into a bare number; the words are in its log only.
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._complaint = text.rpartition("socket: ")[2]
+
+
+def _tls_cause(text: str) -> Cause:
+    """An alert is what the broker thinks of us; everything else is what we think of it."""
+    return Cause.CERTIFICATE if "ALERT" in text.upper() else Cause.UNTRUSTED
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).lower().replace("_", " ")

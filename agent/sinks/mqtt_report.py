@@ -1,0 +1,81 @@
+"""What the log says about the link to the broker: one line for each change of its state, none for each attempt."""
+
+import logging
+from typing import Literal
+
+from agent.config import MqttSettings
+from agent.sinks.mqtt_connection import LinkDown
+from agent.sinks.reconnect import Cause
+
+log = logging.getLogger("agent.sinks.mqtt")
+
+_AWAY = frozenset({Cause.UNREACHABLE, Cause.LOST, Cause.SILENT})
+"""One and the same trouble, seen at different moments."""
+
+_EXPLANATIONS = {
+    Cause.UNREACHABLE: "no broker at {at} ({why})",
+    Cause.LOST: "lost the broker at {at} ({why})",
+    Cause.SILENT: "{at} does not answer as a broker does ({why}): check mqtt.port and mqtt.tls.enabled",
+    Cause.UNTRUSTED: "cannot trust the broker at {at} ({why}): set mqtt.tls.ca_file to the authority that signed its "
+    "certificate, and mqtt.host to a name in that certificate",
+    Cause.CERTIFICATE: "{at} does not take this device's certificate ({why}): check mqtt.tls.cert_file and key_file",
+    Cause.CREDENTIALS: "{at} refuses the user '{user}' ({why}): check mqtt.username and mqtt.password",
+    Cause.TAKEN_OVER: "another client connected to {at} as '{id}': give each device a device.id of its own",
+    Cause.VERSION: '{at} does not speak this version of MQTT ({why}): set mqtt.protocol to "auto"',
+    Cause.REFUSED: "{at} refuses us ({why})",
+}
+_ANONYMOUS = "{at} refuses clients without a password ({why}): set mqtt.password"
+
+
+class Reporter:
+    """Remembers what was said last, so that it is said once. Used by the sink's thread, but for `overflow`."""
+
+    def __init__(self, settings: MqttSettings, device_id: str) -> None:
+        self._address = f"{settings.host}:{settings.effective_port}"
+        self._user = (settings.username or device_id) if settings.password else None
+        self._device_id = device_id
+        self._said: Cause | None = None
+        self._overflowed = False
+        self._refused: set[str] = set()
+
+    def up(self, version: Literal["5", "3.1.1"], waiting: int) -> None:
+        """The broker has accepted us."""
+        log.info(f"mqtt: connected to {self._address} (MQTT {version}){_waiting(waiting)}")
+        self._said = None
+        self._overflowed = False
+        self._refused.clear()
+
+    def down(self, down: LinkDown, waiting: int, wait_s: float) -> None:
+        """There is no connection; the next attempt comes in `wait_s`."""
+        state = Cause.LOST if down.cause in _AWAY else down.cause
+        if state is self._said:
+            return
+        self._said = state
+        log.warning(f"mqtt: {self._explain(down)}{_waiting(waiting)}, {_next_attempt(wait_s)}")
+
+    def _explain(self, down: LinkDown) -> str:
+        anonymous = down.cause is Cause.CREDENTIALS and self._user is None
+        template = _ANONYMOUS if anonymous else _EXPLANATIONS[down.cause]
+        return template.format(at=self._address, why=down.reason, user=self._user, id=self._device_id)
+
+    def overflow(self) -> None:
+        """The outbox is full, and the oldest message had to go; may be called from any thread."""
+        if not self._overflowed:
+            self._overflowed = True
+            log.warning("mqtt: the queue is full, dropping the oldest messages: see mqtt.queue_limit")
+
+    def refused(self, topic: str, reason: str) -> None:
+        """The broker did not take a message."""
+        if topic not in self._refused:
+            self._refused.add(topic)
+            log.warning(f"mqtt: {self._address} does not take {topic} ({reason}): check its access control list")
+
+
+def _waiting(messages: int) -> str:
+    if not messages:
+        return ""
+    return "; 1 message waits" if messages == 1 else f"; {messages} messages wait"
+
+
+def _next_attempt(wait_s: float) -> str:
+    return "retrying" if wait_s < 60 else f"trying again in {round(wait_s / 60)} min"  # noqa: PLR2004 - seconds a minute

@@ -1,0 +1,1 @@
+"""How the device is doing: what the stages count (`counters`) and what the machine says (`host`)."""
