@@ -18,9 +18,9 @@ from typing import Literal
 from agent.config import MqttSettings
 from agent.delivery import Outbox, Outgoing
 from agent.sinks.mailbox import Item, Mailbox
-from agent.sinks.mqtt_connection import CONNECT_TIMEOUT_S, Ack, Connection, LinkDown, tls_context
+from agent.sinks.mqtt_connection import Ack, Connection, LinkDown, tls_context
 from agent.sinks.mqtt_report import Reporter
-from agent.sinks.reconnect import Backoff, VersionChoice
+from agent.sinks.reconnect import Backoff, Cause, VersionChoice
 from agent.window import Window
 from agent.wire import Message, Mqtt, Status
 from agent.worker import Worker
@@ -31,6 +31,10 @@ WILL_DELAY_S = 10
 """A device that is back by then was never announced as offline (MQTT 5)."""
 _TICK_S = 1.0
 _FAREWELL_S = 0.5
+_CONNECT_S = 10.0
+_ANSWER_S = 10.0
+_ANSWER_TO_A_GUESS_S = 3.0
+"""A broker that knows 3.1.1 only may take MQTT 5 for an unfinished message and say nothing at all: amqtt does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,8 @@ class MqttSink:
         self._stopping.set()
         self._wake()
         if not self._worker.join(timeout_s + _FAREWELL_S + _TICK_S):
-            # Only a resolver without an answer can hold it for so long, and that wait cannot be cut short.
-            log.warning(f"mqtt: still looking up {self._settings.host}, leaving it behind")
+            # Only a resolver or a TLS handshake without an answer can hold it for so long; neither can be cut short.
+            log.warning(f"mqtt: {self._settings.host} still does not answer, leaving without a goodbye")
         undelivered = self._outbox.pending
         self._outbox.close()
         return undelivered
@@ -144,7 +148,7 @@ class MqttSink:
         )
         opened_s = None
         try:
-            connection.open(min(CONNECT_TIMEOUT_S, self._deadline_s - time.monotonic()))
+            self._open(connection)
             opened_s = time.monotonic()
             self._serve(connection)
         except LinkDown as down:
@@ -154,6 +158,17 @@ class MqttSink:
         else:
             connection.close()
             self._disconnected()
+
+    def _open(self, connection: Connection) -> None:
+        connection.open(max(_FAREWELL_S, min(_CONNECT_S, self._deadline_s - time.monotonic())))
+        patience_s = _ANSWER_TO_A_GUESS_S if self._versions.guessing else _ANSWER_S
+        limit_s = time.monotonic() + patience_s
+        while not connection.accepted:
+            remaining_s = min(limit_s, self._deadline_s) - time.monotonic()
+            if remaining_s <= 0 or (self._stopping.is_set() and not self._outbox.pending):
+                raise LinkDown(Cause.SILENT, f"no answer within {patience_s:.0f} s")
+            connection.step(self._ear, remaining_s)
+            self._hush()
 
     def _after(self, down: LinkDown, connected_s: float) -> None:
         if self._versions.fall_back(down.cause):

@@ -10,7 +10,6 @@ import select
 import socket
 import ssl
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,7 +27,6 @@ from agent.errors import ConfigError, SinkError
 from agent.sinks.reconnect import Cause, Version
 
 SESSION_EXPIRY_S: Final = 3_600
-CONNECT_TIMEOUT_S: Final = 10.0
 _USER_TIMEOUT_MS: Final = 30_000
 _WINDOW: Final = 8
 
@@ -107,7 +105,8 @@ class Connection:
         self.version: Version = version
         self.window = _WINDOW
         """Messages that may be on their way at once: 8, or less if the broker's Receive Maximum says so."""
-        self._accepted = False
+        self.accepted = False
+        """The broker has let us in."""
         self._down: LinkDown | None = None
         self._complaint = ""
         self._acks: list[Ack] = []
@@ -143,9 +142,11 @@ class Connection:
         return client
 
     def open(self, timeout_s: float) -> None:
-        """Reach the broker, shake hands, and wait until it has accepted us; at most `timeout_s`, names resolved."""
-        deadline_s = time.monotonic() + timeout_s
-        self._client.connect_timeout = max(0.1, timeout_s)
+        """Reach the broker, do the TLS handshake, and ask to be accepted; `step` until `accepted`.
+
+        TCP and TLS may take `timeout_s` each; how long names take to resolve is the system's business.
+        """
+        self._client.connect_timeout = timeout_s
         with self._translated(Cause.UNREACHABLE):
             if self._settings.tls.enabled:
                 self._client.tls_set_context(tls_context(self._settings.tls))
@@ -155,10 +156,6 @@ class Connection:
                 self._client.connect(*address, clean_start=False, properties=properties)
             else:
                 self._client.connect(*address)
-        while not self._accepted:
-            if (remaining_s := deadline_s - time.monotonic()) <= 0:
-                raise LinkDown(Cause.SILENT, f"no answer within {timeout_s:.0f} s")
-            self.step(None, remaining_s)
 
     def publish(self, outgoing: Outgoing, expiry_s: int | None) -> int:
         """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry."""
@@ -180,7 +177,7 @@ class Connection:
 
     def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
         """Read and write what can be; wait for at most `timeout_s`, less if `wake` becomes readable."""
-        with self._translated(Cause.LOST if self._accepted else Cause.SILENT):
+        with self._translated(Cause.LOST if self.accepted else Cause.SILENT):
             self._await(wake, timeout_s)
             self._raise_if_down()
             self._client.loop_read()
@@ -208,7 +205,7 @@ class Connection:
         if self._down is not None:
             raise self._down
         if self._client.socket() is None:
-            raise LinkDown(Cause.LOST if self._accepted else Cause.SILENT, self._complaint or "it hung up")
+            raise LinkDown(Cause.LOST if self.accepted else Cause.SILENT, self._complaint or "it hung up")
 
     @property
     def congested(self) -> bool:
@@ -251,7 +248,7 @@ class Connection:
         if reason.value >= _FAILURE:
             self._down = LinkDown(_CONNACK_CAUSES.get(reason.value, Cause.REFUSED), str(reason))
             return
-        self._accepted = True
+        self.accepted = True
         self.window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
 
     def _on_disconnect(
@@ -264,7 +261,7 @@ class Connection:
             self._down = LinkDown(cause, str(reason))
             return
         alert = "SSL" in self._complaint
-        cause = _tls_cause(self._complaint) if alert else Cause.LOST if self._accepted else Cause.SILENT
+        cause = _tls_cause(self._complaint) if alert else Cause.LOST if self.accepted else Cause.SILENT
         quiet = reason.value == _KEEP_ALIVE_TIMEOUT
         self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
 

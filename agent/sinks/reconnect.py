@@ -73,6 +73,11 @@ class VersionChoice:
         self._certain = False
         self.version: Version = "3.1.1" if setting == "3.1.1" else "5"
 
+    @property
+    def guessing(self) -> bool:
+        """True while `version` is 5 for want of anything better."""
+        return self._auto and not self._certain and self.version == "5"
+
     def fall_back(self, cause: Cause) -> bool:
         """Choose anew after a failure; True if 3.1.1 is to be tried at once."""
         if not self._auto or self._certain:
