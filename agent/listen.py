@@ -1,0 +1,101 @@
+"""The listen stage: frames in, utterances out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.audio import SAMPLE_RATE_HZ, AudioFrame, Utterance
+from agent.channel import Channel
+from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
+from agent.vad import VoiceActivityDetector
+
+
+@dataclass(slots=True)
+class ListenCounters:
+    """What was heard since the start. Written by the listen thread only; any thread may read."""
+
+    frames: int = 0
+    heard_samples: int = 0
+    """All sound that came in."""
+    utterances: int = 0
+    utterance_samples: int = 0
+    """Sound that went out in utterances."""
+    discarded: int = 0
+    """Stretches of speech too short to count."""
+    gaps: int = 0
+    """How often sound was lost before it came here."""
+    lost_samples: int = 0
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of sound that came in."""
+        return self.heard_samples / SAMPLE_RATE_HZ
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of sound lost before it came here."""
+        return self.lost_samples / SAMPLE_RATE_HZ
+
+    @property
+    def speech_pct(self) -> float:
+        """Share of the sound that went out in utterances, 0–100."""
+        return 100.0 * self.utterance_samples / self.heard_samples if self.heard_samples else 0.0
+
+
+class Listener:
+    """Feeds frames to the detector and the segmenter, and puts utterances on the outgoing channel.
+
+    `run` is the work of the listen thread. It returns when `frames` is closed and read empty, having closed
+    `utterances`, however it ends. `on_event` is called from that thread with every event of the segmenter, after the
+    utterance of an `Ended` was put on its way; it must not block.
+    """
+
+    def __init__(
+        self,
+        frames: Channel[AudioFrame],
+        utterances: Channel[Utterance],
+        detector: VoiceActivityDetector,
+        segmenter: Segmenter,
+        on_event: Callable[[SegmenterEvent], None],
+    ) -> None:
+        self.counters = ListenCounters()
+        self._frames = frames
+        self._utterances = utterances
+        self._detector = detector
+        self._segmenter = segmenter
+        self._on_event = on_event
+        self._expected: int | None = None
+
+    @property
+    def noise_floor_dbfs(self) -> float | None:
+        """Level of the room without speech, where the detector knows it; any thread may ask."""
+        return self._detector.noise_floor_dbfs
+
+    def run(self) -> None:
+        """Listen until the frames end."""
+        try:
+            for frame in self._frames:
+                self._note(frame)
+                self._tell(self._segmenter.push(frame, self._detector.probability(frame.pcm)))
+            self._tell(self._segmenter.finish())
+        finally:
+            self._utterances.close()
+
+    def _note(self, frame: AudioFrame) -> None:
+        """Count the frame; where sound is missing before it, count that, and let the detector begin anew."""
+        if self._expected is not None and frame.position != self._expected:
+            self.counters.gaps += 1
+            self.counters.lost_samples += max(0, frame.position - self._expected)
+            self._detector.reset()
+        self._expected = frame.end
+        self.counters.frames += 1
+        self.counters.heard_samples += len(frame.pcm)
+
+    def _tell(self, events: list[SegmenterEvent]) -> None:
+        for event in events:
+            if isinstance(event, Ended):
+                self.counters.utterances += 1
+                self.counters.utterance_samples += len(event.utterance.pcm)
+                self._utterances.put(event.utterance)
+            elif isinstance(event, Discarded):
+                self.counters.discarded += 1
+            self._on_event(event)

@@ -1,0 +1,225 @@
+"""Where an utterance begins and ends: probabilities in, events out. No input or output, no clock, no thread.
+
+    probability   ····▁▂▇███▆▇██▇▂▁▁▇███▂▁▁▁▁▁▁▁▁▁▁····
+                  ├pre-roll┤ speech  ┆  ┆     ├ 200 ms ┤├ rest of the hang-over ┤
+    events           SpeechStarted ┘  Paused┘ └Resumed  └ Paused                └ Ended
+
+Everything is reckoned in sample positions, so a recording gives the same utterances however fast it is read. What an
+utterance would be is known after 200 ms of silence (`Paused`); if the hang-over passes without more speech, the very
+same samples are published (`Ended`), so an engine may start on them in between. Inside an utterance a lower
+probability is enough to stay there than it took to get in.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
+from agent.config import SegmenterSettings
+from agent.tape import Tape
+
+PAUSE_SAMPLES = samples(200)
+"""Silence kept behind the last speech, and the time after which an utterance may be over."""
+HYSTERESIS = 0.15
+LONGEST_FILLED_GAP = samples(1000)
+"""Lost samples up to this many are filled with zeros; behind a longer gap everything begins anew."""
+CUT_SEARCH_SAMPLES = samples(5000)
+"""An utterance that is too long is cut at the quietest moment of this much sound at its end."""
+CUT_HOP_SAMPLES = samples(10)
+CUT_SMOOTHING_HOPS = 10
+"""The energy that decides is that of 100 ms, in steps of 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Somebody began to speak; comes once there is enough speech to count."""
+
+    position: int
+    """Of the first sample that was called speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """There have been 200 ms of silence: this is the utterance, if nothing more is said."""
+
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """More was said: the utterance of the last `Paused` is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An utterance is complete. After a `Paused` without `Resumed` it has the same id and samples."""
+
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """There was less speech than `min_speech_ms`. No other event told of it."""
+
+    position: int
+    """Of the first sample that was called speech."""
+    speech_ms: int
+
+
+SegmenterEvent = SpeechStarted | Paused | Resumed | Ended | Discarded
+
+
+@dataclass(slots=True)
+class _Passage:
+    """The utterance under way: from the pre-roll on, as long as it is not known to be over."""
+
+    id: str | None
+    """None until there is enough speech to count."""
+    start: int
+    """Position of its first sample."""
+    started_ns: int
+    speech_start: int
+    speech_ends: list[int]
+    """Ends of the frames that were called speech, ascending."""
+    speech_samples: int = 0
+    paused: bool = False
+
+    @property
+    def speech_end(self) -> int:
+        return self.speech_ends[-1]
+
+
+class Segmenter:
+    """Divides a stream of frames into utterances.
+
+    `push` takes every frame in order, with the probability that it holds speech, and tells what that led to; `finish`
+    ends the stream. `new_id` is called once for every utterance that will be told of.
+    """
+
+    def __init__(self, settings: SegmenterSettings, threshold: float, new_id: Callable[[], str]) -> None:
+        self._on_from = threshold
+        self._stay_from = max(threshold - HYSTERESIS, 0.01)
+        self._pre_roll = samples(settings.pre_roll_ms)
+        self._hang_over = samples(settings.hang_over_ms)
+        self._min_speech = samples(settings.min_speech_ms)
+        # A frame and the pause may still follow before the limit is acted upon.
+        self._limit = samples(settings.max_length_s * 1000) - PAUSE_SAMPLES - FRAME_SAMPLES
+        self._new_id = new_id
+        self._tape = Tape()
+        self._passage: _Passage | None = None
+
+    def push(self, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
+        """Take the next frame; return what it led to, in order (as a rule: nothing)."""
+        events = self._bridge_gap(frame.position)
+        self._tape.append(frame.pcm)
+        passage = self._passage
+        if passage is None:
+            if probability >= self._on_from:
+                self._passage = passage = self._begin(frame)
+                events += self._hear(passage, frame)
+        elif probability >= self._stay_from:
+            events += self._hear(passage, frame)
+        else:
+            events += self._wait(passage, frame.end)
+        if self._passage is None:
+            self._tape.drop_before(self._tape.end - self._pre_roll)
+        return events
+
+    def finish(self) -> list[SegmenterEvent]:
+        """End the stream: whatever is under way is over. The segmenter may be used again from there."""
+        events = self._end(self._passage, self._tape.end) if self._passage else []
+        self._tape.restart(0)
+        return events
+
+    def _bridge_gap(self, position: int) -> list[SegmenterEvent]:
+        """Bring the tape to `position`: fill a small gap with zeros, begin anew behind a large one."""
+        gap = position - self._tape.end
+        if not gap:
+            return []
+        if self._tape.empty or not 0 < gap <= LONGEST_FILLED_GAP:
+            events = self._end(self._passage, self._tape.end) if self._passage else []
+            self._tape.restart(position)
+            return events
+        self._tape.append(np.zeros(gap, np.int16))
+        return []
+
+    def _begin(self, frame: AudioFrame) -> _Passage:
+        start = max(self._tape.start, frame.position - self._pre_roll)
+        self._tape.drop_before(start)
+        return _Passage(None, start, _captured_at(start, frame), frame.position, [])
+
+    def _hear(self, passage: _Passage, frame: AudioFrame) -> list[SegmenterEvent]:
+        """`frame` is speech."""
+        events: list[SegmenterEvent] = []
+        passage.speech_ends.append(frame.end)
+        passage.speech_samples += len(frame.pcm)
+        too_long = frame.end - passage.start >= self._limit
+        if passage.id is None and (passage.speech_samples >= self._min_speech or too_long):
+            passage.id = self._new_id()
+            events.append(SpeechStarted(passage.speech_start))
+        if passage.paused:
+            passage.paused = False
+            events.append(Resumed())
+        if too_long and passage.id is not None:
+            events.append(self._cut(passage, passage.id, frame))
+        return events
+
+    def _wait(self, passage: _Passage, now: int) -> list[SegmenterEvent]:
+        """The frame that ends at `now` is not speech."""
+        events: list[SegmenterEvent] = []
+        silence = now - passage.speech_end
+        if passage.id is not None and not passage.paused and silence >= PAUSE_SAMPLES:
+            passage.paused = True
+            events.append(Paused(self._utterance(passage, passage.id, now)))
+        # A pause is the best place to cut, so at the limit the rest of the hang-over is not waited for.
+        if silence >= self._hang_over or (passage.paused and now - passage.start >= self._limit):
+            events += self._end(passage, now)
+        return events
+
+    def _end(self, passage: _Passage, now: int) -> list[SegmenterEvent]:
+        """It is over; what lies behind it stays on the tape as the next one's pre-roll."""
+        self._passage = None
+        if passage.id is None:
+            return [Discarded(passage.speech_start, passage.speech_samples * 1000 // SAMPLE_RATE_HZ)]
+        utterance = self._utterance(passage, passage.id, now)
+        self._tape.drop_before(utterance.position + len(utterance.pcm))
+        return [Ended(utterance)]
+
+    def _utterance(self, passage: _Passage, utterance_id: str, now: int) -> Utterance:
+        end = min(passage.speech_end + PAUSE_SAMPLES, self._tape.end)
+        pcm = self._tape.read(passage.start, end)
+        return Utterance(utterance_id, pcm, passage.start, passage.started_ns, passage.speech_end, now)
+
+    def _cut(self, passage: _Passage, piece_id: str, frame: AudioFrame) -> Ended:
+        """Publish what lies before the quietest moment of late; the passage goes on from there."""
+        middle = (passage.start + frame.position) // 2
+        search_from = max(frame.position - CUT_SEARCH_SAMPLES, middle, passage.speech_ends[0])
+        cut = search_from + quietest_moment(self._tape.read(search_from, frame.position))
+        before = bisect_right(passage.speech_ends, cut)
+        cuts_speech = cut > passage.speech_ends[before] - FRAME_SAMPLES
+        speech_end = cut if cuts_speech else passage.speech_ends[before - 1]
+        pcm = self._tape.read(passage.start, cut)
+        piece = Utterance(piece_id, pcm, passage.start, passage.started_ns, speech_end, frame.end, truncated=True)
+        self._tape.drop_before(cut)
+        del passage.speech_ends[:before]
+        passage.id, passage.start, passage.started_ns = self._new_id(), cut, _captured_at(cut, frame)
+        return Ended(piece)
+
+
+def quietest_moment(pcm: Pcm16) -> int:
+    """Index into `pcm`, shape (n,), of the middle of the 100 ms with the least energy; the last ones of equals."""
+    hops = len(pcm) // CUT_HOP_SAMPLES
+    if hops <= CUT_SMOOTHING_HOPS:
+        return len(pcm) // 2
+    blocks = pcm[: hops * CUT_HOP_SAMPLES].reshape(hops, CUT_HOP_SAMPLES).astype(np.float64)
+    energy = np.concatenate([[0.0], np.cumsum(np.einsum("ij,ij->i", blocks, blocks))])
+    windows = energy[CUT_SMOOTHING_HOPS:] - energy[:-CUT_SMOOTHING_HOPS]
+    last_quietest = len(windows) - 1 - int(np.argmin(windows[::-1]))
+    return (last_quietest + CUT_SMOOTHING_HOPS // 2) * CUT_HOP_SAMPLES
+
+
+def _captured_at(position: int, frame: AudioFrame) -> int:
+    """Capture time of the sample at `position`, reckoned from `frame`, in monotonic ns."""
+    return frame.captured_ns - (frame.end - position) * 1_000_000_000 // SAMPLE_RATE_HZ

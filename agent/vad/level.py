@@ -1,0 +1,42 @@
+"""How loud a frame is, and how loud the room is when nobody speaks."""
+
+import math
+from collections import deque
+
+import numpy as np
+
+from agent.audio import FULL_SCALE, SILENCE_DBFS, Pcm16
+
+HISTORY_FRAMES = 125
+"""4 s: long enough to hold pauses between words, short enough to follow a fan that was switched on."""
+QUIETEST_PART = 10
+"""The floor is the level that a tenth of the frames do not exceed."""
+UPDATE_FRAMES = 8
+
+
+def level_dbfs(pcm: Pcm16) -> float:
+    """Level of a frame, shape (n,), in dB relative to full scale, without its mean (an offset of the microphone)."""
+    samples = pcm.astype(np.float32)
+    mean = float(samples.sum()) / len(samples)
+    variance = float(np.dot(samples, samples)) / len(samples) - mean * mean
+    if variance <= 0.0:
+        return SILENCE_DBFS
+    return max(SILENCE_DBFS, 10.0 * math.log10(variance / FULL_SCALE**2))
+
+
+class NoiseFloor:
+    """Follows the level of the room by the quietest tenth of the last 4 s. Pure: fed levels, one a frame."""
+
+    def __init__(self) -> None:
+        self.dbfs: float | None = None
+        """The floor; None until a quarter of a second was heard. May be read by any thread."""
+        self._levels: deque[float] = deque(maxlen=HISTORY_FRAMES)
+        self._until_update = UPDATE_FRAMES
+
+    def hear(self, level_dbfs: float) -> None:
+        """Take in the level of the next frame."""
+        self._levels.append(level_dbfs)
+        self._until_update -= 1
+        if not self._until_update:
+            self._until_update = UPDATE_FRAMES
+            self.dbfs = sorted(self._levels)[len(self._levels) // QUIETEST_PART]

@@ -1,0 +1,144 @@
+"""The listen stage with real parts: real speech, the real detector, real channels."""
+
+import threading
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+import pytest
+
+from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, samples
+from agent.channel import Channel, Overflow
+from agent.config import SegmenterSettings, VadSettings
+from agent.listen import Listener
+from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent, SpeechStarted
+from agent.vad import VoiceActivityDetector
+from agent.vad.factory import create_detector
+from tests.clips import audio_frames, clip, silence
+
+
+class Stage:
+    """A listener with its channels, its events kept."""
+
+    def __init__(self, frames: Sequence[AudioFrame], detector: VoiceActivityDetector | None = None) -> None:
+        incoming: Channel[AudioFrame] = Channel(max(1, len(frames)))
+        self.outgoing: Channel[Utterance] = Channel(100)
+        self.events: list[SegmenterEvent] = []
+        ids = count()
+        self.listener = Listener(
+            incoming,
+            self.outgoing,
+            detector or create_detector(VadSettings()),
+            Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids))),
+            self.events.append,
+        )
+        for frame in frames:
+            incoming.put(frame)
+        incoming.close()
+
+    def run(self) -> list[Utterance]:
+        """Listen to everything; the utterances that came out."""
+        self.listener.run()
+        return list(self.outgoing)
+
+
+def conversation() -> Pcm16:
+    """Three clips with quiet between them."""
+    parts = [clip("en_conf-waitforleader"), clip("fr_agent-user"), clip("en_pls-hold-while-try")]
+    return np.concatenate([silence(2), *(piece for part in parts for piece in (part, silence(2)))])
+
+
+def test_speech_comes_out_as_utterances_and_the_channel_is_closed() -> None:
+    """Three sentences with two seconds between them are at least three utterances, told of and counted."""
+    stage = Stage(audio_frames(conversation()))
+    utterances = stage.run()
+    counters = stage.listener.counters
+    assert stage.outgoing.closed
+    assert len(utterances) >= 3
+    assert [event.utterance for event in stage.events if isinstance(event, Ended)] == utterances
+    assert sum(isinstance(event, SpeechStarted) for event in stage.events) == len(utterances)
+    assert counters.utterances == len(utterances)
+    assert counters.utterance_samples == sum(len(utterance.pcm) for utterance in utterances)
+    assert counters.discarded == sum(isinstance(event, Discarded) for event in stage.events)
+    assert 40 < counters.speech_pct < 90
+    assert counters.heard_s == pytest.approx(len(conversation()) / 16_000, abs=0.032)
+    assert (counters.gaps, counters.lost_s) == (0, 0.0)
+
+
+def test_lost_sound_is_counted_and_the_detector_begins_anew() -> None:
+    """A jump in position is one gap, with its seconds; one back in time is a gap without any."""
+
+    class Resets:
+        noise_floor_dbfs = -60.0
+
+        def __init__(self) -> None:
+            self.count = 0
+
+        def probability(self, pcm: Pcm16) -> float:
+            return 0.0 * len(pcm)
+
+        def reset(self) -> None:
+            self.count += 1
+
+    detector = Resets()
+    quiet = silence(1)
+    frames = [
+        *audio_frames(quiet),
+        *audio_frames(quiet, position=32 * FRAME_SAMPLES + samples(2500)),
+        *audio_frames(quiet),
+    ]
+    stage = Stage(frames, detector)
+    stage.run()
+    assert (stage.listener.counters.gaps, stage.listener.counters.lost_s) == (2, 2.5)
+    assert detector.count == 2
+    assert stage.listener.noise_floor_dbfs == -60.0
+
+
+def test_a_failure_closes_the_outgoing_channel() -> None:
+    """If the detector fails, the error comes out of `run`, and the next stage is not left waiting."""
+
+    class Broken:
+        noise_floor_dbfs = None
+
+        def probability(self, pcm: Pcm16) -> float:
+            raise MemoryError(len(pcm))
+
+        def reset(self) -> None:
+            """Nothing to forget."""
+
+    stage = Stage(audio_frames(silence(1)), Broken())
+    with pytest.raises(MemoryError):
+        stage.run()
+    assert stage.outgoing.closed
+
+
+def test_a_slow_reader_of_the_flat_out_run_loses_nothing() -> None:
+    """Through waiting channels of capacity 1 the same utterances come out as through wide ones."""
+    frames = audio_frames(conversation())
+    wide = Stage(frames).run()
+    narrow = Stage([])
+    incoming: Channel[AudioFrame] = Channel(1, Overflow.WAIT)
+    outgoing: Channel[Utterance] = Channel(1, Overflow.WAIT)
+    ids = count()
+    listener = Listener(
+        incoming,
+        outgoing,
+        create_detector(VadSettings()),
+        Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids))),
+        narrow.events.append,
+    )
+
+    def capture() -> None:
+        for frame in frames:
+            incoming.put(frame)
+        incoming.close()
+
+    threads = [threading.Thread(target=work) for work in (listener.run, capture)]
+    for thread in threads:
+        thread.start()
+    received = list(outgoing)
+    for thread in threads:
+        thread.join(10)
+    assert [(u.id, u.position, u.pcm.tobytes()) for u in received] == [
+        (u.id, u.position, u.pcm.tobytes()) for u in wide
+    ]
