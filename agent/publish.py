@@ -11,7 +11,6 @@ from agent.transcript import Transcript, Verdict
 from agent.wire import Latency, TranscriptMessage, cut_text
 
 _NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
 _PEAK = 32_767
 
 
@@ -26,13 +25,23 @@ class Moment:
     """Whether the wall clock is synchronised."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How long a finished utterance waited, in seconds."""
+
+    queue_s: float
+    """For the engine; 0 where it was decoded inside the pause."""
+    wait_s: float
+    """From the end of the pause to the words."""
+
+
 def transcript_message(
-    utterance: Utterance, transcript: Transcript, *, seq: int, boot_id: str, now: Moment
+    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment
 ) -> TranscriptMessage:
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
     The beginning is reckoned back from now on the monotonic clock, so that a jump of the wall clock while somebody
-    spoke does no harm. For a recording read faster than it lasts, the monotonic times lie ahead; nothing gets negative.
+    spoke does no harm. For a recording read faster than it lasts, monotonic times lie ahead: then it began just now.
     """
     text, cut = cut_text(transcript.text)
     age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
@@ -57,24 +66,25 @@ def transcript_message(
         engine=transcript.engine,
         audio_ctx=transcript.audio_ctx,
         rtf=round(transcript.inference_s / utterance.duration_s, 3) if utterance.duration_s else 0.0,
-        latency_ms=latency(utterance, transcript.inference_s, now.monotonic_ns),
+        latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
         clipped=_clipped(utterance),
     )
 
 
-def latency(utterance: Utterance, inference_s: float, now_ns: int) -> Latency:
-    """Divide the time since the end of speech; what is neither hang-over nor inference was waiting."""
+def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int) -> Latency:
+    """Where the time since the end of speech went.
+
+    The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
+    utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
+    """
     spoken_ns = (utterance.speech_end - utterance.position) * _NS_PER_S // SAMPLE_RATE_HZ
-    vad_close_ms = round(utterance.hangover_s * 1_000)
-    inference_ms = round(inference_s * 1_000)
-    since_speech_ms = (now_ns - utterance.started_ns - spoken_ns) // _NS_PER_MS
-    total_ms = max(since_speech_ms, inference_ms)
+    measured_s = (now_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
     return Latency(
-        vad_close=vad_close_ms,
-        queue=max(0, total_ms - vad_close_ms - inference_ms),
-        encode_decode=inference_ms,
-        total_from_speech_end=total_ms,
+        vad_close=round(utterance.hangover_s * 1_000),
+        queue=round(delay.queue_s * 1_000),
+        encode_decode=round(inference_s * 1_000),
+        total_from_speech_end=round(max(measured_s, utterance.hangover_s + delay.wait_s) * 1_000),
     )
 
 

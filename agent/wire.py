@@ -7,7 +7,7 @@ Fields are only ever added. What cannot be read or is not known is left out, nev
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer
 
 CONTRACT: Final = 1
 """The version in `edgescribe/v1/…` and in the `v` field."""
@@ -17,7 +17,7 @@ def _rfc3339(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Instant = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+Instant = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
 
 
 class Part(BaseModel):
@@ -129,7 +129,7 @@ class Latency(Part):
     queue: int
     """Waiting for the engine."""
     encode_decode: int
-    """Inference, mel spectrogram and retries included."""
+    """Inference, mel spectrogram and retries included; it may have taken place inside the hang-over."""
     total_from_speech_end: int
     """From the end of speech until the message was handed to the sink."""
 

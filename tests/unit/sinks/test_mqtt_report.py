@@ -1,0 +1,75 @@
+import logging
+
+import pytest
+from pydantic import SecretStr
+
+from agent.config import MqttSettings
+from agent.sinks.mqtt_connection import LinkDown
+from agent.sinks.mqtt_report import Reporter
+from agent.sinks.reconnect import Cause
+
+SETTINGS = MqttSettings(host="hub.local", password=SecretStr("s3cret"))
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
+def test_an_outage_is_one_line_however_often_it_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """Losing the broker and not finding it again is one change of state, with one line."""
+    report = Reporter(SETTINGS, "pi-1")
+    report.down(LinkDown(Cause.UNREACHABLE, "Connection refused"), 3, 0.7)
+    for cause in (Cause.UNREACHABLE, Cause.LOST, Cause.SILENT) * 5:
+        report.down(LinkDown(cause, "No route to host"), 4, 20.0)
+    assert [line.getMessage() for line in caplog.records] == [
+        "mqtt: no broker at hub.local:1883 (Connection refused); 3 messages wait, retrying"
+    ]
+
+
+def test_the_next_outage_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    """After a connection, news is news."""
+    report = Reporter(SETTINGS, "pi-1")
+    for _ in range(2):
+        report.down(LinkDown(Cause.LOST, "it hung up"), 0, 1.0)
+        report.up("5", 1)
+    assert [line.levelname for line in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert caplog.records[1].getMessage() == "mqtt: connected to hub.local:1883 (MQTT 5); 1 message waits"
+
+
+def test_a_different_trouble_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """When the broker comes back and refuses us, the reason has changed and the remedy too."""
+    report = Reporter(SETTINGS, "pi-1")
+    report.down(LinkDown(Cause.UNREACHABLE, "Connection refused"), 0, 1.0)
+    report.down(LinkDown(Cause.CREDENTIALS, "Not authorized"), 0, 600.0)
+    assert caplog.records[1].getMessage() == (
+        "mqtt: hub.local:1883 refuses the user 'pi-1' (Not authorized): check mqtt.username and mqtt.password, "
+        "trying again in 10 min"
+    )
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_a_line_that_names_the_broker_and_no_secret(
+    cause: Cause, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, with the address in it, and never the password."""
+    Reporter(SETTINGS, "pi-1").down(LinkDown(cause, "why"), 0, 1.0)
+    (text,) = [line.getMessage() for line in caplog.records]
+    assert "hub.local:1883" in text
+    assert "\n" not in text
+    assert "s3cret" not in text
+
+
+def test_a_missing_password_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    """Who has set no password is told to set one, not to check it."""
+    Reporter(MqttSettings(), "pi-1").down(LinkDown(Cause.CREDENTIALS, "Not authorized"), 0, 60.0)
+    assert "refuses clients without a password" in caplog.records[0].getMessage()
+
+
+def test_a_full_queue_and_a_refused_topic_are_told_once_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """What would be logged often is counted instead (telemetry's `dropped`)."""
+    report = Reporter(SETTINGS, "pi-1")
+    for _ in range(3):
+        report.overflow()
+        report.refused("edgescribe/v1/pi-1/transcript", "Not authorized")
+    assert len(caplog.records) == 2

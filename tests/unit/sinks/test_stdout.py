@@ -1,0 +1,63 @@
+import io
+import json
+import os
+import subprocess
+import sys
+
+from agent.sinks.stdout import StdoutSink
+from agent.wire import Status
+from tests.messages import transcript
+
+
+def test_one_line_a_message() -> None:
+    """Each line is a JSON object with the topic and the payload as it goes over MQTT."""
+    stream = io.StringIO()
+    sink = StdoutSink("pi-1", stream)
+    sink.send(transcript(1, "Grüße aus der Küche"))
+    sink.send(Status(state="online"))
+    first, second = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert first["topic"] == "edgescribe/v1/pi-1/transcript"
+    assert first["payload"] == json.loads(transcript(1, "Grüße aus der Küche").payload())
+    assert second == {"topic": "edgescribe/v1/pi-1/status", "payload": "online"}
+    assert sink.close(1.0) == 0
+
+
+def test_text_stays_readable() -> None:
+    """Umlauts are written as such, not as escapes: people read this."""
+    stream = io.StringIO()
+    StdoutSink("pi-1", stream).send(transcript(1, "Grüße"))
+    assert "Grüße" in stream.getvalue()
+
+
+def test_messages_are_not_held_back() -> None:
+    """A pipe gets each message when it is sent, not when a buffer is full."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as out, os.fdopen(writer, "w", encoding="utf-8") as stream:
+        StdoutSink("pi-1", stream).send(Status(state="online"))
+        assert "online" in out.readline()
+
+
+_WRITE_FOR_EVER = """
+import sys
+from agent.sinks.stdout import StdoutSink
+from agent.wire import Status
+sink = StdoutSink("pi-1", sys.stdout)
+while not sink.abandoned:
+    sink.send(Status(state="online"))
+sink.send(Status(state="offline"))
+sys.exit(sink.close(1.0))
+"""
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    """After `… | head -1` nothing is raised or printed, not even at exit, and what nobody read is counted."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITE_FOR_EVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stderr
+    assert "online" in process.stdout.readline()
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(30) == 2
