@@ -1,0 +1,148 @@
+"""Whisper's shape, free of any file format: hyper-parameters, tensor names and sizes, mel filters.
+
+Names and order are those of OpenAI's checkpoints (`state_dict` of openai/whisper's `Whisper`), because ggml files keep
+that order and a converted file is then identical, byte for byte, to the official one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import ModelError
+
+FloatArray = NDArray[np.float16] | NDArray[np.float32]
+
+N_FFT_BINS = 201
+"""Frequencies of a 400-point transform, 0 to 8000 Hz."""
+_MAX_LAYERS = 64
+_MAX_WIDTH = 8_192
+_MAX_VOCABULARY = 100_000
+_MAX_CONTEXT = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class HyperParameters:
+    """The ten numbers that fix every tensor's shape, in ggml's order."""
+
+    n_vocab: int
+    n_audio_ctx: int
+    """Encoder positions; 50 are one second."""
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+    n_mels: int
+    """80, or 128 for large-v3."""
+
+    def check(self, source: str) -> None:
+        """Refuse what no Whisper has; `source` names the file in the message.
+
+        Raises:
+            ModelError: a number is out of bounds or contradicts another.
+        """
+        limits = {"n_vocab": _MAX_VOCABULARY, "n_audio_ctx": _MAX_CONTEXT, "n_text_ctx": _MAX_CONTEXT, "n_mels": 256}
+        for field in fields(self):
+            limit = _MAX_LAYERS if field.name.endswith(("head", "layer")) else limits.get(field.name, _MAX_WIDTH)
+            value = getattr(self, field.name)
+            if not 1 <= value <= limit:
+                raise ModelError(f"{source}: {field.name} = {value} is not a Whisper model's (1 to {limit})")
+        if self.n_audio_state != self.n_text_state or self.n_audio_state % self.n_audio_head:
+            raise ModelError(f"{source}: widths {self.n_audio_state} and {self.n_text_state} do not fit together")
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperWeights:
+    """A whole model in memory (or mapped from its file), whatever file it came from."""
+
+    hyper: HyperParameters
+    vocabulary: tuple[bytes, ...]
+    """Bytes of each ordinary token, in the order of their ids; special tokens are not in it."""
+    mel_filters: NDArray[np.float32]
+    """Shape (n_mels, 201)."""
+    tensors: Mapping[str, FloatArray]
+    """By OpenAI's names; exactly those of `tensor_shapes(hyper)`."""
+
+
+def check_tensors(weights: WhisperWeights, source: str) -> WhisperWeights:
+    """Return `weights` if every tensor is there, with its right shape and nothing besides.
+
+    Raises:
+        ModelError: a tensor is missing, unknown, or of another shape.
+    """
+    expected = tensor_shapes(weights.hyper)
+    if missing := next((name for name in expected if name not in weights.tensors), None):
+        raise ModelError(f"{source}: tensor {missing} is missing; the model is incomplete")
+    if unknown := next((name for name in weights.tensors if name not in expected), None):
+        raise ModelError(f"{source}: tensor {unknown} is not part of a Whisper model of this size")
+    for name, shape in expected.items():
+        if weights.tensors[name].shape != shape:
+            raise ModelError(f"{source}: tensor {name} has shape {weights.tensors[name].shape}, expected {shape}")
+    return weights
+
+
+def tensor_shapes(hyper: HyperParameters) -> dict[str, tuple[int, ...]]:
+    """Every tensor's name and shape, in the order of OpenAI's checkpoints."""
+    width = hyper.n_audio_state
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.positional_embedding": (hyper.n_audio_ctx, width),
+        "encoder.conv1.weight": (width, hyper.n_mels, 3),
+        "encoder.conv1.bias": (width,),
+        "encoder.conv2.weight": (width, width, 3),
+        "encoder.conv2.bias": (width,),
+    }
+    for layer in range(hyper.n_audio_layer):
+        shapes.update(_block(f"encoder.blocks.{layer}", width, cross=False))
+    shapes.update(_norm("encoder.ln_post", width))
+    shapes["decoder.positional_embedding"] = (hyper.n_text_ctx, width)
+    shapes["decoder.token_embedding.weight"] = (hyper.n_vocab, width)
+    for layer in range(hyper.n_text_layer):
+        shapes.update(_block(f"decoder.blocks.{layer}", width, cross=True))
+    shapes.update(_norm("decoder.ln", width))
+    return shapes
+
+
+def _block(prefix: str, width: int, *, cross: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for attention in ("attn", "cross_attn") if cross else ("attn",):
+        for part in ("query", "key", "value", "out"):
+            yield f"{prefix}.{attention}.{part}.weight", (width, width)
+            if part != "key":  # Whisper's keys have no bias
+                yield f"{prefix}.{attention}.{part}.bias", (width,)
+        yield from _norm(f"{prefix}.{attention}_ln", width)
+    yield f"{prefix}.mlp.0.weight", (4 * width, width)
+    yield f"{prefix}.mlp.0.bias", (4 * width,)
+    yield f"{prefix}.mlp.2.weight", (width, 4 * width)
+    yield f"{prefix}.mlp.2.bias", (width,)
+    yield from _norm(f"{prefix}.mlp_ln", width)
+
+
+def _norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def mel_filters(n_mels: int) -> NDArray[np.float32]:
+    """Triangular filters on Slaney's mel scale, area-normalised; shape (n_mels, 201), 0 to 8000 Hz.
+
+    M. Slaney, "Auditory Toolbox", 1998: linear below 1000 Hz with 200/3 Hz a mel, above it logarithmic with 27 steps
+    for a factor of 6.4. Rounded to float32 before the normalisation, as librosa did when OpenAI made `mel_filters.npz`.
+    """
+    bins_hz = np.linspace(0.0, 8_000.0, N_FFT_BINS)
+    edges_hz = _mel_to_hz(np.linspace(0.0, 15.0 + 27.0 * np.log(8.0) / np.log(6.4), n_mels + 2))
+    widths_hz = np.diff(edges_hz)
+    ramps = np.subtract.outer(edges_hz, bins_hz)
+    rising = -ramps[:-2] / widths_hz[:-1, np.newaxis]
+    falling = ramps[2:] / widths_hz[1:, np.newaxis]
+    filters = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    filters *= (2.0 / (edges_hz[2:] - edges_hz[:-2]))[:, np.newaxis]
+    return filters
+
+
+def _mel_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
+    linear = 200.0 / 3.0 * mels
+    step = np.log(6.4) / 27.0
+    return np.where(mels >= 15.0, 1_000.0 * np.exp(step * (mels - 15.0)), linear)  # noqa: PLR2004 - 1000 Hz is 15 mel
