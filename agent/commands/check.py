@@ -1,0 +1,128 @@
+"""`edgescribe check`: is the configuration right, and does what it names exist?"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agent.commands.options import add_settings_options, load_from
+from agent.config import AlsaSettings, FasterWhisperSettings, ScriptedSettings, WavSettings, WhisperCppSettings
+from agent.errors import ConfigError
+from agent.settings_sources import Loaded
+
+CT2_SUFFIX = "-ct2"
+ENGLISH_ONLY = ".en"
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("check", help="is the configuration right?", description=__doc__)
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Say that all is well, or raise `ConfigError` with one line for every problem."""
+    loaded = load_from(args)
+    for warning in (*loaded.warnings, *advice(loaded)):
+        print(f"edgescribe: warning: {warning}", file=sys.stderr)
+    if problems := [*contradictions(loaded), *missing(loaded)]:
+        raise ConfigError("\n".join(problems))
+    print("configuration is fine")
+    return 0
+
+
+def contradictions(loaded: Loaded) -> Iterator[str]:
+    """What cannot work together. Decided by the settings alone."""
+    engine = loaded.settings.engine
+    if isinstance(engine, ScriptedSettings):
+        return
+    model = f'{_at(loaded, "engine.model")}engine.model = "{engine.model}"'
+    for_ct2 = engine.model.endswith(CT2_SUFFIX)
+    if is_name(engine.model) and isinstance(engine, WhisperCppSettings) and for_ct2:
+        ggml = engine.model.removesuffix(CT2_SUFFIX) + "-q8_0"
+        yield f'{model} is a CTranslate2 model: set engine.kind = "faster_whisper", or engine.model = "{ggml}"'
+    if is_name(engine.model) and isinstance(engine, FasterWhisperSettings) and not for_ct2:
+        ct2 = engine.model.rsplit("-", 1)[0] + CT2_SUFFIX
+        yield f'{model} is a ggml model: set engine.kind = "whisper_cpp", or engine.model = "{ct2}"'
+    if is_english_only(engine.model) and engine.language not in {"auto", "en"}:
+        other = engine.model.replace(ENGLISH_ONLY, "", 1)
+        yield (
+            f'{_at(loaded, "engine.language")}engine.language = "{engine.language}", '
+            f'but engine.model = "{engine.model}" knows English only: set engine.model = "{other}" or engine.language = "en"'
+        )
+    if isinstance(engine, FasterWhisperSettings) and engine.device == "cpu" and engine.compute_type.endswith("float16"):
+        yield (
+            f'{_at(loaded, "engine.compute_type")}engine.compute_type = "{engine.compute_type}" needs a GPU: '
+            'set engine.device = "cuda", or engine.compute_type = "int8"'
+        )
+
+
+def missing(loaded: Loaded) -> Iterator[str]:
+    """What the settings name and this machine does not have."""
+    yield from missing_files(loaded)
+    yield from missing_packages(loaded)
+
+
+def advice(loaded: Loaded) -> Iterator[str]:
+    """What works, but should not stay so."""
+    mqtt = loaded.settings.mqtt
+    if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
+        yield f"{_at(loaded, 'mqtt.password')}the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
+
+
+def is_name(model: str) -> bool:
+    """True for a catalogue name, False for a path."""
+    return os.sep not in model and not Path(model).exists()
+
+
+def is_english_only(model: str) -> bool:
+    """True for `tiny.en-q8_0` and the like, and for files that are named like one."""
+    return ENGLISH_ONLY in Path(model).name
+
+
+def missing_files(loaded: Loaded) -> Iterator[str]:
+    """Recordings and certificates that do not exist or cannot be read."""
+    settings = loaded.settings
+    tls = settings.mqtt.tls
+    named = {
+        "mqtt.tls.ca_file": tls.ca_file,
+        "mqtt.tls.cert_file": tls.cert_file,
+        "mqtt.tls.key_file": tls.key_file,
+        "source.path": settings.source.path if isinstance(settings.source, WavSettings) else None,
+    }
+    for key, path in named.items():
+        if path is None:
+            continue
+        if not path.is_file():
+            yield f"{_at(loaded, key)}{key}: {path} does not exist: correct the path"
+        elif not os.access(path, os.R_OK):
+            yield f"{_at(loaded, key)}{key}: {path} cannot be read by this user: check its owner and mode"
+
+
+def is_installed(package: str) -> bool:
+    """True if `package` can be imported; it is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def missing_packages(loaded: Loaded, installed: Callable[[str], bool] = is_installed) -> Iterator[str]:
+    """Optional packages that the settings need."""
+    if isinstance(loaded.settings.engine, FasterWhisperSettings) and not installed("ctranslate2"):
+        yield (
+            f'{_at(loaded, "engine.kind")}engine.kind = "faster_whisper" needs a package that is not installed: '
+            "pip install 'edgescribe[faster-whisper]'"
+        )
+    if isinstance(loaded.settings.source, AlsaSettings) and not installed("alsaaudio"):
+        yield (
+            f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a package that is not installed: '
+            "apt install libasound2-dev; pip install 'edgescribe[alsa]'"
+        )
+
+
+def _at(loaded: Loaded, key: str) -> str:
+    """`file:line: ` of a key; empty where it has its default."""
+    origin = loaded.origins.get(tuple(key.split(".")))
+    return f"{origin}: " if origin else ""

@@ -1,0 +1,107 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import settings_sources
+from agent.commands.check import advice, contradictions, missing_files, missing_packages
+from agent.settings_sources import Loaded, load
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's environment nor its /etc has a say in these tests."""
+    for name in [name for name in os.environ if name.startswith("EDGESCRIBE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+
+
+def loaded(**overrides: Any) -> Loaded:
+    """Settings as the command line would set them, `__` for the dot."""
+    return load(overrides={key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def test_the_defaults_contradict_nothing() -> None:
+    """Nobody should be warned about what we chose ourselves."""
+    assert [*contradictions(loaded()), *advice(loaded()), *missing_files(loaded())] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            {"engine__model": "base-ct2"},
+            (
+                'command line: engine.model = "base-ct2" is a CTranslate2 model: '
+                'set engine.kind = "faster_whisper", or engine.model = "base-q8_0"'
+            ),
+        ),
+        (
+            {"engine__kind": "faster_whisper", "engine__model": "tiny.en-q8_0"},
+            (
+                'command line: engine.model = "tiny.en-q8_0" is a ggml model: '
+                'set engine.kind = "whisper_cpp", or engine.model = "tiny.en-ct2"'
+            ),
+        ),
+        (
+            {"engine__language": "de"},
+            (
+                'command line: engine.language = "de", but engine.model = "tiny.en-q8_0" knows English only: '
+                'set engine.model = "tiny-q8_0" or engine.language = "en"'
+            ),
+        ),
+        (
+            {"engine__kind": "faster_whisper", "engine__compute_type": "int8_float16"},
+            (
+                'command line: engine.compute_type = "int8_float16" needs a GPU: '
+                'set engine.device = "cuda", or engine.compute_type = "int8"'
+            ),
+        ),
+    ],
+)
+def test_contradictions_name_the_key_and_the_remedy(overrides: dict[str, object], expected: str) -> None:
+    """Each contradiction is one line: where, which key, what is wrong, what to do."""
+    assert list(contradictions(loaded(**overrides))) == [expected]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"engine__model": "tiny-q8_0", "engine__language": "de"},
+        {"engine__kind": "faster_whisper", "engine__model": "base-ct2"},
+        {"engine__kind": "faster_whisper", "engine__device": "cuda", "engine__compute_type": "float16"},
+        {"engine__model": "/models/own-ct2", "engine__language": "en"},
+        {"engine__kind": "scripted"},
+    ],
+)
+def test_what_fits_together_is_let_pass(overrides: dict[str, object]) -> None:
+    """Multilingual models in any language, float16 on a GPU, paths of one's own files."""
+    assert list(contradictions(loaded(**overrides))) == []
+
+
+def test_files_that_are_named_must_exist(tmp_path: Path) -> None:
+    """A recording or a certificate that is not there is named with its path."""
+    there = tmp_path / "ca.pem"
+    there.touch()
+    absent = tmp_path / "absent"
+    given = loaded(source__kind="wav", source__path=absent, mqtt__tls__enabled=True, mqtt__tls__ca_file=there)
+    assert list(missing_files(given)) == [f"command line: source.path: {absent} does not exist: correct the path"]
+
+
+def test_packages_that_are_needed_must_be_installed() -> None:
+    """An extra that is missing is named with the command that installs it, and only where it is used."""
+    given = loaded(engine__kind="faster_whisper")
+    engine, source = missing_packages(given, installed=lambda _package: False)
+    assert engine.endswith("pip install 'edgescribe[faster-whisper]'")
+    assert source.endswith("apt install libasound2-dev; pip install 'edgescribe[alsa]'")
+    plain = loaded(source__kind="wav", source__path="a.wav")
+    assert list(missing_packages(plain, installed=lambda _package: False)) == []
+
+
+def test_a_password_in_the_clear_is_advised_against() -> None:
+    """Only where it really leaves the machine unencrypted."""
+    (line,) = advice(loaded(mqtt__password="x", mqtt__host="broker"))
+    assert "unencrypted" in line
+    assert list(advice(loaded(mqtt__password="x"))) == []
+    assert list(advice(loaded(mqtt__password="x", mqtt__host="broker", mqtt__tls__enabled=True))) == []

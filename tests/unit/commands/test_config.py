@@ -1,0 +1,57 @@
+import argparse
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agent.commands import config
+from agent.config import Settings, WavSettings
+
+
+def run(*arguments: str) -> int:
+    """The verb, called as the command line calls it."""
+    top = argparse.ArgumentParser()
+    config.add_parser(top.add_subparsers())
+    args = top.parse_args(["config", *arguments])
+    status: int = args.run(args)
+    return status
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration with a secret in it."""
+    path = tmp_path / "config.toml"
+    path.write_text('[mqtt]\nhost = "broker"\npassword = "geheim"\n', encoding="utf-8")
+    return path
+
+
+def test_what_is_printed_can_be_read_back(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output is TOML that means the same settings, but for the secret, which it does not tell."""
+    assert run("--config", str(file), "--set", "source.kind=wav", "--set", "source.path=/a b.wav") == 0
+    printed = capsys.readouterr().out
+    settings = Settings.model_validate(tomllib.loads(printed))
+    assert settings.source == WavSettings(path=Path("/a b.wav"))
+    assert settings.mqtt.host == "broker"
+    assert settings.mqtt.password is None
+    assert "geheim" not in printed
+    assert f'# password = "**********"  # {file}:3' in printed.splitlines()
+
+
+def test_origins_stand_beside_what_is_not_a_default(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File with line, or command line; a default has no comment."""
+    run("--config", str(file), "--set", "engine.threads=2")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"# {file}"
+    assert f'host = "broker"  # {file}:2' in lines
+    assert "threads = 2  # command line" in lines
+    assert "keepalive_s = 30" in lines
+
+
+def test_json_is_for_programs(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object with the masked settings and the origin of what was set."""
+    run("--config", str(file), "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["settings"]["mqtt"]["host"] == "broker"
+    assert printed["settings"]["mqtt"]["password"] == "**********"
+    assert printed["origins"] == {"mqtt.host": f"{file}:2", "mqtt.password": f"{file}:3"}
