@@ -21,6 +21,17 @@ BLOCK_S = 0.5
 """How much is decoded at a time."""
 
 
+class _ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is not typed
+    """A file that is read from start to end.
+
+    soundfile seeks to where it already is after every read of a file that can be sought. In an MP3 that throws away
+    what a frame borrows from the one before (the bit reservoir): every block would begin with a hole.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 class WavSource:
     """Reads a file in blocks, mixes it down to mono, resamples it to 16 kHz and hands it on in frames.
 
@@ -109,7 +120,7 @@ def _open(path: Path) -> soundfile.SoundFile:
             if not path.stat().st_size:
                 raise SourceError(f"{path} is empty: {SUPPORTED}")
             # By descriptor: then the contents decide what it is, and not the name.
-            file = soundfile.SoundFile(os.dup(raw.fileno()), closefd=True)
+            file = _ForwardOnly(os.dup(raw.fileno()), closefd=True)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {str(error.strerror).lower()} ({SUPPORTED})") from error
     except soundfile.SoundFileError as error:

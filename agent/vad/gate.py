@@ -4,9 +4,9 @@ from collections import deque
 
 from agent.audio import Pcm16
 from agent.vad import VoiceActivityDetector
-from agent.vad.level import NoiseFloor, level_dbfs
+from agent.vad.level import NoiseFloor, level_dbfs, voice_band_dbfs
 
-MARGIN_DB = 5.0
+MARGIN_DB = 4.5
 """A frame this far above the floor opens the gate. The levels of steady noise scatter by about 1 dB."""
 LOWEST_FLOOR_DBFS = -80.0
 """Below this there is nothing to hear, and a least significant bit more or less is no event."""
@@ -15,12 +15,14 @@ QUIET_FRAMES = 31
 STEADY_FRAMES = 94
 """3 s without a loud frame close it whatever the detector says: no speech is that steady, but a hum may fool it."""
 LIKE_SPEECH = 0.15
-REPLAYED_FRAMES = 16
-"""Half a second: what the detector needs to hear before an onset in order to judge it as if it had always listened."""
+REPLAYED_FRAMES = 32
+"""1 s: what the detector is played before an onset, in order to judge it much as if it had always listened."""
 
 
 class EnergyGate:
-    """Opens at once when a frame is louder than the room, and closes after some quiet. Pure: fed levels and verdicts.
+    """Opens at once when a frame is louder than the room, and closes after some quiet.
+
+    Pure: fed the level of each frame (in the voice band) and what the detector behind the gate said of it.
 
     A noise that begins and stays opens it, until the floor has risen to it; then the gate closes again.
     """
@@ -28,14 +30,14 @@ class EnergyGate:
     def __init__(self) -> None:
         self.open = True
         """Whether the detector is to hear the frame. True at first, for the room is not known yet."""
-        self.floor = NoiseFloor()
+        self._floor = NoiseFloor()
         self._since_loud = 0
         self._since_speech = 0
 
     def hear(self, level_dbfs: float) -> bool:
         """Take in the level of the next frame; return whether the gate is open for it."""
-        self.floor.hear(level_dbfs)
-        floor_dbfs = self.floor.dbfs
+        self._floor.hear(level_dbfs)
+        floor_dbfs = self._floor.dbfs
         if floor_dbfs is None or level_dbfs > max(floor_dbfs, LOWEST_FLOOR_DBFS) + MARGIN_DB:
             self.open = True
             self._since_loud = 0
@@ -52,21 +54,23 @@ class EnergyGate:
 
 
 class GatedDetector:
-    """A detector behind an `EnergyGate`. On opening it is played the half second before, so it is warm at the onset."""
+    """A detector behind an `EnergyGate`. On opening it is played the second before, so that it is warm at the onset."""
 
     def __init__(self, detector: VoiceActivityDetector) -> None:
         self._detector = detector
         self._gate = EnergyGate()
+        self._floor = NoiseFloor()
         self._missed: deque[Pcm16] = deque(maxlen=REPLAYED_FRAMES)
 
     @property
     def noise_floor_dbfs(self) -> float | None:
         """Level of the room without speech; any thread may ask."""
-        return self._gate.floor.dbfs
+        return self._floor.dbfs
 
     def probability(self, pcm: Pcm16) -> float:
         """Probability in [0, 1] that `pcm`, shape (512,), holds speech; 0 while the gate is closed."""
-        if not self._gate.hear(level_dbfs(pcm)):
+        self._floor.hear(level_dbfs(pcm))
+        if not self._gate.hear(voice_band_dbfs(pcm)):
             self._missed.append(pcm)
             return 0.0
         self._catch_up()
@@ -80,9 +84,11 @@ class GatedDetector:
         self._detector.reset()
 
     def _catch_up(self) -> None:
-        """Play the detector what it missed; if that is more than was kept, it begins anew."""
-        if len(self._missed) == REPLAYED_FRAMES:
-            self._detector.reset()
+        """Play the detector what it missed, or the end of it.
+
+        It keeps the state that it had when the gate closed: that comes closer to what an uninterrupted detector would
+        answer than a fresh one does (docs/decisions/0003-voice-activity.md).
+        """
         for pcm in self._missed:
             self._detector.probability(pcm)
         self._missed.clear()

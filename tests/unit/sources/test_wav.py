@@ -1,0 +1,230 @@
+"""The recording as a source, on real files of every kind."""
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, rms_dbfs
+from agent.config import WavSettings
+from agent.errors import SourceError
+from agent.sources.wav import WavSource
+from tests.clips import SPEECH, clip
+
+
+def read_all(source: WavSource) -> list[AudioFrame]:
+    """Every frame to the end."""
+    frames: list[AudioFrame] = []
+    while frame := source.read():
+        frames.append(frame)
+    source.close()
+    return frames
+
+
+def flat_out(path: Path) -> list[AudioFrame]:
+    """Every frame of a file, without waiting."""
+    return read_all(WavSource(WavSettings(path=path, pace="flat_out")))
+
+
+def sound_of(frames: list[AudioFrame]) -> Pcm16:
+    """The frames, joined."""
+    return np.concatenate([frame.pcm for frame in frames])
+
+
+def tone(rate_hz: int, seconds: float, channels: int = 1) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """A sine of 440 Hz at half scale, shape (n, channels)."""
+    sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(rate_hz * seconds)) / rate_hz)
+    return np.repeat(sine[:, None], channels, axis=1)
+
+
+def test_16_bit_at_16_khz_arrives_bit_for_bit() -> None:
+    """The samples are the file's own, the last frame filled up with zeros."""
+    frames = flat_out(SPEECH / "en_pls-hold-while-try.flac")
+    expected = clip("en_pls-hold-while-try")
+    sound = sound_of(frames)
+    np.testing.assert_array_equal(sound[: len(expected)], expected)
+    assert not sound[len(expected) :].any()
+    assert len(sound) - len(expected) < FRAME_SAMPLES
+
+
+def test_every_frame_has_512_samples_and_its_place_and_time() -> None:
+    """Positions follow each other without a gap, and capture times follow the positions, from the first read on."""
+    now_ns = 7_000_000_000
+    settings = WavSettings(path=SPEECH / "en_dir-intro.flac", pace="flat_out")
+    frames = read_all(WavSource(settings, clock=lambda: now_ns))
+    for index, frame in enumerate(frames):
+        assert frame.pcm.shape == (FRAME_SAMPLES,)
+        assert frame.pcm.dtype == np.int16
+        assert frame.position == index * FRAME_SAMPLES
+        assert frame.captured_ns == now_ns + frame.end * 62_500
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize(("rate_hz", "channels"), [(44_100, 2), (48_000, 1), (8_000, 1), (16_000, 2)])
+def test_formats_rates_and_channels_all_become_16_khz_mono(
+    tmp_path: Path, suffix: str, rate_hz: int, channels: int
+) -> None:
+    """Two seconds of a tone stay two seconds of the same tone at the same level."""
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate_hz, 2.0, channels), rate_hz)
+    sound = sound_of(flat_out(path))
+    assert len(sound) / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=0.12), "MP3 pads by up to two of its frames"
+    middle = sound[8_000:24_000]
+    assert np.argmax(np.abs(np.fft.rfft(middle.astype(np.float64)))) == 440
+    assert rms_dbfs(middle) == pytest.approx(-9.03, abs=0.3)
+
+
+def test_resampling_in_blocks_leaves_no_seams(tmp_path: Path) -> None:
+    """A resampled tone has nothing but the tone in it: what remains without it is 50 dB down."""
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(44_100, 4.0), 44_100, subtype="FLOAT")
+    middle = sound_of(flat_out(path))[16_000:48_000].astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle)))) ** 2
+    peak = slice(880 - 8, 880 + 9)
+    assert spectrum.sum() - spectrum[peak].sum() < 1e-5 * spectrum[peak].sum()
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    """Sound on one channel of two comes out at half its height; opposite channels cancel out."""
+    one_sided = tone(16_000, 1.0, 2) * [1.0, 0.0]
+    soundfile.write(tmp_path / "left.wav", one_sided, 16_000)
+    soundfile.write(tmp_path / "opposite.wav", tone(16_000, 1.0, 2) * [1.0, -1.0], 16_000)
+    assert np.abs(sound_of(flat_out(tmp_path / "left.wav"))).max() == pytest.approx(0.25 * 32_768, rel=0.001)
+    assert np.abs(sound_of(flat_out(tmp_path / "opposite.wav"))).max() <= 1
+
+
+def test_samples_beyond_full_scale_are_clipped_and_nonsense_is_silence(tmp_path: Path) -> None:
+    """Floating-point files may hold anything: +2 becomes the greatest sample, -2 the least, NaN zero."""
+    wild = np.array([2.0, -2.0, np.nan, 0.5] * FRAME_SAMPLES, np.float32)
+    soundfile.write(tmp_path / "wild.wav", wild, 16_000, subtype="FLOAT")
+    assert sound_of(flat_out(tmp_path / "wild.wav"))[:4].tolist() == [32_767, -32_768, 0, 16_384]
+
+
+def test_real_time_frames_are_delivered_when_they_would_have_been_captured() -> None:
+    """No frame comes before its last sample was 'captured', and 0.5 s of sound takes 0.5 s."""
+    source = WavSource(WavSettings(path=SPEECH / "en_dir-intro.flac"))
+    assert source.live
+    began = time.monotonic()
+    for frame in itertools.islice(iter(source.read, None), 16):
+        assert time.monotonic_ns() >= frame.captured_ns
+    assert 0.5 <= time.monotonic() - began < 1.5
+    source.close()
+
+
+def test_a_reader_who_was_late_catches_up_without_drift() -> None:
+    """After a delay the overdue frames come at once: pace is kept against the start, not against the last frame."""
+    source = WavSource(WavSettings(path=SPEECH / "en_dir-intro.flac"))
+    source.read()
+    time.sleep(0.5)
+    began = time.monotonic()
+    for _ in range(14):
+        source.read()
+    assert time.monotonic() - began < 0.25
+    source.close()
+
+
+def test_paced_and_flat_out_deliver_the_same_frames(tmp_path: Path) -> None:
+    """But for the moment of delivery there is no difference."""
+    path = tmp_path / "short.wav"
+    soundfile.write(path, clip("en_dir-intro")[:9_000], 16_000)
+    paced, fast = read_all(WavSource(WavSettings(path=path))), flat_out(path)
+    assert [(f.position, f.pcm.tobytes()) for f in paced] == [(f.position, f.pcm.tobytes()) for f in fast]
+    steps = {later.captured_ns - earlier.captured_ns for earlier, later in itertools.pairwise(paced)}
+    assert steps == {32_000_000}
+
+
+def test_close_wakes_a_waiting_read() -> None:
+    """A read that waits for its moment returns None as soon as the source is closed; so do all later ones."""
+    source = WavSource(WavSettings(path=SPEECH / "en_dir-intro.flac"), clock=lambda: 0)  # time stands still
+    got: list[AudioFrame | None] = []
+
+    def read_to_the_end() -> None:
+        while frame := source.read():
+            got.append(frame)
+        got.append(None)
+
+    reader = threading.Thread(target=read_to_the_end)
+    reader.start()
+    time.sleep(0.2)
+    source.close()
+    reader.join(1.0)
+    assert not reader.is_alive()
+    assert got[-1] is None
+    assert source.read() is None
+    source.close()
+
+
+def test_nothing_but_a_block_is_held_in_memory(tmp_path: Path) -> None:
+    """An hour of sound is not read ahead: after the first frame, little more than a block of it has been decoded."""
+    path = tmp_path / "hour.wav"
+    with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+        for _ in range(60):
+            file.write(np.zeros(60 * 16_000, np.int16))
+    source = WavSource(WavSettings(path=path, pace="flat_out"))
+    assert source.duration_s == 3600.0
+    source.read()
+    assert source._file.tell() <= 16_000, "looks inside: how far it has read cannot be seen from outside"
+    source.close()
+
+
+def open_descriptors() -> int:
+    """How many files this process holds open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are no recordings, with what the message has to say of them."""
+    flac = (SPEECH / "en_dir-intro.flac").read_bytes()
+    (folder / "empty.wav").touch()
+    (folder / "words.wav").write_text("these are not samples " * 100)
+    (folder / "header.flac").write_bytes(flac[:30])
+    soundfile.write(folder / "no-sound.wav", np.zeros(0, np.int16), 16_000)
+    soundfile.write(folder / "slow.wav", np.zeros(1000, np.int16), 10)
+    return {
+        "absent": (folder / "absent.wav", "no such file"),
+        "folder": (folder, "is a directory"),
+        "empty": (folder / "empty.wav", "is empty"),
+        "words": (folder / "words.wav", "not a sound file"),
+        "header": (folder / "header.flac", "not a sound file, or damaged"),
+        "no sound": (folder / "no-sound.wav", "holds no sound"),
+        "slow": (folder / "slow.wav", "10 Hz"),
+    }
+
+
+@pytest.mark.parametrize("case", ["absent", "folder", "empty", "words", "header", "no sound", "slow"])
+def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    """The line names the file, what is wrong with it, and what can be read; no descriptor is left open."""
+    path, complaint = broken_files(tmp_path)[case]
+    open_before = open_descriptors()
+    with pytest.raises(SourceError) as raised:
+        WavSource(WavSettings(path=path))
+    message = str(raised.value)
+    assert str(path) in message
+    assert complaint in message
+    assert "WAV, FLAC, OGG and MP3" in message
+    assert "\n" not in message
+    assert open_descriptors() == open_before
+
+
+def test_damage_further_on_is_reported_where_it_is_met(tmp_path: Path) -> None:
+    """A recording whose middle was overwritten is delivered up to there; then the error names the file."""
+    data = bytearray((SPEECH / "en_dir-intro.flac").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2_000] = bytes(2_000)
+    path = tmp_path / "damaged.flac"
+    path.write_bytes(data)
+    source = WavSource(WavSettings(path=path, pace="flat_out"))
+    assert source.read() is not None
+    with pytest.raises(SourceError, match=r"damaged\.flac is damaged"):
+        read_all(source)
+    source.close()
+
+
+def test_the_name_does_not_decide_what_a_file_is(tmp_path: Path) -> None:
+    """A WAV file called `.raw` or `.txt` is read all the same."""
+    for name in ("sound.raw", "sound.txt"):
+        soundfile.write(tmp_path / name, clip("en_dir-intro"), 16_000, format="WAV")
+        assert len(flat_out(tmp_path / name)) == -(-len(clip("en_dir-intro")) // FRAME_SAMPLES)
