@@ -175,7 +175,7 @@ class MqttSink:
             log.debug(f"mqtt: trying MQTT 3.1.1 ({down.reason})")
             return
         wait_s = self._backoff.wait_s(down.cause, connected_s)
-        self._report.down(down, self._outbox.pending, wait_s)
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s)
         self._stopping.wait(wait_s)
 
     def _disconnected(self) -> None:

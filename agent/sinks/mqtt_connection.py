@@ -64,6 +64,25 @@ class Ack:
     """The broker's reason if it did not take the message."""
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho would leave it open."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is the library's
+        """Shake hands.
+
+        Raises:
+            ssl.SSLError: it failed, be it that the other end broke it off.
+        """
+        try:
+            super().do_handshake(block)
+        except ConnectionError as error:
+            self.close()
+            raise ssl.SSLEOFError(error.errno, error.strerror) from error
+        except OSError:
+            self.close()
+            raise
+
+
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     """TLS 1.2 or newer that verifies the broker's certificate and name.
 
@@ -82,6 +101,7 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
         remedy = "each must be a readable PEM file, and the key must fit the certificate"
         msg = f"mqtt.tls: cannot use {files} ({error.strerror or error}): {remedy}"
         raise ConfigError(msg) from error
+    context.sslsocket_class = _TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -138,6 +158,7 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
         client.on_log = self._on_log
         return client
 
@@ -235,7 +256,7 @@ class Connection:
             # It was usable at the start; perhaps it is being renewed right now.
             raise LinkDown(Cause.UNTRUSTED, str(error)) from error
         except ssl.SSLError as error:
-            raise LinkDown(_tls_cause(str(error)), _tls_reason(error)) from error
+            raise LinkDown(_tls_cause(error), _tls_reason(error)) from error
         except _BROKEN_PEER as error:
             strerror = error.strerror if isinstance(error, OSError) else None
             raise LinkDown(cause, strerror or str(error) or type(error).__name__) from error
@@ -260,8 +281,8 @@ class Connection:
             cause = Cause.TAKEN_OVER if reason.value == _TAKEN_OVER else Cause.REFUSED
             self._down = LinkDown(cause, str(reason))
             return
-        alert = "SSL" in self._complaint
-        cause = _tls_cause(self._complaint) if alert else Cause.LOST if self.accepted else Cause.SILENT
+        alert = _is_alert(self._complaint)
+        cause = Cause.CERTIFICATE if alert else Cause.LOST if self.accepted else Cause.SILENT
         quiet = reason.value == _KEEP_ALIVE_TIMEOUT
         self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
 
@@ -274,18 +295,34 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
+    def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
+        # A broker that does not like our certificate says so after the handshake, while we are already writing. paho
+        # stops at the failed write; the alert is still there to be read.
+        if isinstance(sock, ssl.SSLSocket) and not self.accepted:
+            try:
+                sock.recv(1)
+            except OSError as error:
+                self._complaint = str(error) if _is_alert(str(error)) else self._complaint
+
     def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
         # paho turns errors on the socket into a bare number; the words are in its log only.
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text.rpartition("socket: ")[2]
 
 
-def _tls_cause(text: str) -> Cause:
-    """An alert is what the broker thinks of us; everything else is what we think of it."""
-    return Cause.CERTIFICATE if "ALERT" in text.upper() else Cause.UNTRUSTED
+def _tls_cause(error: ssl.SSLError) -> Cause:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Cause.UNTRUSTED
+    return Cause.CERTIFICATE if _is_alert(str(error)) else Cause.NO_TLS
+
+
+def _is_alert(text: str) -> bool:
+    """An alert is what the broker thinks of us; with TLS 1.3 it comes after the handshake."""
+    return "ALERT" in text.upper()
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return (error.reason or str(error)).lower().replace("_", " ")
+    # `reason` is there only where OpenSSL has made the error.
+    return (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")

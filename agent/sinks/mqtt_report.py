@@ -5,7 +5,7 @@ from typing import Literal
 
 from agent.config import MqttSettings
 from agent.sinks.mqtt_connection import LinkDown
-from agent.sinks.reconnect import Cause
+from agent.sinks.reconnect import STABLE_S, Cause
 
 log = logging.getLogger("agent.sinks.mqtt")
 
@@ -18,12 +18,17 @@ _EXPLANATIONS = {
     Cause.SILENT: "{at} does not answer as a broker does ({why}): check mqtt.port and mqtt.tls.enabled",
     Cause.UNTRUSTED: "cannot trust the broker at {at} ({why}): set mqtt.tls.ca_file to the authority that signed its "
     "certificate, and mqtt.host to a name in that certificate",
+    Cause.NO_TLS: "{at} does not speak TLS as it should ({why}): check mqtt.port and mqtt.tls.enabled",
     Cause.CERTIFICATE: "{at} does not take this device's certificate ({why}): check mqtt.tls.cert_file and key_file",
     Cause.CREDENTIALS: "{at} refuses the user '{user}' ({why}): check mqtt.username and mqtt.password",
     Cause.TAKEN_OVER: "another client connected to {at} as '{id}': give each device a device.id of its own",
     Cause.VERSION: '{at} does not speak this version of MQTT ({why}): set mqtt.protocol to "auto"',
     Cause.REFUSED: "{at} refuses us ({why})",
 }
+_FLAPS = 3
+_NAMESAKE = "; this goes on and on: does another client use the id '{id}'?"
+"""Many brokers, mosquitto before 2.1 among them, do not tell the one whom they throw out for a namesake."""
+
 _ANONYMOUS = "{at} refuses clients without a password ({why}): set mqtt.password"
 
 
@@ -35,6 +40,7 @@ class Reporter:
         self._user = (settings.username or device_id) if settings.password else None
         self._device_id = device_id
         self._said: Cause | None = None
+        self._flaps = 0
         self._overflowed = False
         self._refused: set[str] = set()
 
@@ -45,13 +51,15 @@ class Reporter:
         self._overflowed = False
         self._refused.clear()
 
-    def down(self, down: LinkDown, waiting: int, wait_s: float) -> None:
-        """There is no connection; the next attempt comes in `wait_s`."""
+    def down(self, down: LinkDown, waiting: int, wait_s: float, *, connected_s: float = 0.0) -> None:
+        """There is no connection; the next attempt comes in `wait_s`. The last one held for `connected_s`."""
+        self._flaps = self._flaps + 1 if down.cause is Cause.LOST and connected_s < STABLE_S else 0
         state = Cause.LOST if down.cause in _AWAY else down.cause
         if state is self._said:
             return
         self._said = state
-        log.warning(f"mqtt: {self._explain(down)}{_waiting(waiting)}, {_next_attempt(wait_s)}")
+        doubt = _NAMESAKE.format(id=self._device_id) if self._flaps >= _FLAPS else ""
+        log.warning(f"mqtt: {self._explain(down)}{doubt}{_waiting(waiting)}, {_next_attempt(wait_s)}")
 
     def _explain(self, down: LinkDown) -> str:
         anonymous = down.cause is Cause.CREDENTIALS and self._user is None

@@ -6,7 +6,8 @@ from typing import Literal
 
 Version = Literal["5", "3.1.1"]
 
-_STABLE_S = 60.0
+STABLE_S = 60.0
+"""A connection that holds for so long is a good one."""
 _REFUSED_S = (60.0, 900.0)
 
 
@@ -16,7 +17,9 @@ class Cause(Enum):
     UNREACHABLE = auto()
     """No such host, connection refused, no route, time-out."""
     UNTRUSTED = auto()
-    """The broker's certificate cannot be verified, or TLS is not what it speaks."""
+    """The broker's certificate cannot be verified."""
+    NO_TLS = auto()
+    """TLS is not what it speaks, or not a version that we do."""
     CERTIFICATE = auto()
     """The broker does not take our certificate."""
     CREDENTIALS = auto()
@@ -53,7 +56,7 @@ class Backoff:
         """Seconds to wait after a failure for `cause`, the last connection having held for `connected_s`."""
         if cause in _PATIENT:
             return self._chance.uniform(*_REFUSED_S)
-        if connected_s >= _STABLE_S:
+        if connected_s >= STABLE_S:
             self._attempts = 0
         limit_s = min(self._ceiling_s, 2.0**self._attempts)
         # Beyond 2^16 the ceiling has long been reached; counting on would overflow a float after weeks.

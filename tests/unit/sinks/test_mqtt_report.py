@@ -60,6 +60,16 @@ def test_every_cause_has_a_line_that_names_the_broker_and_no_secret(
     assert "s3cret" not in text
 
 
+def test_a_connection_that_never_holds_is_suspected_of_a_namesake(caplog: pytest.LogCaptureFixture) -> None:
+    """From the third short connection on the question is asked; an hour's connection in between settles it."""
+    report = Reporter(SETTINGS, "pi-1")
+    for connected_s in (1.0, 1.0, 3_600.0, 1.0, 1.0, 1.0):
+        report.up("5", 0)
+        report.down(LinkDown(Cause.LOST, "it hung up"), 0, 1.0, connected_s=connected_s)
+    asked = ["does another client use the id 'pi-1'?" in line.getMessage() for line in caplog.records]
+    assert asked == [False] * 11 + [True]
+
+
 def test_a_missing_password_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
     """Who has set no password is told to set one, not to check it."""
     Reporter(MqttSettings(), "pi-1").down(LinkDown(Cause.CREDENTIALS, "Not authorized"), 0, 60.0)

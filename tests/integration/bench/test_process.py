@@ -1,0 +1,124 @@
+"""The child process, driven with a peer package that misbehaves on demand."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from agent.audio import Pcm16
+from agent.bench import process as process_module
+from agent.bench.process import SystemProcess
+from agent.bench.systems import parse_system
+from agent.bench.wire_format import PeerError, PeerMissing
+
+PEER = """
+import os, time
+
+class Segment:
+    def __init__(self, text):
+        self.text = text
+
+class WhisperModel:
+    def __init__(self, path, **options):
+        if path.endswith("broken"):
+            raise RuntimeError("unable to\\nload")
+        print("loading, chattily")
+
+    def transcribe(self, audio, language, beam_size, vad_filter):
+        level = float(abs(audio).max())
+        if level > 0.9:
+            os.abort()
+        if level > 0.7:
+            raise ValueError("cannot do this one")
+        if level > 0.5:
+            time.sleep(60)
+        os.write(1, b"noise on standard output\\n")
+        spin_until = time.process_time() + 0.2
+        while time.process_time() < spin_until:
+            pass
+        return iter([Segment(f" {language}"), Segment(f" {beam_size} {len(audio)}")]), None
+"""
+
+
+@pytest.fixture
+def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemProcess]:
+    """A running system that is the package above."""
+    (tmp_path / "faster_whisper.py").write_text(PEER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = SystemProcess(parse_system("stock-faster-whisper:any:beam=3"), tmp_path)
+    yield process
+    process.close()
+
+
+def sound(level: float, samples: int = 8_000) -> Pcm16:
+    """A clip that makes the peer above do something."""
+    return np.full(samples, int(level * 32_767), dtype=np.int16)
+
+
+def test_an_answer_has_words_and_costs(peer: SystemProcess) -> None:
+    """Text, seconds and bytes are those of the peer, whatever it prints."""
+    answer = peer.transcribe(sound(0.1), "de")
+    assert answer.text == "de 3 8000"
+    assert 0.2 <= answer.cpu_s < 2.0
+    assert answer.wall_s >= 0.2
+    assert answer.peak_rss_bytes >= answer.pss_bytes > 5_000_000
+
+
+def test_between_clips_it_cannot_use_the_cpu(peer: SystemProcess) -> None:
+    """The whole group is stopped, so idle threads cost the next system nothing."""
+    peer.transcribe(sound(0.1), "en")
+    deadline = time.monotonic() + 5.0
+    while psutil.Process(peer.pid).status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert psutil.Process(peer.pid).status() == psutil.STATUS_STOPPED
+
+
+def test_a_failure_is_an_answer(peer: SystemProcess) -> None:
+    """A clip that the peer cannot do is told in one line, and the next one works."""
+    with pytest.raises(PeerError, match="ValueError: cannot do this one"):
+        peer.transcribe(sound(0.8), "en")
+    assert peer.alive
+    assert peer.transcribe(sound(0.1), "en").text
+
+
+def test_a_crash_is_told(peer: SystemProcess) -> None:
+    """Native code that aborts takes its own process down and no other."""
+    with pytest.raises(PeerError, match="killed by signal 6"):
+        peer.transcribe(sound(1.0), "en")
+    assert not peer.alive
+
+
+def test_a_hang_is_ended(peer: SystemProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longer than its limit is killed."""
+    monkeypatch.setattr(process_module, "CLIP_LIMIT_S", 0.5)
+    monkeypatch.setattr(process_module, "CLIP_LIMIT_RTF", 0.0)
+    with pytest.raises(PeerError, match="no answer within"):
+        peer.transcribe(sound(0.6), "en")
+    assert not peer.alive
+
+
+def test_closing_leaves_nothing_behind(peer: SystemProcess) -> None:
+    """The process is gone, also from the table of processes; closing twice does no harm."""
+    peer.close()
+    peer.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(peer.pid, 0)
+
+
+@pytest.mark.usefixtures("peer")
+def test_a_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+    """Line breaks of a library's message are gone."""
+    with pytest.raises(PeerError, match="RuntimeError: unable to load"):
+        SystemProcess(parse_system("stock-faster-whisper:broken"), tmp_path / "broken")
+
+
+def test_a_peer_that_is_not_there_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its absence is no failure of the run: the message says what to install."""
+    (tmp_path / "faster_whisper.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(PeerMissing, match=r"a_package_that_nobody_has is missing.*edgescribe\[peers\]"):
+        SystemProcess(parse_system("stock-faster-whisper:any"), tmp_path)

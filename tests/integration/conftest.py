@@ -1,0 +1,59 @@
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from agent.config import MqttSettings
+from agent.outbox.memory import MemoryOutbox
+from agent.sinks.mqtt import MqttSink
+from agent.sinks.reconnect import Backoff
+from agent.worker import Worker
+from tests.integration.mosquitto import Mosquitto
+
+
+class StartMosquitto(Protocol):
+    """Starts a broker with further lines of configuration; without any, everybody may do everything."""
+
+    def __call__(self, *lines: str, start: bool = True) -> Mosquitto:
+        """Return the broker, running unless `start` is False."""
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
+    """A real mosquitto, killed at the end."""
+    brokers: list[Mosquitto] = []
+
+    def start_one(*lines: str, start: bool = True) -> Mosquitto:
+        broker = Mosquitto(tmp_path, *(lines or ("allow_anonymous true",)))
+        brokers.append(broker)
+        if start:
+            broker.start()
+        return broker
+
+    yield start_one
+    for broker in brokers:
+        broker.kill()
+
+
+OpenSink = Callable[[MqttSettings], MqttSink]
+
+
+@pytest.fixture
+def open_sink() -> Iterator[OpenSink]:
+    """A sink of the device `pi-1` that retries within a second; closed at the end. Its thread must not have failed."""
+    sinks: list[MqttSink] = []
+    failures: list[Worker] = []
+
+    def open_one(settings: MqttSettings) -> MqttSink:
+        backoff = Backoff(random.Random(1), ceiling_s=0.3)  # noqa: S311 - jitter, not a secret
+        outbox = MemoryOutbox(settings.queue_limit)
+        sink = MqttSink(settings, "pi-1", outbox, failures.append, backoff=backoff, will_delay_s=1)
+        sinks.append(sink)
+        return sink
+
+    yield open_one
+    for sink in sinks:
+        sink.close(1.0)
+    assert [worker.failure for worker in failures] == []

@@ -1,0 +1,150 @@
+"""A real mosquitto for the tests, on a free port of loopback, that can be killed and started again."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+START_S = 10.0
+
+
+def program(name: str) -> str:
+    """The path of a program; the test fails with the remedy if it is missing."""
+    found = shutil.which(name, path=PATH)
+    if not found:
+        pytest.fail(f"{name} is missing: apt install mosquitto mosquitto-clients openssl")
+    return found
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Mosquitto:
+    """A broker with lines of configuration of its own. Forgets everything when it is killed."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.port = free_port()
+        self._program = program("mosquitto")
+        self._config = folder / f"mosquitto-{self.port}.conf"
+        self._log = folder / f"mosquitto-{self.port}.log"
+        # As root it would become the user `mosquitto`, who may not look into the test's folder.
+        text = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", "log_type all", *lines]
+        self._config.write_text("\n".join([*text, ""]), encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([self._program, "-c", str(self._config)], stdout=log, stderr=log)
+        deadline_s = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline_s:
+                    pytest.fail(f"mosquitto did not start: {self.log()}")
+                time.sleep(0.02)
+            else:
+                return
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP."""
+        assert self._process
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Send SIGKILL; idempotent."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Authority:
+    """A certificate authority of one test, by openssl(1)."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self._openssl = program("openssl")
+        self._folder = folder
+        self.cert_file = folder / f"{name}.crt"
+        self._key_file = folder / f"{name}.key"
+        self._run(
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN=edgescribe test {name}",
+            "-keyout",
+            str(self._key_file),
+            "-out",
+            str(self.cert_file),
+        )
+
+    def issue(self, name: str, alternative: str = "DNS:localhost,IP:127.0.0.1", days: int = 2) -> tuple[Path, Path]:
+        """Make a certificate and key for `name`, valid for `days` (negative: expired); return their files."""
+        cert_file, key_file = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName={alternative}\n", encoding="ascii")
+        self._run(
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            str(key_file),
+            "-out",
+            str(request),
+        )
+        self._run(
+            "x509",
+            "-req",
+            "-in",
+            str(request),
+            "-CA",
+            str(self.cert_file),
+            "-CAkey",
+            str(self._key_file),
+            "-CAcreateserial",
+            "-days",
+            str(days),
+            "-extfile",
+            str(extensions),
+            "-out",
+            str(cert_file),
+        )
+        return cert_file, key_file
+
+    def context(self) -> ssl.SSLContext:
+        """For clients that trust this authority."""
+        return ssl.create_default_context(cafile=str(self.cert_file))
+
+    def _run(self, *arguments: str) -> None:
+        done = subprocess.run([self._openssl, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.fail(f"openssl {arguments[0]}: {done.stderr}")

@@ -1,0 +1,80 @@
+"""A subscriber by MQTT 5 that keeps everything it receives, properties included."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+LIMIT_S = 30.0
+
+
+def eventually(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
+    """Wait until `condition` holds; False if it did not within a generous limit."""
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it came in."""
+
+    topic: str
+    payload: str
+    retained: bool
+    qos: int
+    properties: dict[str, Any]
+
+
+class Receiver:
+    """Receives everything below `edgescribe/`; finds the broker again when it was restarted."""
+
+    def __init__(self, port: int, **options: Any) -> None:
+        self.messages: list[Message] = []
+        self._subscribed = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.reconnect_delay_set(1, 1)
+        if "tls" in options:
+            self._client.tls_set_context(options["tls"])
+        if "user" in options:
+            self._client.username_pw_set(options["user"], options["password"])
+        self._client.on_connect = lambda client, *_: client.subscribe("edgescribe/#", qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_disconnect = lambda *_: self._subscribed.clear()
+        self._client.on_message = self._on_message
+        self._client.connect("localhost", port)
+        self._client.loop_start()
+        self.await_subscription()
+
+    def await_subscription(self) -> None:
+        """Wait until the broker has taken the subscription (again)."""
+        assert self._subscribed.wait(LIMIT_S), "the test's own subscriber was not let in"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        properties = vars(message.properties) if message.properties else {}
+        self.messages.append(Message(message.topic, message.payload.decode(), message.retain, message.qos, properties))
+
+    def of(self, kind: str) -> list[Message]:
+        """Messages of the topic `edgescribe/v1/<any id>/<kind>`."""
+        return [message for message in self.messages if message.topic.endswith(f"/{kind}")]
+
+    def payloads(self, kind: str) -> list[str]:
+        """Their payloads."""
+        return [message.payload for message in self.of(kind)]

@@ -1,0 +1,59 @@
+import threading
+
+from agent.telemetry.counters import Counters
+
+
+def test_nothing_is_known_before_anything_happened() -> None:
+    """Figures that need an utterance are left out until there was one."""
+    asr = Counters().asr()
+    assert (asr.utt, asr.rejected, asr.dropped_s, asr.speech_pct) == (0, 0, 0.0, 0.0)
+    assert asr.rtf_p95 is None
+    assert asr.lat_ms_p95 is None
+    assert Counters().audio().noise_floor_dbfs is None
+
+
+def test_speech_is_a_share_of_what_was_heard() -> None:
+    """10 s heard, 2.5 s of it in utterances: a quarter."""
+    counters = Counters()
+    counters.heard(10.0)
+    counters.spoken(2.5)
+    assert counters.asr().speech_pct == 25.0
+
+
+def test_windows_follow_the_present() -> None:
+    """A bad start is gone from the percentiles after 64 utterances, but not from the totals."""
+    counters = Counters()
+    counters.transcribed(rtf=9.0, latency_ms=9_000)
+    for _ in range(64):
+        counters.transcribed(rtf=0.1234, latency_ms=810.4)
+    asr = counters.asr()
+    assert (asr.utt, asr.rtf_p95, asr.lat_ms_p95) == (65, 0.123, 810)
+
+
+def test_losses_are_counted_by_kind() -> None:
+    """Rejected utterances, dropped speech and capture overruns do not mix."""
+    counters = Counters()
+    counters.rejected()
+    counters.dropped(3.0)
+    counters.dropped(1.5)
+    counters.overrun(0.064)
+    counters.noise_floor(-52.34)
+    asr, audio = counters.asr(), counters.audio()
+    assert (asr.rejected, asr.dropped_s, asr.utt) == (1, 4.5, 0)
+    assert (audio.xruns, audio.gaps_s, audio.noise_floor_dbfs) == (1, 0.06, -52.3)
+
+
+def test_stages_may_count_at_the_same_time() -> None:
+    """No count is lost between threads."""
+    counters = Counters()
+
+    def reject() -> None:
+        for _ in range(2_000):
+            counters.rejected()
+
+    threads = [threading.Thread(target=reject) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.asr().rejected == 8_000

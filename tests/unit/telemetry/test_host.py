@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from agent.telemetry.host import Host, cpu_frequency_mhz, cpu_temperature_c
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of a literal /sys tree, parents included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="ascii")
+
+
+def zone(sys_root: Path, index: int, kind: str, millidegrees: int) -> None:
+    """Add a thermal zone."""
+    write(sys_root / f"class/thermal/thermal_zone{index}/type", f"{kind}\n")
+    write(sys_root / f"class/thermal/thermal_zone{index}/temp", f"{millidegrees}\n")
+
+
+def test_a_raspberry_pi_has_one_zone(tmp_path: Path) -> None:
+    """`cpu-thermal`, in thousandths of a degree."""
+    zone(tmp_path, 0, "cpu-thermal", 48_312)
+    assert cpu_temperature_c(tmp_path) == 48.3
+
+
+def test_a_jetson_zone_is_found_by_type_wherever_it_stands(tmp_path: Path) -> None:
+    """Orin numbers its zones otherwise than Nano; a board sensor in front must not be taken for the processor."""
+    zone(tmp_path, 0, "tboard-thermal", 39_000)
+    zone(tmp_path, 1, "gpu-thermal", 55_000)
+    zone(tmp_path, 5, "CPU-therm", 51_500)
+    assert cpu_temperature_c(tmp_path) == 51.5
+
+
+def test_a_pc_prefers_the_package_to_the_case(tmp_path: Path) -> None:
+    """The zone acpitz is often a constant; the package sensor is the processor."""
+    zone(tmp_path, 0, "acpitz", 27_800)
+    zone(tmp_path, 2, "x86_pkg_temp", 61_000)
+    assert cpu_temperature_c(tmp_path) == 61.0
+
+
+def test_a_sensor_serves_where_there_is_no_zone(tmp_path: Path) -> None:
+    """AMD processors have hwmon's k10temp only; it is found by name among disks and batteries."""
+    write(tmp_path / "class/hwmon/hwmon0/name", "nvme\n")
+    write(tmp_path / "class/hwmon/hwmon0/temp1_input", "35000\n")
+    write(tmp_path / "class/hwmon/hwmon3/name", "k10temp\n")
+    write(tmp_path / "class/hwmon/hwmon3/temp1_input", "44125\n")
+    assert cpu_temperature_c(tmp_path) == 44.1
+
+
+@pytest.mark.parametrize("reading", ["-256000", "", "garbage", "999000"])
+def test_an_impossible_temperature_is_left_out(tmp_path: Path, reading: str) -> None:
+    """A sleeping block's -256 °C must raise no alarm, and no 0 takes its place."""
+    write(tmp_path / "class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    write(tmp_path / "class/thermal/thermal_zone0/temp", reading)
+    assert cpu_temperature_c(tmp_path) is None
+
+
+def test_a_zone_that_cannot_be_read_gives_way_to_the_next(tmp_path: Path) -> None:
+    """A file that is there and cannot be read (here: a folder) is as good as none."""
+    write(tmp_path / "class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    (tmp_path / "class/thermal/thermal_zone0/temp").mkdir()
+    zone(tmp_path, 1, "soc-thermal", 50_000)
+    assert cpu_temperature_c(tmp_path) == 50.0
+
+
+def test_the_clock_is_that_of_the_fastest_cores(tmp_path: Path) -> None:
+    """Clusters with clocks of their own (big and little) report the one that does the work."""
+    write(tmp_path / "devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "600000\n")
+    write(tmp_path / "devices/system/cpu/cpufreq/policy4/scaling_cur_freq", "1800000\n")
+    assert cpu_frequency_mhz(tmp_path) == 1_800
+
+
+def test_an_empty_machine_has_no_sensors(tmp_path: Path) -> None:
+    """Nothing is invented."""
+    assert cpu_temperature_c(tmp_path) is None
+    assert cpu_frequency_mhz(tmp_path) is None
+
+
+def test_this_machine_can_be_read(tmp_path: Path) -> None:
+    """Memory, load and disk of the machine that runs the tests lie within their bounds."""
+    reading = Host(tmp_path, tmp_path).read()
+    assert reading.cpu.pct is not None
+    assert 0.0 <= reading.cpu.pct <= 100.0
+    assert reading.cpu.load1 is not None
+    assert reading.mem.avail_mb
+    assert reading.mem.rss_mb
+    assert 5.0 < reading.mem.rss_mb < 4_096.0
+    assert reading.disk.pct is not None
+    assert reading.cpu.temp_c is None
+
+
+def test_a_state_folder_that_is_not_there_yet_has_no_disk(tmp_path: Path) -> None:
+    """Telemetry goes out before the folder was made."""
+    assert Host(tmp_path / "later").read().disk.pct is None
