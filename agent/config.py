@@ -86,6 +86,8 @@ class EngineCommon(Section):
     """Names and terms that are likely to be heard; primes the decoder."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Inference threads; 0 leaves one core free for everything else."""
+    context: Literal["follow", "full"] = "follow"
+    """How much of Whisper's 30-second window is computed: what the utterance needs, or always all of it (slower)."""
 
 
 class WhisperCppSettings(EngineCommon):

@@ -1,0 +1,75 @@
+"""How much of Whisper's 30-second window an utterance gets: the context follows its length.
+
+The encoder pays for every position, heard or not, so a three-second command at the full window costs five to ten times
+what it has to. Too short a window makes the decoder loop. The figures are found by experiment and written down in
+`docs/decisions/0002-context-follows-the-utterance.md`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+POSITIONS_PER_SECOND: Final = 50
+FULL_WINDOW: Final = 1_500
+"""Encoder positions of 30 seconds."""
+WINDOW_S: Final = FULL_WINDOW / POSITIONS_PER_SECOND
+MAX_TOKENS: Final = 224
+"""Half of the decoder's positions: what Whisper itself allows a window."""
+
+_TOKENS_PER_SECOND: Final = 8.0
+"""The fastest of our recordings need 7 (numbers read out in English, Dutch and Russian sentences)."""
+_TOKENS_OF_GRACE: Final = 16
+"""For very short utterances, punctuation and timestamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one decoding may use."""
+
+    positions: int
+    """Encoder positions, at most 1500."""
+    max_tokens: int
+    """Tokens, timestamps included, after which the decoder is stopped."""
+
+    @property
+    def frames(self) -> int:
+        """Mel frames of 10 ms that fill the encoder positions."""
+        return 2 * self.positions
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPolicy:
+    """The window for a model: the length of the utterance plus a margin, and never less than a minimum."""
+
+    min_positions: int
+    margin_positions: int
+
+    def window(self, duration_s: float) -> Window:
+        """Return the window for an utterance of `duration_s` seconds."""
+        heard = math.ceil(duration_s * POSITIONS_PER_SECOND)
+        positions = min(FULL_WINDOW, max(self.min_positions, heard + self.margin_positions))
+        return Window(positions, token_cap(duration_s))
+
+
+FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
+"""The stock behaviour, and where a retry goes."""
+
+
+def policy_for(context: Literal["follow", "full"], audio_state: int) -> ContextPolicy:
+    """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
+
+    The larger the model, the larger its margin: base loses more than tiny to a short window.
+    """
+    if context == "full":
+        return FULL
+    if audio_state <= _TINY_STATE:
+        return ContextPolicy(min_positions=384, margin_positions=128)
+    return ContextPolicy(min_positions=512, margin_positions=256)
+
+
+_TINY_STATE: Final = 384
+
+
+def token_cap(duration_s: float) -> int:
+    """Return how many tokens an utterance of `duration_s` seconds can at most be worth."""
+    return min(MAX_TOKENS, int(duration_s * _TOKENS_PER_SECOND) + _TOKENS_OF_GRACE)

@@ -1,0 +1,84 @@
+"""The course of one transcription, the same for every engine: a short window first, the full one where that failed.
+
+samples ─▶ decode in the window that fits ─▶ a loop? ──no──▶ transcript
+                                               └─yes─▶ decode once more in the full window ─▶ transcript
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.audio import PcmFloat, Utterance, to_float
+from agent.engines.context import FULL, FULL_WINDOW, WINDOW_S, ContextPolicy, Window
+from agent.engines.evidence import Attempt, better, compression_ratio, is_loop, judge, spoken
+from agent.errors import EngineError
+from agent.transcript import Evidence, Segment, Transcript, Verdict
+
+Decode = Callable[[PcmFloat, Window], Attempt]
+"""Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a transcript says about its origin."""
+
+    engine: str
+    """Engine kind."""
+    model: str
+    """Catalogue name."""
+
+
+def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
+    """Transcribe `utterance`, with at most one retry.
+
+    Greedy decoding is deterministic, so a loop in the full window would only come back: there is no second retry, and
+    no temperature fallback as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
+
+    Raises:
+        EngineError: the utterance is longer than Whisper's window, or decoding failed.
+    """
+    began_ns = time.monotonic_ns()
+    duration_s = utterance.duration_s
+    if duration_s > WINDOW_S:
+        raise EngineError(
+            f"utterance {utterance.id} lasts {duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
+            "set segmenter.max_length_s to less"
+        )
+    samples = to_float(utterance.pcm)
+    attempt = decode(samples, policy.window(duration_s))
+    tokens, retries = attempt.tokens, 0
+    if is_loop(attempt, duration_s) and attempt.audio_ctx < FULL_WINDOW:
+        retry = decode(samples, FULL.window(duration_s))
+        tokens, retries = tokens + retry.tokens, 1
+        attempt = better(attempt, retry, duration_s)
+    verdict = judge(attempt, duration_s)
+    rejected = verdict is Verdict.REJECTED
+    return Transcript(
+        utterance_id=utterance.id,
+        text="" if rejected else spoken(attempt.text),
+        language=attempt.language,
+        segments=() if rejected else _spoken_segments(attempt.segments),
+        engine=label.engine,
+        model=label.model,
+        inference_s=(time.monotonic_ns() - began_ns) / 1e9,
+        audio_ctx=attempt.audio_ctx,
+        tokens=tokens,
+        retries=retries,
+        evidence=_evidence(attempt),
+        verdict=verdict,
+    )
+
+
+def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return tuple(
+        Segment(segment.start_s, segment.end_s, text) for segment in segments if (text := spoken(segment.text))
+    )
+
+
+def _evidence(attempt: Attempt) -> Evidence:
+    return Evidence(
+        avg_logprob=attempt.avg_logprob,
+        no_speech_prob=attempt.no_speech_prob,
+        compression_ratio=compression_ratio(attempt.text),
+        language_prob=attempt.language_prob,
+    )
