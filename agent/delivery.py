@@ -1,9 +1,11 @@
 """Between a message and the broker: the message ready to go, and the outbox that keeps it until it has arrived."""
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import json
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, Literal, Protocol
 
-from agent.wire import Message, topic_for
+from agent.wire import Message, TranscriptMessage, topic_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,11 @@ class Outgoing:
     expiry_s: int | None = None
     """How long the message is worth delivering, from `accepted_s`; None is for ever."""
     accepted_s: float = 0.0
-    """Monotonic time at which the pipeline handed it over."""
+    """Monotonic time at which the pipeline handed it over; negative if that was before the machine was started."""
+    late_topic: str | None = None
+    """Where it goes when it leaves late; None if it makes no difference."""
+    seq: int | None = None
+    """The number of a transcript."""
 
     @classmethod
     def of(cls, device_id: str, message: Message, now_s: float) -> "Outgoing":
@@ -34,7 +40,14 @@ class Outgoing:
             schema=message.schema_name,
             expiry_s=message.expiry_s,
             accepted_s=now_s,
+            late_topic=topic_for(device_id, message, late=True) if message.late_topic else None,
+            seq=message.seq if isinstance(message, TranscriptMessage) else None,
         )
+
+    def replayed(self, expiry_s: int) -> "Outgoing":
+        """The same words as news of yesterday: on the late topic, marked, and good for `expiry_s` from `accepted_s`."""
+        payload = json.dumps(json.loads(self.payload) | {"replayed": True}, ensure_ascii=False, separators=(",", ":"))
+        return replace(self, topic=self.late_topic or self.topic, payload=payload.encode(), expiry_s=expiry_s)
 
     def remaining_s(self, now_s: float) -> int | None:
         """Whole seconds until it expires, 0 or less if it has; None if it never does."""
@@ -50,24 +63,61 @@ class Entry:
     outgoing: Outgoing
 
 
-class Outbox(Protocol):
-    """Keeps messages, in order, until the broker has acknowledged them. Bounded: the oldest go first, counted.
+class Fate(Enum):
+    """What became of a message that was handed out."""
 
-    `put` is called from any thread, the rest from the sink's thread only, but for the properties. Nothing is put after
-    `close`.
+    DELIVERED = auto()
+    """The broker has it."""
+    BUSY = auto()
+    """The broker has no room for it now: the outbox waits a little, then hands it out again."""
+    PARKED = auto()
+    """The broker does not want it as things are: it waits for the next connection, or a quarter of an hour."""
+    REFUSED = auto()
+    """The broker will never take this one: it is kept aside, where the outbox has a disk, and counts as dropped."""
+    EXPIRED = auto()
+    """Nobody wants it any more; it counts as dropped."""
+
+
+_FAILURE: Final = 0x80
+_FATES: Final = {0x97: Fate.BUSY, 0x90: Fate.REFUSED, 0x95: Fate.REFUSED, 0x99: Fate.REFUSED}
+
+
+def fate_of(reason_code: int) -> Fate:
+    """What the reason code of a PUBACK means (MQTT 5.0, 3.4.2.1; 0 with MQTT 3.1.1).
+
+    0x97 is `quota exceeded`. 0x90 `topic name invalid`, 0x95 `packet too large` and 0x99 `payload format invalid` are
+    about this one message, and no repetition helps. The others, 0x87 `not authorized` above all, may be put right.
     """
+    return Fate.DELIVERED if reason_code < _FAILURE else _FATES.get(reason_code, Fate.PARKED)
+
+
+class Outbox(Protocol):
+    """Keeps messages until the broker has acknowledged them: live ones first, each kind in order. Bounded and counted.
+
+    `next_seq` and `put` are called from any thread, the rest from the sink's thread only, but for the properties.
+    Nothing is put after `close`.
+    """
+
+    def next_seq(self) -> int:
+        """The number for the next transcript; for one that is going to be put, since a missing number is a lost one."""
 
     def put(self, outgoing: Outgoing) -> bool:
         """Keep `outgoing`; False if an older message had to go to make room. Never blocks on the network."""
 
     def take(self) -> Entry | None:
-        """Hand out the oldest message that is not on its way; None if there is none."""
+        """Hand out the oldest message that may go; None if none may go now. Only to be called while connected."""
 
-    def settle(self, key: int, *, delivered: bool) -> None:
-        """Forget a message that was taken: it arrived, or never will (then it counts as dropped)."""
+    def due_in_s(self) -> float:
+        """Seconds until `take` may have something, if nothing else happens: the backlog is sent slowly."""
+
+    def settle(self, key: int, fate: Fate) -> None:
+        """What became of a message that was taken."""
 
     def rewind(self) -> None:
         """The connection was lost: hand out again, in order, what was taken and not settled."""
+
+    def purge(self) -> int:
+        """Forget everything that is not on its way, without trace; return how many messages that were."""
 
     @property
     def pending(self) -> int:
@@ -76,6 +126,14 @@ class Outbox(Protocol):
     @property
     def dropped(self) -> int:
         """Messages that were given up, since the start."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Room that they take, in memory or on disk, roughly."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What is wrong with the storage, as codes for `health`."""
 
     def close(self) -> None:
         """Let go of the storage; idempotent."""

@@ -39,6 +39,8 @@ class Message(Part):
     """Sent as the MQTT 5 user property `schema`."""
     content_type: ClassVar[str] = "application/json"
     """Sent as the MQTT 5 property of that name."""
+    late_topic: ClassVar[str | None] = None
+    """Where it goes, marked as `replayed`, when it leaves the device late; None if it makes no difference."""
 
     def payload(self) -> bytes:
         """The JSON that goes out, without fields that are not known."""
@@ -138,6 +140,7 @@ class TranscriptMessage(Message):
     """The words of one utterance, with the evidence for them."""
 
     topic = "transcript"
+    late_topic = "transcript/backlog"
     qos = 1
     retained = False
     expiry_s = 86_400
@@ -296,6 +299,6 @@ def cut_text(text: str) -> tuple[str, bool]:
     return encoded[:MAX_TEXT_BYTES].decode(errors="ignore"), True
 
 
-def topic_for(device_id: str, kind: type[Message] | Message) -> str:
-    """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`."""
-    return f"edgescribe/v{CONTRACT}/{device_id}/{kind.topic}"
+def topic_for(device_id: str, kind: type[Message] | Message, *, late: bool = False) -> str:
+    """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`, or the one for those that are late."""
+    return f"edgescribe/v{CONTRACT}/{device_id}/{(late and kind.late_topic) or kind.topic}"

@@ -1,66 +1,111 @@
 """An outbox that lives as long as the process."""
 
+import random
 import threading
-from collections import deque
+from typing import Final
 
-from agent.delivery import Entry, Outgoing
+from agent.delivery import Entry, Fate, Outgoing
+from agent.outbox.clock import Clock, system_clock
+from agent.outbox.queue import DeliveryQueue, stub_of
+
+_DAY_S: Final = 86_400
 
 
 class MemoryOutbox:
-    """Holds at most `limit` waiting messages in memory, plus the few that are on their way (the in-flight window)."""
+    """Holds at most `limit` waiting messages in memory, plus the few that are on their way (the in-flight window).
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    Numbers begin at 1 whenever the process starts.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        max_bytes: int = 16 << 20,
+        max_age_s: int = 7 * _DAY_S,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._max_age_s = max_age_s
+        self._clock = clock or system_clock()
         self._lock = threading.Lock()
-        self._waiting: deque[Entry] = deque()
-        self._taken: dict[int, Entry] = {}
-        self._next_key = 1
-        self._dropped = 0
+        self._queue = DeliveryQueue(limit, max_bytes, chance or random.Random())  # noqa: S311 - jitter, not a secret
+        self._letters: dict[int, Outgoing] = {}
+        self._last_key = 0
+        self._last_seq = 0
+
+    def next_seq(self) -> int:
+        """The number for the next transcript."""
+        with self._lock:
+            self._last_seq += 1
+            return self._last_seq
 
     def put(self, outgoing: Outgoing) -> bool:
         """Keep `outgoing`; False if an older message had to go to make room."""
         with self._lock:
-            self._waiting.append(Entry(self._next_key, outgoing))
-            self._next_key += 1
-            excess = max(0, len(self._waiting) - self._limit)
-            for _ in range(excess):
-                self._waiting.popleft()
-            self._dropped += excess
-            return not excess
+            self._last_key += 1
+            self._letters[self._last_key] = outgoing
+            self._queue.add(stub_of(self._last_key, outgoing, self._max_age_s))
+            return not self._forget(self._queue.make_room())
 
     def take(self) -> Entry | None:
-        """Hand out the oldest message that is not on its way; None if there is none."""
+        """Hand out the oldest message that may go; None if none may go now."""
         with self._lock:
-            if not self._waiting:
+            now_s = self._clock().monotonic_s
+            self._forget(self._queue.expire(now_s))
+            if (turn := self._queue.take(now_s)) is None:
                 return None
-            entry = self._waiting.popleft()
-            self._taken[entry.key] = entry
-            return entry
+            outgoing = self._letters[turn.key]
+            return Entry(turn.key, outgoing.replayed(self._max_age_s) if turn.late else outgoing)
 
-    def settle(self, key: int, *, delivered: bool) -> None:
-        """Forget a message that was taken; one that was not delivered counts as dropped."""
+    def due_in_s(self) -> float:
+        """Seconds until `take` may have something, if nothing else happens."""
         with self._lock:
-            if self._taken.pop(key, None) and not delivered:
-                self._dropped += 1
+            return self._queue.due_in_s(self._clock().monotonic_s)
+
+    def settle(self, key: int, fate: Fate) -> None:
+        """What became of a message that was taken."""
+        with self._lock:
+            if self._queue.settle(key, fate, self._clock().monotonic_s):
+                self._forget([key])
 
     def rewind(self) -> None:
         """Hand out again, in order, what was taken and not settled."""
         with self._lock:
-            # Keys grow with age, and a dict keeps its order of insertion only: sort, whatever order they were taken in.
-            self._waiting.extendleft(self._taken[key] for key in sorted(self._taken, reverse=True))
-            self._taken.clear()
+            self._queue.rewind()
+
+    def purge(self) -> int:
+        """Forget everything that is not on its way; return how many messages that were."""
+        with self._lock:
+            return self._forget(self._queue.clear())
 
     @property
     def pending(self) -> int:
         """Messages that are not settled yet."""
         with self._lock:
-            return len(self._waiting) + len(self._taken)
+            return len(self._queue)
 
     @property
     def dropped(self) -> int:
         """Messages that were given up."""
         with self._lock:
-            return self._dropped
+            return self._queue.dropped
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the waiting messages take, roughly."""
+        with self._lock:
+            return self._queue.waiting_bytes
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Nothing is ever wrong with memory."""
+        return ()
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+    def _forget(self, keys: list[int]) -> int:
+        for key in keys:
+            del self._letters[key]
+        return len(keys)

@@ -58,10 +58,10 @@ class Mailbox:
         self.outbox.rewind()
 
     @property
-    def empty(self) -> bool:
-        """True if nothing waits to be sent or acknowledged (retained values on their way left out)."""
+    def idle(self) -> bool:
+        """True if there is nothing to send now. What is on its way is not counted, nor a backlog that has to wait."""
         with self._lock:
-            return not (self._unsent or self._fleeting or self.outbox.pending)
+            return not (self._unsent or self._fleeting) and self.outbox.due_in_s() > 0
 
     def next_certain(self) -> Item | None:
         """What is to be acknowledged, in order: retained values, then the outbox."""

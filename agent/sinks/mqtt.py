@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.config import MqttSettings
-from agent.delivery import Outbox, Outgoing
+from agent.delivery import Fate, Outbox, Outgoing, fate_of
 from agent.sinks.mailbox import Item, Mailbox
 from agent.sinks.mqtt_connection import Ack, Connection, LinkDown, tls_context
 from agent.sinks.mqtt_report import Reporter
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 WILL_DELAY_S = 10
 """A device that is back by then was never announced as offline (MQTT 5)."""
 _TICK_S = 1.0
+_SHORT_TICK_S = 0.01
 _FAREWELL_S = 0.5
 _CONNECT_S = 10.0
 _ANSWER_S = 10.0
@@ -191,14 +192,20 @@ class MqttSink:
         self._connected = True
         while not self._finished():
             self._feed(connection)
-            self._settle(connection.step(self._ear, _TICK_S))
+            self._settle(connection.step(self._ear, self._patience_s(connection)))
             self._hush()
         self._farewell(connection)
+
+    def _patience_s(self, connection: Connection) -> float:
+        """How long to wait for something to happen: not beyond the moment when the outbox has something again."""
+        if connection.congested or len(self._on_its_way) >= connection.window:
+            return _TICK_S
+        return max(_SHORT_TICK_S, min(_TICK_S, self._outbox.due_in_s()))
 
     def _finished(self) -> bool:
         if not self._stopping.is_set():
             return False
-        drained = self._mailbox.empty and not self._on_its_way
+        drained = self._mailbox.idle and not self._on_its_way
         return drained or time.monotonic() >= self._deadline_s
 
     def _feed(self, connection: Connection) -> None:
@@ -215,7 +222,7 @@ class MqttSink:
         expiry_s = item.outgoing.remaining_s(now_s)
         if expiry_s is not None and expiry_s <= 0:
             if item.key is not None:
-                self._outbox.settle(item.key, delivered=False)
+                self._outbox.settle(item.key, Fate.EXPIRED)
             return
         packet_id = connection.publish(item.outgoing, expiry_s)
         if item.outgoing.qos:
@@ -231,7 +238,7 @@ class MqttSink:
             if ack.refusal is not None:
                 self._report.refused(sent.item.outgoing.topic, ack.refusal)
             if sent.item.key is not None:
-                self._outbox.settle(sent.item.key, delivered=ack.refusal is None)
+                self._outbox.settle(sent.item.key, fate_of(ack.code))
 
     def _farewell(self, connection: Connection) -> None:
         """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""

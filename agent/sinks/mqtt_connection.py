@@ -42,8 +42,9 @@ _KEEP_ALIVE_TIMEOUT: Final = 0x8D
 _FAILURE: Final = 0x80
 """MQTT 5 reason codes from here on are failures (MQTT 5.0, 2.4)."""
 
-# paho lets a malformed packet through as any of these; a broker's nonsense must not end the process.
-_BROKEN_PEER: Final = (OSError, ValueError, LookupError, struct.error, MQTTException, TypeError, AttributeError)
+# A malformed packet comes out of paho as any of these (before 2.2; since then it is a lost connection), an impossible
+# host name as ValueError. What the other end says must not end the process.
+_BROKEN_PEER: Final = (OSError, ValueError, LookupError, struct.error, MQTTException)
 
 
 class LinkDown(SinkError):  # noqa: N818 - reads as a condition, and the sink waits for it to pass
@@ -60,6 +61,8 @@ class Ack:
     """The broker has answered a QoS 1 message."""
 
     packet_id: int
+    code: int
+    """Reason code of the PUBACK (MQTT 5.0, 3.4.2.1); 0 with MQTT 3.1.1."""
     refusal: str | None
     """The broker's reason if it did not take the message."""
 
@@ -289,7 +292,7 @@ class Connection:
     def _on_publish(
         self, _client: Client, _data: Any, packet_id: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
-        self._acks.append(Ack(packet_id, str(reason) if reason.value >= _FAILURE else None))
+        self._acks.append(Ack(packet_id, reason.value, str(reason) if reason.value >= _FAILURE else None))
 
     def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

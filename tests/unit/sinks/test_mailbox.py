@@ -1,4 +1,6 @@
-from agent.delivery import Outgoing
+import time
+
+from agent.delivery import Fate, Outgoing
 from agent.outbox.memory import MemoryOutbox
 from agent.sinks.mailbox import Mailbox
 from agent.wire import Health, Message, Status, Vad
@@ -10,7 +12,7 @@ BIRTH = Outgoing.of("pi-1", Status(state="online"), 0.0)
 def put(mailbox: Mailbox, *messages: Message) -> None:
     """Post messages as the sink does."""
     for message in messages:
-        mailbox.put(Outgoing.of("pi-1", message, 0.0))
+        mailbox.put(Outgoing.of("pi-1", message, time.monotonic()))
 
 
 def drained(mailbox: Mailbox) -> list[bytes]:
@@ -76,13 +78,17 @@ def test_a_full_outbox_shows_in_the_answer() -> None:
     assert not mailbox.put(Outgoing.of("pi-1", transcript(2), 0.0))
 
 
-def test_it_is_empty_only_when_everything_was_settled() -> None:
-    """Handing a transcript out is not delivering it."""
+def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
+    """A sink that is to stop waits for live words, and leaves the rest of a backlog for the next time."""
     mailbox = Mailbox(MemoryOutbox(10))
+    idle = [mailbox.idle]
     put(mailbox, transcript(1))
+    idle.append(mailbox.idle)
     item = mailbox.next_certain()
     assert item
     assert item.key is not None
-    assert not mailbox.empty
-    mailbox.outbox.settle(item.key, delivered=True)
-    assert mailbox.empty
+    idle.append(mailbox.idle)
+    mailbox.outbox.settle(item.key, Fate.BUSY)
+    idle.append(mailbox.idle)
+    assert idle == [True, False, True, True]
+    assert mailbox.outbox.pending == 1
