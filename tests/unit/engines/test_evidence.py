@@ -1,0 +1,138 @@
+"""What speaks for and against a text."""
+
+import pytest
+
+from agent.engines.evidence import (
+    Attempt,
+    better,
+    compression_ratio,
+    is_loop,
+    is_silence,
+    judge,
+    repeats_itself,
+    spoken,
+)
+from agent.transcript import Verdict
+
+SENTENCE = "Please enter a new extension, followed by pound."
+LOOP = " ".join(["ask,"] * 30)
+
+
+def attempt(
+    text: str = SENTENCE,
+    *,
+    tokens: int = 10,
+    capped: bool = False,
+    avg_logprob: float | None = -0.3,
+    no_speech_prob: float | None = 0.02,
+    audio_ctx: int = 384,
+) -> Attempt:
+    """An ordinary decoding of a sentence, but for what the test says."""
+    return Attempt(
+        text=text,
+        segments=(),
+        tokens=tokens,
+        capped=capped,
+        audio_ctx=audio_ctx,
+        language="en",
+        avg_logprob=avg_logprob,
+        no_speech_prob=no_speech_prob,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[BLANK_AUDIO]", "(music)", "[ Silence ]", "*coughs*", "♪ ♪", " (dramatic music) [BLANK_AUDIO]", "...", "-", ""],
+)
+def test_notes_on_sounds_are_no_words(text: str) -> None:
+    """Whisper learned them from subtitles; nobody said them."""
+    assert spoken(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[door slams] Turn it off. (laughs)", "Turn it off."),
+        ("Call (415) 555 0100.", "Call (415) 555 0100."),
+        ("  Two   blanks ", "Two blanks"),
+        ("Включи свет!", "Включи свет!"),
+    ],
+)
+def test_words_between_notes_are_kept_whole(text: str, words: str) -> None:
+    """Telephone numbers in parentheses were said."""
+    assert spoken(text) == words
+
+
+def test_no_text_has_no_compression_ratio() -> None:
+    """What cannot be told is None, never 0."""
+    assert compression_ratio("") is None
+
+
+def test_repetition_compresses_better_than_speech() -> None:
+    """On either side of openai/whisper's threshold of 2.4."""
+    sentence, loop = compression_ratio(SENTENCE), compression_ratio(LOOP)
+    assert sentence is not None
+    assert loop is not None
+    assert sentence < 2.4 < loop
+
+
+@pytest.mark.parametrize("text", ["no no no no", "Snow boy. Snow boy. Snow boy. Snow boy.", "a b c d e f g h " * 4])
+def test_the_same_words_four_times_over_are_a_repetition(text: str) -> None:
+    """Phrases of one to eight words, whatever stands between them."""
+    assert repeats_itself(text)
+
+
+@pytest.mark.parametrize("text", ["no no no", "one two one two one two", SENTENCE, "", "yes"])
+def test_what_people_say_three_times_is_none(text: str) -> None:
+    """Emphasis is not a loop."""
+    assert not repeats_itself(text)
+
+
+@pytest.mark.parametrize(
+    "looping",
+    [attempt(LOOP, tokens=60), attempt(capped=True), attempt(tokens=90), attempt("yes yes yes yes yes", tokens=5)],
+)
+def test_each_sign_of_a_loop_is_enough(looping: Attempt) -> None:
+    """Compression, the token cap, an impossible rate of speech, repeated words."""
+    assert is_loop(looping, duration_s=3.0)
+
+
+def test_an_ordinary_sentence_is_no_loop() -> None:
+    """The guard costs nothing where nothing is wrong."""
+    assert not is_loop(attempt(), duration_s=3.0)
+
+
+def test_a_retry_that_listened_replaces_a_loop() -> None:
+    """Even where the loop was more sure of itself, as loops are."""
+    retry = attempt(avg_logprob=-0.9, audio_ctx=1500)
+    assert better(attempt(LOOP, tokens=60, avg_logprob=-0.1), retry, 3.0) is retry
+
+
+def test_of_two_loops_the_one_that_ended_by_itself_and_repeats_less_is_kept() -> None:
+    """A retry that is worse does not replace the first attempt."""
+    first = attempt(" ".join(["ask,"] * 5), tokens=10)
+    assert better(first, attempt(LOOP, tokens=60, capped=True), 3.0) is first
+
+
+def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words() -> None:
+    """openai/whisper's rule: a high no-speech probability alone is often wrong."""
+    assert is_silence(attempt(no_speech_prob=0.9, avg_logprob=-1.4))
+    assert not is_silence(attempt(no_speech_prob=0.9, avg_logprob=-0.3))
+    assert not is_silence(attempt(no_speech_prob=0.1, avg_logprob=-1.4))
+    assert not is_silence(attempt(no_speech_prob=None, avg_logprob=-1.4))
+
+
+@pytest.mark.parametrize(
+    ("judged", "verdict"),
+    [
+        (attempt(), Verdict.CONFIDENT),
+        (attempt(avg_logprob=-1.2), Verdict.DOUBTFUL),
+        (attempt(LOOP, tokens=30), Verdict.DOUBTFUL),
+        (attempt("[BLANK_AUDIO]"), Verdict.REJECTED),
+        (attempt("", avg_logprob=None), Verdict.REJECTED),
+        (attempt("you", no_speech_prob=0.9, avg_logprob=-1.4), Verdict.REJECTED),
+    ],
+)
+def test_the_verdict_follows_from_the_evidence(judged: Attempt, verdict: Verdict) -> None:
+    """No words or silence: rejected; unsure or in circles: doubtful; else confident."""
+    assert judge(judged, duration_s=4.0) is verdict
