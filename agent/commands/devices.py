@@ -1,0 +1,34 @@
+"""`edgescribe devices`: the microphones of this machine, and what to write into the configuration."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from agent.errors import DeviceUnavailable
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("devices", help="microphones, and the line for the settings", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="a JSON list")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the capture devices; `DeviceUnavailable` (exit 69) if there are none."""
+    from agent.settings_toml import value
+    from agent.sources.alsa_pcm import capture_devices
+
+    devices = capture_devices()
+    if args.json:
+        print(json.dumps([asdict(device) for device in devices], indent=2))
+    if not devices:
+        raise DeviceUnavailable(
+            "no microphone on this machine: plug one in, and see `arecord -l`; "
+            "in a container, pass /dev/snd and /proc/asound through"
+        )
+    if not args.json:
+        for device in devices:
+            print(f"{device.pcm}\n    {device.description}")
+        print(f"\nIn config.toml:\n\n    [source]\n    device = {value(devices[0].pcm)}")
+    return 0

@@ -1,0 +1,35 @@
+"""From settings to a source."""
+
+from agent.config import AlsaSettings, SourceSettings, WavSettings
+from agent.sources import Source
+from agent.sources.reconnecting import MicrophoneEvents, ReconnectingSource
+
+
+def create_source(settings: SourceSettings, events: MicrophoneEvents | None = None) -> Source:
+    """Open the source that `settings` describe.
+
+    Args:
+        settings: A kind of source; what it needs is imported only now, as a recording needs no libasound.
+        events: Who wants to know when a microphone goes, comes back, or loses sound.
+
+    Raises:
+        ConfigError: the kind needs a package that is not installed.
+        DeviceUnavailable: there is no such microphone, and nobody wants to wait for it.
+        SourceError: the file does not exist or is not audio.
+    """
+    match settings:
+        case WavSettings():
+            from agent.sources.wav import WavSource  # noqa: PLC0415 - see above
+
+            return WavSource(settings)
+        case AlsaSettings():
+            return _microphone(settings, events or MicrophoneEvents())
+
+
+def _microphone(settings: AlsaSettings, events: MicrophoneEvents) -> Source:
+    from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - see above
+
+    def open_again() -> Source:
+        return AlsaSource(settings, events.overrun)
+
+    return ReconnectingSource(open_again, wait_at_start=settings.when_missing == "wait", events=events)

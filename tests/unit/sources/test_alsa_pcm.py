@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from agent.sources.alsa_pcm import CaptureDevice, card_devices
+
+CARDS = """\
+ 0 [Headphones     ]: bcm2835_headpho - bcm2835 Headphones
+                      bcm2835 Headphones
+ 1 [Device         ]: USB-Audio - USB PnP Sound Device
+                      C-Media Electronics Inc. USB PnP Sound Device at usb-0000:01:00.0-1.3, full speed
+ 3 [seeed2micvoicec]: seeed2micvoicec - seeed-2mic-voicecard
+                      seeed-2mic-voicecard
+"""
+PCM = """\
+00-00: bcm2835 Headphones : bcm2835 Headphones : playback 8
+01-00: USB Audio : USB Audio : playback 1 : capture 1
+03-01: bcm2835-i2s-wm8960-hifi wm8960-hifi-0 : bcm2835-i2s-wm8960-hifi wm8960-hifi-0 : capture 1
+"""
+
+
+def test_cards_that_capture_are_listed_by_id(tmp_path: Path) -> None:
+    """From a Pi's /proc/asound: what only plays is left out; names hold the card's id, not its number."""
+    (tmp_path / "cards").write_text(CARDS, encoding="utf-8")
+    (tmp_path / "pcm").write_text(PCM, encoding="utf-8")
+    assert card_devices(tmp_path) == (
+        CaptureDevice("plughw:CARD=Device,DEV=0", "USB PnP Sound Device, USB Audio"),
+        CaptureDevice(
+            "plughw:CARD=seeed2micvoicec,DEV=1", "seeed-2mic-voicecard, bcm2835-i2s-wm8960-hifi wm8960-hifi-0"
+        ),
+    )
+
+
+def test_a_machine_without_sound_has_no_cards(tmp_path: Path) -> None:
+    """No sound driver, no /proc/asound; and with a driver but no card, its file says so in words."""
+    assert card_devices(tmp_path) == ()
+    (tmp_path / "cards").write_text("--- no soundcards ---\n", encoding="utf-8")
+    (tmp_path / "pcm").write_text("", encoding="utf-8")
+    assert card_devices(tmp_path) == ()

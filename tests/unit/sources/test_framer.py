@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16
+from agent.errors import SourceError
+from agent.sources.framer import Framer, PcmFormat, RateGuard, first_channel
+
+MONO_16K = PcmFormat(16_000, 1, "S16_LE")
+STEREO_48K = PcmFormat(48_000, 2, "S16_LE")
+MS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+
+def ramp(count: int, start: int = 0) -> Pcm16:
+    """Samples that tell where they stood."""
+    return np.arange(start, start + count, dtype=np.int16)
+
+
+def joined(frames: list[AudioFrame]) -> Pcm16:
+    """The sound of several frames."""
+    return np.concatenate([frame.pcm for frame in frames])
+
+
+def test_chunks_of_any_size_become_frames_of_512() -> None:
+    """However the device cuts, the frames are whole, contiguous, and nothing is lost or repeated."""
+    framer = Framer(MONO_16K)
+    frames: list[AudioFrame] = []
+    sent = ramp(40 * FRAME_SAMPLES)
+    position = 0
+    for size in (1, 319, 320, 512, 513, 2_000, 7_000, 9_000):
+        frames += framer.push(sent[position : position + size].tobytes(), SECOND_NS)
+        position += size
+    assert np.array_equal(joined(frames), sent[: len(frames) * FRAME_SAMPLES])
+    assert [frame.position for frame in frames] == [index * FRAME_SAMPLES for index in range(len(frames))]
+    assert len(frames) == position // FRAME_SAMPLES
+
+
+def test_an_odd_byte_never_shifts_what_follows() -> None:
+    """A torn sample at the end of a chunk is dropped; the next chunk is read from its own start."""
+    framer = Framer(MONO_16K)
+    framer.push(ramp(256).tobytes() + b"\x7f", SECOND_NS)
+    (frame,) = framer.push(ramp(256, start=256).tobytes(), SECOND_NS)
+    assert np.array_equal(frame.pcm, ramp(512))
+
+
+def test_an_overrun_moves_the_position_by_what_the_clock_says() -> None:
+    """Half a second of silence from the device is a jump of 8000 samples, and counted as lost."""
+    framer = Framer(MONO_16K)
+    (before,) = framer.push(ramp(512).tobytes(), 0)
+    framer.overrun()
+    (after,) = framer.push(ramp(512).tobytes(), 532 * MS)
+    assert before.position == 0
+    assert after.position == 512 + 8_000
+    assert framer.lost_samples == 8_000
+    assert np.array_equal(after.pcm, ramp(512))
+
+
+def test_a_frame_begun_before_a_gap_is_filled_up_with_zeros() -> None:
+    """Sound from before and after a gap never shares a frame."""
+    framer = Framer(MONO_16K)
+    assert framer.push(ramp(100, start=1).tobytes(), 0) == []
+    framer.overrun()
+    filled, after = framer.push(ramp(512).tobytes(), 1_032 * MS)
+    assert np.array_equal(filled.pcm, np.pad(ramp(100, start=1), (0, 412)))
+    assert filled.position == 0
+    assert after.position == 100 + 16_000
+    assert np.array_equal(after.pcm, ramp(512))
+
+
+def test_an_overrun_before_any_sound_is_no_gap() -> None:
+    """There is nothing yet that could have been lost."""
+    framer = Framer(MONO_16K)
+    framer.overrun()
+    (frame,) = framer.push(ramp(512).tobytes(), SECOND_NS)
+    assert (frame.position, framer.lost_samples) == (0, 0)
+
+
+def test_stereo_at_48_khz_becomes_its_first_channel_at_16_khz() -> None:
+    """A tone on the left comes out as the same tone, at its level; the other channel is not heard."""
+    seconds = np.arange(48_000) / 48_000
+    left = (10_000 * np.sin(2 * np.pi * 440 * seconds)).astype(np.int16)
+    right = (10_000 * np.sin(2 * np.pi * 3_000 * seconds)).astype(np.int16)
+    interleaved = np.column_stack([left, right])
+    framer = Framer(STEREO_48K)
+    frames: list[AudioFrame] = []
+    for first in range(0, 48_000, 960):
+        frames += framer.push(interleaved[first : first + 960].tobytes(), SECOND_NS)
+    pcm = joined(frames)[-8_000:].astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(pcm * np.hanning(8_000)))
+    assert np.argmax(spectrum) == 220  # bins of 2 Hz
+    assert spectrum[1_500] < spectrum[220] / 1_000
+    assert np.sqrt(np.mean(pcm**2)) == pytest.approx(10_000 / np.sqrt(2), rel=0.02)
+
+
+@pytest.mark.parametrize(("sample", "width"), [("S24_3LE", 3), ("S32_LE", 4)])
+def test_wider_samples_keep_their_upper_16_bits(sample: str, width: int) -> None:
+    """24 and 32 bits, two channels: the first channel's upper half."""
+    values = np.array([0, 1, -1, 32_767, -32_768], np.int16)
+    wide = [int(value) << (8 * (width - 2)) for value in values]
+    data = b"".join(value.to_bytes(width, "little", signed=True) + b"\x55" * width for value in wide)
+    assert np.array_equal(first_channel(data, PcmFormat(16_000, 2, sample)), values)
+
+
+def test_capture_times_are_steady_though_arrivals_jitter() -> None:
+    """Chunks that arrive late and then in a burst were not captured late and then in a burst."""
+    framer = Framer(MONO_16K)
+    jitter = np.random.default_rng(3).integers(0, 200 * MS, 400)
+    frames: list[AudioFrame] = []
+    for index in range(400):
+        true_ns = (index + 1) * 32 * MS
+        frames += framer.push(ramp(512).tobytes(), true_ns + int(jitter[index]))
+    steps_ms = np.diff([frame.captured_ns for frame in frames]) / MS
+    assert np.all(np.abs(steps_ms[200:] - 32) < 6)  # of up to 200
+
+
+def test_capture_times_follow_a_card_whose_crystal_is_slow() -> None:
+    """After half an hour at 100 ppm the times are within 5 ms of the truth; uncorrected they would be off by 180."""
+    framer = Framer(MONO_16K)
+    data = ramp(512).tobytes()
+    for index in range(56_250):
+        now_ns = (index + 1) * 32 * 1_000_100  # ns
+        (frame,) = framer.push(data, now_ns)
+    assert 0 <= now_ns - frame.captured_ns < 5 * MS
+
+
+def flood(guard: RateGuard, now_ns: int, chunks: int = 100) -> None:
+    """Chunks of 20 ms, all at the same moment."""
+    for _ in range(chunks):
+        guard.check(0.02, now_ns)
+
+
+def test_a_device_faster_than_time_is_noticed() -> None:
+    """Three seconds of surplus are too much; what a pipe kept back (2 s) is not."""
+    guard = RateGuard()
+    flood(guard, 0)
+    with pytest.raises(SourceError, match="faster than real time"):
+        flood(guard, 0)
+
+
+def test_months_of_good_behaviour_buy_no_credit() -> None:
+    """The guard looks at the present: an endless source after a long quiet run is noticed as soon as at the start."""
+    guard = RateGuard()
+    for second in range(100_000):
+        guard.check(1.0, second * SECOND_NS)
+    with pytest.raises(SourceError):
+        flood(guard, 100_000 * SECOND_NS, chunks=200)
+
+
+def test_a_card_that_is_a_little_fast_is_let_be() -> None:
+    """A crystal is off by 0.01 %, a bad one by 1 %; neither is an endless source."""
+    guard = RateGuard()
+    for second in range(100_000):
+        guard.check(1.01, second * SECOND_NS)

@@ -1,0 +1,127 @@
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from agent.audio import FRAME_SAMPLES, AudioFrame
+from agent.errors import DeviceUnavailable, SourceError
+from agent.sources import Source
+from agent.sources.reconnecting import MicrophoneEvents, ReconnectingSource
+
+FRAME_NS = 32_000_000
+GONE = DeviceUnavailable("gone")
+
+
+class ScriptedSource:
+    """Gives frames and errors from a list."""
+
+    live = True
+
+    def __init__(self, answers: Iterable[AudioFrame | Exception]) -> None:
+        self.closed = False
+        self._answers = deque(answers)
+
+    def read(self) -> AudioFrame | None:
+        """The next answer; None after the last."""
+        answer = self._answers.popleft() if self._answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+def frame(index: int, captured_ns: int) -> AudioFrame:
+    """The frame number `index` of a source."""
+    return AudioFrame(np.zeros(FRAME_SAMPLES, np.int16), index * FRAME_SAMPLES, captured_ns)
+
+
+def opener(*openings: Source | Exception) -> Callable[[], Source]:
+    """What each attempt to open finds."""
+    left = deque(openings)
+
+    def open_next() -> Source:
+        found = left.popleft()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return open_next
+
+
+def test_a_lost_microphone_is_opened_again_and_told_once() -> None:
+    """Through a loss and two failed attempts, `read` just takes longer; it is announced once, and so is the return."""
+    told: list[str] = []
+    events = MicrophoneEvents(absent=lambda error: told.append(str(error)), back=lambda: told.append("back"))
+    first = ScriptedSource([frame(0, 0), GONE])
+    second = ScriptedSource([frame(0, 10 * FRAME_NS), frame(1, 11 * FRAME_NS)])
+    source = ReconnectingSource(opener(first, GONE, GONE, second), wait_at_start=False, events=events)
+    frames = [source.read(), source.read(), source.read()]
+    assert told == ["gone", "back"]
+    assert first.closed
+    assert [found.position // FRAME_SAMPLES for found in frames if found] == [0, 10, 11]
+
+
+def test_a_second_absence_is_told_again() -> None:
+    """Each absence is an event of its own."""
+    told: list[str] = []
+    events = MicrophoneEvents(absent=lambda _: told.append("absent"), back=lambda: told.append("back"))
+    openings = [ScriptedSource([frame(0, index * FRAME_NS), GONE]) for index in range(3)]
+    source = ReconnectingSource(opener(*openings), wait_at_start=True, events=events)
+    for _ in range(3):
+        source.read()
+    assert told == ["absent", "back", "absent", "back"]
+
+
+def test_an_absent_microphone_is_an_error_at_the_start_unless_waited_for() -> None:
+    """Interactive use fails at once; a service waits."""
+    with pytest.raises(DeviceUnavailable):
+        ReconnectingSource(opener(GONE), wait_at_start=False)
+    source = ReconnectingSource(opener(GONE, ScriptedSource([frame(0, 0)])), wait_at_start=True)
+    found = source.read()
+    assert found is not None
+    assert found.position == 0
+
+
+def test_what_is_unusable_is_not_retried() -> None:
+    """An endless or unintelligible source would be no better the second time."""
+    source = ReconnectingSource(opener(ScriptedSource([SourceError("endless")])), wait_at_start=False)
+    with pytest.raises(SourceError, match="endless"):
+        source.read()
+
+
+def test_close_ends_the_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    """Stopping does not wait for a microphone to come back."""
+
+    def absent() -> Source:
+        raise GONE
+
+    source = ReconnectingSource(absent, wait_at_start=True)
+    results: list[AudioFrame | None] = []
+    reader = threading.Thread(target=lambda: results.append(source.read()))
+    with caplog.at_level(logging.WARNING):
+        reader.start()
+        time.sleep(1.0)
+        source.close()
+        reader.join(1.0)
+    assert results == [None]
+    assert caplog.messages == ["gone; trying again until it is there"]
+
+
+def test_a_device_opened_while_closing_is_let_go() -> None:
+    """Closing between the opening and the first read leaves no device open."""
+    late = ScriptedSource([frame(0, 0)])
+
+    def slow_open() -> Source:
+        source.close()
+        return late
+
+    source = ReconnectingSource(slow_open, wait_at_start=True)
+    assert source.read() is None
+    assert late.closed
