@@ -1,0 +1,102 @@
+"""The agent's own engines; with the option `vad`, behind its own voice activity detection and segmenter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
+from agent.bench.adapters import Setup
+from agent.bench.wire_format import Heard, PeerError
+from agent.config import EngineSettings, SegmenterSettings, VadSettings
+from agent.engines import Engine
+from agent.engines.factory import create_engine
+from agent.segmenter import Ended, Segmenter, SegmenterEvent
+from agent.transcript import Transcript, Verdict
+from agent.vad.factory import create_detector
+
+_LONGEST_WHOLE_S = 29.0
+"""What an engine takes in one piece; anything longer goes through the segmenter in any case."""
+_VAD_OPTION = "vad"
+
+
+class _Ours:
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._always_segment = setup.flag(_VAD_OPTION)
+        self._engine: Engine | None = None
+        self._language = ""
+        self._clips = 0
+        self.prepare("en")
+
+    def prepare(self, language: str) -> None:
+        """The language is a setting of the engine, so another one means another engine."""
+        wanted = self._setup.language(language) or "auto"
+        if wanted != self._language:
+            self.close()
+            self._engine = create_engine(_settings(self._setup, wanted), self._setup.model_path)
+            self._language = wanted
+
+    def transcribe(self, pcm: Pcm16) -> Heard:
+        self._clips += 1
+        whole = not self._always_segment and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
+        utterances = [_utterance(pcm, f"clip-{self._clips}")] if whole else segment(pcm)
+        if self._engine is None:
+            raise PeerError(f"{self._setup.adapter}: transcribe after close")
+        return combine([self._engine.transcribe(utterance) for utterance in utterances])
+
+    def close(self) -> None:
+        if self._engine:
+            self._engine.close()
+            self._engine = None
+
+
+def segment(pcm: Pcm16) -> Iterator[Utterance]:
+    """The utterances that the agent would make of `pcm`, shape (n,), with its default settings, in order."""
+    vad = VadSettings()
+    detector = create_detector(vad)
+    numbers = iter(range(1_000_000))
+    segmenter = Segmenter(SegmenterSettings(), vad.threshold, lambda: f"utterance-{next(numbers)}")
+    padded = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
+    for position in range(0, len(padded), FRAME_SAMPLES):
+        frame = AudioFrame(padded[position : position + FRAME_SAMPLES], position, position * 62_500)
+        yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
+    yield from _ended(segmenter.finish())
+
+
+def combine(transcripts: list[Transcript]) -> Heard:
+    """One answer for a clip: what would be published, and what the evidence held back."""
+    published = [transcript for transcript in transcripts if transcript.verdict is not Verdict.REJECTED]
+    return Heard(
+        text=" ".join(transcript.text for transcript in published if transcript.text),
+        rejected=len(transcripts) - len(published),
+        doubtful=sum(transcript.verdict is Verdict.DOUBTFUL for transcript in published),
+        retries=sum(transcript.retries for transcript in transcripts),
+        audio_ctx=max((transcript.audio_ctx for transcript in transcripts), default=0),
+    )
+
+
+def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:
+    return (event.utterance for event in events if isinstance(event, Ended))
+
+
+def _utterance(pcm: Pcm16, utterance_id: str) -> Utterance:
+    return Utterance(utterance_id, pcm, position=0, started_ns=0, speech_end=len(pcm), closed_at=len(pcm))
+
+
+def _settings(setup: Setup, language: str) -> EngineSettings:
+    options: dict[str, Any] = {key: value for key, value in setup.options.items() if key != _VAD_OPTION}
+    chosen = options | {"kind": setup.adapter, "model": setup.model, "language": language}
+    try:
+        settings: EngineSettings = TypeAdapter(EngineSettings).validate_python(chosen)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = problem["loc"][-1]
+        raise PeerError(
+            f"{setup.adapter}: option {key}: {problem['msg']}; docs/settings.md has what there is"
+        ) from None
+    return settings
+
+
+create = _Ours

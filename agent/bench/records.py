@@ -1,0 +1,128 @@
+"""The raw results of a run: JSON lines, appended as they come, so that a run that was cut short can go on."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError
+
+FILE_NAME = "raw.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One system on one clip, once."""
+
+    system: str
+    set_name: str
+    clip_id: str
+    repeat: int
+    language: str
+    reference: str
+    audio_s: float
+    text: str
+    wall_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+    pss_bytes: int
+    rejected: int = 0
+    doubtful: int = 0
+    retries: int = 0
+    audio_ctx: int = 0
+
+    @property
+    def clip_key(self) -> str:
+        """Identity of the clip within the run."""
+        return f"{self.set_name}/{self.clip_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A clip that a system did not get through, or (without a clip) a system that could not be loaded."""
+
+    system: str
+    reason: str
+    set_name: str = ""
+    clip_id: str = ""
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStart:
+    """A system was loaded."""
+
+    system: str
+    load_s: float
+    model_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and with what it was measured."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    kernel: str
+    python: str
+    agent: str
+    packages: dict[str, str]
+    """Versions of the libraries that were there, by distribution."""
+    command: str
+
+
+Record = Measurement | Failure | SystemStart | Machine
+_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Measurement, Failure, SystemStart, Machine)}
+
+
+class Journal:
+    """Appends records to `raw.jsonl`; every line is on its way to the disk before the next is measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / FILE_NAME).open("a", encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        self._file.write(json.dumps({"record": type(record).__name__, **asdict(record)}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        self._file.close()
+
+
+def read_journal(folder: Path) -> list[Record]:
+    """All records of a run so far, in order; none if there is no file. A last line that was cut short is left out.
+
+    Raises:
+        ConfigError: the file is damaged elsewhere.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return list(_records(path, whole))
+
+
+def drop_torn_line(folder: Path) -> None:
+    """Cut off a last line without an end, so that the next record begins on its own."""
+    path = folder / FILE_NAME
+    if path.is_file():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+
+
+def _records(path: Path, lines: list[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            content: dict[str, Any] = json.loads(line)
+            kind = _KINDS[content.pop("record")]
+            known = {field.name for field in fields(kind)}
+            yield kind(**{key: value for key, value in content.items() if key in known})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(f"{path}: line {number} is not a result of this program; use another --out") from None

@@ -1,0 +1,127 @@
+"""What is compared: an engine with a model and its options, written `ENGINE:MODEL[:OPTION,OPTION…]`.
+
+whisper_cpp:tiny.en-q8_0                        ours, as the agent would run it
+faster_whisper:tiny.en-ct2:beam_size=5          any setting of the engine can be an option
+whisper_cpp:base-q8_0:vad                       behind voice activity detection and segmenter, as in the agent
+stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation tells its users to call it
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from agent.bench.clips import NO_SPEECH, Clip
+from agent.errors import ConfigError
+from agent.models import ModelFormat
+
+
+class Adapter(StrEnum):
+    """How a system is driven; the names are what users write."""
+
+    WHISPER_CPP = "whisper_cpp"
+    FASTER_WHISPER = "faster_whisper"
+    STOCK_PYWHISPERCPP = "stock-pywhispercpp"
+    STOCK_FASTER_WHISPER = "stock-faster-whisper"
+    WYOMING_FASTER_WHISPER = "wyoming-faster-whisper"
+    OPENAI_WHISPER = "openai-whisper"
+    TRANSFORMERS = "transformers"
+
+    @property
+    def ours(self) -> bool:
+        """True for the agent's own engines."""
+        return self in _OURS
+
+    @property
+    def model_format(self) -> ModelFormat:
+        """What kind of model it takes. The PyTorch peers get their weights from a CTranslate2 folder."""
+        ggml = self in (Adapter.WHISPER_CPP, Adapter.STOCK_PYWHISPERCPP)
+        return ModelFormat.GGML if ggml else ModelFormat.CTRANSLATE2
+
+
+_OURS = frozenset({Adapter.WHISPER_CPP, Adapter.FASTER_WHISPER})
+_PEER_OPTIONS: Mapping[Adapter, frozenset[str]] = {
+    Adapter.STOCK_PYWHISPERCPP: frozenset({"threads", "language"}),
+    Adapter.STOCK_FASTER_WHISPER: frozenset({"threads", "language", "beam", "compute_type", "vad_filter", "device"}),
+    Adapter.WYOMING_FASTER_WHISPER: frozenset({"threads", "language", "beam", "compute_type", "vad_filter"}),
+    Adapter.OPENAI_WHISPER: frozenset({"threads", "language", "beam"}),
+    Adapter.TRANSFORMERS: frozenset({"threads", "language", "beam"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One thing to measure."""
+
+    name: str
+    """As the user wrote it, but of a path only its last part; its identity in the results."""
+    adapter: Adapter
+    model: str
+    """Catalogue name or path."""
+    options: Mapping[str, str]
+    """What the adapter is told besides."""
+
+    def takes(self, clip: Clip) -> bool:
+        """False for a language that an English-only model does not know."""
+        return clip.language in ("en", NO_SPEECH) or ".en" not in self.model
+
+
+def parse_system(text: str) -> System:
+    """Read `ENGINE:MODEL[:OPTION,OPTION…]`; an OPTION is `key=value`, or a bare key for `key=true`.
+
+    Raises:
+        ConfigError: not of this form, an unknown engine, or an option that a peer does not have.
+    """
+    engine, _, rest = text.partition(":")
+    model, _, tail = rest.partition(":")
+    known = ", ".join(Adapter)
+    if engine not in set(Adapter):
+        raise ConfigError(f"--system {text}: {engine!r} is not an engine that can be measured; there are {known}")
+    if not model:
+        raise ConfigError(f"--system {text}: name a model, as in {engine}:tiny.en-q8_0")
+    adapter = Adapter(engine)
+    options = dict(_options(tail))
+    unknown = set(options) - _PEER_OPTIONS.get(adapter, frozenset(options))
+    if unknown:
+        has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
+        raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
+    return System(_name(engine, model, tail), adapter, model, options)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a system of that name is one of our engines."""
+    return name.partition(":")[0] in _OURS
+
+
+def with_threads(system: System, threads: int) -> System:
+    """The same with that number of threads, unless it says itself how many."""
+    return replace(system, options={"threads": str(threads), **system.options})
+
+
+def _name(engine: str, model: str, tail: str) -> str:
+    return ":".join(part for part in (engine, Path(model).name, tail) if part)
+
+
+def _options(text: str) -> Iterator[tuple[str, str]]:
+    for option in filter(None, text.split(",")):
+        key, equals, value = option.partition("=")
+        yield key.strip(), value.strip() if equals else "true"
+
+
+def peers_of(model: str, model_format: ModelFormat) -> list[System]:
+    """The peers that can take `model`, called as their users call them."""
+    if model_format is ModelFormat.GGML:
+        return [parse_system(f"{Adapter.STOCK_PYWHISPERCPP}:{model}")]
+    return [
+        parse_system(f"{Adapter.STOCK_FASTER_WHISPER}:{model}:beam=5"),
+        parse_system(f"{Adapter.STOCK_FASTER_WHISPER}:{model}:beam=1"),
+        parse_system(f"{Adapter.WYOMING_FASTER_WHISPER}:{model}"),
+        parse_system(f"{Adapter.OPENAI_WHISPER}:{model}:beam=5"),
+        parse_system(f"{Adapter.TRANSFORMERS}:{model}:beam=5"),
+    ]
+
+
+def ours_for(model: str, model_format: ModelFormat) -> System:
+    """Our own engine for a model of this format."""
+    adapter = Adapter.WHISPER_CPP if model_format is ModelFormat.GGML else Adapter.FASTER_WHISPER
+    return parse_system(f"{adapter}:{model}")

@@ -1,0 +1,97 @@
+"""The report in a terminal."""
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from agent.bench.summary import Report, SystemSummary
+from agent.bench.text import difference, how_often, percent
+
+_MEGABYTE = 1_000_000
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print every figure that fits on a screen; the page has the rest."""
+    if report.machine:
+        _say(console, f"{report.machine.cpu}, {report.machine.cores} cores; {how_often(report.repeats)}")
+    for number, system in enumerate(report.systems, start=1):
+        _say(console, f"{number:3}  {system.name}" + ("  (baseline)" if system.name == report.baseline else ""))
+    console.print(_accuracy_table(report))
+    console.print(_cost_table(report))
+    if any(system.noise_clips or system.speech_clips_rejected for system in report.systems):
+        console.print(_trust_table(report))
+    console.print(_set_table(report))
+    for failure in report.failures:
+        where = f" on {failure.set_name}/{failure.clip_id}" if failure.clip_id else ""
+        _say(console, f"{failure.system}{where}: {failure.reason}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _columns(title: str, first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _accuracy_table(report: Report) -> Table:
+    table = _columns("Accuracy", "", "clips", "words wrong, % (95 %)", "against the baseline (95 %)", "retries")
+    for number, system in enumerate(report.systems, start=1):
+        table.add_row(
+            str(number), str(system.clips), percent(system.error_rate), difference(system), str(system.retries)
+        )
+    return table
+
+
+def _cost_table(report: Report) -> Table:
+    headings = ("CPU ×", "CPU s/s", "RTF", "p50 s", "p95 s", "RSS MB", "PSS MB", "model MB", "load s")
+    table = _columns("Cost", "", *headings)
+    for number, system in enumerate(report.systems, start=1):
+        comparison = system.against_baseline
+        table.add_row(
+            str(number),
+            f"{comparison.cpu_ratio.value:.3f}" if comparison else "1",
+            f"{system.cpu_rtf:.3f}",
+            f"{system.rtf:.3f}",
+            f"{system.wall_p50_s:.2f}",
+            f"{system.wall_p95_s:.2f}",
+            f"{system.peak_rss_bytes / _MEGABYTE:.0f}",
+            f"{system.pss_bytes / _MEGABYTE:.0f}",
+            f"{system.model_bytes / _MEGABYTE:.0f}",
+            f"{system.load_s:.1f}",
+        )
+    return table
+
+
+def _trust_table(report: Report) -> Table:
+    headings = ("clips without speech", "with text", "words in them", "speech rejected", "doubtful")
+    table = _columns("Nothing invented, nothing lost", "", *headings)
+    for number, system in enumerate(report.systems, start=1):
+        table.add_row(
+            str(number),
+            str(system.noise_clips),
+            str(system.noise_clips_with_text),
+            f"{system.noise_words:g}",
+            str(system.speech_clips_rejected),
+            str(system.doubtful),
+        )
+    return table
+
+
+def _set_table(report: Report) -> Table:
+    numbers = range(1, len(report.systems) + 1)
+    table = _columns("Error rate by set, %", "", *map(str, numbers))
+    for name in sorted({part.name for system in report.systems for part in system.sets if part.error_rate}):
+        table.add_row(name, *(_set_cell(system, name) for system in report.systems))
+    return table
+
+
+def _set_cell(system: SystemSummary, name: str) -> str:
+    part = next((part for part in system.sets if part.name == name), None)
+    if not (part and part.error_rate):
+        return ""
+    return f"{100 * part.error_rate.value:.1f}" + (" CER" if part.by_character else "")

@@ -1,0 +1,177 @@
+"""`edgescribe bench`: measure systems side by side on this machine."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.bench.clips import Clip
+    from agent.bench.runner import Runner, Step
+    from agent.bench.summary import Report
+    from agent.bench.systems import System
+
+_QUICK_CLIPS = 12
+_SYSTEM_MEMORY_BYTES = 500_000_000
+"""What a system takes, give or take: decides how many are kept in memory."""
+_CLIPS_A_BLOCK = 10
+"""Where not all systems fit into memory, each is loaded for so many clips."""
+
+_EPILOG = """\
+A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
+  whisper_cpp:tiny.en-q8_0             ours, as the agent would run it
+  whisper_cpp:tiny.en-q8_0:vad         ours, behind voice activity detection as in the agent
+  stock-faster-whisper:tiny.en-ct2:beam=5
+Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
+openai-whisper, transformers (pip install 'edgescribe[peers]'). Only ratios within one run mean anything.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure error rate, speed and memory of engines and models on this machine",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "places", nargs="*", type=Path, metavar="MANIFEST_OR_FOLDER", help="what to transcribe (default: bundled clips)"
+    )
+    add("--system", action="append", default=[], metavar="SYSTEM", help="what to measure (default: installed models)")
+    add("--peers", action="store_true", help="measure, for each model, the peers that can take it as well")
+    add("--baseline", metavar="SYSTEM", help="what the others are compared with (default: the first)")
+    add("--threads", type=_positive, metavar="N", help="inference threads of every system (default: all cores but one)")
+    add("--repeats", type=_positive, default=1, metavar="N", help="go through everything N times, report medians")
+    add("--quick", action="store_true", help=f"{_QUICK_CLIPS} clips, spread over all sets")
+    add("--limit", type=_positive, metavar="N", help="at most N clips, spread over all sets")
+    add("--language", metavar="CODE", help="only clips in this language (and those without speech)")
+    add("--skip", action="append", default=[], metavar="SET", help="leave out a set")
+    add("--out", type=Path, default=Path("edgescribe-bench"), metavar="DIR", help="results (default: %(default)s)")
+    add("--resume", action="store_true", help="go on where an earlier run with the same --out stopped")
+    add("--resident", type=_positive, metavar="N", help="systems in memory at once (default: as many as fit)")
+    add("--peer-python", type=Path, metavar="FILE", help="Python that has the peers, if they live elsewhere")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write everything down, and print the tables."""
+    from rich.console import Console
+
+    systems = _systems(args)
+    clips = _clips(args)
+    _prepare_folder(args.out, resume=args.resume)
+    _measure(args, systems, clips)
+    report = _report(args, systems)
+    from agent.bench.table import print_report
+
+    print_report(report, Console())
+    print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
+    return 0 if report.systems else 1
+
+
+def _systems(args: argparse.Namespace) -> "list[System]":
+    from agent.bench.machine import cores
+    from agent.bench.systems import parse_system, peers_of, with_threads
+
+    systems = [parse_system(text) for text in args.system]
+    if not systems:
+        raise ConfigError("name what to measure, as in --system whisper_cpp:tiny.en-q8_0")
+    if args.peers:
+        known = {(system.model, system.adapter.model_format) for system in systems if system.adapter.ours}
+        systems += [peer for model, kind in sorted(known) for peer in peers_of(model, kind)]
+    unique = {system.name: system for system in systems}
+    threads = args.threads or max(1, cores() - 1)
+    return [with_threads(system, threads) for system in unique.values()]
+
+
+def _clips(args: argparse.Namespace) -> "list[Clip]":
+    from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, spread
+
+    clips = read_clips(args.places) if args.places else demo_clips()
+    wanted = (args.language, NO_SPEECH)
+    clips = [clip for clip in clips if args.language is None or clip.language in wanted]
+    clips = [clip for clip in clips if clip.set_name not in args.skip]
+    if not clips:
+        raise ConfigError("no clip is left: --language or --skip leave out everything")
+    return spread(clips, args.limit or (_QUICK_CLIPS if args.quick else None))
+
+
+def _prepare_folder(folder: Path, *, resume: bool) -> None:
+    from agent.bench.records import FILE_NAME, drop_torn_line
+
+    if (folder / FILE_NAME).exists() and not resume:
+        raise ConfigError(f"{folder} holds the results of an earlier run: go on with --resume, or name another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(folder)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror}") from None
+
+
+def _measure(args: argparse.Namespace, systems: "Sequence[System]", clips: "Sequence[Clip]") -> None:
+    from agent.bench import machine
+    from agent.bench.models import model_path
+    from agent.bench.records import Journal, read_journal
+    from agent.bench.runner import Runner, done, plan
+
+    resident = args.resident or _resident(len(systems))
+    steps = plan(systems, clips, args.repeats, block=1 if resident >= len(systems) else _CLIPS_A_BLOCK)
+    earlier = read_journal(args.out)
+    taken = done(earlier)
+    left = [step for step in steps if step.key not in taken]
+    paths = {system.name: model_path(system) for system in systems}
+    journal = Journal(args.out)
+    try:
+        if not earlier:
+            journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
+        _run_with_progress(Runner(paths, journal, resident, args.peer_python), left)
+    finally:
+        journal.close()
+
+
+def _run_with_progress(runner: "Runner", steps: "Sequence[Step]") -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("loading", total=len(steps))
+        for step in runner.run(steps):
+            progress.update(task, advance=1, description=f"{step.system.name}  {step.clip.set_name}")
+
+
+def _report(args: argparse.Namespace, systems: "Sequence[System]") -> "Report":
+    from agent.bench.page import render
+    from agent.bench.records import read_journal
+    from agent.bench.summary import summarise
+
+    first_peer = next((system.name for system in systems if not system.adapter.ours), systems[0].name)
+    report = summarise(read_journal(args.out), args.baseline or first_peer)
+    (args.out / "report.json").write_text(json.dumps({"v": 1, **asdict(report)}, indent=1, ensure_ascii=False) + "\n")
+    (args.out / "report.html").write_text(render(report), encoding="utf-8")
+    return report
+
+
+def _resident(systems: int) -> int:
+    import psutil
+
+    fit = psutil.virtual_memory().available // _SYSTEM_MEMORY_BYTES
+    return int(max(1, min(systems, fit)))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = "must be at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number

@@ -1,0 +1,48 @@
+import random
+
+import jiwer
+import pytest
+
+from agent.bench.scoring import Errors, count_errors, score, units
+
+
+@pytest.mark.parametrize(
+    ("reference", "heard", "expected"),
+    [
+        ("", "", Errors(0, 0, 0, 0)),
+        ("a b c", "a b c", Errors(0, 0, 0, 3)),
+        ("a b c", "", Errors(0, 3, 0, 3)),
+        ("", "a b", Errors(0, 0, 2, 0)),
+        ("a b c", "a x c", Errors(1, 0, 0, 3)),
+        ("a b c d", "a c d e", Errors(0, 1, 1, 4)),
+    ],
+)
+def test_errors_are_counted_by_kind(reference: str, heard: str, expected: Errors) -> None:
+    """Known alignments give their known substitutions, deletions and insertions."""
+    assert count_errors(reference.split(), heard.split()) == expected
+
+
+def test_the_count_agrees_with_jiwer() -> None:
+    """On random word sequences the total is that of an independent implementation."""
+    generator = random.Random(7)  # noqa: S311 - test data
+    for _ in range(200):
+        said, heard = ([generator.choice("abcd") for _ in range(generator.randrange(1, 12))] for _ in range(2))
+        theirs = jiwer.process_words(" ".join(said), " ".join(heard))
+        assert count_errors(said, heard).total == theirs.substitutions + theirs.deletions + theirs.insertions
+
+
+def test_spelling_case_and_numerals_are_no_errors_in_english() -> None:
+    """The English normaliser makes alike what is written differently and said alike."""
+    assert score("The colour is twenty-two, Mr. Brown.", "the color is 22 mister brown", "en").total == 0
+    assert score("I'm at the door!", "I am at the door", "en").total == 0
+
+
+def test_other_languages_keep_their_own_words() -> None:
+    """German is not put through English rules: nothing but case and punctuation goes."""
+    assert units("Schöne Grüße, Herr Müller!", "de") == ["schöne", "grüße", "herr", "müller"]
+
+
+def test_chinese_is_scored_by_character() -> None:
+    """One wrong character of four is one error of four, however it is punctuated."""
+    errors = score("打开电灯。", "打开电登", "zh")
+    assert (errors.total, errors.reference) == (1, 4)

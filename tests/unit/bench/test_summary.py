@@ -1,0 +1,126 @@
+from dataclasses import replace
+
+import pytest
+
+from agent.bench.records import Failure, Measurement, Record, SystemStart
+from agent.bench.summary import Report, summarise
+
+SPEECH = Measurement(
+    system="ours",
+    set_name="speech",
+    clip_id="1",
+    repeat=0,
+    language="en",
+    reference="turn on the light please now",
+    audio_s=4.0,
+    text="turn on the light please now",
+    wall_s=0.4,
+    cpu_s=0.8,
+    peak_rss_bytes=100,
+    pss_bytes=80,
+)
+NOISE = replace(SPEECH, set_name="noise", clip_id="n", language="none", reference="", text="", audio_s=10.0)
+STARTS: list[Record] = [SystemStart("peer", 2.0, 50), SystemStart("ours", 1.0, 40)]
+
+
+def report(*measurements: Measurement, baseline: str | None = "peer") -> Report:
+    """Figures of these measurements, after both systems have been loaded."""
+    return summarise([*STARTS, *measurements], baseline, resamples=200)
+
+
+def by_peer(measurement: Measurement, **changes: object) -> Measurement:
+    """The same clip through the peer."""
+    return replace(measurement, system="peer", **changes)  # type: ignore[arg-type]
+
+
+def test_the_error_rate_is_that_of_the_words() -> None:
+    """Two of six words wrong is a third, and a system is compared with the baseline on the same clip."""
+    figures = report(replace(SPEECH, text="turn off a light please now"), by_peer(SPEECH))
+    ours, peer = figures.systems
+    assert ours.error_rate
+    assert ours.against_baseline
+    assert ours.against_baseline.error_rate_difference
+    assert ours.error_rate.value == pytest.approx(2 / 6)
+    assert ours.against_baseline.error_rate_difference.value == pytest.approx(2 / 6)
+    assert (peer.against_baseline, figures.baseline) == (None, "peer")
+
+
+def test_seconds_are_medians_over_repeats() -> None:
+    """One slow pass of three does not show."""
+    walls_s = (0.4, 9.0, 0.5)
+    repeats = [replace(SPEECH, repeat=index, wall_s=wall_s) for index, wall_s in enumerate(walls_s)]
+    (ours,) = report(*repeats, baseline=None).systems
+    assert (ours.wall_p50_s, ours.rtf) == (0.5, 0.125)
+
+
+def test_errors_count_over_all_repeats() -> None:
+    """A decoder that is right in one pass of two is half right."""
+    (ours,) = report(SPEECH, replace(SPEECH, repeat=1, text=""), baseline=None).systems
+    assert ours.error_rate
+    assert ours.error_rate.value == pytest.approx(0.5)
+
+
+def test_a_comparison_takes_only_clips_that_both_have() -> None:
+    """A clip on which the peer failed makes neither look better."""
+    only_ours = replace(SPEECH, clip_id="2", cpu_s=100.0)
+    ours = report(SPEECH, only_ours, by_peer(SPEECH, cpu_s=4.0)).systems[0]
+    assert ours.clips == 2
+    assert ours.against_baseline
+    assert ours.against_baseline.clips == 1
+    assert ours.against_baseline.cpu_ratio.value == pytest.approx(0.2)
+
+
+def test_different_numbers_of_repeats_compare_fairly() -> None:
+    """Errors are reckoned a pass: twice as many passes are not twice as many errors."""
+    one_wrong = replace(SPEECH, text="turn off the light please now")
+    ours = report(one_wrong, replace(one_wrong, repeat=1), by_peer(one_wrong)).systems[0]
+    assert ours.against_baseline
+    assert ours.against_baseline.error_rate_difference
+    assert ours.against_baseline.error_rate_difference.value == 0.0
+
+
+def test_invented_words_are_counted_apart() -> None:
+    """Text on noise is no word error; it has its own columns."""
+    invented = replace(NOISE, clip_id="m", text="Thank you!")
+    (ours,) = report(SPEECH, NOISE, invented, baseline=None).systems
+    assert (ours.noise_clips, ours.noise_clips_with_text, ours.noise_words) == (2, 1, 2.0)
+    assert ours.error_rate
+    assert ours.error_rate.value == 0.0
+
+
+def test_held_back_speech_is_an_error_and_counted() -> None:
+    """What is not published is not heard: its words are missing, and the column says why."""
+    (ours,) = report(replace(SPEECH, text="", rejected=1), baseline=None).systems
+    assert ours.speech_clips_rejected == 1
+    assert ours.error_rate
+    assert ours.error_rate.value == 1.0
+
+
+def test_characters_do_not_mix_with_words() -> None:
+    """Chinese has a rate of its own and stays out of the word error rate."""
+    chinese = replace(SPEECH, set_name="zh", language="zh", reference="打开电灯", text="打开电登")
+    (ours,) = report(SPEECH, chinese, baseline=None).systems
+    rates = {part.name: part for part in ours.sets}
+    assert ours.error_rate
+    assert rates["zh"].error_rate
+    assert ours.error_rate.value == 0.0
+    assert (rates["zh"].by_character, rates["zh"].error_rate.value) == (True, 0.25)
+
+
+def test_noise_alone_has_no_error_rate() -> None:
+    """Nothing is said, so nothing is wrong; speed and memory are known all the same."""
+    (ours,) = report(NOISE, baseline=None).systems
+    assert ours.error_rate is None
+    assert ours.sets[0].error_rate is None
+    assert ours.peak_rss_bytes == 100
+
+
+def test_failures_are_passed_on() -> None:
+    """A system that could not be loaded is in the report by its reason."""
+    failure = Failure("third", "not installed")
+    assert summarise([*STARTS, SPEECH, failure], resamples=10).failures == (failure,)
+
+
+def test_nothing_measured_is_an_empty_report() -> None:
+    """No figure is made up."""
+    assert summarise([], resamples=10).systems == ()
