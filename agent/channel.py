@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -23,16 +23,22 @@ class Channel(Generic[T]):
 
     `put` is called by the upstream stage, iteration by the downstream one, `close` by whoever ends the flow (as a rule
     the upstream stage). After `close` what is queued can still be read, then iteration ends; `put` returns False and
-    keeps nothing.
+    keeps nothing. `on_drop` is told of each item that was discarded, in the thread that put the next one.
     """
 
-    def __init__(self, capacity: int, overflow: Overflow = Overflow.DROP_OLDEST) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        overflow: Overflow = Overflow.DROP_OLDEST,
+        on_drop: Callable[[T], None] | None = None,
+    ) -> None:
         if capacity < 1:
             msg = f"a channel needs room for at least one item, not {capacity}"
             raise ValueError(msg)
         self._items: deque[T] = deque()
         self._capacity = capacity
         self._overflow = overflow
+        self._on_drop = on_drop
         self._changed = threading.Condition()
         self._closed = False
         self._dropped = 0
@@ -44,12 +50,13 @@ class Channel(Generic[T]):
                 self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
             if self._closed:
                 return False
-            if len(self._items) >= self._capacity:
-                self._items.popleft()
-                self._dropped += 1
+            victim = self._items.popleft() if len(self._items) >= self._capacity else None
+            self._dropped += victim is not None
             self._items.append(item)
             self._changed.notify_all()
-            return True
+        if victim is not None and self._on_drop:
+            self._on_drop(victim)
+        return True
 
     def get(self, timeout_s: float | None = None) -> T | None:
         """Return the oldest item; None if none came within `timeout_s`, or the channel is closed and empty."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.audio import SAMPLE_RATE_HZ, AudioFrame, Utterance
+from agent.audio import SAMPLE_RATE_HZ, AudioFrame
 from agent.channel import Channel
 from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
@@ -42,27 +42,26 @@ class ListenCounters:
 
 
 class Listener:
-    """Feeds frames to the detector and the segmenter, and puts utterances on the outgoing channel.
+    """Feeds frames to the detector and the segmenter, and tells what comes of it.
 
-    `run` is the work of the listen thread. It returns when `frames` is closed and read empty, having closed
-    `utterances`, however it ends. `on_event` is called from that thread with every event of the segmenter, after the
-    utterance of an `Ended` was put on its way; it must not block.
+    `run` is the work of the listen thread. It returns when `frames` is closed and read empty. `on_event` is called from
+    that thread with every event of the segmenter, and `on_end` once, when there will be no more, however `run` ends.
     """
 
     def __init__(
         self,
         frames: Channel[AudioFrame],
-        utterances: Channel[Utterance],
         detector: VoiceActivityDetector,
         segmenter: Segmenter,
         on_event: Callable[[SegmenterEvent], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.counters = ListenCounters()
         self._frames = frames
-        self._utterances = utterances
         self._detector = detector
         self._segmenter = segmenter
         self._on_event = on_event
+        self._on_end = on_end
         self._expected: int | None = None
 
     @property
@@ -78,7 +77,7 @@ class Listener:
                 self._tell(self._segmenter.push(frame, self._detector.probability(frame.pcm)))
             self._tell(self._segmenter.finish())
         finally:
-            self._utterances.close()
+            self._on_end()
 
     def _note(self, frame: AudioFrame) -> None:
         """Count the frame; where sound is missing before it, count that, and let the detector begin anew."""
@@ -95,7 +94,6 @@ class Listener:
             if isinstance(event, Ended):
                 self.counters.utterances += 1
                 self.counters.utterance_samples += len(event.utterance.pcm)
-                self._utterances.put(event.utterance)
             elif isinstance(event, Discarded):
                 self.counters.discarded += 1
             self._on_event(event)

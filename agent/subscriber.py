@@ -41,7 +41,7 @@ class Subscriber:
     """
 
     def __init__(self, host: str, port: int, topic: str = "edgescribe/v1/#") -> None:
-        self._topic = topic
+        self.topic = topic
         self._messages: Channel[Received] = Channel(_CAPACITY)
         self._subscribed = threading.Event()
         self._refusal: str | None = None
@@ -91,7 +91,7 @@ class Subscriber:
             self._refusal = str(reason)
             self._subscribed.set()
         else:
-            client.subscribe(self._topic, qos=1)
+            client.subscribe(self.topic, qos=1)
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None

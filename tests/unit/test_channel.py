@@ -15,12 +15,14 @@ def test_items_come_out_in_the_order_they_went_in() -> None:
 
 
 def test_a_full_live_channel_drops_the_oldest_and_counts_it() -> None:
-    """For live sound the newest items survive, and every loss is counted."""
-    channel: Channel[int] = Channel(3)
+    """For live sound the newest items survive, and every loss is counted and reported."""
+    lost: list[int] = []
+    channel: Channel[int] = Channel(3, on_drop=lost.append)
     for item in range(10):
         channel.put(item)
     channel.close()
     assert list(channel) == [7, 8, 9]
+    assert lost == [0, 1, 2, 3, 4, 5, 6]
     assert channel.dropped == 7
 
 

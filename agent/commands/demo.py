@@ -1,0 +1,107 @@
+"""`edgescribe demo`: the real agent on a bundled recording, and what a subscriber receives of it."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.config import Settings
+
+DEVICE_ID = "demo"
+DEFAULT_MODEL = "tiny.en-q8_0"
+TELEMETRY_INTERVAL_S = 15
+STOP_S = 30.0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb `demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="try it: a bundled recording, a broker of its own, and what a subscriber receives",
+        description="Runs the agent on a bundled recording, at the speed of speech, with a broker of its own on this "
+        "machine, and shows the MQTT messages that a separate client receives. Fetches the model if it is not here.",
+    )
+    parser.add_argument("--mic", nargs="?", const="default", metavar="DEVICE", help="listen to a microphone instead")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a ggml model by name (default: {DEFAULT_MODEL})")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; 0 if transcripts came through."""
+    from agent.broker import EmbeddedBroker
+    from agent.demonstration import Demonstration, bundled_recording
+    from agent.settings_sources import load_settings
+    from agent.subscriber import Subscriber
+
+    settings = load_settings()
+    _fetch_model(args.model, settings)
+    show = Demonstration(None if args.mic else bundled_recording())
+    with (
+        EmbeddedBroker() as broker,
+        Subscriber(broker.host, broker.port, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,
+        tempfile.TemporaryDirectory(prefix="edgescribe-demo-") as folder,
+    ):
+        show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)
+        config = Path(folder) / "config.toml"
+        config.write_text(_configuration(args, broker.port, settings), encoding="utf-8")
+        agent = _start_agent(config)
+        try:
+            show.follow(subscriber, agent)
+        finally:
+            status = _await_end(agent)
+    show.closing()
+    return status or (0 if show.transcripts else 1)
+
+
+def _fetch_model(name: str, settings: "Settings") -> None:
+    from agent.commands.models import pull_with_progress
+    from agent.settings_sources import models_dir
+
+    pull_with_progress(name, models_dir(settings), settings.models)
+
+
+def _configuration(args: argparse.Namespace, port: int, settings: "Settings") -> str:
+    """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
+    from agent.demonstration import RECORDING
+    from agent.settings_sources import models_dir, state_dir
+
+    source: dict[str, object] = (
+        {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}
+    )
+    tables: dict[str, dict[str, object]] = {
+        "device": {"id": DEVICE_ID, "name": "Demonstration"},
+        "source": source,
+        "engine": {"kind": "whisper_cpp", "model": args.model},
+        "models": {"dir": str(models_dir(settings))},
+        "mqtt": {"host": "127.0.0.1", "port": port},
+        "telemetry": {"interval_s": TELEMETRY_INTERVAL_S},
+        "log": {"level": "warning"},
+    }
+    lines = [f"state_dir = {json.dumps(str(state_dir(settings)))}"]
+    for table, values in tables.items():
+        # JSON's strings and numbers are TOML's.
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _start_agent(config: Path) -> "subprocess.Popen[bytes]":
+    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
+    command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
+    # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _await_end(agent: "subprocess.Popen[bytes]") -> int:
+    if agent.poll() is None:
+        agent.send_signal(signal.SIGTERM)
+    try:
+        return agent.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        return agent.wait()

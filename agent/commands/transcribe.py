@@ -1,0 +1,133 @@
+"""`edgescribe transcribe FILE…`: write down recordings."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_settings_options, settings_from
+
+if TYPE_CHECKING:
+    from agent.recording import Passage
+
+FILE_HANG_OVER_MS = 1_000
+FILE_MAX_LENGTH_S = 28.0
+"""Nobody waits for a recording to pause: longer utterances give Whisper more to go by."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb `transcribe`."""
+    parser = subparsers.add_parser(
+        "transcribe",
+        help="write down recordings",
+        description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording")
+    parser.add_argument("--json", action="store_true", help="one JSON object a recording, with times and evidence")
+    parser.add_argument("--model", help="a model by name, such as base-q8_0 (see `edgescribe models list`)")
+    parser.add_argument("--language", help="ISO 639-1 code, or auto")
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe each file in turn; one that cannot be read does not keep the others from it."""
+    settings = settings_from(
+        args,
+        engine__kind=_kind_for(args.model),
+        engine__model=args.model,
+        engine__language=args.language,
+        segmenter__hang_over_ms=FILE_HANG_OVER_MS,
+        segmenter__max_length_s=FILE_MAX_LENGTH_S,
+    )
+
+    from agent.app import load_engine
+    from agent.errors import SourceError
+    from agent.recording import transcribe
+
+    engine = load_engine(settings)
+    show = _show_json if args.json else _show_text
+    status = 0
+    try:
+        for path in args.files:
+            try:
+                show(path, transcribe(path, settings, engine), named=len(args.files) > 1)
+            except SourceError as error:
+                print(f"edgescribe: {error}", file=sys.stderr)
+                status = error.exit_code
+    finally:
+        engine.close()
+    return status
+
+
+def _kind_for(model: str | None) -> str | None:
+    """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
+    if model is None:
+        return None
+    return "faster_whisper" if model.endswith("-ct2") or Path(model).is_dir() else "whisper_cpp"
+
+
+def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:
+    """For people, with times and confidence; in a pipe, one plain line an utterance."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from agent.presentation import clock, confidence_pct
+
+    console = Console(highlight=False)
+    if named:
+        print(f"{path}:" if not console.is_terminal else f"\n{path}", flush=True)
+    for passage in passages:
+        text = passage.transcript.text
+        if not console.is_terminal:
+            print(text, flush=True)
+            continue
+        confidence = confidence_pct(passage.transcript.evidence.avg_logprob)
+        console.print(
+            Text.assemble((f"{clock(passage.utterance.start_s):>9}  ", "cyan"), text, (f"  {confidence}", "dim"))
+        )
+
+
+def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:  # noqa: ARG001 - the object names it
+    """One line of JSON for the recording, printed when all of it is transcribed."""
+    utterances = [_as_json(passage) for passage in passages]
+    text = " ".join(str(utterance["text"]) for utterance in utterances)
+    print(json.dumps({"file": str(path), "text": text, "utterances": utterances}, ensure_ascii=False), flush=True)
+
+
+def _as_json(passage: "Passage") -> dict[str, object]:
+    """Names and units as in the MQTT payload (`wire.TranscriptMessage`); what is not known is left out."""
+    utterance, transcript = passage.utterance, passage.transcript
+    evidence = transcript.evidence
+    offset_s = utterance.start_s
+    fields: dict[str, object | None] = {
+        "start_s": round(offset_s, 3),
+        "duration_s": round(utterance.duration_s, 3),
+        "text": transcript.text,
+        "lang": transcript.language,
+        "lang_prob": evidence.language_prob,
+        "avg_logprob": evidence.avg_logprob,
+        "no_speech_prob": evidence.no_speech_prob,
+        "compression_ratio": evidence.compression_ratio,
+        "verdict": transcript.verdict,
+        "engine": transcript.engine,
+        "model": transcript.model,
+        "audio_ctx": transcript.audio_ctx,
+        "rtf": round(transcript.inference_s / utterance.duration_s, 4),
+        "truncated": utterance.truncated,
+        "segments": [
+            {
+                "start_s": round(offset_s + segment.start_s, 2),
+                "end_s": round(offset_s + segment.end_s, 2),
+                "text": segment.text,
+            }
+            for segment in transcript.segments
+        ],
+    }
+    return {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in fields.items()
+        if value is not None
+    }

@@ -1,0 +1,56 @@
+"""How transcripts look in a terminal: shared by `transcribe` and `demo`. Plain text where nobody looks (a pipe)."""
+
+import math
+import re
+from dataclasses import dataclass
+
+_WORD = re.compile(r"[\w']+")
+_CLOCK_WRAP_S = 3_600
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `m:ss.t`, or `h:mm:ss.t` from an hour on."""
+    tenths = round(seconds * 10)
+    whole, tenth = divmod(tenths, 10)
+    minutes, second = divmod(whole, 60)
+    if whole < _CLOCK_WRAP_S:
+        return f"{minutes}:{second:02}.{tenth}"
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}.{tenth}"
+
+
+def confidence_pct(avg_logprob: float | None) -> str:
+    """The mean token probability as a percentage (the exponential of the mean log probability), or blank."""
+    return "" if avg_logprob is None else f"{100 * math.exp(min(0.0, avg_logprob)):.0f} %"
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case, without punctuation: for comparing what was said with what was heard."""
+    return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+
+
+@dataclass(frozen=True, slots=True)
+class WordScore:
+    """How well a transcript matches what was really said."""
+
+    expected: int
+    """Words that were said."""
+    errors: int
+    """Fewest words to insert, delete or replace (Levenshtein distance over words)."""
+
+    @property
+    def right(self) -> int:
+        """Words that came through, at worst none."""
+        return max(0, self.expected - self.errors)
+
+
+def score(expected: str, heard: str) -> WordScore:
+    """Compare two texts word by word."""
+    reference, hypothesis = words(expected), words(heard)
+    row = list(range(len(hypothesis) + 1))
+    for said_index, said in enumerate(reference, start=1):
+        diagonal, row[0] = row[0], said_index
+        for index, word in enumerate(hypothesis, start=1):
+            substituted = diagonal + (word != said)
+            diagonal = row[index]
+            row[index] = min(substituted, row[index] + 1, row[index - 1] + 1)
+    return WordScore(len(reference), row[-1])

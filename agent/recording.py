@@ -1,0 +1,51 @@
+"""A recording from end to end in one thread, without a broker: for `edgescribe transcribe`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.app import create_segmenter
+from agent.audio import Utterance
+from agent.config import Settings, WavSettings
+from agent.engines import Engine
+from agent.segmenter import Ended, SegmenterEvent
+from agent.sources.wav import WavSource
+from agent.transcript import Transcript, Verdict
+from agent.vad.factory import create_detector
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """An utterance of the recording, with its words."""
+
+    utterance: Utterance
+    transcript: Transcript
+
+
+def transcribe(path: Path, settings: Settings, engine: Engine) -> Iterator[Passage]:
+    """Yield the passages of a recording in which words were found, as soon as each is transcribed.
+
+    Raises:
+        SourceError: the file cannot be read.
+        EngineError: the engine failed.
+    """
+    for utterance in _utterances(path, settings):
+        transcript = engine.transcribe(utterance)
+        if transcript.text and transcript.verdict is not Verdict.REJECTED:
+            yield Passage(utterance, transcript)
+
+
+def _utterances(path: Path, settings: Settings) -> Iterator[Utterance]:
+    source = WavSource(WavSettings(path=path, pace="flat_out"))
+    detector = create_detector(settings.vad)
+    segmenter = create_segmenter(settings)
+    try:
+        while (frame := source.read()) is not None:
+            yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
+        yield from _ended(segmenter.finish())
+    finally:
+        source.close()
+
+
+def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:
+    return (event.utterance for event in events if isinstance(event, Ended))

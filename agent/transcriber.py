@@ -1,0 +1,155 @@
+"""The transcribe stage: utterances in, words out; and the work begins before the pause is over.
+
+listen thread      Paused ──▶ draft()     Resumed ──▶ withdraw()      Ended ──▶ submit()
+                      │                        │                         │
+transcribe thread     └─▶ decode, keep it      └─▶ forget it             └─▶ publish at once, or decode now
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from agent.audio import Utterance
+from agent.channel import Channel, Overflow
+from agent.drafts import DraftBudget
+from agent.engines import Engine
+from agent.errors import EngineError
+from agent.transcript import Transcript
+
+log = logging.getLogger(__name__)
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """An utterance with its words."""
+
+    utterance: Utterance
+    transcript: Transcript
+    queue_s: float
+    """Seconds the finished utterance waited before the engine took it; 0 if it was decoded inside the pause."""
+    wait_s: float
+    """Seconds from the end of the pause to the words; what the draft spent inside the pause does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    utterance: Utterance
+    is_draft: bool
+    submitted_ns: int
+
+
+class Recipient(Protocol):
+    """Is told what became of every utterance. Nothing is told after `Transcriber.run` has returned."""
+
+    def recognised(self, recognition: Recognition) -> None:
+        """Called from the transcribe thread: here are the words."""
+
+    def failed(self, utterance: Utterance, error: EngineError) -> None:
+        """Called from the transcribe thread: the engine failed on this one; the next is tried all the same."""
+
+    def dropped(self, utterance: Utterance) -> None:
+        """Called from the listen thread: this one had to make room for newer ones."""
+
+
+class Transcriber:
+    """Owns the engine and its queue of at most `capacity` utterances.
+
+    `draft`, `withdraw`, `submit` and `close` are called from the listen thread, `run` is the transcribe thread.
+    `eager` allows drafts, as long as no utterance waits and not too many drafts were for nothing.
+    """
+
+    def __init__(
+        self, engine: Engine, recipient: Recipient, capacity: int, overflow: Overflow, *, eager: bool = True
+    ) -> None:
+        self._engine = engine
+        self._recipient = recipient
+        self._jobs: Channel[_Job] = Channel(capacity, overflow, self._dropped)
+        self._eager = eager
+        self._budget = DraftBudget()
+        self._withdrawn = threading.Event()
+        self._held: Recognition | None = None
+
+    def draft(self, utterance: Utterance) -> None:
+        """The utterance may be over: begin on it, if nothing else waits."""
+        self._withdrawn.clear()
+        if self._eager and not len(self._jobs) and self._budget.allows:
+            self._jobs.put(_Job(utterance, is_draft=True, submitted_ns=time.monotonic_ns()))
+
+    def withdraw(self) -> None:
+        """Speech resumed: the last draft is void."""
+        self._withdrawn.set()
+
+    def submit(self, utterance: Utterance) -> None:
+        """The utterance is over: its words are wanted."""
+        self._jobs.put(_Job(utterance, is_draft=False, submitted_ns=time.monotonic_ns()))
+
+    def close(self) -> None:
+        """No more utterances will come; what waits is still transcribed."""
+        self._jobs.close()
+
+    @property
+    def waiting(self) -> int:
+        """Utterances in the queue."""
+        return len(self._jobs)
+
+    def run(self) -> None:
+        """Transcribe until the queue is closed and empty, then free the engine."""
+        try:
+            for job in self._jobs:
+                if job.is_draft:
+                    self._decode_draft(job.utterance)
+                else:
+                    self._decode(job)
+        finally:
+            self._engine.close()
+
+    def _decode_draft(self, utterance: Utterance) -> None:
+        self._discard_held()
+        if self._withdrawn.is_set():
+            return
+        try:
+            transcript = self._engine.transcribe(utterance)
+        except EngineError as error:
+            # The utterance itself will follow, and is tried again then.
+            log.debug("draft of %s: %s", utterance.id, error)
+            return
+        self._held = Recognition(utterance, transcript, queue_s=0.0, wait_s=0.0)
+
+    def _decode(self, job: _Job) -> None:
+        taken_ns = time.monotonic_ns()
+        utterance = job.utterance
+        if (held := self._held) and _same(held.utterance, utterance):
+            self._held = None
+            self._budget.spent(held.transcript.inference_s, useful=True)
+            # Where the draft was still being decoded when the pause was over, the rest of it was waited for.
+            waited_s = (taken_ns - job.submitted_ns) / NS_PER_S
+            self._recipient.recognised(replace(held, utterance=utterance, wait_s=waited_s))
+            return
+        self._discard_held()
+        try:
+            transcript = self._engine.transcribe(utterance)
+        except EngineError as error:
+            self._recipient.failed(utterance, error)
+            return
+        self._budget.spent(transcript.inference_s, useful=True)
+        queue_s = (taken_ns - job.submitted_ns) / NS_PER_S
+        wait_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
+        self._recipient.recognised(Recognition(utterance, transcript, queue_s, wait_s))
+
+    def _dropped(self, job: _Job) -> None:
+        if not job.is_draft:
+            self._recipient.dropped(job.utterance)
+
+    def _discard_held(self) -> None:
+        if self._held:
+            self._budget.spent(self._held.transcript.inference_s, useful=False)
+            self._held = None
+
+
+def _same(draft: Utterance, final: Utterance) -> bool:
+    """Whether both are the same samples: more speech makes an utterance longer, and never shorter."""
+    return draft.id == final.id and len(draft.pcm) == len(final.pcm)

@@ -1,0 +1,189 @@
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from agent.audio import Utterance
+from agent.channel import Overflow
+from agent.errors import EngineError
+from agent.transcriber import Recognition, Transcriber
+from agent.transcript import Transcript
+
+
+@dataclass
+class Notebook:
+    """Writes down what became of each utterance."""
+
+    recognitions: list[Recognition] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    drops: list[str] = field(default_factory=list)
+
+    def recognised(self, recognition: Recognition) -> None:
+        self.recognitions.append(recognition)
+
+    def failed(self, utterance: Utterance, error: EngineError) -> None:
+        self.failures.append(f"{utterance.id}: {error}")
+
+    def dropped(self, utterance: Utterance) -> None:
+        self.drops.append(utterance.id)
+
+    @property
+    def ids(self) -> list[str]:
+        return [recognition.utterance.id for recognition in self.recognitions]
+
+
+class CountingEngine:
+    """Answers with the length of the utterance, once it is let go; writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.started = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.closed = False
+
+    def transcribe(self, utterance: Utterance) -> Transcript:
+        self.asked.append(utterance.id)
+        self.started.release()
+        assert self.go.acquire(timeout=10)
+        if utterance.id.startswith("bad"):
+            raise EngineError("no words came")
+        return Transcript(utterance.id, str(len(utterance.pcm)), "en", (), "counting", "none", 0.5, 100)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def allow(self, runs: int) -> None:
+        self.go.release(runs)
+
+    def wait_until_started(self) -> None:
+        assert self.started.acquire(timeout=10)
+
+
+class Rig:
+    """A transcriber in its thread, with an engine that waits to be let go."""
+
+    def __init__(self, capacity: int = 8, *, eager: bool = True) -> None:
+        self.engine = CountingEngine()
+        self.notebook = Notebook()
+        self.transcriber = Transcriber(self.engine, self.notebook, capacity, Overflow.DROP_OLDEST, eager=eager)
+        self._thread = threading.Thread(target=self.transcriber.run)
+        self._thread.start()
+
+    def finish(self) -> Notebook:
+        self.engine.allow(100)
+        self.transcriber.close()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        assert self.engine.closed
+        return self.notebook
+
+
+def utterance(name: str, length: int = 1600) -> Utterance:
+    return Utterance(name, np.zeros(length, np.int16), 0, 0, speech_end=length, closed_at=length)
+
+
+def test_every_utterance_is_answered_in_order() -> None:
+    """Words come in the order in which the utterances ended, then the engine is freed."""
+    rig = Rig()
+    for name in ("a", "b", "c"):
+        rig.transcriber.submit(utterance(name))
+    assert rig.finish().ids == ["a", "b", "c"]
+
+
+def test_a_draft_that_comes_true_is_not_decoded_again() -> None:
+    """If the pause completes, what was decoded inside it is published, with no time in the queue."""
+    rig = Rig()
+    rig.transcriber.draft(utterance("a"))
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("a"))
+    notebook = rig.finish()
+    assert rig.engine.asked == ["a"]
+    assert notebook.ids == ["a"]
+    assert notebook.recognitions[0].queue_s == 0.0
+
+
+def test_a_draft_that_speech_overtook_is_never_published() -> None:
+    """If speech resumes, the longer utterance is decoded anew and only its words are published."""
+    rig = Rig()
+    rig.transcriber.draft(utterance("a", 1600))
+    rig.engine.wait_until_started()
+    rig.transcriber.withdraw()
+    rig.transcriber.submit(utterance("a", 3200))
+    notebook = rig.finish()
+    assert rig.engine.asked == ["a", "a"]
+    assert [recognition.transcript.text for recognition in notebook.recognitions] == ["3200"]
+
+
+def test_a_withdrawn_draft_that_was_not_begun_costs_nothing() -> None:
+    """A draft that is void before the engine is free is skipped."""
+    rig = Rig()
+    rig.transcriber.submit(utterance("busy"))
+    rig.engine.wait_until_started()
+    rig.transcriber.draft(utterance("a"))
+    rig.transcriber.withdraw()
+    rig.finish()
+    assert rig.engine.asked == ["busy"]
+
+
+def test_no_drafts_while_utterances_wait() -> None:
+    """Behind a queue, drafts would only make it longer."""
+    rig = Rig()
+    rig.transcriber.submit(utterance("busy"))
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("waits"))
+    rig.transcriber.draft(utterance("a"))
+    rig.finish()
+    assert rig.engine.asked == ["busy", "waits"]
+
+
+def test_no_drafts_where_they_are_switched_off() -> None:
+    """Without `eager` an utterance is decoded once, after its end."""
+    rig = Rig(eager=False)
+    rig.transcriber.draft(utterance("a"))
+    rig.transcriber.submit(utterance("a"))
+    rig.finish()
+    assert rig.engine.asked == ["a"]
+
+
+def test_a_failure_costs_one_utterance_only() -> None:
+    """The engine's error is handed on with its utterance, and the next utterance is transcribed."""
+    rig = Rig()
+    rig.transcriber.submit(utterance("bad"))
+    rig.transcriber.submit(utterance("good"))
+    notebook = rig.finish()
+    assert notebook.failures == ["bad: no words came"]
+    assert notebook.ids == ["good"]
+
+
+def test_a_draft_that_fails_is_tried_again_as_an_utterance() -> None:
+    """A failed draft is no loss: the finished utterance gets its own attempt, and its own report."""
+    rig = Rig()
+    rig.transcriber.draft(utterance("bad"))
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("bad"))
+    notebook = rig.finish()
+    assert rig.engine.asked == ["bad", "bad"]
+    assert notebook.failures == ["bad: no words came"]
+
+
+def test_a_full_queue_drops_the_oldest_and_says_which() -> None:
+    """What had to make room is reported, so that it can be counted in seconds."""
+    rig = Rig(capacity=2)
+    rig.transcriber.submit(utterance("busy"))
+    rig.engine.wait_until_started()
+    for name in ("a", "b", "c"):
+        rig.transcriber.submit(utterance(name))
+    notebook = rig.finish()
+    assert notebook.drops == ["a"]
+    assert notebook.ids == ["busy", "b", "c"]
+
+
+@pytest.mark.parametrize("length", [1600, 3200])
+def test_the_wait_counts_from_the_end_of_the_pause(length: int) -> None:
+    """`wait_s` is what the subscriber waits beyond the pause: never negative, with a draft or without."""
+    rig = Rig()
+    rig.transcriber.draft(utterance("a", 1600))
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("a", length))
+    assert rig.finish().recognitions[0].wait_s >= 0.0
