@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.errors import ModelError
 from agent.models.binary import Reader, open_reader
-from agent.models.vocabulary import read_vocabulary
+from agent.models.vocabulary import read_json, read_vocabulary
 from agent.models.whisper import FloatArray, HyperParameters, WhisperWeights, check_tensors, mel_filters
 
 _VERSION = 6
@@ -22,8 +22,12 @@ _MAX_VARIABLES = 10_000
 _MAX_RANK = 4
 _ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2}
 """CTranslate2's data types: float32, int8, int16, int32, float16."""
-_FLOAT_TYPES = {0: np.dtype("<f4"), 4: np.dtype("<f2")}
-_INTEGER_TYPES = {1: np.dtype("<i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4")}
+_FLOAT_TYPES: dict[int, np.dtype[np.float16 | np.float32]] = {0: np.dtype(np.float32), 4: np.dtype(np.float16)}
+_INTEGER_TYPES: dict[int, np.dtype[np.signedinteger]] = {
+    1: np.dtype(np.int8),
+    2: np.dtype(np.int16),
+    3: np.dtype(np.int32),
+}
 
 _DIRECT = {
     "encoder/position_encodings/encodings": "encoder.positional_embedding",
@@ -59,12 +63,28 @@ def read_ctranslate2(folder: Path) -> WhisperWeights:
     Raises:
         ModelError: the folder is incomplete, damaged, not Whisper, or its weights are not float16 or float32.
     """
-    model = _Model(open_reader(folder / "model.bin"))
-    hyper = model.hyper_parameters()
-    hyper.check(model.source)
+    model, hyper = _open(folder)
     vocabulary = read_vocabulary(folder, hyper.n_vocab)
     weights = WhisperWeights(hyper, vocabulary, mel_filters(hyper.n_mels), model.tensors(hyper))
     return check_tensors(weights, model.source)
+
+
+def check_ctranslate2(folder: Path) -> None:
+    """Check what a CTranslate2 Whisper folder (of any type of weights) says about itself before native code reads it.
+
+    Raises:
+        ModelError: a file is missing, a length points outside the file, or it is not a Whisper model.
+    """
+    _, hyper = _open(folder)
+    read_json(folder / "config.json")
+    read_vocabulary(folder, hyper.n_vocab)
+
+
+def _open(folder: Path) -> "tuple[_Model, HyperParameters]":
+    model = _Model(open_reader(folder / "model.bin"))
+    hyper = model.hyper_parameters()
+    hyper.check(model.source)
+    return model, hyper
 
 
 def _read_name(reader: Reader) -> str:

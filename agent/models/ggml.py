@@ -158,7 +158,7 @@ def _read_tensors(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Iterato
         expected = wanted.pop(entry.name, None)
         if expected is None:
             raise ModelError(f"{reader.source}: tensor {entry.name[:60]!r} is unknown or there twice; damaged")
-        if entry.shape != expected and entry.shape != (*expected, 1):  # conv biases are columns
+        if entry.shape not in {expected, (*expected, 1)}:  # conv biases are columns
             raise ModelError(f"{reader.source}: tensor {entry.name} has shape {entry.shape}, expected {expected}")
         yield entry
     if wanted:
@@ -180,7 +180,7 @@ def _read_tensor(reader: Reader) -> TensorEntry:
 
 
 def write_ggml(weights: WhisperWeights, path: Path) -> None:
-    """Write `weights` as a float16 ggml file, atomically. Same weights, same bytes: the official ones, if official.
+    """Write `weights` as a float16 ggml file, atomically. Same weights, same bytes.
 
     Raises:
         ModelError: the file cannot be written.

@@ -23,7 +23,10 @@ from agent.models.ggml import (
 
 QUANTISATIONS = {kind.name.lower(): kind for kind in TensorType if kind > TensorType.F16}
 """`q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`."""
-_FLOATS = {TensorType.F32: np.dtype("<f4"), TensorType.F16: np.dtype("<f2")}
+_FLOATS: dict[TensorType, np.dtype[np.float16 | np.float32]] = {
+    TensorType.F32: np.dtype(np.float32),
+    TensorType.F16: np.dtype(np.float16),
+}
 _CHUNK_VALUES = 2**20
 """Weights quantised at a time: 4 MiB of float32 and a few temporaries."""
 
@@ -42,7 +45,7 @@ def quantise(source: Path, target: Path, kind: TensorType) -> None:
         for entry in model.tensors:
             if len(entry.shape) != 2 or entry.name in F32_ALWAYS:  # noqa: PLR2004 - a matrix
                 write_tensor_header(file, entry.name, entry.shape, entry.type)
-                file.write(model.raw(entry))
+                file.write(model.raw(entry).tobytes())
             else:
                 write_tensor_header(file, entry.name, entry.shape, kind)
                 for start in range(0, entry.shape[0], _rows(entry)):

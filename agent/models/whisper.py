@@ -1,7 +1,8 @@
 """Whisper's shape, free of any file format: hyper-parameters, tensor names and sizes, mel filters.
 
-Names and order are those of OpenAI's checkpoints (`state_dict` of openai/whisper's `Whisper`), because ggml files keep
-that order and a converted file is then identical, byte for byte, to the official one.
+Names are those of OpenAI's checkpoints, which ggml files keep. The order is that of openai/whisper's modules, encoder
+first. The official ggml files have the order of OpenAI's training code, which is not published: ours have the same
+size, header, mel filters and vocabulary, but another digest.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from agent.errors import ModelError
 
-FloatArray = NDArray[np.float16] | NDArray[np.float32]
+FloatArray = NDArray[np.float16 | np.float32]
 
 N_FFT_BINS = 201
 """Frequencies of a 400-point transform, 0 to 8000 Hz."""
@@ -86,7 +87,7 @@ def check_tensors(weights: WhisperWeights, source: str) -> WhisperWeights:
 
 
 def tensor_shapes(hyper: HyperParameters) -> dict[str, tuple[int, ...]]:
-    """Every tensor's name and shape, in the order of OpenAI's checkpoints."""
+    """Every tensor's name and shape, in the order in which they are written."""
     width = hyper.n_audio_state
     shapes: dict[str, tuple[int, ...]] = {
         "encoder.positional_embedding": (hyper.n_audio_ctx, width),
