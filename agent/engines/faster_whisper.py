@@ -29,7 +29,8 @@ class FasterWhisper:
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
 
     Raises:
-        EngineError: the device or the arithmetic is not available, or the folder holds no Whisper model.
+        EngineError: the device or the arithmetic is not available, the folder holds no Whisper model, or the model
+            does not know the language.
     """
 
     def __init__(self, settings: FasterWhisperSettings, folder: Path, model_name: str) -> None:
@@ -39,6 +40,8 @@ class FasterWhisper:
         self._suppressed = self._tokens.suppressed(_read_config(folder).get("suppress_ids", []))
         self._model: Any = _load(settings, folder)
         self._bands = int(self._model.n_mels)
+        if self._model.is_multilingual and settings.language != "auto":
+            self._tokens.prompt(settings.language, "")  # an unknown language is an error now, not at the first word
         # One position of silence: tells the width of the model, and is the warm-up.
         self._policy = policy_for(settings.context, self._encode(np.zeros(0, np.float32), Window(1, 1)).shape[2])
 

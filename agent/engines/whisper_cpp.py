@@ -44,7 +44,7 @@ class WhisperCpp:
     probability stays unknown: pywhispercpp does not export it.
 
     Raises:
-        EngineError: the file is not a model that whisper.cpp can load.
+        EngineError: the file is not a model that whisper.cpp can load, or it does not know the language.
     """
 
     def __init__(self, settings: WhisperCppSettings, model_path: Path, model_name: str) -> None:
@@ -154,7 +154,11 @@ class WhisperCpp:
 
     def _check_language(self) -> None:
         language = self._settings.language
-        if self._multilingual and language != "auto" and pw.whisper_lang_id(language) < 0:
+        if not self._multilingual or language == "auto":
+            return
+        with _captured_log():
+            known = pw.whisper_lang_id(language) >= 0
+        if not known:
             self.close()
             raise EngineError(
                 f"whisper.cpp does not know the language {language!r}: set engine.language to another one"
