@@ -236,8 +236,9 @@ def _read_credentials(problems: list[str]) -> list[Entry]:
         origin = Origin(f"credential {file.name}")
         if path := names.get(file.name):
             try:
-                text = file.read_text(encoding="utf-8").strip()
-                entries.append(Entry(path, _from_text(path, text, origin), origin))
+                # Empty is what the default of the unit leaves where the operator gave none.
+                if text := file.read_text(encoding="utf-8").strip():
+                    entries.append(Entry(path, _from_text(path, text, origin), origin))
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): check LoadCredential=")
             except ConfigError as error:

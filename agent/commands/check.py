@@ -52,7 +52,8 @@ def contradictions(loaded: Loaded) -> Iterator[str]:
         other = engine.model.replace(ENGLISH_ONLY, "", 1)
         yield (
             f'{_at(loaded, "engine.language")}engine.language = "{engine.language}", '
-            f'but engine.model = "{engine.model}" knows English only: set engine.model = "{other}" or engine.language = "en"'
+            f'but engine.model = "{engine.model}" knows English only: '
+            f'set engine.model = "{other}" or engine.language = "en"'
         )
     if isinstance(engine, FasterWhisperSettings) and engine.device == "cpu" and engine.compute_type.endswith("float16"):
         yield (

@@ -22,6 +22,11 @@ BUFFER_S = 1
 IDLE_S = 0.01
 """Pause where a device claims to be readable and gives nothing."""
 
+NO_MICROPHONES = frozenset(
+    {"null", "jack", "lavrate", "oss", "samplerate", "speex", "speexrate", "upmix", "usbstream", "vdownmix"}
+)
+"""What ALSA's plug-in packages name as if they were devices."""
+
 CARD = re.compile(r"^\s*(?P<index>\d+) \[(?P<id>[^\]]*?)\s*\]: .*? - (?P<name>.*)$", re.MULTILINE)
 CAPTURE_PCM = re.compile(r"^(?P<card>\d+)-(?P<device>\d+): [^:]*: (?P<name>[^:]*?)\s*: .*\bcapture\b", re.MULTILINE)
 
@@ -94,8 +99,8 @@ def capture_devices(proc: Path = Path("/proc/asound")) -> tuple[CaptureDevice, .
     """Every capture device: the cards that the kernel lists, then the PCMs that libasound's configuration names."""
     named = _alsaaudio().pcms(_alsaaudio().PCM_CAPTURE)
     # With a colon they are the many forms of the same hardware (hw:, sysdefault:, dsnoop: …).
-    by_name = [CaptureDevice(name, "named in ALSA's configuration") for name in named if ":" not in name]
-    return (*card_devices(proc), *(device for device in by_name if device.pcm != "null"))
+    by_name = [name for name in named if ":" not in name and name not in NO_MICROPHONES]
+    return (*card_devices(proc), *(CaptureDevice(name, "named in ALSA's configuration") for name in by_name))
 
 
 def card_devices(proc: Path) -> tuple[CaptureDevice, ...]:
@@ -172,14 +177,17 @@ def _alsaaudio() -> ModuleType:
     return alsaaudio  # type: ignore[no-any-return]  # it has no types
 
 
-_ERROR_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
-_SAY_NOTHING = _ERROR_HANDLER(lambda *_: None)
-"""In place of libasound's own error messages. Held here, as ctypes does not keep what C still calls."""
+_KEPT: list[object] = []
+"""What C still calls, and ctypes does not hold on to."""
 
 
 def _silence_libasound() -> None:
     """Keep libasound from writing to standard error; what goes wrong reaches us as a return value anyway."""
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
     try:
-        ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_SAY_NOTHING)
-    except (OSError, AttributeError):
+        silent = handler(lambda *_: None)
+        _KEPT.append(silent)
+        ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(silent)
+    except (OSError, AttributeError, MemoryError):
+        # MemoryError: an older libffi under `MemoryDenyWriteExecute=yes`. Chatter is no reason not to listen.
         return

@@ -207,6 +207,13 @@ def test_a_credential_may_be_spelt_both_ways(tmp_path: Path, monkeypatch: pytest
     assert password.get_secret_value() == "geheim"
 
 
+def test_an_empty_credential_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit's default for an operator who gave no password must not become the password ""."""
+    (tmp_path / "mqtt-password").touch()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load_settings().mqtt.password is None
+
+
 def test_credentials_of_others_are_let_alone_but_misspelt_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

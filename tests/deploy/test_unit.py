@@ -1,0 +1,78 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).parents[2] / "systemd" / "edgescribe.service"
+EXPOSURE = 1.6
+
+needs_systemd_analyze = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="systemd-analyze is missing: apt install systemd"
+)
+
+
+def analyse(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze."""
+    environment = {**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(["systemd-analyze", *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def assignments(text: str) -> dict[str, list[str]]:
+    """What the unit assigns, in order."""
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", text, flags=re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+@needs_systemd_analyze
+def test_the_sandbox_is_tight() -> None:
+    """`systemd-analyze security` rates the unit at 1.6 or better, of 10."""
+    result = analyse("security", "--offline=yes", f"--threshold={EXPOSURE * 10:.0f}", str(UNIT))
+    rating = re.search(r"Overall exposure level for \S+: ([\d.]+)", result.stdout)
+    assert rating, result.stdout + result.stderr
+    assert float(rating[1]) <= EXPOSURE, result.stdout
+    assert result.returncode == 0
+
+
+@needs_systemd_analyze
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """`systemd-analyze verify` says nothing at all; it would exit with 0 on unknown keys."""
+    copy = tmp_path / UNIT.name
+    # The program is not installed where the tests run; any other stands in for it.
+    copy.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.MULTILINE))
+    result = analyse("verify", "--man=no", str(copy))
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+@needs_systemd_analyze
+def test_verify_would_notice_a_misspelt_key(tmp_path: Path) -> None:
+    """The test above can fail."""
+    copy = tmp_path / UNIT.name
+    copy.write_text(f"[Service]\nExecStart={sys.executable}\nProtectHom=yes\n")
+    assert "ProtectHom" in analyse("verify", "--man=no", str(copy)).stderr
+
+
+def test_a_wrong_configuration_is_not_tried_again_and_a_crash_always_is() -> None:
+    """Exit 78 stays down; everything else comes back, without a limit on how often."""
+    unit = assignments(UNIT.read_text())
+    assert unit["RestartPreventExitStatus"] == ["78"]
+    assert unit["Restart"] == ["always"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
+
+
+def test_listening_does_not_wait_for_network_or_clock() -> None:
+    """Capture starts offline: neither network-online.target nor time-sync.target holds it up."""
+    assert assignments(UNIT.read_text())["After"] == ["network.target sound.target"]
+
+
+def test_the_sound_card_stays_within_reach() -> None:
+    """PrivateDevices= would hide /dev/snd; the device policy lets sound through and nothing else of substance."""
+    unit = assignments(UNIT.read_text())
+    assert "PrivateDevices" not in unit
+    assert unit["DeviceAllow"] == ["char-alsa rw"]
+    assert unit["DevicePolicy"] == ["closed"]
