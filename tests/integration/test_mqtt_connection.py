@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,8 @@ from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import Connection, LinkDown
 from agent.sinks.reconnect import Cause, Version
 from agent.wire import Status
+from tests.integration.conftest import OpenSink
+from tests.integration.receiver import eventually
 from tests.messages import transcript
 
 WILL = Outgoing.of("pi-1", Status(state="offline"), 0.0)
@@ -20,12 +23,12 @@ ACCEPTED_311 = b"\x20\x02\x00\x00"
 
 
 class Peer:
-    """Takes one connection, waits for CONNECT, sends `answers`, and hangs up when the test is done with it."""
+    """Takes one connection, waits for CONNECT, sends `answers`, then listens until the test is done with it."""
 
     def __init__(self, *answers: bytes) -> None:
         self.received = b""
         self._answers = answers
-        self._done = threading.Event()
+        self._done = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -33,18 +36,25 @@ class Peer:
 
     def _serve(self) -> None:
         client, _ = self._listener.accept()
+        client.settimeout(0.05)
         with client:
-            self.received = client.recv(4_096)
+            self._listen(client)
             for answer in self._answers:
                 client.sendall(answer)
-            if self._answers[-1] != b"":
-                self._done.wait(30)
+            while self._answers[-1] and not self._done:
+                self._listen(client)
+
+    def _listen(self, client: socket.socket) -> None:
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            if not (data := client.recv(65_536)):
+                self._done = True
+            self.received += data
 
     def close(self) -> None:
         """Hang up."""
-        self._done.set()
-        self._listener.close()
+        self._done = True
         self._thread.join()
+        self._listener.close()
 
 
 @contextlib.contextmanager
@@ -129,6 +139,19 @@ def test_an_acknowledgement_below_128_is_a_delivery(reason: bytes, refused: bool
         connection.publish(Outgoing.of("pi-1", transcript(1), 0.0), 60)
         acks = [ack for _ in range(20) for ack in connection.step(None, 0.05)]
     assert [(ack.packet_id, ack.refusal is not None) for ack in acks] == [(1, refused)]
+
+
+def test_no_more_is_on_its_way_than_the_broker_allows(open_sink: OpenSink) -> None:
+    """With a Receive Maximum of 3 and no acknowledgement, birth and two transcripts go out, and nothing after them."""
+    peer = Peer(b"\x20\x06\x00\x00\x03\x21\x00\x03")
+    sink = open_sink(MqttSettings(host="127.0.0.1", port=peer.port))
+    for seq in range(10):
+        sink.send(transcript(seq))
+    assert eventually(lambda: peer.received.count(b"turn on the light") == 2)
+    time.sleep(0.5)
+    assert peer.received.count(b"turn on the light") == 2
+    sink.close(0.1)
+    peer.close()
 
 
 def test_mqtt_3_keeps_no_session_and_sends_no_properties() -> None:

@@ -130,17 +130,6 @@ def test_signs_of_speech_are_not_stored(start_mosquitto: StartMosquitto, open_si
     assert receiver.payloads("vad") == ["OFF"]
 
 
-def test_no_more_is_on_its_way_than_the_broker_allows(start_mosquitto: StartMosquitto, open_sink: OpenSink) -> None:
-    """A Receive Maximum of 2 is respected: mosquitto, which enforces it, takes all 50 and never hangs up."""
-    broker = start_mosquitto("allow_anonymous true", "max_inflight_messages 2")
-    with Receiver(broker.port) as receiver:
-        sink = open_sink(MqttSettings(port=broker.port))
-        for seq in range(50):
-            sink.send(transcript(seq))
-        assert eventually(lambda: len(receiver.of("transcript")) == 50)
-    assert sink.stats.reconnects == 0
-
-
 def test_the_acknowledgement_time_is_measured(start_mosquitto: StartMosquitto, open_sink: OpenSink) -> None:
     """Telemetry can tell how quick the broker is."""
     broker = start_mosquitto()
