@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agent.engines.context import FULL_WINDOW
 from agent.transcript import Segment, Verdict
 
 MAX_COMPRESSION_RATIO: Final = 2.4
@@ -74,6 +75,17 @@ def repeats_itself(text: str) -> bool:
     return any(_longest_run(words, size) >= MIN_REPEATS * size for size in range(1, LONGEST_REPEATED_WORDS + 1))
 
 
+def is_echo(text: str) -> bool:
+    """True if the whole text is one phrase, said twice or more ("View glass. View glass.").
+
+    Somebody may have said so; but a short window repeats a single word just like this, so it is worth a second look.
+    """
+    words = re.findall(r"\w+", text.lower())
+    return any(
+        words == words[:size] * (len(words) // size) for size in range(1, len(words) // 2 + 1) if not len(words) % size
+    )
+
+
 def _longest_run(words: Sequence[str], period: int) -> int:
     """Length of the longest stretch of `words` that repeats with `period`; at least `period` where there is one."""
     longest = run = 0
@@ -98,6 +110,11 @@ def is_loop(attempt: Attempt, duration_s: float) -> bool:
     )
 
 
+def needs_retry(attempt: Attempt, duration_s: float) -> bool:
+    """True if the full window may well hear something else: after a loop, or an echo."""
+    return attempt.audio_ctx < FULL_WINDOW and (is_loop(attempt, duration_s) or is_echo(attempt.text))
+
+
 def is_silence(attempt: Attempt) -> bool:
     """True if Whisper itself takes the sound for silence: it says so, and is not sure of its words either."""
     return (
@@ -109,7 +126,7 @@ def is_silence(attempt: Attempt) -> bool:
 
 
 def better(first: Attempt, retry: Attempt, duration_s: float) -> Attempt:
-    """Return the attempt to believe, after `first` ran in circles: the retry, unless it does so worse."""
+    """Return the attempt to believe, after `first` ran in circles or echoed: the retry, unless it does so worse."""
     if not is_loop(retry, duration_s):
         return retry
     return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))

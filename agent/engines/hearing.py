@@ -1,6 +1,6 @@
 """The course of one transcription, the same for every engine: a short window first, the full one where that failed.
 
-samples ─▶ decode in the window that fits ─▶ a loop? ──no──▶ transcript
+samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no──▶ transcript
                                                └─yes─▶ decode once more in the full window ─▶ transcript
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.audio import PcmFloat, Utterance, to_float
-from agent.engines.context import FULL, FULL_WINDOW, WINDOW_S, ContextPolicy, Window
-from agent.engines.evidence import Attempt, better, compression_ratio, is_loop, judge, spoken
+from agent.engines.context import FULL, WINDOW_S, ContextPolicy, Window
+from agent.engines.evidence import Attempt, better, compression_ratio, judge, needs_retry, spoken
 from agent.errors import EngineError
 from agent.transcript import Evidence, Segment, Transcript, Verdict
 
@@ -47,7 +47,7 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
     samples = to_float(utterance.pcm)
     attempt = decode(samples, policy.window(duration_s))
     tokens, retries = attempt.tokens, 0
-    if is_loop(attempt, duration_s) and attempt.audio_ctx < FULL_WINDOW:
+    if needs_retry(attempt, duration_s):
         retry = decode(samples, FULL.window(duration_s))
         tokens, retries = tokens + retry.tokens, 1
         attempt = better(attempt, retry, duration_s)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from agent.errors import EngineError
 from agent.transcript import Segment
 
-SECONDS_PER_TIMESTAMP = 0.02
+TIMESTAMPS_PER_SECOND = 50
 MAX_PROMPT_TOKENS = 223
 """Half of the decoder's 448 positions, less one for `<|startofprev|>` (openai/whisper does the same)."""
 
@@ -73,7 +73,7 @@ class Tokens:
             if token < self.first_timestamp:
                 part.append(token)
                 continue
-            at_s = (token - self.first_timestamp) * SECONDS_PER_TIMESTAMP
+            at_s = (token - self.first_timestamp) / TIMESTAMPS_PER_SECOND
             if part:
                 yield start_s, at_s, part
             start_s, part = at_s, []

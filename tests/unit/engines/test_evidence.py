@@ -6,9 +6,11 @@ from agent.engines.evidence import (
     Attempt,
     better,
     compression_ratio,
+    is_echo,
     is_loop,
     is_silence,
     judge,
+    needs_retry,
     repeats_itself,
     spoken,
 )
@@ -100,6 +102,35 @@ def test_each_sign_of_a_loop_is_enough(looping: Attempt) -> None:
 def test_an_ordinary_sentence_is_no_loop() -> None:
     """The guard costs nothing where nothing is wrong."""
     assert not is_loop(attempt(), duration_s=3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("View glass. View glass.", True),
+        ("Computer, computer, computer.", True),
+        ("Computer.", False),
+        ("yes yes no", False),
+        ("", False),
+        (SENTENCE, False),
+    ],
+)
+def test_a_text_of_one_phrase_over_and_over_is_an_echo(text: str, echo: bool) -> None:  # noqa: FBT001 - a table
+    """A short window says a single word twice."""
+    assert is_echo(text) is echo
+
+
+def test_an_echo_is_worth_a_retry_but_no_reason_for_doubt() -> None:
+    """Somebody may have said "stop, stop": if the full window hears it too, it was said."""
+    echo = attempt("Stop, stop.", tokens=4)
+    assert needs_retry(echo, duration_s=1.5)
+    assert judge(echo, duration_s=1.5) is Verdict.CONFIDENT
+
+
+@pytest.mark.parametrize("text", [LOOP, "Stop, stop."])
+def test_nothing_is_retried_in_the_window_it_came_from(text: str) -> None:
+    """Greedy decoding is deterministic."""
+    assert not needs_retry(attempt(text, tokens=60, audio_ctx=1500), duration_s=3.0)
 
 
 def test_a_retry_that_listened_replaces_a_loop() -> None:
