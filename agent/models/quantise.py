@@ -7,7 +7,6 @@ tensor. Vectors, convolutions (three dimensions) and positional embeddings stay 
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, quants
 
 from agent.errors import ModelError
 from agent.models.files import atomic_write
@@ -59,6 +58,9 @@ def _rows(entry: TensorEntry) -> int:
 def _blocks(model: GgmlFile, entry: TensorEntry, kind: TensorType, start: int) -> bytes:
     if entry.type not in _FLOATS or entry.shape[1] % kind.block[0]:
         raise ModelError(f"tensor {entry.name} cannot be quantised: rows of {entry.shape[1]} {entry.type.name} values")
+    # Imported here: the service loads this module at every start, and never quantises.
+    from gguf import GGMLQuantizationType, quants  # noqa: PLC0415
+
     values = model.raw(entry).view(_FLOATS[entry.type]).reshape(entry.shape)[start : start + _rows(entry)]
     blocks = quants.quantize(values.astype(np.float32), GGMLQuantizationType[kind.name])
     return bytes(blocks.tobytes())

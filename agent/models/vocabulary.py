@@ -45,7 +45,7 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
     ids = _token_ids(folder)
     count = ORDINARY_TOKENS_MULTILINGUAL if is_multilingual(n_vocab) else ORDINARY_TOKENS_EN
     by_id = {index: token for token, index in ids.items()}
-    alphabet = _byte_alphabet()
+    alphabet = byte_alphabet()
     try:
         return tuple(bytes(alphabet[letter] for letter in by_id[index]) for index in range(min(count, n_vocab)))
     except KeyError as error:
@@ -69,7 +69,7 @@ def _token_ids(folder: Path) -> Mapping[str, int]:
     return ids
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """GPT-2's printable stand-ins for the 256 bytes (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     alphabet = {chr(byte): byte for byte in printable}
