@@ -47,6 +47,7 @@ class _Child:
             doubtful=heard.doubtful,
             retries=heard.retries,
             audio_ctx=heard.audio_ctx,
+            after_sound_s=heard.after_sound_s,
         )
 
     def close(self) -> None:

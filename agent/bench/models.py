@@ -1,18 +1,31 @@
-"""Where the models that are to be measured lie."""
+"""Where the models that are to be measured lie, and which there are."""
 
+import os
 from pathlib import Path
 
-from agent.bench.systems import System
-from agent.errors import ModelError
+from agent.bench.systems import Adapter, System, ours_for
+from agent.config import Settings
+from agent.models.catalogue import load_catalogue
+from agent.models.store import Store
+from agent.settings_sources import models_dir
 
 
-def model_path(system: System) -> Path:
-    """The model of `system`, which is named by its path.
+class ModelShelf:
+    """The models on this device. Never uses the network."""
 
-    Raises:
-        ModelError: it is not there.
-    """
-    path = Path(system.model)
-    if not path.exists():
-        raise ModelError(f"{system.name}: no model {system.model}; give the path of a ggml file or CTranslate2 folder")
-    return path
+    def __init__(self, settings: Settings) -> None:
+        self._store = Store(models_dir(settings), load_catalogue())
+
+    def systems(self) -> list[System]:
+        """Our engines with every model that is there."""
+        return [ours_for(model.name, model.format) for model in self._store.installed()]
+
+    def path(self, system: System) -> Path:
+        """The verified model of `system`, which names it, or gives its path; nothing at all for an engine without one.
+
+        Raises:
+            ModelError: it is not there, of another format, or not what it should be.
+        """
+        if system.adapter is Adapter.SCRIPTED:
+            return Path(os.devnull)
+        return self._store.resolve(system.model, system.adapter.model_format)

@@ -7,7 +7,7 @@ from agent.bench.charts import Mark, Point, plane, rows
 from agent.bench.intervals import Estimate
 from agent.bench.summary import Report, SystemSummary
 from agent.bench.systems import is_ours
-from agent.bench.text import difference, how_often, percent
+from agent.bench.text import difference, how_often, percent, seconds
 
 _MEGABYTE = 1_000_000
 _STYLE = """
@@ -37,8 +37,8 @@ def render(report: Report) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>edgescribe bench</title>',
             f"<style>{_STYLE}</style></head><body><h1>edgescribe bench</h1>",
             *_head(report),
-            *_main_table(report),
-            *_plots(report),
+            *(part for section in (_main_table, _plots) if report.systems for part in section(report)),
+            *_latency(report),
             *_trust(report),
             *_sets(report),
             *_failures(report),
@@ -55,7 +55,8 @@ def _head(report: Report) -> Iterator[str]:
         yield f"edgescribe {escape(machine.agent)}, {escape(packages)}<br><code>{escape(machine.command)}</code></p>"
     yield (
         "<p>Clip by clip through all systems in turn, each in a process of its own. Intervals: 95 %, bootstrap over "
-        "clips, paired where two systems are compared. Only ratios within one run mean anything.</p>"
+        f"clips, paired where two systems are compared; the baseline is {escape(report.baseline or 'none')}. "
+        "Only ratios within one run mean anything.</p>"
     )
 
 
@@ -65,7 +66,7 @@ def _main_table(report: Report) -> Iterator[str]:
         "system",
         "clips",
         "WER, %",
-        f"against {report.baseline}",
+        "against the baseline",
         "CPU ×",
         "RTF",
         "CPU s / s",
@@ -114,7 +115,39 @@ def _plots(report: Report) -> Iterator[str]:
     yield rows([_memory(system) for system in report.systems], "MB")
 
 
+def _latency(report: Report) -> Iterator[str]:
+    if not report.latencies:
+        return
+    yield "<h2>Latency of whole systems: from the moment the pause is over to the words, median to 95th percentile</h2>"
+    yield rows(
+        [
+            Mark(s.name, s.after_hangover_p50_s, s.after_hangover_p50_s, s.after_hangover_p95_s, is_ours(s.name))
+            for s in report.latencies
+        ],
+        "s",
+    )
+    head = ("system", "utterances", "after the hang-over: p50 s", "p95 s", "from the end of speech: p50 s", "p95 s")
+    yield _table(
+        [*head, "peak PSS, MB", "CPU s / s"],
+        [
+            [
+                system.name,
+                str(system.utterances),
+                seconds(system.after_hangover_p50_s),
+                seconds(system.after_hangover_p95_s),
+                seconds(system.from_speech_end_p50_s),
+                seconds(system.from_speech_end_p95_s),
+                f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+                f"{system.cpu_rtf:.3f}",
+            ]
+            for system in report.latencies
+        ],
+    )
+
+
 def _trust(report: Report) -> Iterator[str]:
+    if not report.systems:
+        return
     yield "<h2>Nothing invented, nothing lost</h2>"
     yield _table(
         ["system", "clips without speech", "with text", "words in them", "speech rejected", "doubtful", "retries"],
@@ -134,6 +167,8 @@ def _trust(report: Report) -> Iterator[str]:
 
 
 def _sets(report: Report) -> Iterator[str]:
+    if not report.systems:
+        return
     yield "<h2>Error rate by set, %</h2>"
     names = sorted({part.name for system in report.systems for part in system.sets if part.error_rate})
     yield _table(

@@ -22,7 +22,7 @@ CLIP_LIMIT_RTF = 60.0
 _STOP_LIMIT_S = 10.0
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from agent.bench.child import main; main()"
 """Also for an interpreter without this package: its folder comes *behind* whatever that interpreter has itself."""
-_OURS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+OURS_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 """As `agent/__main__.py` sets them. Peers run with what their users have: nothing."""
 
 
@@ -127,6 +127,6 @@ def _streams(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
 
 
 def _environment(*, ours: bool) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in _OURS}
+    inherited = {key: value for key, value in os.environ.items() if key not in OURS_ENVIRONMENT}
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return inherited | quiet | (_OURS if ours else {})
+    return inherited | quiet | (OURS_ENVIRONMENT if ours else {})

@@ -73,8 +73,38 @@ class Machine:
     command: str
 
 
-Record = Measurement | Failure | SystemStart | Machine
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Measurement, Failure, SystemStart, Machine)}
+@dataclass(frozen=True, slots=True)
+class LatencyMeasurement:
+    """How late the words of one utterance were, at whoever waits for them."""
+
+    system: str
+    set_name: str
+    clip_id: str
+    repeat: int
+    text: str
+    after_hangover_s: float
+    """From the moment at which it was known that nothing more is said."""
+    from_speech_end_s: float | None = None
+    """From the end of speech; None for a peer that leaves it to others to find that out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyBlock:
+    """A recording was played to a system to its end."""
+
+    system: str
+    block: int
+    repeat: int
+    audio_s: float
+    cpu_s: float
+    peak_pss_bytes: int
+    peak_rss_bytes: int
+
+
+Record = Measurement | Failure | SystemStart | Machine | LatencyMeasurement | LatencyBlock
+_KINDS: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (Measurement, Failure, SystemStart, Machine, LatencyMeasurement, LatencyBlock)
+}
 
 
 class Journal:

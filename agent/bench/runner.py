@@ -117,7 +117,7 @@ class Runner:
             self._running.pop(next(iter(self._running))).close()
         path = self._model_paths[system.name]
         try:
-            process = self._start(system, path)
+            process = start_process(system, path, self._peer_python)
         except PeerError as error:
             self._given_up.add(system.name)
             self._journal.write(Failure(system.name, str(error)))
@@ -126,20 +126,26 @@ class Runner:
         self._journal.write(SystemStart(system.name, process.loaded.load_s, file_bytes(path)))
         return process
 
-    def _start(self, system: System, path: Path) -> SystemProcess:
-        try:
-            return SystemProcess(system, path)
-        except PeerMissing:
-            if self._peer_python is None or system.adapter.ours:
-                raise
-            return SystemProcess(system, path, self._peer_python)
-
     def _bury(self, system: System) -> None:
         self._running.pop(system.name).close()
         self._deaths[system.name] = self._deaths.get(system.name, 0) + 1
         if self._deaths[system.name] >= _MOST_DEATHS:
             self._given_up.add(system.name)
             self._journal.write(Failure(system.name, f"its process died {_MOST_DEATHS} times: left out of the rest"))
+
+
+def start_process(system: System, path: Path, peer_python: Path | None) -> SystemProcess:
+    """Start `system` under our interpreter, or a peer under `peer_python` if ours does not have it.
+
+    Raises:
+        PeerError: it cannot be loaded by either.
+    """
+    try:
+        return SystemProcess(system, path)
+    except PeerMissing:
+        if peer_python is None or system.adapter.ours:
+            raise
+        return SystemProcess(system, path, peer_python)
 
 
 def measurement(step: Step, answer: Answer) -> Measurement:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.bench.clips import NO_SPEECH
 from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
-from agent.bench.records import Failure, Machine, Measurement, Record, SystemStart
+from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Machine, Measurement, Record, SystemStart
 from agent.bench.scoring import BY_CHARACTER, Errors, score
 
 
@@ -101,6 +101,22 @@ class SystemSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """A whole system, from the sound to whoever waits for the words."""
+
+    name: str
+    utterances: int
+    after_hangover_p50_s: float
+    after_hangover_p95_s: float
+    from_speech_end_p50_s: float | None
+    from_speech_end_p95_s: float | None
+    peak_pss_bytes: int
+    """The agent with its children; for a peer, its server and our client."""
+    cpu_rtf: float
+    """CPU seconds a second of sound, pauses and loading included for ours, neither for a peer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All figures of a run."""
 
@@ -108,6 +124,7 @@ class Report:
     baseline: str
     repeats: int
     systems: tuple[SystemSummary, ...]
+    latencies: tuple[LatencySummary, ...]
     failures: tuple[Failure, ...]
 
 
@@ -127,7 +144,34 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
     )
     failures = tuple(record for record in records if isinstance(record, Failure))
     machine = next((record for record in records if isinstance(record, Machine)), None)
-    return Report(machine, chosen, repeats, systems, failures)
+    return Report(machine, chosen, repeats, systems, latencies(records), failures)
+
+
+def latencies(records: Sequence[Record]) -> tuple[LatencySummary, ...]:
+    """What was measured of latency, by system."""
+    blocks: dict[str, list[LatencyBlock]] = defaultdict(list)
+    measured: dict[str, list[LatencyMeasurement]] = defaultdict(list)
+    for record in records:
+        if isinstance(record, LatencyBlock):
+            blocks[record.system].append(record)
+        elif isinstance(record, LatencyMeasurement):
+            measured[record.system].append(record)
+    return tuple(_latency(name, group, blocks[name]) for name, group in measured.items() if blocks[name])
+
+
+def _latency(name: str, measured: Sequence[LatencyMeasurement], blocks: Sequence[LatencyBlock]) -> LatencySummary:
+    after_s = [one.after_hangover_s for one in measured]
+    since_s = [one.from_speech_end_s for one in measured if one.from_speech_end_s is not None]
+    return LatencySummary(
+        name=name,
+        utterances=len(measured),
+        after_hangover_p50_s=percentile(after_s, 0.5),
+        after_hangover_p95_s=percentile(after_s, 0.95),
+        from_speech_end_p50_s=percentile(since_s, 0.5) if since_s else None,
+        from_speech_end_p95_s=percentile(since_s, 0.95) if since_s else None,
+        peak_pss_bytes=max(block.peak_pss_bytes for block in blocks),
+        cpu_rtf=sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
+    )
 
 
 def clip_results(measurements: Iterable[Measurement]) -> list[ClipResult]:

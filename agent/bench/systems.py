@@ -21,6 +21,8 @@ class Adapter(StrEnum):
 
     WHISPER_CPP = "whisper_cpp"
     FASTER_WHISPER = "faster_whisper"
+    SCRIPTED = "scripted"
+    """Recognises nothing: what remains is what the measuring itself costs."""
     STOCK_PYWHISPERCPP = "stock-pywhispercpp"
     STOCK_FASTER_WHISPER = "stock-faster-whisper"
     WYOMING_FASTER_WHISPER = "wyoming-faster-whisper"
@@ -39,7 +41,9 @@ class Adapter(StrEnum):
         return ModelFormat.GGML if ggml else ModelFormat.CTRANSLATE2
 
 
-_OURS = frozenset({Adapter.WHISPER_CPP, Adapter.FASTER_WHISPER})
+_OURS = frozenset({Adapter.WHISPER_CPP, Adapter.FASTER_WHISPER, Adapter.SCRIPTED})
+VAD_OPTION = "vad"
+"""Of our engines: put voice activity detection and segmenter in front, as in the agent."""
 _PEER_OPTIONS: Mapping[Adapter, frozenset[str]] = {
     Adapter.STOCK_PYWHISPERCPP: frozenset({"threads", "language"}),
     Adapter.STOCK_FASTER_WHISPER: frozenset({"threads", "language", "beam", "compute_type", "vad_filter", "device"}),
@@ -57,7 +61,7 @@ class System:
     """As the user wrote it, but of a path only its last part; its identity in the results."""
     adapter: Adapter
     model: str
-    """Catalogue name or path."""
+    """Catalogue name or path; empty for `scripted`."""
     options: Mapping[str, str]
     """What the adapter is told besides."""
 
@@ -77,7 +81,7 @@ def parse_system(text: str) -> System:
     known = ", ".join(Adapter)
     if engine not in set(Adapter):
         raise ConfigError(f"--system {text}: {engine!r} is not an engine that can be measured; there are {known}")
-    if not model:
+    if not model and engine != Adapter.SCRIPTED:
         raise ConfigError(f"--system {text}: name a model, as in {engine}:tiny.en-q8_0")
     adapter = Adapter(engine)
     options = dict(_options(tail))
@@ -86,6 +90,15 @@ def parse_system(text: str) -> System:
         has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
         raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
     return System(_name(engine, model, tail), adapter, model, options)
+
+
+def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:
+    """The settings, by their names in `[engine]`, that make one of our engines what the system says."""
+    chosen = {"language": language} | {key: value for key, value in options.items() if key != VAD_OPTION}
+    if adapter is Adapter.SCRIPTED:
+        chosen.pop("threads", None)
+        return chosen | {"kind": adapter.value}
+    return chosen | {"kind": adapter.value, "model": model}
 
 
 def is_ours(name: str) -> bool:
@@ -99,7 +112,7 @@ def with_threads(system: System, threads: int) -> System:
 
 
 def _name(engine: str, model: str, tail: str) -> str:
-    return ":".join(part for part in (engine, Path(model).name, tail) if part)
+    return ":".join(part for part in (engine, Path(model).name.removesuffix(".bin"), tail) if part)
 
 
 def _options(text: str) -> Iterator[tuple[str, str]]:

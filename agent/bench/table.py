@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bench.summary import Report, SystemSummary
-from agent.bench.text import difference, how_often, percent
+from agent.bench.text import difference, how_often, percent, seconds
 
 _MEGABYTE = 1_000_000
 
@@ -16,11 +16,15 @@ def print_report(report: Report, console: Console) -> None:
         _say(console, f"{report.machine.cpu}, {report.machine.cores} cores; {how_often(report.repeats)}")
     for number, system in enumerate(report.systems, start=1):
         _say(console, f"{number:3}  {system.name}" + ("  (baseline)" if system.name == report.baseline else ""))
-    console.print(_accuracy_table(report))
-    console.print(_cost_table(report))
+    if report.systems:
+        console.print(_accuracy_table(report))
+        console.print(_cost_table(report))
     if any(system.noise_clips or system.speech_clips_rejected for system in report.systems):
         console.print(_trust_table(report))
-    console.print(_set_table(report))
+    if any(system.error_rate for system in report.systems):
+        console.print(_set_table(report))
+    if report.latencies:
+        console.print(_latency_table(report))
     for failure in report.failures:
         where = f" on {failure.set_name}/{failure.clip_id}" if failure.clip_id else ""
         _say(console, f"{failure.system}{where}: {failure.reason}")
@@ -78,6 +82,23 @@ def _trust_table(report: Report) -> Table:
             f"{system.noise_words:g}",
             str(system.speech_clips_rejected),
             str(system.doubtful),
+        )
+    return table
+
+
+def _latency_table(report: Report) -> Table:
+    headings = ("utterances", "pause p50 s", "p95 s", "speech p50 s", "p95 s", "PSS MB")
+    title = "Latency of whole systems: from the end of the pause, and from the end of speech, to a subscriber"
+    table = _columns(title, "", *headings)
+    for system in report.latencies:
+        table.add_row(
+            system.name,
+            str(system.utterances),
+            seconds(system.after_hangover_p50_s),
+            seconds(system.after_hangover_p95_s),
+            seconds(system.from_speech_end_p50_s),
+            seconds(system.from_speech_end_p95_s),
+            f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
         )
     return table
 

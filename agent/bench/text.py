@@ -26,6 +26,11 @@ def difference(system: SystemSummary) -> str:
     return points(comparison.error_rate_difference) if comparison.error_rate_difference else "–"
 
 
+def seconds(value_s: float | None) -> str:
+    """Milliseconds' worth of digits; a dash where it is not known."""
+    return "–" if value_s is None else f"{value_s:.3f}"
+
+
 def how_often(repeats: int) -> str:
     """How many passes the figures come from."""
     return "one pass" if repeats == 1 else f"medians of {repeats} passes"

@@ -53,6 +53,8 @@ class Answer:
     retries: int = 0
     audio_ctx: int = 0
     """Encoder positions, the largest of the clip; 0 where the system does not say."""
+    after_sound_s: float | None = None
+    """Seconds from the last of the sound to the words, where a system takes the sound bit by bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Heard:
     doubtful: int = 0
     retries: int = 0
     audio_ctx: int = 0
+    after_sound_s: float | None = None
 
 
 Record = TypeVar("Record", Loaded, Answer)

@@ -4,16 +4,20 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.bench.clips import Clip
-    from agent.bench.runner import Runner, Step
+    from agent.bench.latency_runner import BlockStep
+    from agent.bench.models import ModelShelf
+    from agent.bench.records import Journal, Record
+    from agent.bench.runner import Step
     from agent.bench.summary import Report
     from agent.bench.systems import System
 
@@ -25,9 +29,10 @@ _CLIPS_A_BLOCK = 10
 
 _EPILOG = """\
 A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
-  whisper_cpp:tiny.en-q8_0             ours, as the agent would run it
-  whisper_cpp:tiny.en-q8_0:vad         ours, behind voice activity detection as in the agent
-  stock-faster-whisper:tiny.en-ct2:beam=5
+  whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
+  whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
+  whisper_cpp:tiny.en-q8_0:vad              ours, behind voice activity detection as in the agent
+  stock-faster-whisper:tiny.en-ct2:beam=5   a peer on the same weights
 Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
 openai-whisper, transformers (pip install 'edgescribe[peers]'). Only ratios within one run mean anything.
 """
@@ -37,7 +42,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the verb."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure error rate, speed and memory of engines and models on this machine",
+        help="measure error rate, speed, latency and memory of engines and models on this machine",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,7 +53,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--system", action="append", default=[], metavar="SYSTEM", help="what to measure (default: installed models)")
     add("--peers", action="store_true", help="measure, for each model, the peers that can take it as well")
-    add("--baseline", metavar="SYSTEM", help="what the others are compared with (default: the first)")
+    add("--latency", action="store_true", help="time whole systems, from the end of speech to a subscriber")
+    add("--baseline", metavar="SYSTEM", help="what the others are compared with (default: the first peer)")
     add("--threads", type=_positive, metavar="N", help="inference threads of every system (default: all cores but one)")
     add("--repeats", type=_positive, default=1, metavar="N", help="go through everything N times, report medians")
     add("--quick", action="store_true", help=f"{_QUICK_CLIPS} clips, spread over all sets")
@@ -59,6 +65,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--resume", action="store_true", help="go on where an earlier run with the same --out stopped")
     add("--resident", type=_positive, metavar="N", help="systems in memory at once (default: as many as fit)")
     add("--peer-python", type=Path, metavar="FILE", help="Python that has the peers, if they live elsewhere")
+    add_settings_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,28 +73,35 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write everything down, and print the tables."""
     from rich.console import Console
 
-    systems = _systems(args)
-    clips = _clips(args)
-    _prepare_folder(args.out, resume=args.resume)
-    _measure(args, systems, clips)
-    report = _report(args, systems)
+    from agent.bench.models import ModelShelf
     from agent.bench.table import print_report
 
+    shelf = ModelShelf(settings_from(args))
+    systems = _systems(args, shelf)
+    clips = _clips(args)
+    _prepare_folder(args.out, resume=args.resume)
+    _measure(args, shelf, systems, clips)
+    report = _report(args, systems)
     print_report(report, Console())
     print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
-    return 0 if report.systems else 1
+    return 0 if report.systems or report.latencies else 1
 
 
-def _systems(args: argparse.Namespace) -> "list[System]":
+def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
+    from agent.bench.latency_runner import can_be_timed
     from agent.bench.machine import cores
     from agent.bench.systems import parse_system, peers_of, with_threads
 
-    systems = [parse_system(text) for text in args.system]
+    systems = [parse_system(text) for text in args.system] or shelf.systems()
     if not systems:
-        raise ConfigError("name what to measure, as in --system whisper_cpp:tiny.en-q8_0")
+        raise ConfigError("no model is installed: run `edgescribe models pull tiny.en-q8_0`, or name one with --system")
     if args.peers:
         known = {(system.model, system.adapter.model_format) for system in systems if system.adapter.ours}
         systems += [peer for model, kind in sorted(known) for peer in peers_of(model, kind)]
+    if args.latency:
+        systems = [system for system in systems if can_be_timed(system)]
+    if not systems:
+        raise ConfigError("--latency: none of these is a whole system; take our engines and wyoming-faster-whisper")
     unique = {system.name: system for system in systems}
     threads = args.threads or max(1, cores() - 1)
     return [with_threads(system, threads) for system in unique.values()]
@@ -117,37 +131,66 @@ def _prepare_folder(folder: Path, *, resume: bool) -> None:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
 
 
-def _measure(args: argparse.Namespace, systems: "Sequence[System]", clips: "Sequence[Clip]") -> None:
+def _measure(
+    args: argparse.Namespace, shelf: "ModelShelf", systems: "Sequence[System]", clips: "Sequence[Clip]"
+) -> None:
     from agent.bench import machine
-    from agent.bench.models import model_path
     from agent.bench.records import Journal, read_journal
-    from agent.bench.runner import Runner, done, plan
 
-    resident = args.resident or _resident(len(systems))
-    steps = plan(systems, clips, args.repeats, block=1 if resident >= len(systems) else _CLIPS_A_BLOCK)
     earlier = read_journal(args.out)
-    taken = done(earlier)
-    left = [step for step in steps if step.key not in taken]
-    paths = {system.name: model_path(system) for system in systems}
+    paths = {system.name: shelf.path(system) for system in systems}
     journal = Journal(args.out)
     try:
         if not earlier:
             journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
-        _run_with_progress(Runner(paths, journal, resident, args.peer_python), left)
+        take = _take_blocks if args.latency else _take_clips
+        take(args, systems, clips, paths, journal, earlier)
     finally:
         journal.close()
 
 
-def _run_with_progress(runner: "Runner", steps: "Sequence[Step]") -> None:
+def _take_clips(
+    args: argparse.Namespace,
+    systems: "Sequence[System]",
+    clips: "Sequence[Clip]",
+    paths: dict[str, Path],
+    journal: "Journal",
+    earlier: "Sequence[Record]",
+) -> None:
+    from agent.bench.runner import Runner, done, plan
+
+    resident = args.resident or _resident(len(systems))
+    steps = plan(systems, clips, args.repeats, block=1 if resident >= len(systems) else _CLIPS_A_BLOCK)
+    taken = done(earlier)
+    left = [step for step in steps if step.key not in taken]
+    _show_progress(Runner(paths, journal, resident, args.peer_python).run(left), len(left))
+
+
+def _take_blocks(
+    args: argparse.Namespace,
+    systems: "Sequence[System]",
+    clips: "Sequence[Clip]",
+    paths: dict[str, Path],
+    journal: "Journal",
+    earlier: "Sequence[Record]",
+) -> None:
+    from agent.bench.latency_runner import LatencyRunner, blocks_done, plan_blocks
+
+    taken = blocks_done(earlier)
+    left = [step for step in plan_blocks(systems, clips, args.repeats) if step.key not in taken]
+    _show_progress(LatencyRunner(paths, journal, args.peer_python).run(left), len(left))
+
+
+def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep]", total: int) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("loading", total=len(steps))
-        for step in runner.run(steps):
-            progress.update(task, advance=1, description=f"{step.system.name}  {step.clip.set_name}")
+        task = progress.add_task("loading", total=total)
+        for step in steps:
+            progress.update(task, advance=1, description=step.system.name)
 
 
 def _report(args: argparse.Namespace, systems: "Sequence[System]") -> "Report":
@@ -157,7 +200,8 @@ def _report(args: argparse.Namespace, systems: "Sequence[System]") -> "Report":
 
     first_peer = next((system.name for system in systems if not system.adapter.ours), systems[0].name)
     report = summarise(read_journal(args.out), args.baseline or first_peer)
-    (args.out / "report.json").write_text(json.dumps({"v": 1, **asdict(report)}, indent=1, ensure_ascii=False) + "\n")
+    document = json.dumps({"v": 1, **asdict(report)}, indent=1, ensure_ascii=False)
+    (args.out / "report.json").write_text(document + "\n", encoding="utf-8")
     (args.out / "report.html").write_text(render(report), encoding="utf-8")
     return report
 

@@ -62,6 +62,7 @@ class Driver(Protocol):
 _MODULES = {
     "whisper_cpp": "ours",
     "faster_whisper": "ours",
+    "scripted": "ours",
     "stock-pywhispercpp": "pywhispercpp_stock",
     "stock-faster-whisper": "faster_whisper_stock",
     "wyoming-faster-whisper": "wyoming_stock",

@@ -1,13 +1,13 @@
 """The agent's own engines; with the option `vad`, behind its own voice activity detection and segmenter."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
 from agent.bench.adapters import Setup
+from agent.bench.systems import VAD_OPTION, Adapter, engine_settings
 from agent.bench.wire_format import Heard, PeerError
 from agent.config import EngineSettings, SegmenterSettings, VadSettings
 from agent.engines import Engine
@@ -18,13 +18,12 @@ from agent.vad.factory import create_detector
 
 _LONGEST_WHOLE_S = 29.0
 """What an engine takes in one piece; anything longer goes through the segmenter in any case."""
-_VAD_OPTION = "vad"
 
 
 class _Ours:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._always_segment = setup.flag(_VAD_OPTION)
+        self._always_segment = setup.flag(VAD_OPTION)
         self._engine: Engine | None = None
         self._language = ""
         self._clips = 0
@@ -86,8 +85,7 @@ def _utterance(pcm: Pcm16, utterance_id: str) -> Utterance:
 
 
 def _settings(setup: Setup, language: str) -> EngineSettings:
-    options: dict[str, Any] = {key: value for key, value in setup.options.items() if key != _VAD_OPTION}
-    chosen = options | {"kind": setup.adapter, "model": setup.model, "language": language}
+    chosen = engine_settings(Adapter(setup.adapter), setup.model, setup.options, language)
     try:
         settings: EngineSettings = TypeAdapter(EngineSettings).validate_python(chosen)
     except ValidationError as error:

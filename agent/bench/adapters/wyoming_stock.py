@@ -77,7 +77,9 @@ class _WyomingFasterWhisper:
         self.client.connect(self._language)
         for start in range(0, len(pcm), _CHUNK_SAMPLES):
             self.client.feed(pcm[start : start + _CHUNK_SAMPLES])
-        return Heard(self.client.finish())
+        stopped_s = time.perf_counter()
+        text = self.client.finish()
+        return Heard(text, after_sound_s=time.perf_counter() - stopped_s)
 
     def close(self) -> None:
         self._server.terminate()

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.bench.records import Failure, Measurement, Record, SystemStart
+from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Measurement, Record, SystemStart
 from agent.bench.summary import Report, summarise
 
 SPEECH = Measurement(
@@ -124,3 +124,21 @@ def test_failures_are_passed_on() -> None:
 def test_nothing_measured_is_an_empty_report() -> None:
     """No figure is made up."""
     assert summarise([], resamples=10).systems == ()
+
+
+def test_latencies_are_percentiles_over_all_utterances() -> None:
+    """Of 20 utterances the 95th percentile is the 19th; a peer has no time from the end of speech."""
+    block = LatencyBlock("ours", 0, 0, audio_s=100.0, cpu_s=5.0, peak_pss_bytes=7, peak_rss_bytes=9)
+    timed = [LatencyMeasurement("ours", "s", str(i), 0, "hello", i / 100, i / 100 + 0.6) for i in range(1, 21)]
+    peer: list[Record] = [replace(block, system="peer"), replace(timed[0], system="peer", from_speech_end_s=None)]
+    ours, other = summarise([block, *timed, *peer], resamples=10).latencies
+    assert (ours.utterances, ours.after_hangover_p50_s, ours.after_hangover_p95_s) == (20, 0.1, 0.19)
+    assert ours.from_speech_end_p50_s == pytest.approx(0.7)
+    assert (ours.peak_pss_bytes, ours.cpu_rtf) == (7, 0.05)
+    assert (other.utterances, other.from_speech_end_p50_s) == (1, None)
+
+
+def test_latency_of_a_block_that_failed_is_left_out() -> None:
+    """Half a recording is no measurement: the block is done again when the run is resumed."""
+    timed = LatencyMeasurement("ours", "s", "1", 0, "hello", 0.1, 0.7)
+    assert summarise([timed], resamples=10).latencies == ()

@@ -1,0 +1,84 @@
+"""`edgescribe bench` from end to end, with the engine that needs no weights."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.bench.records import FILE_NAME, Measurement, read_journal
+from agent.commands import bench
+from agent.errors import ConfigError, ModelError
+
+SCRIPTED = ("--system", "scripted:none", "--system", "scripted:none:delay_s=0.01")
+
+
+def run(tmp_path: Path, *arguments: str) -> int:
+    """The verb, with results and models in `tmp_path`."""
+    parser = argparse.ArgumentParser()
+    bench.add_parser(parser.add_subparsers())
+    places = ("--out", str(tmp_path / "out"), "--set", f"state_dir={tmp_path}")
+    args = parser.parse_args(["bench", *arguments, *places])
+    status: int = args.run(args)
+    return status
+
+
+def measured(tmp_path: Path) -> list[Measurement]:
+    """What is in the raw results."""
+    return [record for record in read_journal(tmp_path / "out") if isinstance(record, Measurement)]
+
+
+def test_a_run_leaves_tables_json_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every bundled clip goes through every system, and the figures are in all three places."""
+    assert run(tmp_path, *SCRIPTED, "--limit", "3") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    names = ["scripted:none", "scripted:none:delay_s=0.01"]
+    assert len(measured(tmp_path)) == 6
+    assert sorted(system["name"] for system in report["systems"]) == names
+    assert all(system["error_rate"]["value"] > 0.5 for system in report["systems"])
+    for text in (capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()):
+        assert all(name in text for name in names)
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """What was measured is kept, what was cut short is done again, and nothing is done twice."""
+    run(tmp_path, *SCRIPTED, "--limit", "3")
+    path = tmp_path / "out" / FILE_NAME
+    before = measured(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    run(tmp_path, *SCRIPTED, "--limit", "3", "--resume")
+    after = measured(tmp_path)
+    assert after[:-1] == before[:-1]
+    assert len(after) == len(before)
+
+
+def test_results_are_not_mixed_by_accident(tmp_path: Path) -> None:
+    """A second run into the same folder must say that it is the same one."""
+    run(tmp_path, *SCRIPTED, "--limit", "1")
+    with pytest.raises(ConfigError, match="--resume"):
+        run(tmp_path, *SCRIPTED, "--limit", "1")
+
+
+def test_taking_turns_in_memory_changes_no_result(tmp_path: Path) -> None:
+    """With room for one system only, all clips are still measured."""
+    run(tmp_path, *SCRIPTED, "--limit", "3", "--resident", "1")
+    assert len({(m.system, m.clip_key) for m in measured(tmp_path)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        ((), ConfigError, "no model is installed"),
+        (("--system", "whisper_cpp:tiny.en-q8_0"), ModelError, "models pull tiny.en-q8_0"),
+        (("--system", "scripted:none", "--language", "de", "--skip", "demo"), ConfigError, "no clip is left"),
+        (("--latency", "--system", "stock-pywhispercpp:tiny.en-q8_0"), ConfigError, "whole system"),
+        (("/nowhere", "--system", "scripted:none"), ConfigError, "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], error: type[Exception], complaint: str
+) -> None:
+    """The message says what is missing and what to do."""
+    with pytest.raises(error, match=complaint) as raised:
+        run(tmp_path, *arguments)
+    assert "\n" not in str(raised.value)
