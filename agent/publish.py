@@ -41,7 +41,8 @@ def transcript_message(
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
     The beginning is reckoned back from now on the monotonic clock, so that a jump of the wall clock while somebody
-    spoke does no harm. For a recording read faster than it lasts, monotonic times lie ahead: then it began just now.
+    spoke does no harm. A recording that is read faster than it lasts keeps its own time line, which began when it was
+    opened: there, beginnings lie ahead.
     """
     text, cut = cut_text(transcript.text)
     age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
@@ -51,7 +52,7 @@ def transcript_message(
         seq=seq,
         boot_id=boot_id,
         ts=now.wall.astimezone(UTC),
-        start=now.wall.astimezone(UTC) - timedelta(seconds=max(0.0, age_s)),
+        start=now.wall.astimezone(UTC) - timedelta(seconds=age_s),
         time_synced=now.synced,
         duration_s=round(utterance.duration_s, 3),
         text=text,

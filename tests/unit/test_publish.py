@@ -74,12 +74,12 @@ def test_the_latency_is_measured_from_the_end_of_speech() -> None:
     assert (parts.vad_close, parts.queue, parts.encode_decode, parts.total_from_speech_end) == (600, 10, 250, 900)
 
 
-def test_a_recording_read_faster_than_it_lasts_has_no_negative_times() -> None:
-    """Where capture times lie in the future, waiting is hang-over plus queue, and the utterance began now at latest."""
+def test_a_recording_read_faster_than_it_lasts_keeps_its_own_time_line() -> None:
+    """Where capture times lie ahead, so do beginnings; the latency is hang-over plus waiting, never negative."""
     early = replace(NOW, monotonic_ns=STARTED_NS - 60_000_000_000)
     sent = message(now=early)
     assert sent.latency_ms.total_from_speech_end == 860
-    assert sent.start == NOW.wall
+    assert sent.start == NOW.wall + timedelta(seconds=60)
 
 
 @pytest.mark.parametrize(("verdict", "word"), [(Verdict.CONFIDENT, "confident"), (Verdict.DOUBTFUL, "doubtful")])
