@@ -9,8 +9,8 @@ from pathlib import Path
 
 from agent.commands.options import add_settings_options, load_from
 from agent.config import AlsaSettings, FasterWhisperSettings, ScriptedSettings, WavSettings, WhisperCppSettings
-from agent.errors import ConfigError
-from agent.settings_sources import Loaded
+from agent.errors import ConfigError, ModelError
+from agent.settings_sources import Loaded, models_dir
 
 CT2_SUFFIX = "-ct2"
 ENGLISH_ONLY = ".en"
@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_from(args)
     for warning in (*loaded.warnings, *advice(loaded)):
         print(f"edgescribe: warning: {warning}", file=sys.stderr)
-    if problems := [*contradictions(loaded), *missing(loaded)]:
+    contradictory = list(contradictions(loaded))
+    # The store would only say again that the model is of the wrong format.
+    if problems := [*contradictory, *missing(loaded, model=not contradictory)]:
         raise ConfigError("\n".join(problems))
     print("configuration is fine")
     return 0
@@ -62,10 +64,12 @@ def contradictions(loaded: Loaded) -> Iterator[str]:
         )
 
 
-def missing(loaded: Loaded) -> Iterator[str]:
+def missing(loaded: Loaded, *, model: bool) -> Iterator[str]:
     """What the settings name and this machine does not have."""
     yield from missing_files(loaded)
     yield from missing_packages(loaded)
+    if model and (problem := model_problem(loaded)):
+        yield problem
 
 
 def advice(loaded: Loaded) -> Iterator[str]:
@@ -121,6 +125,19 @@ def missing_packages(loaded: Loaded, installed: Callable[[str], bool] = is_insta
             f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a package that is not installed: '
             "apt install libasound2-dev; pip install 'edgescribe[alsa]'"
         )
+
+
+def model_problem(loaded: Loaded) -> str | None:
+    """Why the model cannot be used, with the command that brings it; None if it can."""
+    from agent.models.catalogue import load_catalogue
+    from agent.models.chosen import chosen_model
+    from agent.models.store import Store
+
+    try:
+        chosen_model(loaded.settings.engine, Store(models_dir(loaded.settings), load_catalogue()))
+    except ModelError as error:
+        return f"{_at(loaded, 'engine.model')}{error}"
+    return None
 
 
 def _at(loaded: Loaded, key: str) -> str:

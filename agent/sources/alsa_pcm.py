@@ -156,7 +156,7 @@ def _choice() -> str:
     devices = capture_devices()
     if not devices:
         return "there is no microphone on this machine; plug one in (`edgescribe devices` lists them)"
-    return f"set source.device to one of {', '.join(device.pcm for device in devices)}"
+    return f"set source.device to {' or '.join(device.pcm for device in devices)}"
 
 
 def _reason(error: Exception) -> str:

@@ -126,7 +126,7 @@ def test_a_missing_microphone_is_named_with_those_that_exist(microphone: Virtual
         create_source(AlsaSettings(device="plughw:CARD=Absent"))
     message = str(caught.value)
     assert message.startswith('cannot open the microphone "plughw:CARD=Absent" (')
-    assert f"set source.device to one of {microphone.device}" in message
+    assert microphone.device in message.partition("set source.device to ")[2]
     assert "\n" not in message
 
 

@@ -1,3 +1,4 @@
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,9 @@ from typing import Any
 import pytest
 
 from agent import settings_sources
+from agent.commands import check
 from agent.commands.check import advice, contradictions, missing_files, missing_packages
+from agent.errors import ConfigError
 from agent.settings_sources import Loaded, load
 
 
@@ -105,3 +108,42 @@ def test_a_password_in_the_clear_is_advised_against() -> None:
     assert "unencrypted" in line
     assert list(advice(loaded(mqtt__password="x"))) == []
     assert list(advice(loaded(mqtt__password="x", mqtt__host="broker", mqtt__tls__enabled=True))) == []
+
+
+def run(*arguments: str) -> int:
+    """The verb, called as the command line calls it."""
+    top = argparse.ArgumentParser()
+    check.add_parser(top.add_subparsers())
+    args = top.parse_args(["check", *arguments])
+    status: int = args.run(args)
+    return status
+
+
+def test_a_sound_configuration_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that is named exists: exit 0 and a word of comfort."""
+    recording = tmp_path / "a.wav"
+    recording.touch()
+    status = run("--set", "source.kind=wav", "--set", f"source.path={recording}", "--set", "engine.kind=scripted")
+    assert status == 0
+    assert capsys.readouterr().out == "configuration is fine\n"
+
+
+def test_a_model_that_was_not_pulled_is_named_with_the_command(tmp_path: Path) -> None:
+    """Together with everything else that is missing, one line each, exit 78."""
+    with pytest.raises(ConfigError) as caught:
+        run("--set", "source.kind=wav", "--set", "source.path=/absent.wav", "--set", f"state_dir={tmp_path}")
+    assert caught.value.exit_code == 78
+    assert str(caught.value).splitlines() == [
+        "command line: source.path: /absent.wav does not exist: correct the path",
+        "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`",
+    ]
+
+
+def test_a_model_of_the_wrong_format_is_reported_once(tmp_path: Path) -> None:
+    """The contradiction says it; the store does not repeat it."""
+    recording = tmp_path / "a.wav"
+    recording.touch()
+    with pytest.raises(ConfigError) as caught:
+        run("--set", "source.kind=wav", "--set", f"source.path={recording}", "--set", "engine.model=base-ct2")
+    (line,) = str(caught.value).splitlines()
+    assert "is a CTranslate2 model" in line

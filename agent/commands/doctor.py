@@ -1,0 +1,59 @@
+"""`edgescribe doctor`: what this machine is, what it makes use of, what is missing, and what to do about it."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from agent.commands.options import add_settings_options, settings_from
+from agent.config import Settings
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.doctor.checks import Finding
+
+WIDTH: Final = 110
+INDENT: Final = 20
+COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("doctor", help="what is missing, and what to do about it", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, judge, print; 1 if something fails."""
+    from agent.doctor.checks import Status, diagnose
+    from agent.doctor.facts import look
+
+    problem = ""
+    try:
+        settings = settings_from(args)
+    except ConfigError as error:
+        # A doctor who refuses to look because the settings are wrong would be of little use.
+        settings, problem = Settings(), str(error)
+    findings = diagnose(look(settings, problem))
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(line for finding in findings for line in lines(finding, colour=sys.stdout.isatty())))
+    return int(any(finding.status is Status.FAIL for finding in findings))
+
+
+def lines(finding: "Finding", *, colour: bool) -> Iterator[str]:
+    """One finding for the terminal: status, subject, text; the remedy below it."""
+    status = f"{finding.status:<5}"
+    shown = f"\033[{COLOURS[finding.status]}m{status}\033[0m" if colour else status
+    first, *rest = textwrap.wrap(finding.text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
+    yield f"{shown} {finding.subject:<{INDENT - 6}}{first}"
+    rest += textwrap.wrap(
+        finding.remedy, WIDTH - INDENT, initial_indent="→ ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    yield from (" " * INDENT + line for line in rest)

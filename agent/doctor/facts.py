@@ -1,0 +1,145 @@
+"""Looks at this machine for `checks`: all that touches files, devices, libraries and the network."""
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from agent import identity
+from agent.config import AlsaSettings, ScriptedSettings, Settings, SourceSettings
+from agent.doctor.checks import CTranslate2Build, Facts, ModelFacts
+from agent.errors import ConfigError, ModelError, SourceError
+from agent.models import ModelFormat
+from agent.models.catalogue import load_catalogue
+from agent.models.chosen import chosen_model, format_for
+from agent.models.store import Store
+from agent.settings_sources import models_dir, state_dir
+
+CONNECT_S: Final = 2.0
+MIB: Final = 1024 * 1024
+
+
+def look(settings: Settings, settings_problem: str = "", root: Path = Path("/")) -> Facts:
+    """Find everything out; takes a few seconds if the broker does not answer."""
+    here, memory = identity.describe(root), psutil.virtual_memory()
+    folder = state_dir(settings)
+    mqtt = settings.mqtt
+    return Facts(
+        hardware=here.hardware or "unknown board",
+        arch=here.arch,
+        os=here.os or "unknown system",
+        cores=len(os.sched_getaffinity(0)),
+        memory_total_mb=memory.total // MIB,
+        memory_available_mb=memory.available // MIB,
+        cpu_features=cpu_features(root),
+        gpu=has_gpu(root),
+        settings_problem=settings_problem,
+        engine=settings.engine.kind,
+        whisper_cpp=whisper_cpp_build(),
+        ctranslate2=ctranslate2_build(),
+        model=model_facts(settings),
+        source=_source_name(settings.source),
+        source_problem=source_problem(settings.source),
+        broker=f"{mqtt.host}:{mqtt.effective_port}" if mqtt.enabled else None,
+        broker_problem=connect_problem(mqtt.host, mqtt.effective_port) if mqtt.enabled else "",
+        clock_synced=identity.time_synced(root),
+        state_dir=folder,
+        state_problem=write_problem(folder),
+        state_free_mb=shutil.disk_usage(_existing(folder)).free // MIB,
+    )
+
+
+def cpu_features(root: Path) -> frozenset[str]:
+    """`flags` (x86) or `Features` (ARM) of the first core in /proc/cpuinfo; empty if it cannot be read."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    features = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))
+    return frozenset(next(features, "").split())
+
+
+def has_gpu(root: Path) -> bool:
+    """Whether NVIDIA's driver shows a GPU: on a PC, or on a Jetson."""
+    return any((root / path).exists() for path in ("proc/driver/nvidia/version", "dev/nvhost-gpu", "dev/nvgpu"))
+
+
+def whisper_cpp_build() -> str | None:
+    """whisper.cpp's line about itself; None if it cannot be imported."""
+    try:
+        import _pywhispercpp  # noqa: PLC0415 - whether it can be imported is the question
+    except ImportError:
+        return None
+    return str(_pywhispercpp.whisper_print_system_info())
+
+
+def ctranslate2_build() -> CTranslate2Build | None:
+    """What CTranslate2 says about itself; None if it cannot be imported."""
+    try:
+        import ctranslate2  # noqa: PLC0415 - likewise
+    except ImportError:
+        return None
+    types = sorted(ctranslate2.get_supported_compute_types("cpu"))
+    return CTranslate2Build(ctranslate2.__version__, tuple(types), ctranslate2.get_cuda_device_count())
+
+
+def model_facts(settings: Settings) -> ModelFacts | None:
+    """The model that the settings name, and what is wrong with it."""
+    engine = settings.engine
+    if isinstance(engine, ScriptedSettings):
+        return None
+    catalogue = load_catalogue()
+    problem, size, size_bytes = "", "", 0
+    try:
+        path = chosen_model(engine, Store(models_dir(settings), catalogue))
+        size_bytes = path.stat().st_size if path and path.is_file() else 0
+    except ModelError as error:
+        problem = str(error)
+    if engine.model in catalogue:
+        entry = catalogue.find(engine.model)
+        size, size_bytes = entry.size.removesuffix(".en"), entry.size_bytes
+    return ModelFacts(engine.model, format_for(engine) is ModelFormat.CTRANSLATE2, size, size_bytes, problem)
+
+
+def source_problem(source: SourceSettings) -> str:
+    """Why there is no sound to be had; empty if there is."""
+    if not isinstance(source, AlsaSettings):
+        return "" if source.path.is_file() else f"{source.path} does not exist: correct source.path"
+    from agent.sources.alsa_pcm import AlsaPcm  # noqa: PLC0415 - a recording needs no libasound
+
+    try:
+        AlsaPcm(source.device).close()
+    except (SourceError, ConfigError) as error:
+        return str(error)
+    return ""
+
+
+def connect_problem(host: str, port: int, timeout_s: float = CONNECT_S) -> str:
+    """Why nobody answers there by TCP; empty if somebody does."""
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except OSError as error:
+        return (error.strerror or str(error) or type(error).__name__).lower()
+    return ""
+
+
+def write_problem(folder: Path) -> str:
+    """Why nothing can be written into `folder`, or where it would be made; empty if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return ""
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _source_name(source: SourceSettings) -> str:
+    return f"microphone {source.device}" if isinstance(source, AlsaSettings) else str(source.path)

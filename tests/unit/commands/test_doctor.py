@@ -1,0 +1,70 @@
+import argparse
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.commands import doctor
+from agent.doctor.checks import Finding, Status
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This machine's environment has no say, and nothing is written outside of the test's folder."""
+    for name in [name for name in os.environ if name.startswith("EDGESCRIBE_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "a.wav").touch()
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'state_dir = "{tmp_path}"\n[source]\nkind = "wav"\npath = "{tmp_path}/a.wav"\n'
+        '[engine]\nkind = "scripted"\n[mqtt]\nenabled = false\n[stdout]\nenabled = true\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("EDGESCRIBE_CONFIG", str(config))
+
+
+def run(*arguments: str) -> int:
+    """The verb, called as the command line calls it."""
+    top = argparse.ArgumentParser()
+    doctor.add_parser(top.add_subparsers())
+    args = top.parse_args(["doctor", *arguments])
+    status: int = args.run(args)
+    return status
+
+
+def test_a_machine_that_has_what_it_needs_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """Looks at this very machine; exit 0 although something may be warned about."""
+    assert run("--json") == 0
+    found = {finding["subject"]: finding["status"] for finding in json.loads(capsys.readouterr().out)}
+    assert found["source"] == "ok"
+    assert found["state folder"] in {"ok", "warn"}
+    assert {"machine", "whisper.cpp", "clock"} <= set(found)
+
+
+def test_something_missing_is_exit_1_with_its_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The report goes on to the end, and says what to do."""
+    assert run("--set", f"source.path={tmp_path}/b.wav") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"fail source {tmp_path}/b.wav does not exist: correct source.path" in printed
+    assert "state folder" in printed
+
+
+def test_wrong_settings_do_not_keep_the_doctor_from_looking(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are a finding among others."""
+    assert run("--set", "mqtt.prt=1") == 1
+    printed = capsys.readouterr().out
+    assert "mqtt.prt is not a setting: did you mean mqtt.port?" in printed
+    assert "ok    machine" in printed
+
+
+def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
+    """Long texts wrap under their column; without colours where nobody looks."""
+    finding = Finding(Status.WARN, "whisper.cpp", "word " * 60, "do " * 60)
+    lines = list(doctor.lines(finding, colour=False))
+    assert lines[0].startswith("warn  whisper.cpp   word")
+    assert max(len(line) for line in lines) <= doctor.WIDTH
+    assert " ".join(lines).split().count("word") == 60
+    assert " ".join(lines).split().count("do") == 60
+    assert "\033" not in "".join(lines)
+    assert "\033[33m" in next(doctor.lines(finding, colour=True))

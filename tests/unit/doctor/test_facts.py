@@ -1,0 +1,72 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.config import Settings, WavSettings
+from agent.doctor.facts import connect_problem, cpu_features, has_gpu, model_facts, source_problem, write_problem
+
+PI_5_CPUINFO = """\
+processor	: 0
+BogoMIPS	: 108.00
+Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer	: 0x41
+
+processor	: 1
+Features	: fp asimd
+"""
+
+
+def test_cpu_features_are_those_of_the_first_core(tmp_path: Path) -> None:
+    """ARM says `Features`, x86 says `flags`; no /proc/cpuinfo, no features."""
+    assert cpu_features(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(PI_5_CPUINFO, encoding="utf-8")
+    assert {"asimddp", "fphp", "asimdhp"} <= cpu_features(tmp_path)
+    (tmp_path / "proc" / "cpuinfo").write_text("flags\t\t: fpu avx2 avx512_vnni\n", encoding="utf-8")
+    assert cpu_features(tmp_path) == {"fpu", "avx2", "avx512_vnni"}
+
+
+@pytest.mark.parametrize("path", ["proc/driver/nvidia/version", "dev/nvhost-gpu"])
+def test_a_gpu_shows_in_its_drivers_files(tmp_path: Path, path: str) -> None:
+    """On a PC in /proc, on a Jetson in /dev."""
+    assert not has_gpu(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert has_gpu(tmp_path)
+
+
+def test_a_broker_answers_or_does_not() -> None:
+    """Somebody who listens is no problem; a closed port is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert connect_problem("127.0.0.1", port) == ""
+    assert connect_problem("127.0.0.1", port) == "connection refused"
+
+
+def test_a_broker_that_has_no_address_is_a_problem_too() -> None:
+    """A name that cannot be resolved (.invalid never is) is one phrase, not an exception."""
+    assert connect_problem("broker.invalid", 1883) != ""
+
+
+def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) -> None:
+    """It is made on first use; what counts is whether that would work. Nothing is left behind."""
+    assert write_problem(tmp_path / "a" / "b") == ""
+    assert list(tmp_path.iterdir()) == []
+    assert write_problem(Path("/proc/edgescribe")) != ""
+
+
+def test_a_recording_must_exist(tmp_path: Path) -> None:
+    """A `wav` source is judged by its file."""
+    path = tmp_path / "a.wav"
+    assert source_problem(WavSettings(path=path)) == f"{path} does not exist: correct source.path"
+    path.touch()
+    assert source_problem(WavSettings(path=path)) == ""
+
+
+def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> None:
+    """Size and format are known from the catalogue even so."""
+    facts = model_facts(Settings(state_dir=tmp_path))
+    assert facts is not None
+    assert facts.problem == "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`"
+    assert (facts.size, facts.size_bytes, facts.ctranslate2) == ("tiny", 43_550_795, False)
