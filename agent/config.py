@@ -161,6 +161,33 @@ class TlsSettings(Section):
         return self
 
 
+class OutboxSettings(Section):
+    """Where transcripts wait for the broker. The oldest go first when room runs out; what is dropped is counted."""
+
+    mode: Literal["balanced", "strict", "memory"] = "balanced"
+    """`balanced` writes only what the broker has not acknowledged after 2 s: a healthy link wears out no SD card, and a
+    power cut costs at most the last 2 s of an outage. `strict` has every transcript on the medium before it leaves.
+    `memory` writes nothing at all."""
+    max_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Messages that may wait."""
+    max_size_mib: Annotated[int, Field(ge=1, le=4_096)] = 64
+    """Size of the database, in MiB (with `memory`: of the messages)."""
+    max_age_days: Annotated[float, Field(gt=0.0, le=365.0)] = 7.0
+    """Older transcripts are dropped."""
+    max_free_pct: Annotated[float, Field(gt=0.0, le=90.0)] = 5.0
+    """The database takes no more than this percentage of the free disk space."""
+
+    @property
+    def max_bytes(self) -> int:
+        """`max_size_mib` in bytes."""
+        return self.max_size_mib << 20
+
+    @property
+    def max_age_s(self) -> int:
+        """`max_age_days` in seconds."""
+        return round(self.max_age_days * 86_400)
+
+
 class MqttSettings(Section):
     """The broker."""
 
@@ -182,6 +209,8 @@ class MqttSettings(Section):
     """Messages held in memory while the broker is away; the oldest go first, counted."""
     tls: TlsSettings = TlsSettings()
     """Encryption, see below."""
+    outbox: OutboxSettings = OutboxSettings()
+    """What waits for the broker, see below."""
 
     @model_validator(mode="after")
     def _username_has_password(self) -> "MqttSettings":

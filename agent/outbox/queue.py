@@ -8,7 +8,7 @@ late   ─┘    ▲          │                  older than 60 s: slowly, and 
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -192,15 +192,28 @@ class DeliveryQueue:
         return gone
 
     def shed(self, count: int) -> list[int]:
-        """Give up `count` messages that wait, if there are so many; return their keys.
+        """Give up `count` messages that wait, if there are so many; return their keys."""
+        gone = self.pick(count)
+        for key in gone:
+            self.drop(key)
+        return gone
+
+    def pick(self, count: int) -> list[int]:
+        """The first `count` to go when room runs out; they count as on their way until dropped or given back.
 
         What is of no use later goes first, then the oldest transcripts.
         """
-        gone: list[int] = []
-        while len(gone) < count and (key := self._first_to_go()) is not None:
-            self.drop(key)
-            gone.append(key)
-        return gone
+        picked: list[int] = []
+        while len(picked) < count and (key := self._first_to_go()) is not None:
+            self._put(self._stubs[key], Place.TAKEN)
+            picked.append(key)
+        return picked
+
+    def give_back(self, keys: Iterable[int]) -> None:
+        """Line up again what was picked in vain."""
+        for key in keys:
+            if (stub := self._stubs.get(key)) and stub.place is Place.TAKEN:
+                self._line_up(stub)
 
     def _first_to_go(self) -> int | None:
         if (key := self._head(Place.PROMPT)) is not None:
@@ -256,7 +269,11 @@ class DeliveryQueue:
 
 
 def stub_of(key: int, outgoing: Outgoing, max_age_s: int) -> Stub:
-    """What the queue needs to know. A transcript has the backlog to live in, so `max_age_s` counts, not its expiry."""
-    late = outgoing.late_topic is not None
-    life_s = max_age_s if late or outgoing.expiry_s is None else min(outgoing.expiry_s, max_age_s)
-    return Stub(key, len(outgoing.payload), outgoing.accepted_s, life_s, can_be_late=late)
+    """What the queue needs to know about a message of this boot."""
+    life = life_s(outgoing.late_topic, outgoing.expiry_s, max_age_s)
+    return Stub(key, len(outgoing.payload), outgoing.accepted_s, life, can_be_late=outgoing.late_topic is not None)
+
+
+def life_s(late_topic: str | None, expiry_s: int | None, max_age_s: int) -> int:
+    """How long a message is worth keeping. A transcript has the backlog to live in: not its expiry, its age counts."""
+    return max_age_s if late_topic is not None or expiry_s is None else min(expiry_s, max_age_s)

@@ -1,0 +1,26 @@
+"""The outbox that the settings ask for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.config import OutboxSettings
+from agent.delivery import Outbox
+from agent.outbox.memory import MemoryOutbox
+from agent.outbox.sqlite import SqliteOutbox
+from agent.worker import Worker
+
+
+def create_outbox(
+    settings: OutboxSettings,
+    folder: Path,
+    on_failure: Callable[[Worker], None],
+    on_change: Callable[[], None] = lambda: None,
+) -> Outbox:
+    """Open the outbox in the state folder `folder`; see `SqliteOutbox` for the callbacks.
+
+    Raises:
+        ConfigError: another agent uses the folder, or we may not write to it.
+    """
+    if settings.mode == "memory":
+        return MemoryOutbox(settings.max_messages, max_bytes=settings.max_bytes, max_age_s=settings.max_age_s)
+    return SqliteOutbox(settings, folder, on_failure, on_change=on_change)

@@ -1,0 +1,86 @@
+"""The state folder: one agent at a time, and names that survive a power cut."""
+
+import errno
+import fcntl
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+
+
+class Claim:
+    """Keeps other agents out of a state folder for as long as it is held, or this process lives.
+
+    A folder that cannot be claimed because the disk is full or read-only is used nevertheless: then there is nothing
+    that two agents could spoil.
+
+    Raises:
+        ConfigError: another agent holds it, or we may not use it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._handle: int | None = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handle = os.open(folder / "outbox.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(self._handle, 0)
+            os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(self._handle or -1, 32, 0).decode(errors="replace").strip() or "unknown"
+            self.release()
+            raise ConfigError(
+                f"state_dir: {folder} is in use by another edgescribe (process {holder}): stop that one, or set"
+                " state_dir to a folder of its own"
+            ) from error
+        except OSError as error:
+            if error.errno in _FORBIDDEN:
+                self.release()
+                raise ConfigError(
+                    f"state_dir: cannot write to {folder} ({error.strerror}): make it a folder that belongs to the user"
+                    " of the service"
+                ) from error
+            log.debug(f"outbox: cannot claim {folder} ({error.strerror})")
+
+    def release(self) -> None:
+        """Let others in; idempotent."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut (fsync(2): syncing a file does not sync its name).
+
+    Raises:
+        OSError: the disk is broken.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def runtime_dir(environment: Mapping[str, str]) -> Path | None:
+    """A folder in memory that outlives this process: `$RUNTIME_DIRECTORY` (systemd), else `$XDG_RUNTIME_DIR`.
+
+    systemd removes the first one when the service stops, unless the unit says `RuntimeDirectoryPreserve=restart`.
+    """
+    if folders := environment.get("RUNTIME_DIRECTORY"):
+        return Path(folders.split(":")[0])
+    home = environment.get("XDG_RUNTIME_DIR")
+    return Path(home) if home else None
+
+
+def memory_file(folder: Path, state_folder: Path) -> Path:
+    """A name in `folder` that agents with other state folders do not use."""
+    return folder / f"edgescribe-sequence-{zlib.crc32(str(state_folder.absolute()).encode()):08x}"

@@ -1,0 +1,106 @@
+"""A damaged database: look twice, then set it aside and save what can be read.
+
+A reading error may be a loose contact: the file is opened again and checked before it is given up.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.outbox import letters
+from agent.outbox.condition import Condition, StorageDown, condition_of
+from agent.outbox.letters import Batch, Letter
+from agent.outbox.store import Store
+
+log = logging.getLogger(__name__)
+
+KEPT: Final = 2
+"""Damaged databases kept for those who want to look into them; the oldest go first."""
+_MARK: Final = ".corrupt-"
+_CHUNK: Final = 64
+
+
+def mend(store: Store, max_bytes: int) -> bool:
+    """Open the database again if it is sound; else begin a new one with what can be read. True if it was sound.
+
+    Raises:
+        StorageDown: the disk takes neither.
+    """
+    store.close()
+    try:
+        store.open(max_bytes)
+        if store.is_sound():
+            return True
+    except StorageDown as down:
+        if down.condition is not Condition.CORRUPT:
+            raise
+    store.close()
+    damaged = _set_aside(store.path)
+    store.open(max_bytes)
+    saved = _salvage(damaged, store)
+    log.warning(f"outbox: {store.path} was damaged; saved {saved} messages and set it aside as {damaged.name}")
+    return False
+
+
+def discard_damaged(path: Path, keep: int = KEPT) -> None:
+    """Delete the oldest of the damaged databases that were set aside from `path`.
+
+    Raises:
+        OSError: the disk is read-only or broken.
+    """
+    aside = sorted(found for found in path.parent.glob(f"{path.name}{_MARK}*") if not found.name.endswith("-wal"))
+    for old in aside[: len(aside) - keep]:
+        old.unlink(missing_ok=True)
+        Path(f"{old}-wal").unlink(missing_ok=True)
+
+
+def _set_aside(path: Path) -> Path:
+    # The wall clock may stand still or go back: the counter keeps two in a second apart, and names in order.
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = next(
+        name for n in range(10_000) if not (name := path.with_name(f"{path.name}{_MARK}{stamp}-{n:04d}")).exists()
+    )
+    try:
+        path.replace(aside)
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}-wal").replace(f"{aside}-wal")
+        discard_damaged(path)
+    except OSError as error:
+        raise StorageDown(condition_of(error), error.strerror or str(error)) from error
+    return aside
+
+
+def _salvage(damaged: Path, store: Store) -> int:
+    """Copy what can still be read; return how many messages that were."""
+    saved = 0
+    with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+            (number,) = old.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
+            store.note_next_seq(int(number))
+        chunk: list[Letter] = []
+        for letter in _readable(old):
+            chunk.append(letter)
+            if len(chunk) == _CHUNK:
+                store.write(Batch(new=tuple(chunk)))
+                saved += len(chunk)
+                chunk.clear()
+        store.write(Batch(new=tuple(chunk)))
+    return saved + len(chunk)
+
+
+def _readable(db: sqlite3.Connection) -> Iterator[Letter]:
+    """Messages from the oldest until it hurts, then from the newest until it hurts."""
+    seen: set[int] = set()
+    for order in ("ASC", "DESC"):
+        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+            for (key,) in db.execute(f"SELECT key FROM message ORDER BY key {order}"):  # noqa: S608 - constants
+                if key in seen:
+                    break
+                seen.add(key)
+                with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+                    if letter := letters.fetch(db, key):
+                        yield letter

@@ -1,0 +1,179 @@
+"""The number of the next transcript: counted through restarts and power cuts, never used twice.
+
+Three notes say where to go on (docs/decisions/0004-outbox.md):
+- the outbox's database, exact if every message was committed before it left (`strict`);
+- `sequence.json` in the state folder: exact after a clean stop, else a bound that no number in use has reached. It is
+  written once in 64 numbers, so that a healthy link wears out no SD card;
+- a file in memory (`$RUNTIME_DIRECTORY`), exact until the machine reboots: it outlives a crash of this process.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from agent.outbox.folder import memory_file, sync_folder
+
+log = logging.getLogger(__name__)
+
+BLOCK: Final = 64
+"""Numbers reserved at a time; the longest gap that a power cut can leave in `balanced`."""
+_FILE: Final = "sequence.json"
+
+
+class Keeper(StrEnum):
+    """Who knows the next number exactly after a crash."""
+
+    DATABASE = "database"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What `sequence.json` says."""
+
+    next_seq: int
+    exact: bool
+    """The agent was stopped in good order and this is the number to go on with; else no number from here on is used."""
+    keeper: Keeper | None
+    """Who may know better; None if nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to go on."""
+
+    next_seq: int
+    skipped: int
+    """Numbers left out, at most: some of them may have been used and forgotten in a power cut."""
+
+
+def resume(note: Note | None, in_memory: int | None, stored: int | None) -> Start:
+    """Decide where to go on, from the notes that there are: the next number by each."""
+    least = max(1, in_memory or 1, stored or 1)
+    if note is None:
+        return Start(least, 0)
+    if note.exact:
+        return Start(max(least, note.next_seq), 0)
+    known = {Keeper.DATABASE: stored, Keeper.MEMORY: in_memory}
+    if note.keeper is not None and known[note.keeper] is not None:
+        return Start(least, 0)
+    next_seq = max(least, note.next_seq)
+    return Start(next_seq, next_seq - least)
+
+
+class Sequence:
+    """Counts. A disk that cannot be written does not stop it: then a power cut may make it repeat numbers.
+
+    They are still told apart by their `boot_id`.
+    """
+
+    def __init__(
+        self, folder: Path, runtime_dir: Path | None, boot_id: str, *, stored_next: int | None, keeper: Keeper
+    ) -> None:
+        self._path = folder / _FILE
+        self._boot_id = boot_id
+        self._lock = threading.Lock()
+        self._memory = None if runtime_dir is None else _open_memory(memory_file(runtime_dir, folder))
+        self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
+        in_memory = _read_memory(self._memory, boot_id)
+        start = resume(read_note(self._path), in_memory, stored_next)
+        self.skipped = start.skipped
+        """Numbers left out at the start, at most."""
+        self._next = start.next_seq
+        self._bound = self._next
+        self._noted = in_memory or 1
+        self._reserve()
+
+    @property
+    def next_seq(self) -> int:
+        """The number that `next` will give."""
+        with self._lock:
+            return self._next
+
+    def next(self) -> int:
+        """Give the next number."""
+        with self._lock:
+            if self._next >= self._bound:
+                self._reserve()
+            self._next += 1
+            return self._next - 1
+
+    def at_least(self, next_seq: int) -> None:
+        """A disk that could be read late knows of higher numbers."""
+        with self._lock:
+            self._next = max(self._next, next_seq)
+
+    def used(self, seq: int) -> None:
+        """Note in memory that `seq` is used and no disk says so."""
+        with self._lock:
+            if self._memory is None or seq < self._noted:
+                return
+            self._noted = seq + 1
+            with contextlib.suppress(OSError):
+                os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Note exactly where to go on."""
+        with self._lock:
+            self._write(Note(self._next, exact=True, keeper=self._keeper))
+            if self._memory is not None:
+                os.close(self._memory)
+                self._memory = None
+
+    def _reserve(self) -> None:
+        self._bound = self._next + BLOCK
+        self._write(Note(self._bound, exact=False, keeper=self._keeper))
+
+    def _write(self, note: Note) -> None:
+        try:
+            write_note(self._path, note)
+        except OSError as error:
+            # Nobody is kept from speaking by a full disk; the outbox reports it.
+            log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
+
+
+def read_note(path: Path) -> Note | None:
+    """Read `sequence.json`; None if there is none, or none that makes sense."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Note(int(fields["next"]), bool(fields["exact"]), fields["keeper"] and Keeper(fields["keeper"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def write_note(path: Path, note: Note) -> None:
+    """Write `sequence.json`, so that a power cut leaves the old one or the new one.
+
+    Raises:
+        OSError: the disk is full, read-only or broken.
+    """
+    new = path.with_suffix(".new")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, json.dumps({"next": note.next_seq, "exact": note.exact, "keeper": note.keeper}).encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def _open_memory(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        log.debug(f"outbox: cannot open {path} ({error.strerror})")
+        return None
+
+
+def _read_memory(handle: int | None, boot_id: str) -> int | None:
+    if handle is None:
+        return None
+    boot, _, number = os.pread(handle, 256, 0).decode(errors="replace").partition(" ")
+    return int(number) if boot == boot_id and number.strip().isdigit() else None
