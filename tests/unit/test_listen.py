@@ -67,6 +67,13 @@ def test_speech_comes_out_as_utterances_and_the_end_is_told() -> None:
     assert (counters.gaps, counters.lost_s) == (0, 0.0)
 
 
+def test_what_is_being_said_when_the_sound_ends_is_not_lost() -> None:
+    """Frames that end in the middle of a word still give an utterance, up to the last sample."""
+    frames = audio_frames(np.concatenate([silence(1), clip("en_dir-intro")[:40_000]]))
+    utterances = Stage(frames).run()
+    assert utterances[-1].position + len(utterances[-1].pcm) == frames[-1].end
+
+
 def test_lost_sound_is_counted_and_the_detector_begins_anew() -> None:
     """A jump in position is one gap, with its seconds; one back in time is a gap without any."""
 

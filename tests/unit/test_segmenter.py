@@ -150,6 +150,28 @@ def test_a_long_speech_is_cut_at_its_quietest_moment() -> None:
     assert second.started_ns == cut * 62_500
 
 
+def test_a_cut_between_two_words_knows_where_the_first_one_ended() -> None:
+    """If the quietest moment is not speech, the first piece's speech ends before it, the second has the rest."""
+    pcm, probabilities = noise(640), [0.9] * 640
+    quiet = slice(550, 554)
+    pcm[quiet.start * FRAME_SAMPLES : quiet.stop * FRAME_SAMPLES] //= 100
+    probabilities[quiet] = [0.0] * 4
+    first, second = ended(run(segmenter(), audio_frames(pcm), probabilities))
+    assert first.speech_end == quiet.start * FRAME_SAMPLES < second.position < quiet.stop * FRAME_SAMPLES
+
+
+def test_talk_without_end_and_silence_without_end_need_no_more_memory() -> None:
+    """Ten minutes of either leave no more on the tape than one utterance, and one pre-roll."""
+    subject, frames = segmenter(), audio_frames(noise(18_750))
+    run(subject, frames[:-1], [0.9] * (len(frames) - 1), finish=False)
+    assert subject._tape.end - subject._tape.start <= samples(20_000), "looks inside: memory has no other face"
+    assert subject._passage is not None
+    assert len(subject._passage.speech_ends) <= samples(20_000) / FRAME_SAMPLES
+    subject.finish()
+    run(subject, frames, [0.0] * len(frames), finish=False)
+    assert subject._tape.end - subject._tape.start == samples(SETTINGS.pre_roll_ms)
+
+
 def test_at_the_limit_a_pause_is_cut_enough() -> None:
     """Where the limit falls into a pause, the utterance ends there, whole, before the hang-over has passed."""
     speech = 610
@@ -175,6 +197,17 @@ def test_a_small_gap_is_filled_so_that_time_stays_true() -> None:
     np.testing.assert_array_equal(utterance.pcm[:hole], pcm[:hole])
     np.testing.assert_array_equal(utterance.pcm[hole + lost :][: 10 * FRAME_SAMPLES], pcm[hole:][: 10 * FRAME_SAMPLES])
     assert utterance.speech_end == 30 * FRAME_SAMPLES + lost
+
+
+def test_a_small_gap_before_speech_does_not_lengthen_the_pre_roll() -> None:
+    """Half a second lost just before the first word: the utterance still begins 400 ms before it, with zeros."""
+    pcm = noise(60)
+    hole = 20 * FRAME_SAMPLES
+    onset = hole + samples(500)
+    frames = audio_frames(pcm[:hole]) + audio_frames(pcm[hole:], position=onset)
+    (utterance,) = ended(run(segmenter(), frames, [0.0] * 20 + [0.9] * 10 + [0.0] * 30))
+    assert utterance.position == onset - samples(400)
+    assert not utterance.pcm[: samples(400)].any()
 
 
 @pytest.mark.parametrize("jump", [samples(1001), 3600 * SAMPLE_RATE_HZ, -FRAME_SAMPLES, -20 * FRAME_SAMPLES])

@@ -88,6 +88,16 @@ def test_resampling_in_blocks_leaves_no_seams(tmp_path: Path) -> None:
     assert spectrum.sum() - spectrum[peak].sum() < 1e-5 * spectrum[peak].sum()
 
 
+def test_the_end_is_not_lost_in_the_resampler(tmp_path: Path) -> None:
+    """Of a file of 44.1 kHz the last ten milliseconds arrive too, at their place."""
+    sound = np.zeros((44_100, 1))
+    sound[-441:] = tone(44_100, 0.01)
+    soundfile.write(tmp_path / "late.wav", sound, 44_100)
+    arrived = sound_of(flat_out(tmp_path / "late.wav"))
+    assert rms_dbfs(arrived[16_000 - 160 : 16_000]) == pytest.approx(-9.0, abs=1.0)
+    assert rms_dbfs(arrived[: 16_000 - 320]) < -60
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     """Sound on one channel of two comes out at half its height; opposite channels cancel out."""
     one_sided = tone(16_000, 1.0, 2) * [1.0, 0.0]
@@ -139,7 +149,8 @@ def test_paced_and_flat_out_deliver_the_same_frames(tmp_path: Path) -> None:
 
 def test_close_wakes_a_waiting_read() -> None:
     """A read that waits for its moment returns None as soon as the source is closed; so do all later ones."""
-    source = WavSource(WavSettings(path=SPEECH / "en_dir-intro.flac"), clock=lambda: 0)  # time stands still
+    times_ns = itertools.chain([0], itertools.repeat(-60_000_000_000))  # the first frame is due in a minute
+    source = WavSource(WavSettings(path=SPEECH / "en_dir-intro.flac"), clock=lambda: next(times_ns))
     got: list[AudioFrame | None] = []
 
     def read_to_the_end() -> None:
