@@ -75,7 +75,7 @@ def dotted(path: KeyPath) -> str:
 @cache
 def groups() -> tuple[Group, ...]:
     """Every group, in the order in which `config.py` declares them; the top level comes first."""
-    return tuple(_walk(Settings, (), None))
+    return tuple(walk(Settings))
 
 
 def by_path(path: KeyPath) -> tuple[Setting, ...]:
@@ -119,14 +119,15 @@ def _index() -> Mapping[KeyPath, tuple[Setting, ...]]:
     return found
 
 
-def _walk(model: type[BaseModel], path: KeyPath, kind: str | None) -> Iterator[Group]:
+def walk(model: type[BaseModel], path: KeyPath = (), kind: str | None = None) -> Iterator[Group]:
+    """The groups of `model`, itself first, then what stands below it."""
     leaves: list[Setting] = []
     below: list[Group] = []
     for name, field in model.model_fields.items():
         members = [member for member in _members(field.annotation) if _is_section(member)]
         for member in members:
             tag = member.model_fields["kind"].default if len(members) > 1 else None
-            below.extend(_walk(member, (*path, name), tag))
+            below.extend(walk(member, (*path, name), tag))
         if not members:
             leaves.append(_leaf(model, (*path, name), field, kind))
     yield Group(path, kind, (model.__doc__ or "").strip(), tuple(leaves))
@@ -188,13 +189,13 @@ def _in_words(annotation: Any, metadata: tuple[Any, ...]) -> tuple[str, str]:
 
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
-    lowest = next((item.ge for item in metadata if hasattr(item, "ge")), None)
-    highest = next((item.le for item in metadata if hasattr(item, "le")), None)
+    limits = {
+        name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
+    }
     pattern = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
     if pattern:
         return f"matching `{pattern}`"
-    if lowest is not None and highest is not None:
-        return f"{lowest:g} to {highest:g}"
-    if lowest is not None:
-        return f"{lowest:g} or more"
-    return "" if highest is None else f"{highest:g} or less"
+    if limits.keys() == {"ge", "le"}:
+        return f"{limits['ge']:g} to {limits['le']:g}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{words[name]} {limit:g}" for name, limit in limits.items())
