@@ -4,6 +4,8 @@ It may run under an interpreter in which this package is not installed, see `pro
 """
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +15,12 @@ import numpy as np
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
 from agent.bench.adapters import Driver, Setup, create_driver
-from agent.bench.wire_format import Answer, Loaded, PeerMissing, pack, receive, receive_pcm, send
+from agent.bench.wire_format import BUSY_OPTION, Answer, Loaded, PeerMissing, pack, receive, receive_pcm, send
 from agent.errors import AgentError
 
 _WARM_UP_S = 2
+_RIVAL = (sys.executable, "-S", "-c", "while True: pass")
+"""Its CPU time is nobody's; like all of the group it is stopped between clips."""
 
 
 class _Child:
@@ -28,6 +32,7 @@ class _Child:
         noise = np.random.default_rng(0).normal(0.0, 300.0, _WARM_UP_S * SAMPLE_RATE_HZ)
         self._driver.transcribe(noise.astype(np.int16))
         self._helpers = usage.descendants(os.getpid())
+        self._rivals = [subprocess.Popen(_RIVAL) for _ in range(setup.number(BUSY_OPTION, 0))]
         self.loaded = Loaded(load_s=time.monotonic() - started)
 
     def transcribe(self, pcm: Pcm16, language: str) -> Answer:
@@ -51,6 +56,9 @@ class _Child:
         )
 
     def close(self) -> None:
+        for rival in self._rivals:
+            rival.kill()
+            rival.wait()
         self._driver.close()
 
 

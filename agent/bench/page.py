@@ -7,7 +7,7 @@ from agent.bench.charts import Mark, Point, plane, rows
 from agent.bench.intervals import Estimate
 from agent.bench.summary import Report, SystemSummary
 from agent.bench.systems import is_ours
-from agent.bench.text import difference, how_often, percent, seconds
+from agent.bench.text import difference, how_often, percent, ratio, seconds, wrong_more
 
 _MEGABYTE = 1_000_000
 _STYLE = """
@@ -37,7 +37,7 @@ def render(report: Report) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>edgescribe bench</title>',
             f"<style>{_STYLE}</style></head><body><h1>edgescribe bench</h1>",
             *_head(report),
-            *(part for section in (_main_table, _plots) if report.systems for part in section(report)),
+            *(part for section in (_main_table, _duels, _plots) if report.systems for part in section(report)),
             *_latency(report),
             *_trust(report),
             *_sets(report),
@@ -91,6 +91,26 @@ def _main_table(report: Report) -> Iterator[str]:
                 f"{system.model_bytes / _MEGABYTE:.0f}",
             ]
             for number, system in enumerate(report.systems, start=1)
+        ],
+    )
+
+
+def _duels(report: Report) -> Iterator[str]:
+    if not report.duels:
+        return
+    yield "<h2>Ours against peers on the same weights</h2>"
+    yield _table(
+        ["system", "peer", "clips", "words wrong, points", "CPU ×", "wall ×"],
+        [
+            [
+                duel.ours,
+                duel.peer,
+                str(duel.comparison.clips),
+                wrong_more(duel.comparison),
+                ratio(duel.comparison.cpu_ratio),
+                ratio(duel.comparison.wall_ratio),
+            ]
+            for duel in report.duels
         ],
     )
 

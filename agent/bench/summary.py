@@ -6,13 +6,14 @@ same twice). Only clips that both systems got through enter a comparison.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.bench.clips import NO_SPEECH
 from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
 from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Machine, Measurement, Record, SystemStart
 from agent.bench.scoring import BY_CHARACTER, Errors, score
+from agent.bench.systems import is_ours, model_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,15 @@ class SystemSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Duel:
+    """One of our engines against a peer on the same weights."""
+
+    ours: str
+    peer: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
 class LatencySummary:
     """A whole system, from the sound to whoever waits for the words."""
 
@@ -124,6 +134,7 @@ class Report:
     baseline: str
     repeats: int
     systems: tuple[SystemSummary, ...]
+    duels: tuple[Duel, ...]
     latencies: tuple[LatencySummary, ...]
     failures: tuple[Failure, ...]
 
@@ -144,7 +155,18 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
     )
     failures = tuple(record for record in records if isinstance(record, Failure))
     machine = next((record for record in records if isinstance(record, Machine)), None)
-    return Report(machine, chosen, repeats, systems, latencies(records), failures)
+    pairs = tuple(duels(results, resamples))
+    return Report(machine, chosen, repeats, systems, pairs, latencies(records), failures)
+
+
+def duels(results: Mapping[str, Sequence[ClipResult]], resamples: int = RESAMPLES) -> Iterator[Duel]:
+    """Each of ours against each peer on the same model, by the systems' names."""
+    for ours in filter(is_ours, results):
+        for peer in results:
+            if not is_ours(peer) and model_of(peer) == model_of(ours):
+                comparison = compare(results[ours], results[peer], resamples)
+                if comparison:
+                    yield Duel(ours, peer, comparison)
 
 
 def latencies(records: Sequence[Record]) -> tuple[LatencySummary, ...]:

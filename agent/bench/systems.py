@@ -4,6 +4,7 @@ whisper_cpp:tiny.en-q8_0                        ours, as the agent would run it
 faster_whisper:tiny.en-ct2:beam_size=5          any setting of the engine can be an option
 whisper_cpp:base-q8_0:vad                       behind voice activity detection and segmenter, as in the agent
 stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation tells its users to call it
+    whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.bench.clips import NO_SPEECH, Clip
+from agent.bench.wire_format import BUSY_OPTION
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 
@@ -85,7 +87,7 @@ def parse_system(text: str) -> System:
         raise ConfigError(f"--system {text}: name a model, as in {engine}:tiny.en-q8_0")
     adapter = Adapter(engine)
     options = dict(_options(tail))
-    unknown = set(options) - _PEER_OPTIONS.get(adapter, frozenset(options))
+    unknown = set(options) - _PEER_OPTIONS.get(adapter, frozenset(options)) - {BUSY_OPTION}
     if unknown:
         has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
         raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
@@ -94,7 +96,8 @@ def parse_system(text: str) -> System:
 
 def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:
     """The settings, by their names in `[engine]`, that make one of our engines what the system says."""
-    chosen = {"language": language} | {key: value for key, value in options.items() if key != VAD_OPTION}
+    of_the_engine = {key: value for key, value in options.items() if key not in {VAD_OPTION, BUSY_OPTION}}
+    chosen = {"language": language} | of_the_engine
     if adapter is Adapter.SCRIPTED:
         chosen.pop("threads", None)
         return chosen | {"kind": adapter.value}
@@ -104,6 +107,11 @@ def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], la
 def is_ours(name: str) -> bool:
     """Whether a system of that name is one of our engines."""
     return name.partition(":")[0] in _OURS
+
+
+def model_of(name: str) -> str:
+    """The model in a system's name."""
+    return name.split(":")[1]
 
 
 def with_threads(system: System, threads: int) -> System:

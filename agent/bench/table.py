@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bench.summary import Report, SystemSummary
-from agent.bench.text import difference, how_often, percent, seconds
+from agent.bench.text import difference, how_often, percent, ratio, seconds, wrong_more
 
 _MEGABYTE = 1_000_000
 
@@ -19,6 +19,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.systems:
         console.print(_accuracy_table(report))
         console.print(_cost_table(report))
+    if report.duels:
+        console.print(_duel_table(report))
     if any(system.noise_clips or system.speech_clips_rejected for system in report.systems):
         console.print(_trust_table(report))
     if any(system.error_rate for system in report.systems):
@@ -36,9 +38,9 @@ def _say(console: Console, line: str) -> None:
 
 def _columns(title: str, first: str, *others: str) -> Table:
     table = Table(box=SIMPLE, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")
     for heading in others:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -82,6 +84,18 @@ def _trust_table(report: Report) -> Table:
             f"{system.noise_words:g}",
             str(system.speech_clips_rejected),
             str(system.doubtful),
+        )
+    return table
+
+
+def _duel_table(report: Report) -> Table:
+    table = _columns("Ours against peers on the same weights", "", "words wrong, points (95 %)", "CPU ×", "wall ×")
+    for duel in report.duels:
+        table.add_row(
+            f"{duel.ours}\n  {duel.peer}",
+            wrong_more(duel.comparison),
+            ratio(duel.comparison.cpu_ratio),
+            f"{duel.comparison.wall_ratio.value:.3f}",
         )
     return table
 

@@ -1,7 +1,7 @@
 """Figures as words, for terminal and page alike."""
 
 from agent.bench.intervals import Estimate
-from agent.bench.summary import SystemSummary
+from agent.bench.summary import Comparison, SystemSummary
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -20,10 +20,17 @@ def points(estimate: Estimate) -> str:
 
 def difference(system: SystemSummary) -> str:
     """The word error rate against the baseline's."""
-    comparison = system.against_baseline
-    if comparison is None:
-        return "baseline"
+    return "baseline" if system.against_baseline is None else wrong_more(system.against_baseline)
+
+
+def wrong_more(comparison: Comparison) -> str:
+    """How many points more of the words are wrong."""
     return points(comparison.error_rate_difference) if comparison.error_rate_difference else "–"
+
+
+def ratio(estimate: Estimate) -> str:
+    """A ratio with its interval: `0.291 (0.24–0.35)`."""
+    return f"{estimate.value:.3f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 def seconds(value_s: float | None) -> str:

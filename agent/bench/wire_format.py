@@ -18,6 +18,10 @@ from agent.audio import Pcm16
 from agent.errors import AgentError
 
 
+BUSY_OPTION = "busy"
+"""Of every system: so many other processes compete for the cores while it works."""
+
+
 class PeerError(AgentError):
     """What is to be measured cannot be: a package is not installed, a model does not load."""
 

@@ -122,3 +122,19 @@ def test_a_peer_that_is_not_there_names_the_remedy(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(PeerMissing, match=r"a_package_that_nobody_has is missing.*edgescribe\[peers\]"):
         SystemProcess(parse_system("stock-faster-whisper:any"), tmp_path)
+
+
+def test_rivals_compete_and_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the cores while a clip is transcribed, cost the system nothing in the books, and end with it."""
+    (tmp_path / "faster_whisper.py").write_text(PEER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = SystemProcess(parse_system("stock-faster-whisper:any:busy=2"), tmp_path)
+    rivals = psutil.Process(process.pid).children(recursive=True)
+    try:
+        answer = process.transcribe(sound(0.1), "en")
+        assert len(rivals) == 2
+        assert all(sum(rival.cpu_times()[:2]) > 0.02 for rival in rivals)
+        assert answer.cpu_s < 0.5
+    finally:
+        process.close()
+    assert not any(rival.is_running() for rival in rivals)

@@ -5,8 +5,9 @@ import pytest
 from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Measurement, Record, SystemStart
 from agent.bench.summary import Report, summarise
 
+OURS, PEER = "whisper_cpp:ours", "stock-pywhispercpp:peer"
 SPEECH = Measurement(
-    system="ours",
+    system=OURS,
     set_name="speech",
     clip_id="1",
     repeat=0,
@@ -20,17 +21,17 @@ SPEECH = Measurement(
     pss_bytes=80,
 )
 NOISE = replace(SPEECH, set_name="noise", clip_id="n", language="none", reference="", text="", audio_s=10.0)
-STARTS: list[Record] = [SystemStart("peer", 2.0, 50), SystemStart("ours", 1.0, 40)]
+STARTS: list[Record] = [SystemStart(PEER, 2.0, 50), SystemStart(OURS, 1.0, 40)]
 
 
-def report(*measurements: Measurement, baseline: str | None = "peer") -> Report:
+def report(*measurements: Measurement, baseline: str | None = PEER) -> Report:
     """Figures of these measurements, after both systems have been loaded."""
     return summarise([*STARTS, *measurements], baseline, resamples=200)
 
 
 def by_peer(measurement: Measurement, **changes: object) -> Measurement:
     """The same clip through the peer."""
-    return replace(measurement, system="peer", **changes)  # type: ignore[arg-type]
+    return replace(measurement, system=PEER, **changes)  # type: ignore[arg-type]
 
 
 def test_the_error_rate_is_that_of_the_words() -> None:
@@ -42,7 +43,7 @@ def test_the_error_rate_is_that_of_the_words() -> None:
     assert ours.against_baseline.error_rate_difference
     assert ours.error_rate.value == pytest.approx(2 / 6)
     assert ours.against_baseline.error_rate_difference.value == pytest.approx(2 / 6)
-    assert (peer.against_baseline, figures.baseline) == (None, "peer")
+    assert (peer.against_baseline, figures.baseline) == (None, PEER)
 
 
 def test_seconds_are_medians_over_repeats() -> None:
@@ -124,6 +125,16 @@ def test_failures_are_passed_on() -> None:
 def test_nothing_measured_is_an_empty_report() -> None:
     """No figure is made up."""
     assert summarise([], resamples=10).systems == ()
+
+
+def test_peers_are_met_on_their_own_weights() -> None:
+    """Each of ours is compared with the peers on its model, and with no other."""
+    names = ["whisper_cpp:a:context=full", "stock-pywhispercpp:a", "stock-pywhispercpp:b"]
+    starts: list[Record] = [SystemStart(name, 1.0, 1) for name in names]
+    clips = [replace(SPEECH, system=name, cpu_s=1.0 + index) for index, name in enumerate(names)]
+    (duel,) = summarise([*starts, *clips], resamples=10).duels
+    assert (duel.ours, duel.peer) == (names[0], names[1])
+    assert duel.comparison.cpu_ratio.value == pytest.approx(0.5)
 
 
 def test_latencies_are_percentiles_over_all_utterances() -> None:
