@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ModelError
-from agent.models.files import atomic_write, digest_of
+from agent.models.files import atomic_write, digest_of, write_error
 
 _FILE = "verified.json"
 _VERSION = 1
@@ -49,7 +49,8 @@ class Ledger:
         sha256 = digest_of(path)
         if _stat(path) != before:
             raise ModelError(f"{path}: changed while it was read; try again when nobody writes to it")
-        self._write("verified", str(path), asdict(_Entry(*before, sha256)))
+        with suppress(ModelError):  # a store that the service may only read is fine
+            self._write("verified", str(path), asdict(_Entry(*before, sha256)))
         return sha256
 
     def trusted(self, path: Path) -> str | None:
@@ -58,14 +59,12 @@ class Ledger:
         return found if isinstance(found, str) else None
 
     def trust(self, path: Path, sha256: str) -> None:
-        """Remember that a user's own file is the one with this digest."""
-        self._write("trusted", str(path), sha256)
+        """Remember that a user's own file is the one with this digest.
 
-    def forget(self, path: Path) -> None:
-        """Forget a file that is gone."""
-        for part in ("verified", "trusted"):
-            if str(path) in self._read(part):
-                self._write(part, str(path), None)
+        Raises:
+            ModelError: the ledger cannot be written.
+        """
+        self._write("trusted", str(path), sha256)
 
     def _read(self, part: str) -> dict[str, Any]:
         try:
@@ -77,13 +76,13 @@ class Ledger:
 
     def _write(self, part: str, key: str, value: object) -> None:
         parts = {name: self._read(name) for name in ("verified", "trusted")}
-        if value is None:
-            parts[part].pop(key, None)
-        else:
-            parts[part][key] = value
+        parts[part][key] = value
         parts["verified"] = {name: entry for name, entry in parts["verified"].items() if Path(name).exists()}
-        # A store that the service may only read is fine.
-        with suppress(ModelError), atomic_write(self._path) as file:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        with atomic_write(self._path) as file:
             file.write(json.dumps({"version": _VERSION, **parts}, indent=1).encode())
 
 

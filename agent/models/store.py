@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import ModelError
@@ -161,7 +161,8 @@ class Store:
             found = self._ledger.digest(file)
             trusted = self._ledger.trusted(file)
             if trusted is None:
-                self._ledger.trust(file, found)
+                with suppress(ModelError):  # where nothing can be remembered, every use is the first
+                    self._ledger.trust(file, found)
             elif trusted != found:
                 raise ModelError(
                     f"{file}: not the file that was used before (digest {found[:12]}…, was {trusted[:12]}…);"
