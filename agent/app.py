@@ -10,32 +10,25 @@ Stopping means closing the source; the rest follows by itself, stage by stage.
 import logging
 import sys
 import threading
-from pathlib import Path
-
-from ulid import ULID
 
 from agent import __version__, identity
 from agent.audio import AudioFrame
 from agent.capture import capture
 from agent.channel import Channel, Overflow
-from agent.config import AlsaSettings, ScriptedSettings, Settings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.factory import create_engine
+from agent.config import AlsaSettings, ScriptedSettings, Settings
 from agent.errors import AgentError, SinkError
 from agent.listen import Listener
-from agent.models import ModelFormat
-from agent.models.catalogue import load_catalogue
-from agent.models.store import Store
 from agent.outbox.memory import MemoryOutbox
 from agent.publisher import Publisher
 from agent.reporting import TelemetryReporter
-from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
-from agent.settings_sources import models_dir, state_dir
+from agent.segmenter import Ended, Paused, Resumed, SegmenterEvent
+from agent.settings_sources import state_dir
 from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
 from agent.sinks.stdout import StdoutSink
 from agent.sources.factory import create_source
 from agent.sources.reconnecting import MicrophoneEvents
+from agent.stages import create_segmenter, load_engine
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
@@ -54,28 +47,6 @@ TICK_S = 1.0
 DRAIN_S = 20.0
 """What waits when the agent is stopped is still transcribed, for at most this long (the unit allows 30 s in all)."""
 FAREWELL_S = 5.0
-
-
-def load_engine(settings: Settings) -> Engine:
-    """Find and verify the model, and load it. Never touches the network.
-
-    Raises:
-        ModelError: the model is unknown, not on this device, or not what it should be.
-        EngineError: the engine cannot be started.
-    """
-    return create_engine(settings.engine, _model_path(settings))
-
-
-def _model_path(settings: Settings) -> Path | None:
-    if isinstance(settings.engine, ScriptedSettings):
-        return None
-    wanted = ModelFormat.GGML if isinstance(settings.engine, WhisperCppSettings) else ModelFormat.CTRANSLATE2
-    return Store(models_dir(settings), load_catalogue()).resolve(settings.engine.model, wanted)
-
-
-def create_segmenter(settings: Settings) -> Segmenter:
-    """The segmenter that `settings` describe; utterances get ULIDs for ids."""
-    return Segmenter(settings.segmenter, settings.vad.threshold, lambda: str(ULID()))
 
 
 class App:

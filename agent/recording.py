@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.app import create_segmenter
 from agent.audio import Utterance
 from agent.config import Settings, WavSettings
 from agent.engines import Engine
 from agent.segmenter import Ended, SegmenterEvent
 from agent.sources.wav import WavSource
+from agent.stages import create_segmenter
 from agent.transcript import Transcript, Verdict
 from agent.vad.factory import create_detector
 

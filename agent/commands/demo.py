@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agent.broker import EmbeddedBroker
     from agent.config import Settings
 
 DEVICE_ID = "demo"
@@ -35,12 +36,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; 0 if transcripts came through."""
     from agent.broker import EmbeddedBroker
+    from agent.commands.models import pull
     from agent.demonstration import Demonstration, bundled_recording
     from agent.settings_sources import load_settings
     from agent.subscriber import Subscriber
 
     settings = load_settings()
-    _fetch_model(args.model, settings)
+    pull(args.model, settings)
     show = Demonstration(None if args.mic else bundled_recording())
     with (
         EmbeddedBroker() as broker,
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)
         config = Path(folder) / "config.toml"
-        config.write_text(_configuration(args, broker.port, settings), encoding="utf-8")
+        config.write_text(_configuration(args, broker, settings), encoding="utf-8")
         agent = _start_agent(config)
         try:
             show.follow(subscriber, agent)
@@ -59,14 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return status or (0 if show.transcripts else 1)
 
 
-def _fetch_model(name: str, settings: "Settings") -> None:
-    from agent.commands.models import pull_with_progress
-    from agent.settings_sources import models_dir
-
-    pull_with_progress(name, models_dir(settings), settings.models)
-
-
-def _configuration(args: argparse.Namespace, port: int, settings: "Settings") -> str:
+def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings") -> str:
     """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
     from agent.demonstration import RECORDING
     from agent.settings_sources import models_dir, state_dir
@@ -79,7 +74,8 @@ def _configuration(args: argparse.Namespace, port: int, settings: "Settings") ->
         "source": source,
         "engine": {"kind": "whisper_cpp", "model": args.model},
         "models": {"dir": str(models_dir(settings))},
-        "mqtt": {"host": "127.0.0.1", "port": port},
+        # amqtt does not answer MQTT 5 at all; why wait for it to be silent?
+        "mqtt": {"host": broker.host, "port": broker.port, "protocol": "3.1.1" if broker.kind == "amqtt" else "auto"},
         "telemetry": {"interval_s": TELEMETRY_INTERVAL_S},
         "log": {"level": "warning"},
     }

@@ -23,6 +23,8 @@ from agent.settings_sources import models_dir
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from agent.config import Settings
+
 _MB = 1e6
 _EXAMPLES = """\
 examples:
@@ -130,15 +132,24 @@ def _print_table(rows: list[Row]) -> None:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    settings = settings_from(args).models
-    store = _store(args)
+    settings = settings_from(args)
+    catalogue = load_catalogue()
     for name in args.names:
-        store.catalogue.find(name)  # a misspelt name is said before anything is fetched
+        catalogue.find(name)  # a misspelt name is said before anything is fetched
     for name in args.names:
-        with _progress() as progress:
-            path = store.pull(name, hub_url=settings.hub_url, use_mirror=settings.mirror, progress=progress)
-        print(f"{name}: {path}")
+        print(f"{name}: {pull(name, settings)}")
     return 0
+
+
+def pull(name: str, settings: "Settings") -> Path:
+    """Bring a model into the store and show how it goes; return its path.
+
+    Raises:
+        ModelError: see `Store.pull`.
+    """
+    store = Store(models_dir(settings), load_catalogue())
+    with _progress() as progress:
+        return store.pull(name, hub_url=settings.models.hub_url, use_mirror=settings.models.mirror, progress=progress)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
         segmenter__max_length_s=FILE_MAX_LENGTH_S,
     )
 
-    from agent.app import load_engine
     from agent.errors import SourceError
     from agent.recording import transcribe
+    from agent.stages import load_engine
 
     engine = load_engine(settings)
     show = _show_json if args.json else _show_text
