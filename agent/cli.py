@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from agent import __version__
 from agent.errors import AgentError
 
-VERBS = ("run", "demo", "transcribe", "models", "devices", "config", "check", "bench")
+VERBS = ("run", "demo", "transcribe", "models", "devices", "config", "check", "doctor", "bench")
 
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
 _INTERRUPTED = 130
