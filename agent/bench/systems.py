@@ -4,7 +4,7 @@ whisper_cpp:tiny.en-q8_0                        ours, as the agent would run it
 faster_whisper:tiny.en-ct2:beam_size=5          any setting of the engine can be an option
 whisper_cpp:base-q8_0:vad                       behind voice activity detection and segmenter, as in the agent
 stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation tells its users to call it
-    whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
+whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
 from collections.abc import Iterator, Mapping

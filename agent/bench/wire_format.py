@@ -17,7 +17,6 @@ import numpy as np
 from agent.audio import Pcm16
 from agent.errors import AgentError
 
-
 BUSY_OPTION = "busy"
 """Of every system: so many other processes compete for the cores while it works."""
 
