@@ -8,8 +8,8 @@ The network is that of `tinygrad_model.py` in the package silero-vad 6.2.3 (MIT,
 network takes its spectra by a convolution whose kernel is a Fourier basis under a periodic Hann window; here the
 Fourier transform itself does it.
 
-The matrices are far too small for several threads, and BLAS threads that wait for work burn more than the work:
-`agent/__main__.py` sets `OPENBLAS_NUM_THREADS=1` before numpy is loaded.
+The matrices are too small to be shared out among threads: `agent/__main__.py` sets `OPENBLAS_NUM_THREADS=1` before
+numpy is loaded.
 """
 
 from importlib.resources import files
