@@ -89,10 +89,11 @@ def _trust_table(report: Report) -> Table:
 
 
 def _duel_table(report: Report) -> Table:
+    numbers = {system.name: number for number, system in enumerate(report.systems, start=1)}
     table = _columns("Ours against peers on the same weights", "", "words wrong, points (95 %)", "CPU ×", "wall ×")
     for duel in report.duels:
         table.add_row(
-            f"{duel.ours}\n  {duel.peer}",
+            f"{numbers[duel.ours]} against {numbers[duel.peer]}",
             wrong_more(duel.comparison),
             ratio(duel.comparison.cpu_ratio),
             f"{duel.comparison.wall_ratio.value:.3f}",
