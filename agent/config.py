@@ -6,12 +6,30 @@ Highest first: command line, `EDGESCRIBE_…` environment, systemd credentials, 
 read stands in `settings_sources.py`.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from agent.keywords import keyword_rules
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+COMMANDS: Final = (
+    "listen",
+    "mute",
+    "model",
+    "language",
+    "vad_threshold",
+    "min_confidence",
+    "initial_prompt",
+    "restart",
+    "identify",
+    "calibrate",
+    "replay",
+    "golden_utterance",
+)
+"""Every command there is (docs/mqtt.md)."""
 DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$")]
 
 
@@ -77,8 +95,22 @@ class SegmenterSettings(Section):
     """Longer utterances are cut at the quietest moment of their last seconds and go on without losing a sample."""
 
 
-class EngineCommon(Section):
-    """What all engines share."""
+class EngineIsolation(Section):
+    """Where an engine runs, and for how long it may."""
+
+    isolation: Literal["process", "thread"] = "process"
+    """`process`: a crash, a hang or running out of memory costs a second attempt at one utterance, and nothing else.
+    `thread` spares some 25 MB, and such a fault costs a restart of the agent."""
+    budget_s: Annotated[float, Field(gt=0.0, le=3_600.0)] = 20.0
+    """Seconds that an inference may take beyond four times the length of its utterance. Then it counts as hung."""
+
+    def deadline_s(self, duration_s: float) -> float:
+        """Seconds that the inference of an utterance of `duration_s` seconds may take."""
+        return self.budget_s + 4.0 * duration_s
+
+
+class EngineCommon(EngineIsolation):
+    """What all engines with a model share."""
 
     language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "auto"
     """ISO 639-1 code, or `auto` to detect it for each utterance. English-only models (`*.en`) are always `en`."""
@@ -112,7 +144,7 @@ class FasterWhisperSettings(EngineCommon):
     """1 is greedy: as accurate on short utterances, and several times cheaper than 5."""
 
 
-class ScriptedSettings(Section):
+class ScriptedSettings(EngineIsolation):
     """No recognition at all: answers from a list, in turn. For trying out a broker, and for tests."""
 
     kind: Literal["scripted"] = "scripted"
@@ -225,6 +257,68 @@ class MqttSettings(Section):
         return self.port or (8883 if self.tls.enabled else 1883)
 
 
+class PublishSettings(Section):
+    """What of the speech leaves this device."""
+
+    privacy: Literal["full", "keywords", "off"] = "full"
+    """`full` publishes transcripts; `keywords` only that one of the keywords was said, and nothing else of the text;
+    `off` does not even transcribe. No command can change it."""
+    keywords: tuple[str, ...] = ()
+    """Words or phrases (`"heater off"`), or regular expressions (`"/turn (on|off) the \\w+/"`). Case does not matter. A
+    name in front (`"lights=/lights? on/"`) is what is published; without one it is the keyword itself."""
+    min_confidence: Fraction = 0.0
+    """Transcripts whose tokens were less probable than this, in the geometric mean (`exp(avg_logprob)`), are rejected:
+    counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""
+
+    @field_validator("keywords")
+    @classmethod
+    def _keywords_can_be_read(cls, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        keyword_rules(keywords)
+        return keywords
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "PublishSettings":
+        if self.privacy == "keywords" and not self.keywords:
+            msg = 'privacy = "keywords" without keywords would never say anything: set publish.keywords'
+            raise ValueError(msg)
+        return self
+
+
+class CommandSettings(Section):
+    """What may be asked of this device over MQTT. Who may ask is up to the broker's access control list."""
+
+    allow: tuple[str, ...] = COMMANDS
+    """Commands that are obeyed; an empty list obeys none."""
+    groups: tuple[str, ...] = ()
+    """Groups whose commands (`edgescribe/v1/_group/<group>/cmd/…`) count for this device, too: `a-z`, `0-9`, `-`."""
+
+    @field_validator("allow")
+    @classmethod
+    def _commands_exist(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in allow if name not in COMMANDS]:
+            msg = f"there is no command {unknown[0]!r}: there are {', '.join(COMMANDS)}"
+            raise ValueError(msg)
+        return allow
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_are_topic_levels(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in groups if not re.fullmatch(r"[a-z0-9-]{1,36}", name)]:
+            msg = f"{wrong[0]!r} cannot name a group: use a-z, 0-9 and -, at most 36"
+            raise ValueError(msg)
+        return groups
+
+
+class DiscoverySettings(Section):
+    """Home Assistant finds the device by itself."""
+
+    mode: Literal["device", "component", "off"] = "device"
+    """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message an entity, for
+    older ones. `off`: none; what was announced before is withdrawn."""
+    prefix: Annotated[str, Field(pattern=r"^[^+#/\s]+(/[^+#/\s]+)*$")] = "homeassistant"
+    """Home Assistant's discovery prefix."""
+
+
 class StdoutSettings(Section):
     """JSON lines on standard output: one object a message, `{"topic": …, "payload": …}`."""
 
@@ -256,6 +350,9 @@ class Settings(Section):
     engine: EngineSettings = WhisperCppSettings()
     models: ModelsSettings = ModelsSettings()
     mqtt: MqttSettings = MqttSettings()
+    publish: PublishSettings = PublishSettings()
+    commands: CommandSettings = CommandSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     stdout: StdoutSettings = StdoutSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()

@@ -6,13 +6,12 @@ PyAV and onnxruntime along, which nothing here needs (docs/decisions/0003).
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
 
 from agent.audio import PcmFloat, Utterance
-from agent.config import FasterWhisperSettings
 from agent.engines.context import Window, policy_for
 from agent.engines.evidence import Attempt
 from agent.engines.hearing import Label, hear
@@ -21,6 +20,9 @@ from agent.engines.threads import engine_threads
 from agent.engines.tokens import Tokens
 from agent.errors import EngineError
 from agent.transcript import Transcript
+
+if TYPE_CHECKING:
+    from agent.config import FasterWhisperSettings
 
 
 class FasterWhisper:
@@ -33,7 +35,7 @@ class FasterWhisper:
             does not know the language.
     """
 
-    def __init__(self, settings: FasterWhisperSettings, folder: Path, model_name: str) -> None:
+    def __init__(self, settings: "FasterWhisperSettings", folder: Path, model_name: str) -> None:
         self._settings = settings
         self._label = Label("faster_whisper", model_name)
         self._tokens = Tokens(folder)
@@ -107,7 +109,7 @@ class FasterWhisper:
         return token.strip("<|>"), probability
 
 
-def _load(settings: FasterWhisperSettings, folder: Path) -> Any:
+def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:
     """Load the weights; one line that says what to do where that fails."""
     supported = _supported_compute_types(settings.device)
     if settings.compute_type not in supported:

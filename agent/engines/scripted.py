@@ -1,11 +1,14 @@
 """An engine that recognises nothing: it answers from a list."""
 
 import time
+from typing import TYPE_CHECKING
 
 from agent.audio import Utterance
-from agent.config import ScriptedSettings
 from agent.errors import EngineError
 from agent.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from agent.config import ScriptedSettings
 
 
 class Scripted:
@@ -14,7 +17,7 @@ class Scripted:
     Implements `agent.engines.Engine`. Useful to try out a broker, a dashboard or an automation without a model.
     """
 
-    def __init__(self, settings: ScriptedSettings) -> None:
+    def __init__(self, settings: "ScriptedSettings") -> None:
         self._settings = settings
         self._answered = 0
         self._closed = False

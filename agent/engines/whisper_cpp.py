@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import _pywhispercpp as pw
 
 from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance
-from agent.config import WhisperCppSettings
 from agent.engines.context import Window, policy_for
 from agent.engines.evidence import Attempt
 from agent.engines.hearing import Label, hear
 from agent.engines.threads import engine_threads
 from agent.errors import EngineError
 from agent.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from agent.config import WhisperCppSettings
 
 _SECONDS_PER_TICK = 0.01
 """whisper.cpp's timestamps."""
@@ -47,7 +49,7 @@ class WhisperCpp:
         EngineError: the file is not a model that whisper.cpp can load, or it does not know the language.
     """
 
-    def __init__(self, settings: WhisperCppSettings, model_path: Path, model_name: str) -> None:
+    def __init__(self, settings: "WhisperCppSettings", model_path: Path, model_name: str) -> None:
         self._settings = settings
         self._label = Label("whisper_cpp", model_name)
         self._threads = engine_threads(settings.threads)
