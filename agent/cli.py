@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from agent import __version__
 from agent.errors import AgentError
@@ -12,13 +13,21 @@ from agent.errors import AgentError
 VERBS = ("run", "demo", "transcribe", "models", "devices", "config", "check", "doctor", "bench")
 
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
+_USAGE = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, as everything else is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_USAGE, f"edgescribe: {message}; see `{self.prog} --help`\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="edgescribe",
         description="Listens, transcribes on the device, publishes over MQTT.",
         epilog=_EPILOG,

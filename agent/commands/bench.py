@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "bench",
         help="measure error rate, speed, latency and memory of engines and models on this machine",
-        description=__doc__,
+        description="Measures systems side by side on this machine: engines, models, and peers on the same weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

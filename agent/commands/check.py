@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.commands.options import add_settings_options, load_from
-from agent.config import AlsaSettings, FasterWhisperSettings, ScriptedSettings, WavSettings, WhisperCppSettings
 from agent.errors import ConfigError, ModelError
-from agent.settings_sources import Loaded, models_dir
+
+if TYPE_CHECKING:
+    from agent.settings_sources import Loaded
 
 CT2_SUFFIX = "-ct2"
 ENGLISH_ONLY = ".en"
@@ -19,7 +21,11 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("check", help="is the configuration right?", description=__doc__)
+    parser = subparsers.add_parser(
+        "check",
+        help="is the configuration right?",
+        description="Is the configuration right, and does what it names exist?",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -37,17 +43,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def contradictions(loaded: Loaded) -> Iterator[str]:
+def contradictions(loaded: "Loaded") -> Iterator[str]:
     """What cannot work together. Decided by the settings alone."""
     engine = loaded.settings.engine
-    if isinstance(engine, ScriptedSettings):
+    if engine.kind == "scripted":
         return
     model = f'{_at(loaded, "engine.model")}engine.model = "{engine.model}"'
     for_ct2 = engine.model.endswith(CT2_SUFFIX)
-    if is_name(engine.model) and isinstance(engine, WhisperCppSettings) and for_ct2:
+    if is_name(engine.model) and engine.kind == "whisper_cpp" and for_ct2:
         ggml = engine.model.removesuffix(CT2_SUFFIX) + "-q8_0"
         yield f'{model} is a CTranslate2 model: set engine.kind = "faster_whisper", or engine.model = "{ggml}"'
-    if is_name(engine.model) and isinstance(engine, FasterWhisperSettings) and not for_ct2:
+    if is_name(engine.model) and engine.kind == "faster_whisper" and not for_ct2:
         ct2 = engine.model.rsplit("-", 1)[0] + CT2_SUFFIX
         yield f'{model} is a ggml model: set engine.kind = "whisper_cpp", or engine.model = "{ct2}"'
     if is_english_only(engine.model) and engine.language not in {"auto", "en"}:
@@ -57,14 +63,14 @@ def contradictions(loaded: Loaded) -> Iterator[str]:
             f'but engine.model = "{engine.model}" knows English only: '
             f'set engine.model = "{other}" or engine.language = "en"'
         )
-    if isinstance(engine, FasterWhisperSettings) and engine.device == "cpu" and engine.compute_type.endswith("float16"):
+    if engine.kind == "faster_whisper" and engine.device == "cpu" and engine.compute_type.endswith("float16"):
         yield (
             f'{_at(loaded, "engine.compute_type")}engine.compute_type = "{engine.compute_type}" needs a GPU: '
             'set engine.device = "cuda", or engine.compute_type = "int8"'
         )
 
 
-def missing(loaded: Loaded, *, model: bool) -> Iterator[str]:
+def missing(loaded: "Loaded", *, model: bool) -> Iterator[str]:
     """What the settings name and this machine does not have."""
     yield from missing_files(loaded)
     yield from missing_packages(loaded)
@@ -72,7 +78,7 @@ def missing(loaded: Loaded, *, model: bool) -> Iterator[str]:
         yield problem
 
 
-def advice(loaded: Loaded) -> Iterator[str]:
+def advice(loaded: "Loaded") -> Iterator[str]:
     """What works, but should not stay so."""
     mqtt = loaded.settings.mqtt
     if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
@@ -89,7 +95,7 @@ def is_english_only(model: str) -> bool:
     return ENGLISH_ONLY in Path(model).name
 
 
-def missing_files(loaded: Loaded) -> Iterator[str]:
+def missing_files(loaded: "Loaded") -> Iterator[str]:
     """Recordings and certificates that do not exist or cannot be read."""
     settings = loaded.settings
     tls = settings.mqtt.tls
@@ -97,7 +103,7 @@ def missing_files(loaded: Loaded) -> Iterator[str]:
         "mqtt.tls.ca_file": tls.ca_file,
         "mqtt.tls.cert_file": tls.cert_file,
         "mqtt.tls.key_file": tls.key_file,
-        "source.path": settings.source.path if isinstance(settings.source, WavSettings) else None,
+        "source.path": settings.source.path if settings.source.kind == "wav" else None,
     }
     for key, path in named.items():
         if path is None:
@@ -113,25 +119,26 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def missing_packages(loaded: Loaded, installed: Callable[[str], bool] = is_installed) -> Iterator[str]:
+def missing_packages(loaded: "Loaded", installed: Callable[[str], bool] = is_installed) -> Iterator[str]:
     """Optional packages that the settings need."""
-    if isinstance(loaded.settings.engine, FasterWhisperSettings) and not installed("ctranslate2"):
+    if loaded.settings.engine.kind == "faster_whisper" and not installed("ctranslate2"):
         yield (
             f'{_at(loaded, "engine.kind")}engine.kind = "faster_whisper" needs a package that is not installed: '
             "pip install 'edgescribe[faster-whisper]'"
         )
-    if isinstance(loaded.settings.source, AlsaSettings) and not installed("alsaaudio"):
+    if loaded.settings.source.kind == "alsa" and not installed("alsaaudio"):
         yield (
             f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a package that is not installed: '
             "apt install libasound2-dev; pip install 'edgescribe[alsa]'"
         )
 
 
-def model_problem(loaded: Loaded) -> str | None:
+def model_problem(loaded: "Loaded") -> str | None:
     """Why the model cannot be used, with the command that brings it; None if it can."""
     from agent.models.catalogue import load_catalogue
     from agent.models.chosen import chosen_model
     from agent.models.store import Store
+    from agent.settings_sources import models_dir
 
     try:
         chosen_model(loaded.settings.engine, Store(models_dir(loaded.settings), load_catalogue()))
@@ -140,7 +147,7 @@ def model_problem(loaded: Loaded) -> str | None:
     return None
 
 
-def _at(loaded: Loaded, key: str) -> str:
+def _at(loaded: "Loaded", key: str) -> str:
     """`file:line: ` of a key; empty where it has its default."""
     origin = loaded.origins.get(tuple(key.split(".")))
     return f"{origin}: " if origin else ""

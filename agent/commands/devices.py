@@ -9,7 +9,11 @@ from agent.errors import DeviceUnavailable
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("devices", help="microphones, and the line for the settings", description=__doc__)
+    parser = subparsers.add_parser(
+        "devices",
+        help="microphones, and the line for the settings",
+        description="The microphones of this machine, and what to write into the configuration.",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON list")
     parser.set_defaults(run=run)
 

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from agent.commands.options import add_settings_options, settings_from
-from agent.config import Settings
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +21,11 @@ COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("doctor", help="what is missing, and what to do about it", description=__doc__)
+    parser = subparsers.add_parser(
+        "doctor",
+        help="what is missing, and what to do about it",
+        description="What this machine is, what it makes use of, what is missing, and what to do about it.",
+    )
     parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
     add_settings_options(parser)
     parser.set_defaults(run=run)
@@ -30,6 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print; 1 if something fails."""
+    from agent.config import Settings
     from agent.doctor.checks import Status, diagnose
     from agent.doctor.facts import look
 

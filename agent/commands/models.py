@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Self
 
 from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ModelError
-from agent.models.catalogue import Model, load_catalogue
-from agent.models.convert import convert
-from agent.models.ggml import TensorType, read_ggml
-from agent.models.progress import Progress
-from agent.models.quantise import QUANTISATIONS, quantise
-from agent.models.store import Store
-from agent.settings_sources import models_dir
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from agent.config import Settings
+    from agent.models.catalogue import Model
+    from agent.models.progress import Progress
+    from agent.models.store import Store
 
 _MB = 1e6
+QUANTISATION_NAMES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+"""The keys of `quantise.QUANTISATIONS`, which takes numpy to import."""
 _EXAMPLES = """\
 examples:
   edgescribe models pull tiny.en-q4_0
@@ -51,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "models",
         help="list, fetch, verify and make models",
-        description=__doc__,
+        description="What models there are, and bringing them here.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,12 +72,12 @@ def _add_own(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     converting = actions.add_parser("convert", help="make a ggml file from a CTranslate2 or Hugging Face folder")
     converting.add_argument("source", type=Path, metavar="FOLDER")
     converting.add_argument("target", type=Path, metavar="OUT.bin")
-    converting.add_argument("--type", choices=["f16", *QUANTISATIONS], default="f16", help="default: %(default)s")
+    converting.add_argument("--type", choices=["f16", *QUANTISATION_NAMES], default="f16", help="default: %(default)s")
     converting.set_defaults(run=run, work=_convert)
     quantising = actions.add_parser("quantise", aliases=["quantize"], help="make a ggml file smaller")
     quantising.add_argument("source", type=Path, metavar="IN.bin")
     quantising.add_argument("target", type=Path, metavar="OUT.bin")
-    quantising.add_argument("--type", choices=list(QUANTISATIONS), required=True)
+    quantising.add_argument("--type", choices=QUANTISATION_NAMES, required=True)
     quantising.set_defaults(run=run, work=_quantise)
     trusting = actions.add_parser("trust", help="accept a model of your own as it is now")
     trusting.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
@@ -93,8 +91,16 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _store(args: argparse.Namespace) -> Store:
-    return Store(models_dir(settings_from(args)), load_catalogue())
+def _store(args: argparse.Namespace) -> "Store":
+    return _store_of(settings_from(args))
+
+
+def _store_of(settings: "Settings") -> "Store":
+    from agent.models.catalogue import load_catalogue
+    from agent.models.store import Store
+    from agent.settings_sources import models_dir
+
+    return Store(models_dir(settings), load_catalogue())
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -112,7 +118,7 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(model: Model, *, installed: bool) -> Row:
+def _row(model: "Model", *, installed: bool) -> Row:
     return Row(model.name, model.format, model.size_bytes, model.languages, model.licence, installed)
 
 
@@ -133,7 +139,7 @@ def _print_table(rows: list[Row]) -> None:
 
 def _pull(args: argparse.Namespace) -> int:
     settings = settings_from(args)
-    catalogue = load_catalogue()
+    catalogue = _store_of(settings).catalogue
     for name in args.names:
         catalogue.find(name)  # a misspelt name is said before anything is fetched
     for name in args.names:
@@ -147,9 +153,9 @@ def pull(name: str, settings: "Settings") -> Path:
     Raises:
         ModelError: see `Store.pull`.
     """
-    store = Store(models_dir(settings), load_catalogue())
+    sources = settings.models
     with _progress() as progress:
-        return store.pull(name, hub_url=settings.models.hub_url, use_mirror=settings.models.mirror, progress=progress)
+        return _store_of(settings).pull(name, hub_url=sources.hub_url, use_mirror=sources.mirror, progress=progress)
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -176,16 +182,23 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from agent.models.convert import convert
+    from agent.models.ggml import TensorType
+
     convert(args.source, args.target, TensorType[args.type.upper()])
     return _report(args.target)
 
 
 def _quantise(args: argparse.Namespace) -> int:
+    from agent.models.quantise import QUANTISATIONS, quantise
+
     quantise(args.source, args.target, QUANTISATIONS[args.type])
     return _report(args.target)
 
 
 def _report(path: Path) -> int:
+    from agent.models.ggml import read_ggml
+
     model = read_ggml(path)
     layers = f"{model.hyper.n_audio_layer} + {model.hyper.n_text_layer} layers of {model.hyper.n_audio_state}"
     print(f"{path}: {model.type.name.lower()}, {layers}, {path.stat().st_size / _MB:.1f} MB")
@@ -198,7 +211,7 @@ def _trust(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress() -> "Iterator[Progress]":
     """A bar where somebody looks, lines where not."""
     if not sys.stderr.isatty():
         yield Lines()

@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.config import Settings
-from agent.settings_sources import Loaded, load, parse_override
+if TYPE_CHECKING:
+    from agent.config import Settings
+    from agent.settings_sources import Loaded
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
+def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
     """The settings that `args` ask for.
 
     Args:
@@ -36,11 +38,13 @@ def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
     Raises:
         ConfigError: see `settings_sources.load_settings`.
     """
+    from agent.settings_sources import load, parse_override
+
     overrides = {key.replace("__", "."): value for key, value in convenience.items() if value is not None}
     overrides.update(parse_override(argument) for argument in args.overrides)
     return load(args.config, overrides)
 
 
-def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
+def settings_from(args: argparse.Namespace, **convenience: object) -> "Settings":
     """As `load_from`, for verbs that do not care where a value came from."""
     return load_from(args, **convenience).settings
