@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from agent.config import Section, Settings
+from agent.config import Settings
+from agent.config_section import Section
 
 PREFIX = "EDGESCRIBE_"
 CHOICE = "one of"

@@ -41,6 +41,8 @@ class Message(Part):
     """Sent as the MQTT 5 property of that name."""
     late_topic: ClassVar[str | None] = None
     """Where it goes, marked as `replayed`, when it leaves the device late; None if it makes no difference."""
+    kept: ClassVar[bool] = True
+    """Whether the outbox keeps it (QoS 1, not retained); if not, it is forgotten when the connection is."""
 
     def payload(self) -> bytes:
         """The JSON that goes out, without fields that are not known."""
@@ -107,6 +109,12 @@ class State(Message):
     language: str
     """ISO 639-1 code, or `auto`."""
     vad_threshold: float
+    min_confidence: float = 0.0
+    """Transcripts below are not published; 0 lets everything through."""
+    initial_prompt: str = ""
+    """What primes the decoder."""
+    privacy: Literal["full", "keywords", "off"] = "full"
+    """What of the speech leaves the device. Cannot be changed by a command."""
 
 
 class Health(Message):
@@ -181,6 +189,26 @@ class TranscriptMessage(Message):
     clipped: bool = False
     """Some samples were at full scale."""
     replayed: bool = False
+
+
+class Keyword(Message):
+    """One of the words or patterns of `publish.keywords` was said. Carries nothing else of what was said."""
+
+    topic = "keyword"
+    qos = 1
+    retained = False
+    expiry_s = 60
+    schema_name = "keyword/1"
+
+    v: Literal[1] = CONTRACT
+    event_type: Literal["keyword"] = "keyword"
+    id: str
+    """ULID of the utterance, the same as in its transcript."""
+    keyword: str
+    """Its name in the settings."""
+    ts: Instant
+    time_synced: bool
+    verdict: Literal["confident", "doubtful"]
 
 
 class Cpu(Part):

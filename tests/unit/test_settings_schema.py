@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, SecretStr
 
-from agent.config import Section
+from agent.config_section import Section
 from agent.settings_schema import by_path, groups, shared, walk
 
 
