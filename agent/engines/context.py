@@ -51,6 +51,8 @@ class ContextPolicy:
         return Window(positions, token_cap(duration_s))
 
 
+_BASE_STATE: Final = 512
+
 FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
 """The stock behaviour, and where a retry goes."""
 
@@ -58,16 +60,13 @@ FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
 def policy_for(context: Literal["follow", "full"], audio_state: int) -> ContextPolicy:
     """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
 
-    The larger the model, the larger its margin: base loses more than tiny to a short window.
+    Tiny and base were measured to want the same. Larger models have more to lose and get more room.
     """
     if context == "full":
         return FULL
-    if audio_state <= _TINY_STATE:
+    if audio_state <= _BASE_STATE:
         return ContextPolicy(min_positions=384, margin_positions=128)
     return ContextPolicy(min_positions=512, margin_positions=256)
-
-
-_TINY_STATE: Final = 384
 
 
 def token_cap(duration_s: float) -> int:

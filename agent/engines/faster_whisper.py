@@ -1,7 +1,7 @@
 """CTranslate2, the runtime of faster-whisper, with a mel spectrogram as short as the utterance.
 
 CTranslate2 is used directly: the faster-whisper package pads every utterance to 30 seconds, and importing it brings
-PyAV and onnxruntime along, which nothing here needs (docs/decisions/0003).
+PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
 """
 
 import json

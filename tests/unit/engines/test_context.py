@@ -33,7 +33,7 @@ def test_a_command_costs_at_most_half_of_the_full_window(audio_state: int) -> No
 
 
 def test_a_larger_model_never_gets_a_smaller_window() -> None:
-    """Base loses more than tiny to a short window."""
+    """The larger the model, the more it has to lose."""
     sizes = [policy_for("follow", state).window(3.0).positions for state in STATES]
     assert sizes == sorted(sizes)
 
