@@ -1,0 +1,60 @@
+"""Inside the engine process: one engine, one parent, one utterance at a time.
+
+Its only tie to the world is a socket (`pipe.py`). It says `ready` when the model is loaded, then answers every
+utterance with a transcript or an error, until the parent closes. Whatever else ends it is the parent's to mend.
+"""
+
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from agent.confinement import Confinement
+from agent.engines import Engine
+from agent.engines.factory import create_engine
+from agent.engines.pipe import Packet, receive, send, unpack_utterance
+from agent.errors import EngineError
+
+if TYPE_CHECKING:
+    from agent.config import EngineSettings
+
+_GRACE_S: Final = 5.0
+"""Behind the parent's own deadline: a process that lost its parent inside an inference that hangs ends by itself."""
+
+
+def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
+    """Load what the parent's first packet asks for, then answer on the socket `descriptor` until it closes."""
+    # With its default action the alarm ends a process even where native code holds the interpreter.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with socket.socket(fileno=descriptor) as channel:
+        try:
+            engine = _load(receive(channel).head, model)
+        except EngineError as error:
+            send(channel, Packet({"refused": str(error)}))
+            return
+        send(channel, Packet({"ready": asdict(confined)}))
+        try:
+            while True:
+                send(channel, _answer(engine, receive(channel)))
+        except (EOFError, ConnectionError):
+            return
+        finally:
+            engine.close()
+
+
+def _load(settings: Mapping[str, Any], model: Path | None) -> Engine:
+    # The parent has validated them, and pydantic would cost 11 MB here.
+    return create_engine(cast("EngineSettings", SimpleNamespace(**settings)), model)
+
+
+def _answer(engine: Engine, question: Packet) -> Packet:
+    signal.setitimer(signal.ITIMER_REAL, question.head["deadline_s"] + _GRACE_S)
+    try:
+        return Packet({"transcript": asdict(engine.transcribe(unpack_utterance(question)))})
+    except EngineError as error:
+        return Packet({"error": str(error)})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)

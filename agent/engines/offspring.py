@@ -1,0 +1,157 @@
+"""One engine process, from its start to its end, as its parent sees it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.audio import Utterance
+from agent.engines.pipe import Packet, pack_utterance, receive, send
+from agent.errors import EngineError
+from agent.transcript import Transcript
+
+if TYPE_CHECKING:
+    from agent.config import EngineSettings
+
+LOAD_S: Final = 120.0
+"""For the interpreter and the largest model, from an SD card."""
+_REAP_S: Final = 10.0
+_INHERITED: Final = (
+    "CT2_",
+    "CUDA_",
+    "GGML_",
+    "GOMP_",
+    "KMP_",
+    "LC_",
+    "MALLOC_",
+    "MKL_",
+    "NVIDIA_",
+    "OMP_",
+    "OPENBLAS_",
+)
+_INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
+_TRANSCRIPT: Final = TypeAdapter(Transcript)
+
+
+class Lost(Exception):  # noqa: N818 - reads as what happened; never leaves this package
+    """The process died, hung, or answered nonsense. It is dead now."""
+
+
+class Offspring:
+    """A process with an engine in it, started, confined and loaded when the constructor returns.
+
+    Used by one thread at a time.
+
+    Raises:
+        EngineError: the engine refuses the settings or the model; to try again would not help.
+        Lost: it died while it loaded, or took longer than two minutes.
+    """
+
+    def __init__(self, settings: "EngineSettings", model: Path | None, load_s: float = LOAD_S) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                _command(theirs.fileno(), model),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # stderr is ours: what a crash leaves behind belongs into the journal
+                env=inherited(os.environ),
+                cwd="/",
+                pass_fds=(theirs.fileno(),),
+            )
+        self.pid = self._process.pid
+        answer = self._ask(Packet(settings.model_dump(mode="json")), load_s, "loading the model")
+        if "ready" not in answer.head:
+            self.kill()
+            raise EngineError(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
+        self.confined: Mapping[str, bool] = answer.head["ready"]
+
+    @property
+    def alive(self) -> bool:
+        """False if it has died meanwhile."""
+        return self._process.poll() is None
+
+    def transcribe(self, utterance: Utterance, deadline_s: float) -> Transcript:
+        """Return the words of `utterance`.
+
+        Raises:
+            EngineError: the engine failed on it, and is still usable.
+            Lost: no sensible answer came within `deadline_s` seconds.
+        """
+        answer = self._ask(pack_utterance(utterance, deadline_s), deadline_s, "transcribing").head
+        if "error" in answer:
+            raise EngineError(str(answer["error"]))
+        try:
+            transcript = _TRANSCRIPT.validate_python(answer.get("transcript"))
+        except ValidationError as error:
+            self.kill()
+            raise Lost(f"answered nonsense ({error.error_count()} wrong fields)") from error
+        if transcript.utterance_id != utterance.id:
+            self.kill()
+            raise Lost("answered for another utterance")
+        return transcript
+
+    def close(self) -> None:
+        """Let it end in good order, for a moment; idempotent."""
+        self._channel.close()
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, whatever it does; idempotent."""
+        self._channel.close()
+        self._process.kill()
+        # In the midst of a driver call (CUDA) a process may be slow to die even now. The agent has better things to do.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAP_S)
+
+    def _ask(self, question: Packet, limit_s: float, doing: str) -> Packet:
+        try:
+            send(self._channel, question, limit_s)
+            return receive(self._channel, limit_s)
+        except TimeoutError as error:
+            self.kill()
+            raise Lost(f"hung while {doing}: killed after {limit_s:.0f} s") from error
+        except (EOFError, OSError) as error:
+            raise Lost(f"died while {doing} ({self._cause()})") from error
+        except ValueError as error:
+            self.kill()
+            raise Lost(f"answered nonsense while {doing} ({error})") from error
+
+    def _cause(self) -> str:
+        """How it ended; it has hung up, and so has but a moment left."""
+        try:
+            status = self._process.wait(_REAP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "hung up"
+        self.kill()
+        if status >= 0:
+            return f"exit status {status}"
+        name = signal.Signals(-status).name
+        return f"{name}, as when memory runs out" if -status == signal.SIGKILL else name
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of `environment` an engine needs: how libraries thread, allocate and find CUDA. No secrets, no settings."""
+    return {
+        name: value for name, value in environment.items() if name in _INHERITED_EXACTLY or name.startswith(_INHERITED)
+    }
+
+
+def _command(descriptor: int, model: Path | None) -> list[str]:
+    """A fresh interpreter, as a fork of a process with threads inherits locks that nobody will ever release.
+
+    -I: nothing from the environment or the working folder; faulthandler: a crash leaves a stack behind.
+    """
+    command = [sys.executable, "-I", "-X", "faulthandler", "-m", "agent.engine_child", str(descriptor)]
+    return [*command, str(model.absolute())] if model else command

@@ -1,0 +1,97 @@
+"""How the agent and its engine process speak: packets of a JSON head and samples, over a stream socket.
+
+4 bytes  length of the head, little-endian    4 bytes  length of the samples
+the head, JSON in UTF-8                       the samples, int16 little-endian, 16 kHz
+"""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance
+
+_LENGTHS: Final = struct.Struct("<II")
+_SAMPLE_BYTES: Final = 2
+MAX_HEAD_BYTES: Final = 1 << 20
+"""Far more than 448 tokens can say. What is longer was not written by us: the other side runs native code on hostile
+input, and is not believed."""
+MAX_PCM_BYTES: Final = 60 * SAMPLE_RATE_HZ * _SAMPLE_BYTES
+"""Twice Whisper's window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One message."""
+
+    head: Mapping[str, Any]
+    """A JSON object."""
+    pcm: bytes = b""
+    """int16 samples in the machine's order, as both sides are the same machine."""
+
+
+def send(channel: socket.socket, packet: Packet, timeout_s: float | None = None) -> None:
+    """Send a packet.
+
+    Raises:
+        TimeoutError: the other side did not take it within `timeout_s`.
+        OSError: the other side is gone.
+    """
+    head = json.dumps(packet.head).encode()
+    channel.settimeout(timeout_s)
+    channel.sendall(_LENGTHS.pack(len(head), len(packet.pcm)) + head + packet.pcm)
+
+
+def receive(channel: socket.socket, timeout_s: float | None = None) -> Packet:
+    """Wait for the next packet.
+
+    Raises:
+        TimeoutError: it did not come, or not all of it, within `timeout_s`.
+        EOFError: the other side has closed.
+        ValueError: what came is no packet.
+        OSError: the other side is gone.
+    """
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    head_bytes, pcm_bytes = _LENGTHS.unpack(_exactly(channel, _LENGTHS.size, deadline_s))
+    if head_bytes > MAX_HEAD_BYTES or pcm_bytes > MAX_PCM_BYTES:
+        raise ValueError(f"a packet of {head_bytes} and {pcm_bytes} bytes is longer than any of ours")
+    head = json.loads(_exactly(channel, head_bytes, deadline_s))
+    if not isinstance(head, dict):
+        raise ValueError("the head of a packet is no object")  # noqa: TRY004 - one kind of error for what is no packet
+    return Packet(head, bytes(_exactly(channel, pcm_bytes, deadline_s)))
+
+
+def pack_utterance(utterance: Utterance, deadline_s: float) -> Packet:
+    """`utterance`, to be transcribed within `deadline_s` seconds."""
+    head = {
+        "id": utterance.id,
+        "position": utterance.position,
+        "started_ns": utterance.started_ns,
+        "speech_end": utterance.speech_end,
+        "closed_at": utterance.closed_at,
+        "truncated": utterance.truncated,
+    }
+    return Packet({"utterance": head, "deadline_s": deadline_s}, np.ascontiguousarray(utterance.pcm).tobytes())
+
+
+def unpack_utterance(packet: Packet) -> Utterance:
+    """The utterance in a packet."""
+    pcm: Pcm16 = np.frombuffer(packet.pcm, np.int16)
+    return Utterance(pcm=pcm, **packet.head["utterance"])
+
+
+def _exactly(channel: socket.socket, length: int, deadline_s: float | None) -> bytearray:
+    data = bytearray(length)
+    view = memoryview(data)
+    while view:
+        channel.settimeout(None if deadline_s is None else max(1e-3, deadline_s - time.monotonic()))
+        received = channel.recv_into(view)
+        if not received:
+            raise EOFError("the other side has closed")
+        view = view[received:]
+    return data

@@ -1,0 +1,127 @@
+"""An engine in a process of its own: what kills it costs a second attempt at one utterance, and nothing else.
+
+utterance ─▶ process ─▶ transcript
+                │ dies, hangs, answers nonsense: kill, start anew, load
+                └─▶ new process ─▶ transcript
+                        │ again
+                        └─▶ EngineError: this one is given up, the next is tried
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agent.audio import Utterance
+from agent.engines.offspring import LOAD_S, Lost, Offspring
+from agent.errors import AgentError, EngineError
+from agent.transcript import Transcript
+
+if TYPE_CHECKING:
+    from agent.config import EngineSettings
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 2
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+"""Between attempts to start a process that does not even start. Short enough for the queue to hold what is said."""
+
+
+class ProcessEngine:
+    """Runs the engine that `settings` describe in a child process; implements `agent.engines.Engine`.
+
+    Args:
+        settings: Engine, `budget_s` included.
+        find_model: Returns the verified path of the model, None for an engine without; asked at every start, since the
+            file may have changed since the last.
+        on_loss: Told, from the thread that transcribes, why a process was lost. To be quick, and to raise nothing.
+
+    Raises:
+        AgentError: whatever `find_model` raises.
+        EngineError: the engine cannot be started.
+    """
+
+    def __init__(
+        self,
+        settings: "EngineSettings",
+        find_model: Callable[[], Path | None],
+        on_loss: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        self._settings = settings
+        self._find_model = find_model
+        self._on_loss = on_loss
+        self._closed = threading.Event()
+        self._failed_starts = 0
+        self._offspring: Offspring | None = None
+        try:
+            self._offspring = self._start()
+        except Lost as loss:
+            raise EngineError(f"the engine process {loss}: run `edgescribe doctor`") from loss
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that is running; None between two."""
+        return self._offspring.pid if self._offspring else None
+
+    def deadline_s(self, duration_s: float) -> float:
+        """Seconds that `transcribe` may take at most for an utterance of `duration_s`, restarts and pauses included."""
+        return ATTEMPTS * (self._settings.deadline_s(duration_s) + LOAD_S + LONGEST_PAUSE_S)
+
+    def transcribe(self, utterance: Utterance) -> Transcript:
+        """Return the words of `utterance` (at most 30 s).
+
+        Raises:
+            EngineError: inference failed; or the process was lost twice, or cannot be started. The engine stays usable.
+        """
+        reason = ""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._ready().transcribe(utterance, self._settings.deadline_s(utterance.duration_s))
+            except Lost as loss:
+                reason = str(loss)
+                self._offspring = None
+                log.warning(f"the engine process {reason}")
+                self._on_loss(reason)
+        raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}, at last it {reason}")
+
+    def close(self) -> None:
+        """End the process; idempotent."""
+        self._closed.set()
+        if self._offspring:
+            self._offspring.close()
+            self._offspring = None
+
+    def _ready(self) -> Offspring:
+        """The process, started anew if it is gone.
+
+        One that died of itself between two utterances is replaced without counting against the next of them.
+        """
+        if self._closed.is_set():
+            raise EngineError("the engine is closed: create a new one")
+        if self._offspring and not self._offspring.alive:
+            log.warning("the engine process died while it had nothing to do")
+            self._on_loss("died while idle")
+            self._offspring.kill()
+            self._offspring = None
+        if self._offspring is None:
+            self._offspring = self._restart()
+        return self._offspring
+
+    def _restart(self) -> Offspring:
+        """Start a process after the pause that is due; a model that is gone meanwhile is an EngineError."""
+        if self._failed_starts:
+            self._closed.wait(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed_starts - 1)))
+        try:
+            return self._start()
+        except EngineError:
+            raise
+        except AgentError as error:  # the model is missing or damaged now; the agent goes on, as it may come back
+            raise EngineError(str(error)) from error
+
+    def _start(self) -> Offspring:
+        self._failed_starts += 1
+        started = Offspring(self._settings, self._find_model())
+        self._failed_starts = 0
+        return started
