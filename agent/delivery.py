@@ -1,6 +1,7 @@
 """Between a message and the broker: the message ready to go, and the outbox that keeps it until it has arrived."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Literal, Protocol
@@ -27,6 +28,10 @@ class Outgoing:
     """Where it goes when it leaves late; None if it makes no difference."""
     seq: int | None = None
     """The number of a transcript."""
+    kept: bool = True
+    """Whether the outbox keeps it until it has arrived; if not, it goes only if there is a connection."""
+    correlation: bytes | None = None
+    """Correlation Data of the request that this answers (MQTT 5)."""
 
     @classmethod
     def of(cls, device_id: str, message: Message, now_s: float) -> "Outgoing":
@@ -42,6 +47,7 @@ class Outgoing:
             accepted_s=now_s,
             late_topic=topic_for(device_id, message, late=True) if message.late_topic else None,
             seq=message.seq if isinstance(message, TranscriptMessage) else None,
+            kept=message.kept,
         )
 
     def replayed(self, expiry_s: int) -> "Outgoing":
@@ -52,6 +58,37 @@ class Outgoing:
     def remaining_s(self, now_s: float) -> int | None:
         """Whole seconds until it expires, 0 or less if it has; None if it never does."""
         return None if self.expiry_s is None else self.expiry_s - int(now_s - self.accepted_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that somebody sent us."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    response_topic: str | None = None
+    """Where the answer is wanted (MQTT 5); as the sender wrote it, so possibly no topic at all."""
+    correlation: bytes | None = None
+    """What the answer has to carry (MQTT 5)."""
+
+
+def _ignore(_incoming: Incoming) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What we want to be told, and who is told."""
+
+    filters: tuple[str, ...] = ()
+    """Topic filters (MQTT 5.0, 4.7)."""
+    on_message: Callable[[Incoming], None] = _ignore
+    """Called from the sink's thread with every message: it puts it aside, and nothing more."""
+
+
+NOTHING: Final = Inbox()
+"""For those who have nothing to be told."""
 
 
 @dataclass(frozen=True, slots=True)

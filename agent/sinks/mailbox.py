@@ -8,6 +8,8 @@ from agent.delivery import Outbox, Outgoing
 
 _FLEETING = 32
 """QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
+_ANSWERS = 64
+"""Answers that may wait likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Item:
 class Mailbox:
     """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
 
+    So are answers (QoS 1, but not to be kept): who asked has given up by then. An empty retained message, which makes
+    the broker forget a topic, is sent once.
+
     `put` is called from any thread; the rest from the sink's thread.
     """
 
@@ -31,43 +36,61 @@ class Mailbox:
         self._online = False
         self._last: dict[str, Outgoing] = {}
         self._unsent: dict[str, Outgoing] = {}
+        self._erasing: dict[str, Outgoing] = {}
+        self._answers: deque[Outgoing] = deque(maxlen=_ANSWERS)
         self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
 
     def put(self, outgoing: Outgoing) -> bool:
         """Accept a message; False if the outbox had to drop an older one for it."""
-        if outgoing.qos and not outgoing.retained:
+        if outgoing.qos and outgoing.kept and not outgoing.retained:
             return self.outbox.put(outgoing)
         with self._lock:
             if outgoing.retained:
-                self._last[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+                self._remember(outgoing)
             elif self._online:
-                self._fleeting.append(outgoing)
+                (self._answers if outgoing.qos else self._fleeting).append(outgoing)
         return True
+
+    def _remember(self, outgoing: Outgoing) -> None:
+        kept, other = (self._last, self._erasing) if outgoing.payload else (self._erasing, self._last)
+        other.pop(outgoing.topic, None)
+        kept[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+
+    def repeat(self) -> None:
+        """Send every retained value again, in the order in which each came first: somebody has forgotten them."""
+        with self._lock:
+            if self._online:
+                self._unsent |= self._last
 
     def connected(self, birth: Outgoing) -> None:
         """A connection was made: `birth`, then every retained value is to be sent again, whoever has it already."""
         with self._lock:
             self._online = True
-            self._unsent = {birth.topic: birth} | self._last
+            self._unsent = {birth.topic: birth} | self._erasing | self._last
 
     def disconnected(self) -> None:
         """The connection is gone: what was on its way goes back into the outbox, and QoS 0 messages are forgotten."""
         with self._lock:
             self._online = False
             self._fleeting.clear()
+            self._answers.clear()
         self.outbox.rewind()
 
     @property
     def idle(self) -> bool:
         """True if there is nothing to send now. What is on its way is not counted, nor a backlog that has to wait."""
         with self._lock:
-            return not (self._unsent or self._fleeting) and self.outbox.due_in_s() > 0
+            return not (self._unsent or self._answers or self._fleeting) and self.outbox.due_in_s() > 0
 
     def next_certain(self) -> Item | None:
-        """What is to be acknowledged, in order: retained values, then the outbox."""
+        """What is to be acknowledged, in order: retained values, answers, then the outbox."""
         with self._lock:
             if self._unsent:
-                return Item(self._unsent.pop(next(iter(self._unsent))))
+                outgoing = self._unsent.pop(next(iter(self._unsent)))
+                self._erasing.pop(outgoing.topic, None)
+                return Item(outgoing)
+            if self._answers:
+                return Item(self._answers.popleft())
         entry = self.outbox.take()
         return Item(entry.outgoing, entry.key) if entry else None
 

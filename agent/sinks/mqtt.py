@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.config import MqttSettings
-from agent.delivery import Fate, Outbox, Outgoing, fate_of
+from agent.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, fate_of
 from agent.sinks.mailbox import Item, Mailbox
-from agent.sinks.mqtt_connection import Ack, Connection, LinkDown, tls_context
+from agent.sinks.mqtt_connection import Ack, Connection, LinkDown
 from agent.sinks.mqtt_report import Reporter
+from agent.sinks.mqtt_tls import tls_context
 from agent.sinks.reconnect import Backoff, Cause, VersionChoice
 from agent.window import Window
 from agent.wire import Message, Mqtt, Status
@@ -53,6 +54,8 @@ class MqttSink:
     and sent on every connection, after the birth message; QoS 0 messages are dropped while there is no connection.
     The thread, called `mqtt`, starts to connect at once; it ends the process (`on_failure`) only for a bug.
 
+    On every connection it subscribes to what `inbox` wants.
+
     Raises:
         ConfigError: a certificate file cannot be used.
     """
@@ -66,6 +69,7 @@ class MqttSink:
         *,
         backoff: Backoff | None = None,
         will_delay_s: int = WILL_DELAY_S,
+        inbox: Inbox = NOTHING,
     ) -> None:
         if settings.tls.enabled:
             tls_context(settings.tls)  # better a clear error now than a line in the log every few minutes
@@ -76,6 +80,7 @@ class MqttSink:
         self._backoff = backoff or Backoff(random.Random())  # noqa: S311 - jitter, not a secret
         self._versions = VersionChoice(settings.protocol)
         self._will_delay_s = will_delay_s
+        self._inbox = inbox
         self._report = Reporter(settings, device_id)
         self._connected = False
         self._connections = 0
@@ -92,9 +97,22 @@ class MqttSink:
 
     def send(self, message: Message) -> None:
         """Accept a message for delivery; never waits for the network. What is sent after `close` is lost."""
-        if not self._mailbox.put(Outgoing.of(self._device_id, message, time.monotonic())):
+        self.post(Outgoing.of(self._device_id, message, time.monotonic()))
+
+    def post(self, outgoing: Outgoing) -> None:
+        """As `send`, for what goes to a topic outside our own."""
+        if not self._mailbox.put(outgoing):
             self._report.overflow()
         self._wake()
+
+    def repeat(self) -> None:
+        """Send every retained value again, if there is a connection: somebody has forgotten them."""
+        self._mailbox.repeat()
+        self._wake()
+
+    def purge(self) -> int:
+        """Forget what waits and is not on its way; return how many messages that were."""
+        return self._outbox.purge()
 
     @property
     def connected(self) -> bool:
@@ -145,7 +163,12 @@ class MqttSink:
     def _attempt(self) -> None:
         """Connect and stay connected for as long as it lasts; then wait until it is time for the next attempt."""
         connection = Connection(
-            self._settings, self._device_id, self._versions.version, self._status("offline"), self._will_delay_s
+            self._settings,
+            self._device_id,
+            self._versions.version,
+            self._status("offline"),
+            self._will_delay_s,
+            self._inbox,
         )
         opened_s = None
         try:
@@ -190,9 +213,11 @@ class MqttSink:
         self._report.up(connection.version, self._outbox.pending)
         self._mailbox.connected(self._status("online"))
         self._connected = True
+        connection.subscribe()
         while not self._finished():
             self._feed(connection)
             self._settle(connection.step(self._ear, self._patience_s(connection)))
+            self._report.deaf(connection.refused_filters)
             self._hush()
         self._farewell(connection)
 

@@ -14,16 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTProtocolVersion
 from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from agent.config import MqttSettings, TlsSettings
-from agent.delivery import Outgoing
+from agent.config import MqttSettings
+from agent.delivery import NOTHING, Inbox, Incoming, Outgoing
 from agent.errors import ConfigError, SinkError
+from agent.sinks.mqtt_tls import is_alert, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause, Version
 
 SESSION_EXPIRY_S: Final = 3_600
@@ -67,48 +69,6 @@ class Ack:
     """The broker's reason if it did not take the message."""
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails; paho would leave it open."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is the library's
-        """Shake hands.
-
-        Raises:
-            ssl.SSLError: it failed, be it that the other end broke it off.
-        """
-        try:
-            super().do_handshake(block)
-        except ConnectionError as error:
-            self.close()
-            raise ssl.SSLEOFError(error.errno, error.strerror) from error
-        except OSError:
-            self.close()
-            raise
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer that verifies the broker's certificate and name.
-
-    Raises:
-        ConfigError: a file is missing or not a PEM file of the right kind.
-    """
-    context = ssl.create_default_context()
-    try:
-        if tls.ca_file:
-            # Only this authority then, not the system's hundred as well.
-            context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as error:
-        files = ", ".join(str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
-        remedy = "each must be a readable PEM file, and the key must fit the certificate"
-        msg = f"mqtt.tls: cannot use {files} ({error.strerror or error}): {remedy}"
-        raise ConfigError(msg) from error
-    context.sslsocket_class = _TlsSocket
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def _properties(packet_type: int, **values: Any) -> Properties:
     """MQTT 5 properties by their names in paho."""
     properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho has not annotated it
@@ -122,9 +82,16 @@ class Connection:
     """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over."""
 
     def __init__(
-        self, settings: MqttSettings, client_id: str, version: Version, will: Outgoing, will_delay_s: int
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        version: Version,
+        will: Outgoing,
+        will_delay_s: int,
+        inbox: Inbox = NOTHING,
     ) -> None:
         self._settings = settings
+        self._inbox = inbox
         self.version: Version = version
         self.window = _WINDOW
         """Messages that may be on their way at once: 8, or less if the broker's Receive Maximum says so."""
@@ -133,6 +100,9 @@ class Connection:
         self._down: LinkDown | None = None
         self._complaint = ""
         self._acks: list[Ack] = []
+        self.refused_filters: list[str] = []
+        """What the broker did not let us subscribe to."""
+        self._subscribing: dict[int, tuple[str, ...]] = {}
         self._client = self._make_client(client_id, will, will_delay_s)
 
     def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> Client:
@@ -160,6 +130,8 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
         client.on_log = self._on_log
@@ -181,6 +153,18 @@ class Connection:
             else:
                 self._client.connect(*address)
 
+    def subscribe(self) -> None:
+        """Ask for the messages of the inbox; what is refused comes to `refused_filters`."""
+        filters = self._inbox.filters
+        if not filters:
+            return
+        # Retained as published: a command that somebody retains is told from others not only after a reconnection.
+        options = SubscribeOptions(qos=1, retainAsPublished=True)
+        with self._translated(Cause.LOST):
+            wanted = [(name, options if self.version == "5" else 1) for name in filters]
+            _, packet_id = self._client.subscribe(wanted)  # type: ignore[arg-type]  # paho knows no list of both
+            self._subscribing[packet_id or 0] = filters
+
     def publish(self, outgoing: Outgoing, expiry_s: int | None) -> int:
         """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry."""
         properties = _properties(
@@ -189,6 +173,7 @@ class Connection:
             ContentType=outgoing.content_type,
             UserProperty=[("schema", outgoing.schema)],
             MessageExpiryInterval=expiry_s,
+            CorrelationData=outgoing.correlation,
         )
         with self._translated(Cause.LOST):
             return self._client.publish(
@@ -259,7 +244,7 @@ class Connection:
             # It was usable at the start; perhaps it is being renewed right now.
             raise LinkDown(Cause.UNTRUSTED, str(error)) from error
         except ssl.SSLError as error:
-            raise LinkDown(_tls_cause(error), _tls_reason(error)) from error
+            raise LinkDown(tls_cause(error), tls_reason(error)) from error
         except _BROKEN_PEER as error:
             strerror = error.strerror if isinstance(error, OSError) else None
             raise LinkDown(cause, strerror or str(error) or type(error).__name__) from error
@@ -284,7 +269,7 @@ class Connection:
             cause = Cause.TAKEN_OVER if reason.value == _TAKEN_OVER else Cause.REFUSED
             self._down = LinkDown(cause, str(reason))
             return
-        alert = _is_alert(self._complaint)
+        alert = is_alert(self._complaint)
         cause = Cause.CERTIFICATE if alert else Cause.LOST if self.accepted else Cause.SILENT
         quiet = reason.value == _KEEP_ALIVE_TIMEOUT
         self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
@@ -293,6 +278,24 @@ class Connection:
         self, _client: Client, _data: Any, packet_id: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         self._acks.append(Ack(packet_id, reason.value, str(reason) if reason.value >= _FAILURE else None))
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # brokers do not let that through (MQTT 5.0, 1.5.4)
+        properties = message.properties
+        response_topic = getattr(properties, "ResponseTopic", None)
+        correlation = getattr(properties, "CorrelationData", None)
+        self._inbox.on_message(Incoming(topic, bytes(message.payload), message.retain, response_topic, correlation))
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, packet_id: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        filters = self._subscribing.pop(packet_id, ())
+        self.refused_filters += [
+            name for name, reason in zip(filters, reasons, strict=False) if reason.value >= _FAILURE
+        ]
 
     def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -305,27 +308,9 @@ class Connection:
             try:
                 sock.recv(1)
             except OSError as error:
-                self._complaint = str(error) if _is_alert(str(error)) else self._complaint
+                self._complaint = str(error) if is_alert(str(error)) else self._complaint
 
     def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
         # paho turns errors on the socket into a bare number; the words are in its log only.
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text.rpartition("socket: ")[2]
-
-
-def _tls_cause(error: ssl.SSLError) -> Cause:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Cause.UNTRUSTED
-    return Cause.CERTIFICATE if _is_alert(str(error)) else Cause.NO_TLS
-
-
-def _is_alert(text: str) -> bool:
-    """An alert is what the broker thinks of us; with TLS 1.3 it comes after the handshake."""
-    return "ALERT" in text.upper()
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    # `reason` is there only where OpenSSL has made the error.
-    return (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")

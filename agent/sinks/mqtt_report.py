@@ -78,6 +78,13 @@ class Reporter:
             self._refused.add(topic)
             log.warning(f"mqtt: {self._address} does not take {topic} ({reason}): check its access control list")
 
+    def deaf(self, filters: list[str]) -> None:
+        """The broker does not let us hear what is sent to these topics."""
+        for name in filters:
+            if name not in self._refused:
+                self._refused.add(name)
+                log.warning(f"mqtt: {self._address} does not let us read {name}: check its access control list")
+
 
 def _waiting(messages: int) -> str:
     if not messages:

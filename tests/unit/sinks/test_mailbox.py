@@ -1,8 +1,9 @@
 import time
+from dataclasses import replace
 
 from agent.delivery import Fate, Outgoing
 from agent.outbox.memory import MemoryOutbox
-from agent.sinks.mailbox import Mailbox
+from agent.sinks.mailbox import Item, Mailbox
 from agent.wire import Health, Message, Status, Vad
 from tests.messages import info, transcript
 
@@ -13,6 +14,11 @@ def put(mailbox: Mailbox, *messages: Message) -> None:
     """Post messages as the sink does."""
     for message in messages:
         mailbox.put(Outgoing.of("pi-1", message, time.monotonic()))
+
+
+def everything(mailbox: Mailbox) -> list[Item]:
+    """All that is to be acknowledged, in order."""
+    return list(iter(mailbox.next_certain, None))
 
 
 def drained(mailbox: Mailbox) -> list[bytes]:
@@ -92,3 +98,45 @@ def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
     idle.append(mailbox.idle)
     assert idle == [True, False, True, True]
     assert mailbox.outbox.pending == 1
+
+
+def erasure(topic: str) -> Outgoing:
+    """An empty retained message: the broker forgets the topic."""
+    return Outgoing(topic, b"", 1, retained=True, content_type="text/plain", schema="x/1")
+
+
+def test_an_erasure_is_sent_once_and_survives_until_there_is_a_connection() -> None:
+    """What was announced is withdrawn even if the broker was away; and not again at every connection."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    mailbox.put(replace(erasure("config"), payload=b"{}"))
+    mailbox.put(erasure("config"))
+    mailbox.connected(BIRTH)
+    assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload, b""]
+    mailbox.disconnected()
+    mailbox.connected(BIRTH)
+    assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload]
+
+
+def test_answers_wait_for_no_connection() -> None:
+    """Who asked has given up by then; nothing of them reaches the outbox, or a disk."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    answer = Outgoing("reply", b"{}", 1, retained=False, content_type="application/json", schema="reply/1", kept=False)
+    mailbox.put(answer)
+    mailbox.connected(BIRTH)
+    mailbox.put(answer)
+    assert [item.outgoing.topic for item in everything(mailbox)] == [BIRTH.topic, "reply"]
+    mailbox.put(answer)
+    mailbox.disconnected()
+    mailbox.connected(BIRTH)
+    assert [item.outgoing.topic for item in everything(mailbox)] == [BIRTH.topic]
+
+
+def test_what_is_retained_can_be_repeated_in_the_order_in_which_it_came_first() -> None:
+    """Home Assistant was restarted: discovery goes before state, however often state has changed since."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    mailbox.connected(BIRTH)
+    for topic in ("config", "state", "config"):
+        mailbox.put(replace(erasure(topic), payload=b"{}"))
+    everything(mailbox)
+    mailbox.repeat()
+    assert [item.outgoing.topic for item in everything(mailbox)] == ["config", "state"]
