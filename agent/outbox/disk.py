@@ -30,6 +30,8 @@ class Disk:
         self._store = Store(path)
         self._settings = settings
         self._on_change = on_change
+        self.suspect = False
+        """Whether the database is to be checked, and mended if need be."""
         self._failure: Condition | None = None
         self._retry_at_s = 0.0
         self._check_at_s = 0.0
@@ -89,14 +91,15 @@ class Disk:
         self.damage_found(now_s)
         mend(self._store, self.room_bytes)
 
-    def tend(self, now_s: float, *, suspect: bool) -> list[Header] | None:
+    def tend(self, now_s: float) -> list[Header] | None:
         """Do what is due. What is in the database, if it was opened or mended; else None."""
         headers = None
         if not self._store.is_open:
             headers = self.open(now_s)
         with self._noting(now_s):
-            if suspect:
+            if self.suspect:
                 self._mend(now_s)
+                self.suspect = False
                 headers = self._store.headers()
             if now_s >= self._check_at_s:
                 self._measure(now_s)
@@ -122,7 +125,11 @@ class Disk:
 
     def read(self, key: int) -> Letter | None:
         """A message; None if it is not there, or damaged."""
-        return self._store.read(key)
+        try:
+            return self._store.read(key)
+        except StorageDown as down:
+            self.suspect = self.suspect or down.condition is Condition.CORRUPT
+            raise
 
     def headers(self) -> list[Header]:
         """All messages without their payloads."""
@@ -187,10 +194,13 @@ class Disk:
         try:
             yield
         except StorageDown as down:
+            again = self.suspect
             if down.condition is Condition.CORRUPT:
+                self.suspect = True
                 self.damage_found(now_s)
             self._failure = down.condition
-            self._retry_at_s = now_s + _RETRY_S
+            # What is damaged is mended at once; what could not be mended has to wait like the rest.
+            self._retry_at_s = now_s + (0.0 if self.suspect and not again else _RETRY_S)
             self._tell(now_s)
             raise
 

@@ -30,18 +30,19 @@ def mend(store: Store, max_bytes: int) -> bool:
     Raises:
         StorageDown: the disk takes neither.
     """
-    store.close()
-    try:
+    with store.lock:  # nobody must see a database that is half filled
+        store.close()
+        try:
+            store.open(max_bytes)
+            if store.is_sound():
+                return True
+        except StorageDown as down:
+            if down.condition is not Condition.CORRUPT:
+                raise
+        store.close()
+        damaged = _set_aside(store.path)
         store.open(max_bytes)
-        if store.is_sound():
-            return True
-    except StorageDown as down:
-        if down.condition is not Condition.CORRUPT:
-            raise
-    store.close()
-    damaged = _set_aside(store.path)
-    store.open(max_bytes)
-    saved = _salvage(damaged, store)
+        saved = _salvage(damaged, store)
     log.warning(f"outbox: {store.path} was damaged; saved {saved} messages and set it aside as {damaged.name}")
     return False
 
@@ -52,18 +53,22 @@ def discard_damaged(path: Path, keep: int = KEPT) -> None:
     Raises:
         OSError: the disk is read-only or broken.
     """
-    aside = sorted(found for found in path.parent.glob(f"{path.name}{_MARK}*") if not found.name.endswith("-wal"))
+    aside = _damaged(path)
     for old in aside[: len(aside) - keep]:
         old.unlink(missing_ok=True)
         Path(f"{old}-wal").unlink(missing_ok=True)
 
 
+def _damaged(path: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(found for found in path.parent.glob(f"{path.name}{_MARK}*") if not found.name.endswith("-wal"))
+
+
 def _set_aside(path: Path) -> Path:
-    # The wall clock may stand still or go back: the counter keeps two in a second apart, and names in order.
+    # A wall clock may stand still or go back: a number keeps them apart, and in order.
+    last = max((int(found.name.removeprefix(f"{path.name}{_MARK}")[:4]) for found in _damaged(path)), default=0)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = next(
-        name for n in range(10_000) if not (name := path.with_name(f"{path.name}{_MARK}{stamp}-{n:04d}")).exists()
-    )
+    aside = path.with_name(f"{path.name}{_MARK}{last + 1:04d}-{stamp}")
     try:
         path.replace(aside)
         with contextlib.suppress(FileNotFoundError):

@@ -62,7 +62,6 @@ class SqliteOutbox:
         # Guards the desk and the flags. The disk has a lock of its own, and is never waited for while this is held.
         self._changed = threading.Condition()
         self._desk = Desk(settings, chance or random.Random())  # noqa: S311 - jitter, not a secret
-        self._suspect = False
         self._closed = False
         self._disk = Disk(folder / "outbox.db", settings, on_change)
         self._writer = threading.Lock()
@@ -114,8 +113,8 @@ class SqliteOutbox:
                 letter = self._desk.fresh(turn.key)
             try:
                 letter = letter or self._disk.read(turn.key)
-            except StorageDown as down:
-                self._not_readable(turn.key, now, down)
+            except StorageDown:
+                self._not_readable(turn.key, now)
                 return None
             if letter is None:
                 self._damaged(turn.key, now)
@@ -123,11 +122,10 @@ class SqliteOutbox:
             outgoing = rebased(letter, now)
             return Entry(turn.key, outgoing.replayed(self._max_age_s) if turn.late else outgoing)
 
-    def _not_readable(self, key: int, now: Stamp, down: StorageDown) -> None:
+    def _not_readable(self, key: int, now: Stamp) -> None:
         """Let others pass, and come back to it when the disk was looked at."""
         with self._changed:
             self._desk.queue.park(key, now.monotonic_s + _UNREADABLE_S)
-            self._suspect = self._suspect or down.condition is Condition.CORRUPT
             self._changed.notify_all()
 
     def _damaged(self, key: int, now: Stamp) -> None:
@@ -206,7 +204,7 @@ class SqliteOutbox:
 
     def _run(self) -> None:
         while self._await_work():
-            self.flush()
+            self._write(everything=False)
 
     def _await_work(self) -> bool:
         with self._changed:
@@ -219,29 +217,32 @@ class SqliteOutbox:
         wait_s = self._disk.due_in_s(now_s)
         if self._disk.down:
             return wait_s
-        if self._suspect or self._desk.untried:
+        if self._disk.suspect or self._desk.untried:
             return 0.0
         return min(wait_s, self._desk.due_in_s(now_s))
 
     def flush(self) -> None:
-        """Write what waits to be written, as far as the disk lets us."""
-        with self._writer:
-            while self._round(self._clock()):
-                pass
+        """Write whatever is not on disk yet, as far as the disk lets us."""
+        self._write(everything=True)
 
-    def _round(self, now: Stamp) -> bool:
+    def _write(self, *, everything: bool) -> None:
+        """Tend the disk, and write if it is time for that."""
+        with self._writer:
+            while self._round(self._clock(), everything=everything):
+                everything = True  # where a batch is due, the rest may as well come along
+
+    def _round(self, now: Stamp, *, everything: bool) -> bool:
         """Tend the disk and commit once; True if there is more to write."""
         resting = self._disk.down and self._disk.due_in_s(now.monotonic_s) > 0 and not self._closed
         if not resting:
             with contextlib.suppress(StorageDown):
                 self._tend(now)
-                return self._commit(now)
+                return (everything or self._is_due(now)) and self._commit(now)
         self._give_up_waiting()
         return False
 
     def _tend(self, now: Stamp) -> None:
-        suspect, self._suspect = self._suspect, False
-        headers = self._disk.tend(now.monotonic_s, suspect=suspect)
+        headers = self._disk.tend(now.monotonic_s)
         if headers is not None:
             stored_next = self._disk.next_seq()
             self._sequence.at_least(stored_next or 1)
@@ -255,6 +256,10 @@ class SqliteOutbox:
             if headers is not None:
                 self._desk.take_stock(headers, now)
             self._desk.make_room(now)
+
+    def _is_due(self, now: Stamp) -> bool:
+        with self._changed:
+            return bool(self._desk.untried) or self._desk.due_in_s(now.monotonic_s) <= 0
 
     def _commit(self, now: Stamp) -> bool:
         if not (batch := self._batch()):

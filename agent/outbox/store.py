@@ -39,7 +39,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while the database is used; hold it to do several things in one go."""
         self._db: sqlite3.Connection | None = None
 
     @property
@@ -49,7 +50,7 @@ class Store:
 
     def open(self, max_bytes: int) -> None:
         """Open or create the database, readable for its owner only."""
-        with self._lock, self._translated():
+        with self.lock, self._translated():
             existed = self.path.exists()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self.path.chmod(0o600)
@@ -170,7 +171,8 @@ class Store:
             (free,) = db.execute("PRAGMA freelist_count").fetchone()
             (pages,) = db.execute("PRAGMA page_count").fetchone()
             if free > max(_MANY_PAGES, pages // 2):
-                db.execute("PRAGMA incremental_vacuum").fetchall()
+                # Each step frees one page, and `execute` takes one step of a statement without a result.
+                db.executescript("PRAGMA incremental_vacuum")
 
     def wipe(self) -> None:
         """Delete the dead letters, and overwrite what the files still hold of deleted messages."""
@@ -186,7 +188,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database, whatever state it is in."""
-        with self._lock:
+        with self.lock:
             db, self._db = self._db, None
             if db is not None:
                 with contextlib.suppress(sqlite3.Error):
@@ -194,7 +196,7 @@ class Store:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated():
+        with self.lock, self._translated():
             if self._db is None:
                 raise StorageDown(Condition.IO_ERROR, f"{self.path} is not open")
             yield self._db

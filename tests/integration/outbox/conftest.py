@@ -1,0 +1,88 @@
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import OutboxSettings
+from agent.delivery import Fate, Outgoing
+from agent.outbox.sqlite import SqliteOutbox
+from agent.worker import Worker
+from tests.clock import FakeClock
+from tests.messages import transcript
+
+Open = Callable[..., SqliteOutbox]
+"""Opens an outbox in a folder, with the settings that are given."""
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Moved by the test."""
+    return FakeClock()
+
+
+@pytest.fixture
+def open_outbox(clock: FakeClock) -> Iterator[Open]:
+    """Opens outboxes, and closes them in the end. No thread of theirs may have failed."""
+    opened: list[SqliteOutbox] = []
+    failures: list[Worker] = []
+
+    def open_one(folder: Path, **settings: object) -> SqliteOutbox:
+        outbox = SqliteOutbox(
+            OutboxSettings.model_validate(settings), folder, failures.append, memory_folder=folder, clock=clock
+        )
+        opened.append(outbox)
+        return outbox
+
+    yield open_one
+    for outbox in opened:
+        outbox.close()
+    assert [worker.failure for worker in failures] == []
+
+
+def say(outbox: SqliteOutbox, clock: FakeClock, count: int, text: str = "turn on the light") -> list[int]:
+    """Put transcripts; return their numbers."""
+    seqs = [outbox.next_seq() for _ in range(count)]
+    for seq in seqs:
+        outbox.put(Outgoing.of("pi-1", transcript(seq, text), clock.now.monotonic_s))
+    return seqs
+
+
+def deliveries(outbox: SqliteOutbox, clock: FakeClock) -> list[dict[str, Any]]:
+    """Take and settle until nothing is left, time passing as the outbox asks for; return the payloads."""
+    payloads: list[dict[str, Any]] = []
+    while (due_in_s := outbox.due_in_s()) != float("inf"):
+        clock.advance(due_in_s)
+        while entry := outbox.take():
+            payloads.append(json.loads(entry.outgoing.payload))
+            outbox.settle(entry.key, Fate.DELIVERED)
+    return payloads
+
+
+def deliver_all(outbox: SqliteOutbox, clock: FakeClock) -> list[int]:
+    """As `deliveries`; return the numbers."""
+    return [payload["seq"] for payload in deliveries(outbox, clock)]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a file system of its own; skips the test where that is not permitted."""
+    mounted: list[Path] = []
+
+    def mount_one(*arguments: str) -> Path:
+        folder = tmp_path / f"mount-{len(mounted)}"
+        folder.mkdir()
+        if os.geteuid() != 0:
+            pytest.skip("mounting a file system of the test's own needs root")
+        result = subprocess.run(["mount", *arguments, folder], check=False, capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"not permitted to mount here: {result.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount_one
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,0 +1,210 @@
+"""What is written when, and what comes back after a restart or a reboot."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from agent.config import OutboxSettings
+from agent.delivery import Fate, Outgoing
+from agent.outbox import desk
+from agent.outbox.sqlite import SqliteOutbox
+from agent.outbox.store import DEAD_LETTERS
+from agent.worker import Worker
+from tests.clock import FakeClock
+from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
+from tests.integration.receiver import eventually
+from tests.messages import transcript
+
+SECRET = "the key is under the flower pot"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All of the database's files."""
+    return {path.name: path.read_bytes() for path in folder.glob("outbox.db*")}
+
+
+def deliver_next(outbox: SqliteOutbox) -> int:
+    """Take a message and settle it; return its number."""
+    entry = outbox.take()
+    assert entry
+    outbox.settle(entry.key, Fate.DELIVERED)
+    return int(json.loads(entry.outgoing.payload)["seq"])
+
+
+def test_a_healthy_link_writes_nothing_to_the_card(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """Acknowledged within two seconds, 200 transcripts leave the database untouched, byte for byte."""
+    outbox = open_outbox(tmp_path)
+    outbox.flush()
+    before = contents(tmp_path)
+    for _ in range(200):
+        (seq,) = say(outbox, clock, 1)
+        clock.advance(1.9)
+        assert deliver_next(outbox) == seq
+    assert contents(tmp_path) == before
+
+
+def test_what_is_not_acknowledged_within_two_seconds_is_stored(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """By the thread of the outbox, without anybody asking; also if it is on its way."""
+    outbox = open_outbox(tmp_path)
+    say(outbox, clock, 2)
+    outbox.take()
+    clock.advance(desk.GRACE_S)
+    assert eventually(lambda: len(stored(tmp_path)) == 2)
+
+
+def stored(folder: Path) -> list[int]:
+    """Numbers in a copy of the database, as a power cut would leave it now."""
+    copy = folder / "copy"
+    copy.mkdir(exist_ok=True)
+    for name, content in contents(folder).items():
+        (copy / name).write_bytes(content)
+    db = sqlite3.connect(copy / "outbox.db")
+    try:
+        return [row[0] for row in db.execute("SELECT seq FROM message ORDER BY key")]
+    finally:
+        db.close()
+
+
+def test_strict_has_it_on_disk_before_it_can_leave(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """When `put` returns it is there, and what was delivered is deleted within two seconds."""
+    outbox = open_outbox(tmp_path, mode="strict")
+    for count in range(1, 6):
+        say(outbox, clock, 1)
+        assert len(stored(tmp_path)) == count
+    assert [deliver_next(outbox) for _ in range(5)] == [1, 2, 3, 4, 5]
+    clock.advance(desk.GRACE_S)
+    outbox.flush()
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["balanced", "strict"])
+def test_a_restart_brings_back_what_was_not_delivered_as_live_as_it_is(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, mode: str
+) -> None:
+    """After a restart within a minute words are still live; those that were on their way come again."""
+    outbox = open_outbox(tmp_path, mode=mode)
+    say(outbox, clock, 4)
+    deliver_next(outbox)
+    outbox.take()
+    clock.advance(10)
+    outbox.close()
+    again = open_outbox(tmp_path, mode=mode)
+    assert again.pending == 3
+    entry = again.take()
+    assert entry
+    assert entry.outgoing == Outgoing.of("pi-1", transcript(2), clock.now.monotonic_s - 10)
+    assert again.next_seq() == 5
+
+
+def test_after_a_reboot_everything_is_late(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """With what is left of its week, by the wall clock if that can be trusted."""
+    outbox = open_outbox(tmp_path)
+    say(outbox, clock, 1)
+    outbox.close()
+    clock.reboot("boot-2", off_s=3_580, up_s=20)
+    again = open_outbox(tmp_path)
+    assert again.take() is None
+    clock.advance(again.due_in_s())
+    entry = again.take()
+    assert entry
+    assert entry.outgoing.topic.endswith("/transcript/backlog")
+    assert entry.outgoing.remaining_s(clock.now.monotonic_s) == pytest.approx(7 * 86_400 - 3_600, abs=31)
+
+
+def test_a_week_ends_across_reboots_as_soon_as_the_clock_is_known(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """Without the time of day nothing is thrown away; once it is synchronised, what is a week old goes."""
+    outbox = open_outbox(tmp_path)
+    say(outbox, clock, 3)
+    outbox.close()
+    clock.reboot("boot-2", synced=False)
+    again = open_outbox(tmp_path)
+    assert again.pending == 3
+    clock.now = FakeClock("boot-2", clock.now.monotonic_s + 100).now
+    clock.jump_wall(8 * 86_400)
+    again.flush()
+    assert deliver_all(again, clock) == []
+    assert again.dropped == 3
+
+
+def test_refused_messages_are_kept_aside_and_bounded(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """Somebody may look at them later; they are never sent again."""
+    outbox = open_outbox(tmp_path)
+    say(outbox, clock, DEAD_LETTERS + 20)
+    while entry := outbox.take():
+        outbox.settle(entry.key, Fate.REFUSED)
+    outbox.flush()
+    assert outbox.dead_letters == DEAD_LETTERS
+    assert (outbox.pending, outbox.dropped) == (0, DEAD_LETTERS + 20)
+    outbox.close()
+    again = open_outbox(tmp_path)
+    assert (again.pending, again.dead_letters) == (0, DEAD_LETTERS)
+
+
+@pytest.mark.parametrize("fate", [None, Fate.REFUSED])
+def test_a_purge_leaves_no_word_in_the_files(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, fate: Fate | None
+) -> None:
+    """Not in the database, not in its log, not among the refused."""
+    outbox = open_outbox(tmp_path, mode="strict")
+    say(outbox, clock, 50, SECRET)
+    if fate:
+        entry = outbox.take()
+        assert entry
+        outbox.settle(entry.key, fate)
+        outbox.flush()
+    assert SECRET.encode() in b"".join(contents(tmp_path).values())
+    outbox.purge()
+    assert SECRET.encode() not in b"".join(contents(tmp_path).values())
+    assert outbox.pending == 0
+
+
+def test_the_disk_gets_its_room_back_after_an_outage(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """A backlog of megabytes that was delivered leaves a small file."""
+    outbox = open_outbox(tmp_path, max_free_pct=50)
+    say(outbox, clock, 1_000, "word " * 800)
+    outbox.flush()
+    assert (tmp_path / "outbox.db").stat().st_size > 4 << 20
+    assert len(deliveries(outbox, clock)) == 1_000
+    for _ in range(2):
+        clock.advance(61)
+        outbox.flush()
+    outbox.close()
+    assert (tmp_path / "outbox.db").stat().st_size < 1 << 20
+
+
+def test_changes_of_the_condition_are_told(tmp_path: Path, clock: FakeClock) -> None:
+    """Whoever publishes `health` hears of it at once, and may ask the outbox from there."""
+    (tmp_path / "outbox.db").write_bytes(b"nonsense" * 1_000)
+    told: list[bool] = []
+    failures: list[Worker] = []
+    outbox = SqliteOutbox(OutboxSettings(), tmp_path, failures.append, on_change=lambda: told.append(True), clock=clock)
+    assert outbox.conditions == ("outbox_corrupt",)
+    assert told
+    told.clear()
+    clock.advance(3_601)
+    outbox.flush()
+    assert told
+    outbox.close()
+    assert failures == []
+
+
+def test_memory_is_bounded_where_no_disk_helps(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """With the disk gone for days, the newest 8 MiB are kept, and the rest is counted."""
+    outbox = open_outbox(tmp_path, max_free_pct=50)
+    (tmp_path / "outbox.db").unlink()
+    outbox._disk._store.close()  # as after an error: the file cannot be opened any more
+    (tmp_path / "outbox.db").mkdir()
+    outbox.flush()
+    say(outbox, clock, 2_000, "word " * 1_600)
+    assert outbox.conditions == ("outbox_io_error",)
+    assert outbox.pending + outbox.dropped == 2_000
+    assert 900 < outbox.pending < 1_100
+    entry = outbox.take()
+    assert entry
+    assert json.loads(entry.outgoing.payload)["seq"] == outbox.dropped + 1

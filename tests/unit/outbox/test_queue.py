@@ -1,0 +1,74 @@
+import random
+from collections import Counter
+
+from agent.delivery import Fate
+from agent.outbox.queue import DeliveryQueue, Stub
+
+FATES = tuple(Fate)
+
+
+def stub(key: int, now_s: float, *, transcript: bool = True, life_s: float = 86_400.0) -> Stub:
+    """A message of 100 bytes."""
+    return Stub(key, 100, now_s, life_s, can_be_late=transcript)
+
+
+def test_whatever_happens_every_message_is_accounted_for() -> None:
+    """Ten thousand random steps: none is handed out twice at once, none vanishes, the counts and limits hold."""
+    chance = random.Random(3)  # noqa: S311 - repeatable
+    queue = DeliveryQueue(50, 50 * 356, chance)
+    now_s, last_key = 0.0, 0
+    away: set[int] = set()
+    ends: Counter[str] = Counter()
+    for _ in range(10_000):
+        now_s += chance.choice([0.0, 0.1, 1.0, 30.0])
+        match chance.randrange(10):
+            case 0 | 1 | 2 | 3:
+                last_key += 1
+                queue.add(stub(last_key, now_s, transcript=chance.random() < 0.8, life_s=chance.choice([60, 3_600])))
+            case 4 | 5 | 6:
+                ends["gone"] += len(queue.expire(now_s))
+                if turn := queue.take(now_s):
+                    assert turn.key not in away
+                    away.add(turn.key)
+            case 7 | 8 if away:
+                key = away.pop()
+                fate = chance.choice(FATES)
+                forgotten = queue.settle(key, fate, now_s)
+                assert forgotten == (fate in {Fate.DELIVERED, Fate.REFUSED, Fate.EXPIRED})
+                ends["delivered" if fate is Fate.DELIVERED else "gone"] += forgotten
+            case 9:
+                queue.rewind()
+                away.clear()
+            case _:
+                pass
+        ends["gone"] += len(queue.make_room())
+        assert len(queue) + ends["gone"] + ends["delivered"] == last_key
+        assert queue.dropped == ends["gone"]
+        assert len(queue) - len(away) <= 50
+        assert queue.waiting_bytes == 356 * (len(queue) - len(away))
+    assert min(ends.values()) > 100
+
+
+def test_a_message_of_an_earlier_boot_is_late_however_young_it_seems() -> None:
+    """Nobody knows how long the machine was off: "heater on" from before a power cut turns nothing on."""
+    queue = DeliveryQueue(10, 10_000, random.Random(1))  # noqa: S311 - jitter
+    queue.add(Stub(1, 100, -5.0, 86_400.0, can_be_late=True, of_this_boot=False))
+    assert queue.take(10.0) is None
+    turn = queue.take(10.0 + queue.due_in_s(10.0))
+    assert turn
+    assert turn.late
+
+
+def test_what_was_picked_in_vain_lines_up_again() -> None:
+    """Room that could not be made costs nothing, and nobody hands out meanwhile what may be deleted."""
+    queue = DeliveryQueue(10, 10_000, random.Random(1))  # noqa: S311 - jitter
+    for key in range(1, 5):
+        queue.add(stub(key, 0.0))
+    picked = queue.pick(2)
+    assert picked == [1, 2]
+    turn = queue.take(0.0)
+    assert turn
+    assert turn.key == 3
+    queue.give_back(picked)
+    assert [turn.key for _ in range(3) if (turn := queue.take(0.0))] == [1, 2, 4]
+    assert queue.dropped == 0
