@@ -124,9 +124,8 @@ class Publisher:
 
     # What the microphone reports.
 
-    def microphone_absent(self, error: DeviceUnavailable) -> None:
-        """Say that there is no sound to listen to."""
-        log.warning(f"{error}; waiting for it")
+    def microphone_absent(self, _error: DeviceUnavailable) -> None:
+        """Say that there is no sound to listen to. Why, the source has logged."""
         self.problem("mic_absent")
 
     def microphone_back(self) -> None:

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.options import engine_kind_for
+
 if TYPE_CHECKING:
     from agent.broker import EmbeddedBroker
     from agent.config import Settings
@@ -29,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "machine, and shows the MQTT messages that a separate client receives. Fetches the model if it is not here.",
     )
     parser.add_argument("--mic", nargs="?", const="default", metavar="DEVICE", help="listen to a microphone instead")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a ggml model by name (default: {DEFAULT_MODEL})")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a model by name (default: {DEFAULT_MODEL})")
     parser.set_defaults(run=run)
 
 
@@ -41,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
     from agent.settings_sources import load_settings
     from agent.subscriber import Subscriber
 
+    # However we are ended, the agent and the broker that we start are to end with us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     settings = load_settings()
     pull(args.model, settings)
     show = Demonstration(None if args.mic else bundled_recording())
@@ -72,7 +77,7 @@ def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings:
     tables: dict[str, dict[str, object]] = {
         "device": {"id": DEVICE_ID, "name": "Demonstration"},
         "source": source,
-        "engine": {"kind": "whisper_cpp", "model": args.model},
+        "engine": {"kind": engine_kind_for(args.model), "model": args.model},
         "models": {"dir": str(models_dir(settings))},
         # amqtt does not answer MQTT 5 at all; why wait for it to be silent?
         "mqtt": {"host": broker.host, "port": broker.port, "protocol": "3.1.1" if broker.kind == "amqtt" else "auto"},

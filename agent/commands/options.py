@@ -27,6 +27,11 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def engine_kind_for(model: str) -> str:
+    """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
+    return "faster_whisper" if model.endswith("-ct2") or Path(model).is_dir() else "whisper_cpp"
+
+
 def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
     """The settings that `args` ask for.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, engine_kind_for, settings_from
 
 if TYPE_CHECKING:
     from agent.recording import Passage
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe each file in turn; one that cannot be read does not keep the others from it."""
     settings = settings_from(
         args,
-        engine__kind=_kind_for(args.model),
+        engine__kind=engine_kind_for(args.model) if args.model else None,
         engine__model=args.model,
         engine__language=args.language,
         segmenter__hang_over_ms=FILE_HANG_OVER_MS,
@@ -62,16 +62,10 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _kind_for(model: str | None) -> str | None:
-    """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
-    if model is None:
-        return None
-    return "faster_whisper" if model.endswith("-ct2") or Path(model).is_dir() else "whisper_cpp"
-
-
 def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:
     """For people, with times and confidence; in a pipe, one plain line an utterance."""
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from agent.presentation import clock, confidence_pct
@@ -85,9 +79,9 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
             print(text, flush=True)
             continue
         confidence = confidence_pct(passage.transcript.evidence.avg_logprob)
-        console.print(
-            Text.assemble((f"{clock(passage.utterance.start_s):>9}  ", "cyan"), text, (f"  {confidence}", "dim"))
-        )
+        line = Table.grid(padding=(0, 2))
+        line.add_row(Text(f"{clock(passage.utterance.start_s):>9}", "cyan"), Text(text), Text(confidence, "dim"))
+        console.print(line)
 
 
 def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:  # noqa: ARG001 - the object names it

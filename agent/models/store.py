@@ -48,7 +48,10 @@ class Store:
             return self._resolve_own(Path(name_or_path).expanduser().absolute(), model_format)
         model = self.catalogue.find(name_or_path)
         if model.format is not model_format:
-            raise ModelError(f"model {model.name} is in {model.format} format, and this engine needs {model_format}")
+            raise ModelError(
+                f"model {model.name} is in {model.format} format, and this engine needs {model_format}:"
+                " choose another model (`edgescribe models list`) or engine.kind"
+            )
         self.verify(model.name, fresh=False)
         return self.path(model)
 
