@@ -29,6 +29,7 @@ class Pull:
         self._use_mirror = use_mirror
         self._progress = progress
         self._hub_failure: HubUnreachable | None = None
+        self._hub_failure_told = False
 
     def run(self, model: Model) -> Path:
         """Make sure that `model` is in the store and sound; return its path.
@@ -67,7 +68,9 @@ class Pull:
                 self._store.check_folder(model, folder, fresh=True)
             except ModelError as error:
                 failures.append(str(error))
-                self._progress.note(str(error))
+                if error is not self._hub_failure or not self._hub_failure_told:
+                    self._progress.note(f"{error}; trying the next source")
+                self._hub_failure_told = self._hub_failure is not None
             else:
                 return folder
         raise ModelError(f"model {model.name} could not be fetched: {'; '.join(dict.fromkeys(failures))}")
