@@ -34,7 +34,7 @@ class Confinement:
     network: bool
     """No socket but a local one, and no other program, can be opened."""
     files: bool
-    """Only the listed folders can be read, and nothing can be written."""
+    """Only the listed folders can be read, and nothing can be written; from Linux 6.12 on, nobody be sent signals."""
 
 
 def confine(readable: Iterable[Path], devices: Iterable[Path] = ()) -> Confinement:
@@ -63,6 +63,8 @@ _PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _ALL_BY_ABI: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 """Rights that each version of the interface knows; from 5 on also ioctl on devices, 1 << 15, which CUDA needs."""
+_FIRST_WITH_SCOPES = 6
+_NO_FOREIGN_SIGNALS = 1 << 1
 _FILE_ONLY = _EXECUTE | _WRITE_FILE | _READ_FILE
 
 
@@ -70,8 +72,9 @@ def _confine_files(libc: ctypes.CDLL, readable: Iterable[Path], devices: Iterabl
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_LANDLOCK_VERSION))
     if version < 1:
         return False
-    handled = ctypes.create_string_buffer(struct.pack("=Q", _ALL_BY_ABI[min(version, 4)]), 8)
-    ruleset = libc.syscall(_LANDLOCK_CREATE, handled, ctypes.c_size_t(8), ctypes.c_uint32(0))
+    scoped = struct.pack("=QQ", 0, _NO_FOREIGN_SIGNALS) if version >= _FIRST_WITH_SCOPES else b""
+    handled = struct.pack("=Q", _ALL_BY_ABI[min(version, 4)]) + scoped
+    ruleset = libc.syscall(_LANDLOCK_CREATE, handled, ctypes.c_size_t(len(handled)), ctypes.c_uint32(0))
     if ruleset < 0:
         return False
     try:
@@ -103,20 +106,19 @@ class _Machine:
     audit: int
     """AUDIT_ARCH_… of linux/audit.h."""
     socket: int
-    execve: int
-    execveat: int
-    ptrace: int
-    first_foreign: int
-    """Numbers from here on belong to another interface of the same machine (x32)."""
+    refused: tuple[int, ...]
+    """execve, execveat, ptrace, process_vm_readv, process_vm_writev: other programs, and looking into them."""
 
 
 _IO_URING_SETUP = 425
 """The same on every architecture. It opens sockets without the system call for that."""
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, socket=41, execve=59, execveat=322, ptrace=101, first_foreign=0x40000000),
-    "aarch64": _Machine(0xC00000B7, socket=198, execve=221, execveat=281, ptrace=117, first_foreign=0x40000000),
-    "armv7l": _Machine(0x40000028, socket=281, execve=11, execveat=387, ptrace=26, first_foreign=0x40000000),
+    "x86_64": _Machine(0xC000003E, socket=41, refused=(59, 322, 101, 310, 311)),
+    "aarch64": _Machine(0xC00000B7, socket=198, refused=(221, 281, 117, 270, 271)),
+    "armv7l": _Machine(0x40000028, socket=281, refused=(11, 387, 26, 376, 377)),
 }
+_FIRST_FOREIGN: Final = 0x40000000
+"""Numbers from here on belong to another interface of the same machine (x32)."""
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
@@ -138,17 +140,20 @@ def _confine_calls(libc: ctypes.CDLL) -> bool:
 
 def _filter(machine: _Machine) -> list[bytes]:
     """Classic BPF over `struct seccomp_data`. A jump counts the instructions that it skips, if true and if false."""
-    refused = (machine.execve, machine.execveat, machine.ptrace)
     return [
         _step(_LOAD, _ARCHITECTURE_AT),
         _step(_JUMP_EQUAL, machine.audit, 1, 0),
         _step(_RETURN, _KILL),
         _step(_LOAD, _NUMBER_AT),
-        _step(_JUMP_GREATER_EQUAL, machine.first_foreign, 0, 1),
+        _step(_JUMP_GREATER_EQUAL, _FIRST_FOREIGN, 0, 1),
         _step(_RETURN, _FAIL | _ENOSYS),
         _step(_JUMP_EQUAL, _IO_URING_SETUP, 0, 1),
         _step(_RETURN, _FAIL | _ENOSYS),
-        *(step for call in refused for step in (_step(_JUMP_EQUAL, call, 0, 1), _step(_RETURN, _FAIL | _EPERM))),
+        *(
+            step
+            for call in machine.refused
+            for step in (_step(_JUMP_EQUAL, call, 0, 1), _step(_RETURN, _FAIL | _EPERM))
+        ),
         _step(_JUMP_EQUAL, machine.socket, 0, 3),
         _step(_LOAD, _FIRST_ARGUMENT_AT),
         _step(_JUMP_EQUAL, _AF_UNIX, 1, 0),

@@ -13,7 +13,9 @@ from typing import Final
 
 from agent.confinement import confine
 
-_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/opt", "/proc", "/sys", "/etc/ld.so.cache", "/etc/nv_tegra_release")
+_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/opt", "/sys", "/etc/ld.so.cache", "/etc/nv_tegra_release")
+_PROC: Final = ("cpuinfo", "meminfo", "stat", "sys", "devices", "driver", "self")
+"""Not all of it: the environments and memory maps of other processes lie there."""
 _DEVICES: Final = (Path("/dev"),)
 
 
@@ -33,7 +35,14 @@ def main(arguments: list[str]) -> int:
 
 def readable(model: Path | None) -> list[Path]:
     """The system, this interpreter and its packages, and the model: no settings, no credentials, no one's home."""
-    names = {*_SYSTEM, sys.prefix, sys.base_prefix, *sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")}
+    names = {
+        *_SYSTEM,
+        *(f"/proc/{name}" for name in _PROC),
+        sys.prefix,
+        sys.base_prefix,
+        *sys.path,
+        *os.environ.get("LD_LIBRARY_PATH", "").split(":"),
+    }
     found = [Path(name) for name in sorted(names) if name]
     # A file of the model may be a link into the store.
     return [*found, model, model.resolve()] if model else found
