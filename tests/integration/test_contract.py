@@ -1,0 +1,96 @@
+"""What a real agent says to a real broker, held against the shipped documents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.demonstration import RECORDING
+from tests.contract_reader import promise
+from tests.integration.agent_process import AgentProcess
+from tests.integration.conftest import StartMosquitto
+from tests.integration.mosquitto import Mosquitto
+from tests.integration.receiver import Message, Receiver, eventually
+
+pytestmark = pytest.mark.mosquitto
+
+
+@pytest.fixture
+def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
+    """A real mosquitto that lets everybody in."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+def receiver(broker: Mosquitto) -> Iterator[Receiver]:
+    """Somebody who was subscribed before the agent came."""
+    with Receiver(broker.port) as subscriber:
+        yield subscriber
+
+
+def settings(port: int, **further: object) -> dict[str, object]:
+    """An agent that reads the bundled recording flat out and answers from a list."""
+    return {
+        "device__id": "pi-1",
+        "source__kind": "wav",
+        "source__path": RECORDING,
+        "source__pace": "flat_out",
+        "engine__kind": "scripted",
+        "engine__texts": ["heater off", "turn on the light, grüße 🎤"],
+        "engine__delay_s": 0.2,
+        "mqtt__host": "localhost",
+        "mqtt__port": port,
+        "telemetry__interval_s": 1,
+        **further,
+    }
+
+
+def complaints(message: Message) -> list[str]:
+    """What is wrong with a message by the shipped documents; empty if nothing is."""
+    found = promise(message.topic)
+    if found is None:
+        return [f"{message.topic} is not in the contract"]
+    wrong = [f"{message.topic}: {complaint}" for complaint in found.complaints(message.payload)]
+    if message.qos != found.qos:
+        wrong.append(f"{message.topic} came with QoS {message.qos}")
+    if message.properties["ContentType"] != found.content_type:
+        wrong.append(f"{message.topic} is called {message.properties['ContentType']}")
+    if message.properties["UserProperty"] != [("schema", found.schema_name)]:
+        wrong.append(f"{message.topic} says {message.properties['UserProperty']}")
+    expiry_s = message.properties.get("MessageExpiryInterval")
+    if (expiry_s is None) != (found.expiry_s is None) or (expiry_s or 0) > (found.expiry_s or 0):
+        wrong.append(f"{message.topic} expires after {expiry_s} s")
+    return wrong
+
+
+def test_everything_that_an_agent_publishes_keeps_the_contract(
+    broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """From birth to farewell: topic, QoS, properties, and payload against its schema without room for the unknown."""
+    agent = AgentProcess(tmp_path, settings(broker.port))
+    try:
+        assert agent.wait() == 0, agent.stderr
+    finally:
+        agent.kill()
+    assert eventually(lambda: "offline" in receiver.payloads("status"))
+    messages = [message for message in receiver.messages if message.topic.startswith("edgescribe/")]
+    assert [complaint for message in messages for complaint in complaints(message)] == []
+    kinds = {message.topic.split("/", 3)[3] for message in messages}
+    assert kinds >= {"status", "info", "state", "transcript", "vad", "telemetry"}
+
+
+def test_what_the_broker_keeps_is_what_the_contract_says_is_retained(
+    broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Who comes later gets the retained topics, all of them and no other."""
+    agent = AgentProcess(tmp_path, settings(broker.port))
+    try:
+        assert agent.wait() == 0, agent.stderr
+    finally:
+        agent.kill()
+    assert eventually(lambda: "offline" in receiver.payloads("status"))
+    sent = {message.topic for message in receiver.messages if message.topic.startswith("edgescribe/")}
+    expected = {topic for topic in sent if (found := promise(topic)) and found.retained}
+    with Receiver(broker.port) as latecomer:
+        assert eventually(lambda: {message.topic for message in latecomer.messages} == expected)
+        assert all(message.retained for message in latecomer.messages)
