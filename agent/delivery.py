@@ -172,5 +172,5 @@ class Outbox(Protocol):
     def conditions(self) -> tuple[str, ...]:
         """What is wrong with the storage, as codes for `health`."""
 
-    def close(self) -> None:
-        """Let go of the storage; idempotent."""
+    def close(self) -> int:
+        """Let go of the storage; idempotent. Return how many messages are lost with it: what is on disk is not."""

@@ -143,6 +143,11 @@ class Desk:
         """Whether there is something to write."""
         return bool(self._fresh or self._gone or self._dead)
 
+    @property
+    def only_in_memory(self) -> int:
+        """Messages that no disk has."""
+        return len(self._fresh.keys() - self._dead)
+
     def pick(self, count: int) -> tuple[int, ...]:
         """The first messages to go when room runs out; to be dropped or given back."""
         return tuple(self.queue.pick(count))

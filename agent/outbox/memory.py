@@ -102,8 +102,9 @@ class MemoryOutbox:
         """Nothing is ever wrong with memory."""
         return ()
 
-    def close(self) -> None:
-        """Nothing to let go of."""
+    def close(self) -> int:
+        """Nothing to let go of, and everything to be lost."""
+        return self.pending
 
     def _forget(self, keys: list[int]) -> int:
         for key in keys:

@@ -186,19 +186,19 @@ class SqliteOutbox:
         """Messages kept aside that the broker would not have."""
         return self._disk.dead_letters()
 
-    def close(self) -> None:
-        """Write what is left, note where to go on, and let others in; idempotent."""
+    def close(self) -> int:
+        """Write what is left, note where to go on, and let others in; idempotent. Return what no disk took."""
         with self._changed:
-            if self._closed:
-                return
-            self._closed = True
+            again, self._closed = self._closed, True
             self._changed.notify_all()
-        if not self._worker.join(_CLOSE_S):
-            return  # the disk hangs; whatever it has not taken is lost, and touching it would hang us as well
-        self.flush()
-        self._sequence.close()
-        self._disk.close()
-        self._claim.release()
+        # Where the disk hangs, whatever it has not taken is lost, and touching it would hang us as well.
+        if not again and self._worker.join(_CLOSE_S):
+            self.flush()
+            self._sequence.close()
+            self._disk.close()
+            self._claim.release()
+        with self._changed:
+            return self._desk.only_in_memory
 
     # The writing side: one thread at a time, holding `_writer`.
 

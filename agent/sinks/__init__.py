@@ -16,4 +16,4 @@ class Sink(Protocol):
         """Accept a message for delivery."""
 
     def close(self, timeout_s: float) -> int:
-        """Deliver what is waiting, for at most `timeout_s`, and let go; return how many messages stayed undelivered."""
+        """Deliver what is waiting, for at most `timeout_s`, and let go; return how many messages are lost."""

@@ -132,7 +132,7 @@ class MqttSink:
         )
 
     def close(self, timeout_s: float) -> int:
-        """Deliver what is waiting, say `offline` and disconnect, within `timeout_s`; return what was not delivered.
+        """Deliver what is waiting, say `offline` and disconnect, within `timeout_s`; return what is lost by it.
 
         Where there is no connection, one more attempt is made if there is something to deliver.
         """
@@ -142,9 +142,7 @@ class MqttSink:
         if not self._worker.join(timeout_s + _FAREWELL_S + _TICK_S):
             # Only a resolver or a TLS handshake without an answer can hold it for so long; neither can be cut short.
             log.warning(f"mqtt: {self._settings.host} still does not answer, leaving without a goodbye")
-        undelivered = self._outbox.pending
-        self._outbox.close()
-        return undelivered
+        return self._outbox.close()
 
     def _wake(self) -> None:
         # Full: the thread will wake up anyway. Closed: it has ended.
