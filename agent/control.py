@@ -223,6 +223,11 @@ class Doorkeeper:
         return False
 
 
+def command_topic(device_id: str, name: str) -> str:
+    """Where a device listens for a command."""
+    return f"edgescribe/v{CONTRACT}/{device_id}/cmd/{name}"
+
+
 def _roots(device_id: str, groups: Collection[str]) -> tuple[str, ...]:
     base = f"edgescribe/v{CONTRACT}"
     return (f"{base}/{device_id}", *(f"{base}/_group/{group}" for group in groups))
