@@ -2,13 +2,14 @@
 
 import json
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from agent.config import OutboxSettings
 from agent.delivery import Fate, Outgoing
-from agent.outbox import desk
+from agent.outbox import desk, sqlite
 from agent.outbox.sqlite import SqliteOutbox
 from agent.outbox.store import DEAD_LETTERS
 from agent.worker import Worker
@@ -208,3 +209,21 @@ def test_memory_is_bounded_where_no_disk_helps(tmp_path: Path, open_outbox: Open
     entry = outbox.take()
     assert entry
     assert json.loads(entry.outgoing.payload)["seq"] == outbox.dropped + 1
+
+
+def test_a_disk_that_hangs_holds_nobody_up_for_ever(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `strict`, words wait for the disk for so long and then go without it; `health` says so until it answers."""
+    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.2)
+    outbox = open_outbox(tmp_path, mode="strict")
+    with outbox._disk._store.lock:  # as long as this is held, nothing gets through to the disk
+        speaker = threading.Thread(target=say, args=(outbox, clock, 1))
+        speaker.start()
+        speaker.join(30)
+        assert not speaker.is_alive()
+        assert set(outbox.conditions) == {"outbox_stalled"}
+        assert deliver_next(outbox) == 1
+    say(outbox, clock, 1)
+    assert not outbox.conditions
+    assert deliver_next(outbox) == 2
