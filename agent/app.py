@@ -28,7 +28,7 @@ from agent.sinks.mqtt import MqttSink
 from agent.sinks.stdout import StdoutSink
 from agent.sources.factory import create_source
 from agent.sources.reconnecting import MicrophoneEvents
-from agent.stages import create_segmenter, load_engine
+from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_engine
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
@@ -59,7 +59,8 @@ class App:
     """
 
     def __init__(self, settings: Settings, notifier: Notifier) -> None:
-        self._settings = settings
+        self._engine_settings = concrete_engine(settings)
+        self._settings = settings = settings.model_copy(update={"engine": self._engine_settings})
         self._notifier = notifier
         self._device_id = identity.device_id(settings.device.id)
         self._machine = identity.describe()
@@ -83,7 +84,7 @@ class App:
         )
         # From the far end to the near one: who receives stands before who sends.
         self._workers = [
-            Worker("transcribe", self._transcriber.run, self._on_failure),
+            Worker("transcribe", self._transcriber.run, self._on_failure, nice=ENGINE_NICE),
             Worker("listen", self._listener.run, self._on_failure),
             Worker("capture", self._capture, self._on_failure),
         ]
@@ -174,7 +175,8 @@ class App:
                 f"{' and '.join(survivors)} did not stop within {DRAIN_S:.0f} s; what was under way is lost"
             )
         if undelivered:
-            raise SinkError(f"{undelivered} messages could not be delivered: is there a broker at {self._broker_name}?")
+            messages = "1 message" if undelivered == 1 else f"{undelivered} messages"
+            raise SinkError(f"{messages} could not be delivered: is there a broker at {self._broker_name}?")
         return 0
 
     # What the device says of itself.
@@ -186,7 +188,7 @@ class App:
 
     @property
     def _engine_name(self) -> str:
-        engine = self._settings.engine
+        engine = self._engine_settings
         return engine.kind if isinstance(engine, ScriptedSettings) else f"{engine.kind} {engine.model}"
 
     @property
@@ -194,7 +196,7 @@ class App:
         return f"{self._settings.mqtt.host}:{self._settings.mqtt.effective_port}"
 
     def _info(self) -> Info:
-        engine, machine = self._settings.engine, self._machine
+        engine, machine = self._engine_settings, self._machine
         return Info(
             id=self._device_id,
             name=self._settings.device.name or self._device_id,
@@ -211,7 +213,7 @@ class App:
         )
 
     def _state(self) -> State:
-        engine = self._settings.engine
+        engine = self._engine_settings
         return State(
             listening=True,
             engine=engine.kind,
