@@ -242,7 +242,7 @@ class Connection:
             raise
         except ConfigError as error:
             # It was usable at the start; perhaps it is being renewed right now.
-            raise LinkDown(Cause.UNTRUSTED, str(error)) from error
+            raise LinkDown(Cause.UNUSABLE_FILES, str(error)) from error
         except ssl.SSLError as error:
             raise LinkDown(tls_cause(error), tls_reason(error)) from error
         except _BROKEN_PEER as error:

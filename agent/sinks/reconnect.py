@@ -18,6 +18,8 @@ class Cause(Enum):
     """No such host, connection refused, no route, time-out."""
     UNTRUSTED = auto()
     """The broker's certificate cannot be verified."""
+    UNUSABLE_FILES = auto()
+    """Our own certificate files were usable once, and are not now; perhaps they are just being renewed."""
     NO_TLS = auto()
     """TLS is not what it speaks, or not a version that we do."""
     CERTIFICATE = auto()

@@ -32,15 +32,20 @@ def free_port() -> int:
 
 
 class Mosquitto:
-    """A broker with lines of configuration of its own. Forgets everything when it is killed."""
+    """A broker with lines of configuration of its own. Forgets everything when it is killed.
 
-    def __init__(self, folder: Path, *lines: str) -> None:
-        self.port = free_port()
+    It listens on a free port; or, where `listener_port` says which, on those that the lines name.
+    """
+
+    def __init__(self, folder: Path, *lines: str, listener_port: int | None = None) -> None:
+        self.port = listener_port or free_port()
         self._program = program("mosquitto")
         self._config = folder / f"mosquitto-{self.port}.conf"
         self._log = folder / f"mosquitto-{self.port}.log"
         # As root it would become the user `mosquitto`, who may not look into the test's folder.
-        text = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", "log_type all", *lines]
+        text = ["persistence false", "user root", "log_type all", *lines]
+        if listener_port is None:
+            text = [f"listener {self.port} 127.0.0.1", *text]
         self._config.write_text("\n".join([*text, ""]), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
