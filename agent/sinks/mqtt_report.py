@@ -18,7 +18,7 @@ _EXPLANATIONS = {
     Cause.SILENT: "{at} does not answer as a broker does ({why}): check mqtt.port and mqtt.tls.enabled",
     Cause.UNTRUSTED: "cannot trust the broker at {at} ({why}): set mqtt.tls.ca_file to the authority that signed its "
     "certificate, and mqtt.host to a name in that certificate",
-    Cause.UNUSABLE_FILES: "{why}",
+    Cause.UNUSABLE_FILES: "cannot connect to {at} ({why})",
     Cause.NO_TLS: "{at} does not speak TLS as it should ({why}): check mqtt.port and mqtt.tls.enabled",
     Cause.CERTIFICATE: "{at} does not take this device's certificate ({why}): check mqtt.tls.cert_file and key_file",
     Cause.CREDENTIALS: "{at} refuses the user '{user}' ({why}): check mqtt.username and mqtt.password",
