@@ -134,7 +134,19 @@ class ScriptedSettings(EngineIsolation):
     """Language that is reported."""
 
 
+class AutoSettings(EngineCommon):
+    """What `edgescribe calibrate` has found to be best on this device."""
+
+    kind: Literal["auto"] = "auto"
+    """Engine, model and, where `threads` is 0, the number of threads come from `calibration.json` in the state folder.
+    Without it, whisper_cpp with its default model is taken, if that is here."""
+
+
 EngineSettings = Annotated[WhisperCppSettings | FasterWhisperSettings | ScriptedSettings, Field(discriminator="kind")]
+"""An engine that can be loaded; `calibration.chosen.resolve` makes one of what the settings say."""
+EngineChoice = Annotated[
+    WhisperCppSettings | FasterWhisperSettings | AutoSettings | ScriptedSettings, Field(discriminator="kind")
+]
 
 
 class ModelsSettings(Section):
@@ -263,7 +275,7 @@ class Settings(Section):
     source: SourceSettings = AlsaSettings()
     vad: VadSettings = VadSettings()
     segmenter: SegmenterSettings = SegmenterSettings()
-    engine: EngineSettings = WhisperCppSettings()
+    engine: EngineChoice = WhisperCppSettings()
     models: ModelsSettings = ModelsSettings()
     mqtt: MqttSettings = MqttSettings()
     publish: PublishSettings = PublishSettings()

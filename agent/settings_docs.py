@@ -29,7 +29,7 @@ Where a setting can stand, highest first:
 6. the defaults below
 
 They are merged key by key. A layer that changes the `kind` of the engine or the source drops what lower layers said
-for the old kind, except the keys that whisper_cpp and faster_whisper share (`engine.threads`, `engine.language`,
+for the old kind, except the keys that whisper_cpp, faster_whisper and auto share (`engine.threads`, `engine.language`,
 `engine.initial_prompt`).
 
 `edgescribe config` prints what is in force and where it came from; `edgescribe check` says what is wrong with it.

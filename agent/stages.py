@@ -1,33 +1,60 @@
 """From settings to the stages that more than one verb needs."""
 
+import logging
 from collections.abc import Callable
+from typing import Final
 
 from ulid import ULID
 
-from agent.config import Settings
+from agent.calibration.chosen import resolve
+from agent.config import EngineSettings, Settings
 from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.engines.process import ProcessEngine
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model
 from agent.models.store import Store
+from agent.priority import at_lower_priority
 from agent.segmenter import Segmenter
 from agent.settings_sources import models_dir
+
+log = logging.getLogger(__name__)
+
+ENGINE_NICE: Final = 5
+"""How much lower the priority of everything that computes for the engine is than that of capture. The unit runs at -5,
+so an engine stands level with other programs; more would leave it behind them."""
+
+
+def concrete_engine(settings: Settings) -> EngineSettings:
+    """The engine that the settings mean, `auto` resolved; logs what is not as it should be.
+
+    Raises:
+        ModelError: `auto` has nothing to choose from.
+    """
+    resolved = resolve(settings)
+    if resolved.warning:
+        log.warning(resolved.warning)
+    return resolved.engine
 
 
 def load_engine(settings: Settings, on_loss: Callable[[str], None] = lambda _reason: None) -> Engine:
     """Find and verify the model, and load it, in a process of its own if `engine.isolation` wants that.
 
-    Never touches the network. `on_loss` is told, from the thread that transcribes, why such a process was lost.
+    Whatever threads or process it starts have a lower priority than the caller. Never touches the network. `on_loss` is
+    told, from the thread that transcribes, why such a process was lost.
 
     Raises:
         ModelError: the model is unknown, not on this device, or not what it should be.
         EngineError: the engine cannot be started.
     """
-    store = Store(models_dir(settings), load_catalogue())
-    if settings.engine.isolation == "process":
-        return ProcessEngine(settings.engine, lambda: chosen_model(settings.engine, store), on_loss)
-    return create_engine(settings.engine, chosen_model(settings.engine, store))
+    engine, store = concrete_engine(settings), Store(models_dir(settings), load_catalogue())
+
+    def load() -> Engine:
+        if engine.isolation == "process":
+            return ProcessEngine(engine, lambda: chosen_model(engine, store), on_loss)
+        return create_engine(engine, chosen_model(engine, store))
+
+    return at_lower_priority(load, ENGINE_NICE)
 
 
 def create_segmenter(settings: Settings) -> Segmenter:

@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from agent.priority import lower_priority
+
 log = logging.getLogger(__name__)
 
 
@@ -12,14 +14,17 @@ class Worker:
 
     `work` ends because its input was closed; there is no other way to stop a worker. An exception is kept in `failure`
     and `on_failure` is called once, from the worker's own thread; the owner decides (as a rule: stop the process, and
-    let systemd start it again).
+    let systemd start it again). `nice` lowers the priority of the thread, and of all that it starts, see `priority.py`.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], on_failure: Callable[["Worker"], None]) -> None:
+    def __init__(
+        self, name: str, work: Callable[[], None], on_failure: Callable[["Worker"], None], *, nice: int = 0
+    ) -> None:
         self.name = name
         self.failure: Exception | None = None
         self._work = work
         self._on_failure = on_failure
+        self._nice = nice
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -27,6 +32,7 @@ class Worker:
         self._thread.start()
 
     def _run(self) -> None:
+        lower_priority(self._nice)
         try:
             self._work()
         # The boundary of a worker is the one place where everything is caught (house rule 12).

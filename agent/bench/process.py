@@ -33,7 +33,9 @@ class SystemProcess:
         PeerError: it cannot be loaded, failed on the clip, died, or took too long; `alive` tells which.
     """
 
-    def __init__(self, system: System, model_path: Path, python: Path | None = None) -> None:
+    def __init__(
+        self, system: System, model_path: Path, python: Path | None = None, limit_s: float = LOAD_LIMIT_S
+    ) -> None:
         self.system = system
         self._process = subprocess.Popen(
             [str(python or sys.executable), "-P", "-c", _BOOT, str(Path(agent.__file__).resolve().parents[1])],
@@ -43,7 +45,7 @@ class SystemProcess:
             env=_environment(ours=system.adapter.ours),
             start_new_session=True,
         )
-        self.loaded = self._load(model_path)
+        self.loaded = self._load(model_path, limit_s)
         self._signal(signal.SIGSTOP)
 
     @property
@@ -56,11 +58,12 @@ class SystemProcess:
         """False once the process has ended."""
         return self._process.poll() is None
 
-    def transcribe(self, pcm: Pcm16, language: str) -> Answer:
-        """Put one clip through the system."""
+    def transcribe(self, pcm: Pcm16, language: str, limit_s: float | None = None) -> Answer:
+        """Put one clip through the system; an answer that takes longer than `limit_s` ends it."""
         self._signal(signal.SIGCONT)
         request = {"op": "transcribe", "language": language, "samples": len(pcm)}
-        limit_s = CLIP_LIMIT_S + CLIP_LIMIT_RTF * len(pcm) / SAMPLE_RATE_HZ
+        if limit_s is None:
+            limit_s = CLIP_LIMIT_S + CLIP_LIMIT_RTF * len(pcm) / SAMPLE_RATE_HZ
         try:
             return unpack(self._ask(request, limit_s, pcm), Answer)
         finally:
@@ -78,7 +81,7 @@ class SystemProcess:
         if self._process.stdout:
             self._process.stdout.close()
 
-    def _load(self, model_path: Path) -> Loaded:
+    def _load(self, model_path: Path, limit_s: float) -> Loaded:
         system = self.system
         request = {
             "op": "load",
@@ -88,7 +91,7 @@ class SystemProcess:
             "options": dict(system.options),
         }
         try:
-            return unpack(self._ask(request, LOAD_LIMIT_S), Loaded)
+            return unpack(self._ask(request, limit_s), Loaded)
         except PeerError:
             self.close()
             raise

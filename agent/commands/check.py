@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 def contradictions(loaded: "Loaded") -> Iterator[str]:
     """What cannot work together. Decided by the settings alone."""
     engine = loaded.settings.engine
-    if engine.kind == "scripted":
+    if engine.kind == "scripted" or engine.kind == "auto":  # noqa: PLR1714 - mypy narrows by `==` only
         return
     model = f'{_at(loaded, "engine.model")}engine.model = "{engine.model}"'
     for_ct2 = engine.model.endswith(CT2_SUFFIX)
@@ -80,6 +80,8 @@ def missing(loaded: "Loaded", *, model: bool) -> Iterator[str]:
 
 def advice(loaded: "Loaded") -> Iterator[str]:
     """What works, but should not stay so."""
+    if warning := auto_warning(loaded):
+        yield f"{_at(loaded, 'engine.kind')}{warning}"
     mqtt = loaded.settings.mqtt
     if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
         yield f"{_at(loaded, 'mqtt.password')}the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
@@ -135,16 +137,29 @@ def missing_packages(loaded: "Loaded", installed: Callable[[str], bool] = is_ins
 
 def model_problem(loaded: "Loaded") -> str | None:
     """Why the model cannot be used, with the command that brings it; None if it can."""
+    from agent.calibration.chosen import resolve
     from agent.models.catalogue import load_catalogue
     from agent.models.chosen import chosen_model
     from agent.models.store import Store
     from agent.settings_sources import models_dir
 
     try:
-        chosen_model(loaded.settings.engine, Store(models_dir(loaded.settings), load_catalogue()))
+        engine = resolve(loaded.settings).engine
+        chosen_model(engine, Store(models_dir(loaded.settings), load_catalogue()))
     except ModelError as error:
-        return f"{_at(loaded, 'engine.model')}{error}"
+        key = "engine.kind" if loaded.settings.engine.kind == "auto" else "engine.model"
+        return f"{_at(loaded, key)}{error}"
     return None
+
+
+def auto_warning(loaded: "Loaded") -> str:
+    """What is not as it should be where the calibration chooses the engine; what is *wrong* says `model_problem`."""
+    from agent.calibration.chosen import resolve
+
+    try:
+        return resolve(loaded.settings).warning
+    except ModelError:
+        return ""
 
 
 def _at(loaded: "Loaded", key: str) -> str:

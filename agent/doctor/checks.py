@@ -62,6 +62,16 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoFacts:
+    """What `engine.kind = "auto"` comes to."""
+
+    engine: str
+    """Kind, model and threads of what is used; empty if nothing can be."""
+    problem: str
+    """What is not as it should be, with its remedy; empty where all is well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What was found. An empty problem means that there is none."""
 
@@ -77,7 +87,7 @@ class Facts:
     """An NVIDIA GPU that its driver shows."""
     settings_problem: str
     engine: str
-    """Kind of engine in the settings."""
+    """Kind of engine that is used."""
     whisper_cpp: str | None
     """whisper.cpp's own line about its build; None if it cannot be imported."""
     ctranslate2: CTranslate2Build | None
@@ -93,6 +103,8 @@ class Facts:
     state_dir: Path
     state_problem: str
     state_free_mb: int
+    auto: AutoFacts | None = None
+    """None where the settings name the engine themselves."""
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
@@ -161,6 +173,16 @@ def ctranslate2(facts: Facts) -> Iterator[Finding]:
         yield Finding(Status.OK, "CTranslate2", f"{build.version}: {', '.join(build.compute_types)}{gpu}")
 
 
+def calibration(facts: Facts) -> Iterator[Finding]:
+    """What it has chosen, and whether that still holds."""
+    if facts.auto is None:
+        return
+    if facts.auto.problem:
+        yield Finding(Status.WARN if facts.auto.engine else Status.FAIL, "calibration", facts.auto.problem)
+    else:
+        yield Finding(Status.OK, "calibration", f"chose {facts.auto.engine}")
+
+
 def model(facts: Facts) -> Iterator[Finding]:
     """Whether it is here, sound, and small enough."""
     if facts.model is None:
@@ -216,6 +238,7 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     settings,
     whisper_cpp,
     ctranslate2,
+    calibration,
     model,
     microphone,
     broker,

@@ -10,8 +10,9 @@ from typing import Final
 import psutil
 
 from agent import identity
-from agent.config import AlsaSettings, ScriptedSettings, Settings, SourceSettings
-from agent.doctor.checks import CTranslate2Build, Facts, ModelFacts
+from agent.calibration.chosen import resolve
+from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
+from agent.doctor.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
 from agent.errors import ConfigError, ModelError, SourceError
 from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
@@ -28,6 +29,7 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
     here, memory = identity.describe(root), psutil.virtual_memory()
     folder = state_dir(settings)
     mqtt = settings.mqtt
+    engine, auto = engine_facts(settings)
     return Facts(
         hardware=here.hardware or "unknown board",
         arch=here.arch,
@@ -38,10 +40,10 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
         cpu_features=cpu_features(root),
         gpu=has_gpu(root),
         settings_problem=settings_problem,
-        engine=settings.engine.kind,
+        engine=engine.kind if engine else settings.engine.kind,
         whisper_cpp=whisper_cpp_build(),
         ctranslate2=ctranslate2_build(),
-        model=model_facts(settings),
+        model=model_facts(settings, engine) if engine else None,
         source=_source_name(settings.source),
         source_problem=source_problem(settings.source),
         broker=f"{mqtt.host}:{mqtt.effective_port}" if mqtt.enabled else None,
@@ -50,6 +52,7 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
         state_dir=folder,
         state_problem=write_problem(folder),
         state_free_mb=shutil.disk_usage(_existing(folder)).free // MIB,
+        auto=auto,
     )
 
 
@@ -87,9 +90,21 @@ def ctranslate2_build() -> CTranslate2Build | None:
     return CTranslate2Build(ctranslate2.__version__, tuple(types), ctranslate2.get_cuda_device_count())
 
 
-def model_facts(settings: Settings) -> ModelFacts | None:
-    """The model that the settings name, and what is wrong with it."""
-    engine = settings.engine
+def engine_facts(settings: Settings) -> tuple[EngineSettings | None, AutoFacts | None]:
+    """The engine that is used, None if nothing can be; and how it was chosen, where the settings leave that open."""
+    try:
+        resolved = resolve(settings)
+    except ModelError as error:
+        return None, AutoFacts("", str(error))
+    engine = resolved.engine
+    if settings.engine.kind != "auto" or isinstance(engine, ScriptedSettings):
+        return engine, None
+    threads = f", {engine.threads} threads" if engine.threads else ""
+    return engine, AutoFacts(f"{engine.kind} {engine.model}{threads}", resolved.warning)
+
+
+def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None:
+    """The model of `engine`, and what is wrong with it."""
     if isinstance(engine, ScriptedSettings):
         return None
     catalogue = load_catalogue()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Settings, WavSettings
+from agent.config import Settings, WavSettings, WhisperCppSettings
 from agent.doctor.facts import connect_problem, cpu_features, has_gpu, model_facts, source_problem, write_problem
 
 PI_5_CPUINFO = """\
@@ -66,7 +66,7 @@ def test_a_recording_must_exist(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> None:
     """Size and format are known from the catalogue even so."""
-    facts = model_facts(Settings(state_dir=tmp_path))
+    facts = model_facts(Settings(state_dir=tmp_path), WhisperCppSettings())
     assert facts is not None
     assert facts.problem == "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`"
     assert (facts.size, facts.size_bytes, facts.ctranslate2) == ("tiny", 43_550_795, False)

@@ -1,0 +1,81 @@
+"""`calibration.json` in the state folder: written whole or not at all, read with suspicion."""
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.calibration.records import VERSION, Calibration
+from agent.errors import AgentError
+
+NAME = "calibration.json"
+_MODE = 0o644
+"""It is no secret, and the service may be another user than the one that calibrates."""
+_ADAPTER = TypeAdapter(Calibration)
+
+
+class CalibrationError(AgentError):
+    """There is no calibration, or it cannot be read or written."""
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Write the file so that it survives a power cut; return its path.
+
+    Raises:
+        CalibrationError: it cannot be written.
+    """
+    path = folder / NAME
+    temporary = path.with_name(f".{NAME}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(as_json(calibration).encode() + b"\n")
+            file.flush()
+            os.fchmod(file.fileno(), _MODE)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CalibrationError(
+            f"{path}: cannot be written ({error.strerror}): run it as a user who may, or set state_dir"
+        ) from error
+    return path
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Read the file.
+
+    Raises:
+        CalibrationError: it is absent, cannot be read, or is of another version.
+    """
+    path = folder / NAME
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CalibrationError("this device is not calibrated: run `edgescribe calibrate`") from error
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read ({error.strerror}): check its owner and mode") from error
+    except ValueError as error:
+        raise CalibrationError(f"{path}: is damaged ({error}): run `edgescribe calibrate` again") from error
+    if not isinstance(document, dict) or document.get("v") != VERSION:
+        raise CalibrationError(f"{path}: was not written by this version: run `edgescribe calibrate` again")
+    try:
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        place = ".".join(str(step) for step in error.errors()[0]["loc"])
+        raise CalibrationError(f"{path}: {place} is not as it was written: run `edgescribe calibrate` again") from error
+
+
+def as_json(calibration: Calibration) -> str:
+    """The document, for people to read as well."""
+    return json.dumps(_ADAPTER.dump_python(calibration, mode="json"), indent=1, ensure_ascii=False)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

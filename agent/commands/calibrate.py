@@ -1,0 +1,114 @@
+"""`edgescribe calibrate`: find out which engine, model and number of threads suit this device."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_settings_options, settings_from
+from agent.errors import ModelError
+
+if TYPE_CHECKING:
+    from agent.calibration.run import Tell
+    from agent.config import Settings
+
+_MINUTES = 3.0
+_LONGEST_MIN = 60.0
+_RESERVE_S = 10.0
+"""Of the time that was given, for what stands around the measuring: imports, verification of models, the last process
+that is ended."""
+_PIPED_WIDTH = 120
+_NICE = 5
+"""An agent that listens on the same machine goes before."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help='measure what suits this device best, for engine.kind = "auto"',
+        description="Measures the models on this device with the bundled sentences, chooses one, says why, and writes "
+        'calibration.json into the state folder, which engine.kind = "auto" goes by.',
+    )
+    parser.add_argument("--minutes", type=_positive, default=_MINUTES, help="time for measuring (default: %(default)g)")
+    parser.add_argument(
+        "--pull", action="store_true", help="first fetch the models that could suit; takes as long as it takes"
+    )
+    parser.add_argument("--json", action="store_true", help="print the file instead of the table")
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and write the file."""
+    settings = settings_from(args)
+    if args.pull:
+        _pull(settings)
+
+    from agent.calibration.file import NAME, as_json
+    from agent.calibration.run import calibrate
+    from agent.settings_sources import state_dir
+
+    os.nice(_NICE)
+    seconds = 60 * args.minutes
+    with _told() as tell:
+        calibration = calibrate(settings, max(seconds - _RESERVE_S, seconds / 2), tell)
+    if args.json:
+        print(as_json(calibration))
+        return 0
+    from rich.console import Console
+
+    from agent.calibration.report import print_calibration
+
+    print_calibration(calibration, Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH))
+    print(f"\nWritten to {state_dir(settings) / NAME}.{_hint(settings)}")
+    return 0
+
+
+def _hint(settings: "Settings") -> str:
+    return "" if settings.engine.kind == "auto" else ' To go by it, set engine.kind = "auto".'
+
+
+def _pull(settings: "Settings") -> None:
+    """Fetch what could suit and is not here. One that cannot be had does not keep the others from being measured."""
+    from agent.calibration.candidates import worth_pulling
+    from agent.calibration.machine import installed_engines, memory_budget_mb
+    from agent.calibration.run import wanted
+    from agent.commands.models import pull
+    from agent.models.catalogue import load_catalogue
+    from agent.models.store import Store
+    from agent.settings_sources import models_dir
+
+    catalogue = load_catalogue()
+    store = Store(models_dir(settings), catalogue)
+    language, _threads = wanted(settings)
+    for name in worth_pulling(catalogue, installed_engines(), language, memory_budget_mb()):
+        if store.has(name):
+            continue
+        try:
+            pull(name, settings)
+        except ModelError as error:
+            print(f"edgescribe: {error}; going on without {name}", file=sys.stderr)
+
+
+@contextmanager
+def _told() -> "Iterator[Tell]":
+    """What is being done, on standard error: one line that changes where somebody looks, lines where not."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: print(text, file=sys.stderr, flush=True)
+        return
+    with console.status("looking around") as status:
+        yield status.update
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= _LONGEST_MIN:
+        msg = f"must be above 0 and at most {_LONGEST_MIN:g}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
