@@ -127,10 +127,10 @@ class Demonstration:
         latencies_ms = [message["latency_ms"]["total_from_speech_end"] for message in self.transcripts]
         pause_ms = statistics.median(message["latency_ms"]["vad_close"] for message in self.transcripts)
         rtf = statistics.median(message["rtf"] for message in self.transcripts)
-        count = len(self.transcripts)
+        count = "1 transcript" if len(self.transcripts) == 1 else f"{len(self.transcripts)} transcripts"
         self._console.print(
-            f"\n[bold]{count} transcript{'' if count == 1 else 's'}[/] in {self._messages} messages. From the last word "
-            f"to the subscriber: median {statistics.median(latencies_ms) / 1000:.2f} s, of which {pause_ms / 1000:.2f} s is "
+            f"\n[bold]{count}[/] in {self._messages} messages. From the last word to the "
+            f"subscriber: median {statistics.median(latencies_ms) / 1000:.2f} s, of which {pause_ms / 1000:.2f} s is "
             f"the pause that ends an utterance. Inference took {100 * rtf:.0f} % of the time that was spoken."
         )
         if self._script:

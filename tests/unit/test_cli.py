@@ -1,0 +1,56 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+import agent
+from agent import cli
+from agent.commands import models
+from agent.commands.options import engine_kind_for
+from agent.models.quantise import QUANTISATIONS
+
+HEAVY = ("numpy", "pydantic", "rich", "paho", "soundfile", "pywhispercpp", "ctranslate2", "asyncio")
+
+
+def test_understanding_a_command_line_takes_nothing_heavy() -> None:
+    """`edgescribe --help` needs neither numpy nor pydantic nor an engine: on a Pi they take seconds to load."""
+    script = f"import sys, agent.__main__, agent.cli; agent.cli.parser(); print(sorted({HEAVY} & sys.modules.keys()))"
+    script = script.replace(str(HEAVY), str(set(HEAVY)))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_verb_has_a_help_line() -> None:
+    """The list of commands says of each what it is for."""
+    text = cli.parser().format_help()
+    listed = re.findall(r"^    ([a-z]+)\s+\S", text, re.MULTILINE)
+    assert listed == list(cli.VERBS)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit 0."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"edgescribe {agent.__version__}\n"
+
+
+def test_quantisations_are_offered_as_they_are() -> None:
+    """The names on the command line are those that can be made."""
+    assert list(models.QUANTISATION_NAMES) == list(QUANTISATIONS)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("tiny.en-q8_0", "whisper_cpp"),
+        ("base-f16", "whisper_cpp"),
+        ("tiny.en-ct2", "faster_whisper"),
+        ("./own.bin", "whisper_cpp"),
+        (".", "faster_whisper"),
+    ],
+)
+def test_a_model_decides_on_its_engine(model: str, kind: str) -> None:
+    """Who asks for a model need not know which engine it is for; a folder is one for CTranslate2."""
+    assert engine_kind_for(model) == kind

@@ -1,0 +1,120 @@
+import io
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any, cast
+
+import soundfile
+from rich.console import Console
+
+from agent.demonstration import RECORDING, Demonstration, Sentence, bundled_recording
+from agent.subscriber import Received, Subscriber
+from tests.messages import transcript
+
+SCRIPT = (Sentence(1.0, 2.0, "Turn on the light."), Sentence(3.0, 4.0, "Turn it off."))
+TELEMETRY = {"cpu": {"pct": 12.4, "temp_c": 48.6}, "mem": {}, "asr": {"speech_pct": 40.0, "dropped_s": 0.0}}
+
+
+class Script:
+    """A subscriber that receives what it is given, and then nothing any more."""
+
+    topic = "edgescribe/v1/demo/#"
+
+    def __init__(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        self._messages = [
+            Received(f"edgescribe/v1/demo/{kind}", payload, retained=False, received_s=100.0 + 1.5 * number)
+            for number, (kind, payload) in enumerate(messages)
+        ]
+
+    def get(self, timeout_s: float | None = None) -> Received | None:
+        """The next one."""
+        del timeout_s
+        return self._messages.pop(0) if self._messages else None
+
+
+def ended() -> "subprocess.Popen[bytes]":
+    """An agent that has done its work."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process
+
+
+def shown(*messages: tuple[str, bytes], script: tuple[Sentence, ...] | None = SCRIPT) -> str:
+    """What is printed for these messages, in a pipe."""
+    output = io.StringIO()
+    show = Demonstration(script, Console(file=output, soft_wrap=True, highlight=False))
+    show.opening("tiny.en-q8_0", "mosquitto at 127.0.0.1:1883", "edgescribe/v1/demo/#")
+    show.follow(cast("Subscriber", Script(messages)), ended())
+    show.closing()
+    return output.getvalue()
+
+
+def words(seq: int, text: str, **more: Any) -> tuple[str, bytes]:
+    """A transcript as it comes over the wire."""
+    return "transcript", transcript(seq, text).model_copy(update=more).payload()
+
+
+def test_a_transcript_is_shown_with_its_latency_and_confidence() -> None:
+    """Time since `online`, words, how long after the last word, how sure."""
+    output = shown(("status", b"online"), words(1, "Turn on the light.", avg_logprob=-0.1))
+    assert " 0:00.0  status      online\n" in output
+    line = "0:01.5  transcript  Turn on the light.  [0.75 s after the last word, confidence 90 %]\n"
+    assert line in output
+
+
+def test_the_summary_counts_what_came_through() -> None:
+    """Six of seven words, in whole messages, with the latency and the real-time factor."""
+    output = shown(("status", b"online"), words(1, "Turn on the light."), words(2, "Turn it of."))
+    assert "2 transcripts in 3 messages" in output
+    assert "median 0.75 s, of which 0.60 s is the pause" in output
+    assert "Inference took 10 % of the time" in output
+    assert "Of 7 words that were said, 6 came through right." in output
+
+
+def test_a_microphone_has_no_script_to_compare_with() -> None:
+    """Nobody knows what was said, so nothing is claimed."""
+    output = shown(words(1, "hello"), script=None)
+    assert "your voice" in output
+    assert "1 transcript in 1 messages" in output
+    assert "were said" not in output
+
+
+def test_silence_is_answered_with_advice() -> None:
+    """Without a single transcript there is no summary, but a hint."""
+    output = shown(("status", b"online"), ("status", b"offline"))
+    assert "No transcript arrived. `edgescribe doctor`" in output
+    assert "median" not in output
+
+
+def test_telemetry_shows_what_is_known() -> None:
+    """What the machine cannot tell is left out, not shown as zero."""
+    output = shown(("telemetry", json.dumps(TELEMETRY).encode()))
+    assert "telemetry   cpu 12 %, 49 °C, speech 40 %, dropped 0.0 s\n" in output
+
+
+def test_trouble_is_shown_and_its_absence_is_not() -> None:
+    """A health message is a line only if something is wrong."""
+    wrong = b'{"v":1,"problem":"ON","codes":["mic_absent","falling_behind"]}'
+    output = shown(("health", b'{"v":1,"problem":"OFF","codes":[]}'), ("health", wrong))
+    assert output.count("health") == 1
+    assert "health      mic_absent, falling_behind\n" in output
+
+
+def test_nothing_is_coloured_where_nobody_looks() -> None:
+    """In a pipe there are no escape sequences, and a text in brackets is not taken for a colour."""
+    output = shown(words(1, "say [bold]hello[/]"))
+    assert "\x1b" not in output
+    assert "say [bold]hello[/]" in output
+
+
+def test_the_bundled_recording_is_what_its_table_says() -> None:
+    """Sentences in order, none beyond the end of the sound, with pauses that end an utterance."""
+    sentences = bundled_recording()
+    assert len(sentences) >= 5
+    sound = soundfile.info(RECORDING)
+    assert sentences[-1].end_s <= sound.duration
+    assert all(sentence.text and sentence.start_s < sentence.end_s for sentence in sentences)
+    pauses_s = [later.start_s - earlier.end_s for earlier, later in itertools.pairwise(sentences)]
+    assert min(pauses_s) > 1.0
