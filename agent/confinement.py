@@ -1,4 +1,4 @@
-"""What an engine process gives up before it opens a model: network, foreign files, other programs, precedence.
+"""What an engine process gives up before it opens a model: network, foreign files, other programs, its place in memory.
 
 It runs native parsers on files that somebody else made, so it is treated as if it could be taken over. Everything here
 works without privileges and stays for the life of the process: Landlock for files (Linux 5.13, where it is enabled),
@@ -19,8 +19,6 @@ from typing import Final
 
 OOM_SCORE_ADJ: Final = 500
 """Of 1000: when memory runs out the kernel takes this process, which can be started again, before the agent."""
-NICE: Final = 5
-"""Added to the agent's own: capture and delivery come first."""
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -43,7 +41,6 @@ def confine(readable: Iterable[Path], devices: Iterable[Path] = ()) -> Confineme
     Has to be called before the first thread starts: each of the two filters holds for the thread that sets it and for
     those that it starts.
     """
-    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what was said
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")

@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of what is published, made from the payloads in `wire.py` and `wire_control.py`.
+"""JSON Schemas (2020-12) of what is published, made from the payloads in `wire.py` and its siblings.
 
 They describe what is on the wire, for subscribers: what is left out may be missing but is never null, and an unknown
 field is allowed, because contract 1 may grow. A field is `required` if every message of every release of contract 1
@@ -11,19 +11,21 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from agent import wire_control
+from agent import wire_control, wire_failed
 from agent.wire import Message
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
-_MODULES: Final = ("agent.wire", wire_control.__name__)
+_MODULES: Final = ("agent.wire", wire_control.__name__, wire_failed.__name__)
 """Where kinds of messages are declared; what others derive from `Message` (tests do) is no part of the contract."""
 
 
 def published_kinds() -> tuple[type[Message], ...]:
     """Every kind of message of the contract, in the order of their declaration."""
-    return tuple(kind for kind in _descendants(Message) if kind.__module__ in _MODULES)
+    kinds = [kind for kind in _descendants(Message) if kind.__module__ in _MODULES]
+    # Not in the order in which the modules happened to be imported.
+    return tuple(sorted(kinds, key=lambda kind: _MODULES.index(kind.__module__)))
 
 
 def _descendants(kind: type[Message]) -> Iterator[type[Message]]:

@@ -8,6 +8,8 @@ transcribe thread     └─▶ decode, keep it      └─▶ forget it        
 import logging
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -36,10 +38,28 @@ class Recognition:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What the engine is working on."""
+
+    duration_s: float
+    """Length of the utterance."""
+    since_s: float
+    """Monotonic time at which it was begun."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     utterance: Utterance
     is_draft: bool
     submitted_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """Something to be done with the engine, between two utterances."""
+
+    work: Callable[[], Transcript | None]
+    answer: "Future[Transcript | None]"
 
 
 class Recipient(Protocol):
@@ -67,11 +87,13 @@ class Transcriber:
     ) -> None:
         self._engine = engine
         self._recipient = recipient
-        self._jobs: Channel[_Job] = Channel(capacity, overflow, self._dropped)
+        self._jobs: Channel[_Job | _Errand] = Channel(capacity, overflow, self._dropped)
         self._eager = eager
         self._budget = DraftBudget()
         self._withdrawn = threading.Event()
         self._held: Recognition | None = None
+        self.under_way: UnderWay | None = None
+        """What is being transcribed; None while nothing is. Any thread may read."""
 
     def draft(self, utterance: Utterance) -> None:
         """The utterance may be over: begin on it, if nothing else waits."""
@@ -87,6 +109,49 @@ class Transcriber:
         """The utterance is over: its words are wanted."""
         self._jobs.put(_Job(utterance, is_draft=False, submitted_ns=time.monotonic_ns()))
 
+    def exchange(self, engine: Engine, timeout_s: float) -> None:
+        """Go on with `engine`, from between two utterances on; the old one is freed. Called from any other thread.
+
+        Raises:
+            EngineError: that was not possible in time, and `engine` is freed instead.
+        """
+
+        def work() -> None:
+            self._discard_held()
+            old, self._engine = self._engine, engine
+            old.close()
+
+        try:
+            self._between(work, timeout_s)
+        except EngineError:
+            engine.close()
+            raise
+
+    def probe(self, utterance: Utterance, timeout_s: float) -> Transcript:
+        """Transcribe `utterance` between two others, and tell nobody else. Called from any other thread.
+
+        Raises:
+            EngineError: the engine failed, or had no time.
+        """
+        transcript = self._between(lambda: self._engine.transcribe(utterance), timeout_s)
+        if transcript is None:
+            raise EngineError("nothing was transcribed")
+        return transcript
+
+    def _between(self, work: Callable[[], Transcript | None], timeout_s: float) -> Transcript | None:
+        errand = _Errand(work, Future())
+        if not self._jobs.put(errand):
+            raise EngineError("the agent is stopping")
+        try:
+            return errand.answer.result(timeout_s)
+        except TimeoutError as error:
+            if not errand.answer.cancel():
+                # It has begun at this very moment; an inference has a deadline of its own.
+                return errand.answer.result()
+            raise EngineError(f"the engine had no time within {timeout_s:.0f} s") from error
+        except CancelledError as error:
+            raise EngineError("the engine is behind: its queue was full") from error
+
     def close(self) -> None:
         """No more utterances will come; what waits is still transcribed."""
         self._jobs.close()
@@ -100,10 +165,15 @@ class Transcriber:
         """Transcribe until the queue is closed and empty, then free the engine."""
         try:
             for job in self._jobs:
+                if isinstance(job, _Errand):
+                    _run_errand(job)
+                    continue
+                self.under_way = UnderWay(job.utterance.duration_s, time.monotonic())
                 if job.is_draft:
                     self._decode_draft(job.utterance)
                 else:
                     self._decode(job)
+                self.under_way = None
         finally:
             self._engine.close()
 
@@ -140,14 +210,25 @@ class Transcriber:
         wait_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
         self._recipient.recognised(Recognition(utterance, transcript, queue_s, wait_s))
 
-    def _dropped(self, job: _Job) -> None:
-        if not job.is_draft:
+    def _dropped(self, job: _Job | _Errand) -> None:
+        if isinstance(job, _Errand):
+            job.answer.cancel()
+        elif not job.is_draft:
             self._recipient.dropped(job.utterance)
 
     def _discard_held(self) -> None:
         if self._held:
             self._budget.spent(self._held.transcript.inference_s, useful=False)
             self._held = None
+
+
+def _run_errand(errand: _Errand) -> None:
+    if not errand.answer.set_running_or_notify_cancel():
+        return
+    try:
+        errand.answer.set_result(errand.work())
+    except EngineError as error:
+        errand.answer.set_exception(error)
 
 
 def _same(draft: Utterance, final: Utterance) -> bool:

@@ -269,6 +269,8 @@ class Asr(Part):
     """Share of the sound that was inside utterances, 0–100."""
     rejected: int
     """Utterances in which the engine found no words to publish."""
+    engine_restarts: int = 0
+    """Processes of the engine that died or hung since the start; each cost a second attempt."""
 
 
 class Mqtt(Part):

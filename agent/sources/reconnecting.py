@@ -26,6 +26,8 @@ class MicrophoneEvents:
     """It is not there, or was lost; said once until it is back."""
     back: Callable[[], None] = lambda: None
     """Sound comes again."""
+    trying: Callable[[], None] = lambda: None
+    """It is looked for once more: a sign of life while there is no sound."""
     overrun: Callable[[float], None] = lambda _lost_s: None
     """So many seconds were lost because they were not fetched in time."""
 
@@ -108,6 +110,7 @@ class ReconnectingSource:
             inner.close()
         self._offset = None
         self._closed.wait(self._retry_s)
+        self._events.trying()
         self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
 
     def _found(self) -> None:

@@ -19,6 +19,7 @@ class Counters:
         self._transcribed = 0
         self._rejected = 0
         self._dropped_s = 0.0
+        self._engine_restarts = 0
         self._rtf = Window()
         self._latency_ms = Window()
 
@@ -60,6 +61,11 @@ class Counters:
         with self._lock:
             self._dropped_s += audio_s
 
+    def engine_restarted(self) -> None:
+        """The engine's process died or hung, and another took its place."""
+        with self._lock:
+            self._engine_restarts += 1
+
     def audio(self) -> Audio:
         """The `audio` part of telemetry."""
         with self._lock:
@@ -81,4 +87,5 @@ class Counters:
                 dropped_s=round(self._dropped_s, 2),
                 speech_pct=round(100 * self._speech_s / self._heard_s, 1) if self._heard_s else 0.0,
                 rejected=self._rejected,
+                engine_restarts=self._engine_restarts,
             )
