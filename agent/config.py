@@ -227,8 +227,6 @@ class MqttSettings(Section):
     """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
     """Seconds between signs of life."""
-    queue_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
-    """Messages held in memory while the broker is away; the oldest go first, counted."""
     tls: TlsSettings = TlsSettings()
     """Encryption, see below."""
     outbox: OutboxSettings = OutboxSettings()

@@ -71,7 +71,7 @@ class Reporter:
         """The outbox is full, and the oldest message had to go; may be called from any thread."""
         if not self._overflowed:
             self._overflowed = True
-            log.warning("mqtt: the queue is full, dropping the oldest messages: see mqtt.queue_limit")
+            log.warning("mqtt: the queue is full, dropping the oldest messages: see mqtt.outbox")
 
     def refused(self, topic: str, reason: str) -> None:
         """The broker did not take a message."""

@@ -48,7 +48,7 @@ def open_sink() -> Iterator[OpenSink]:
 
     def open_one(settings: MqttSettings) -> MqttSink:
         backoff = Backoff(random.Random(1), ceiling_s=0.3)  # noqa: S311 - jitter, not a secret
-        outbox = MemoryOutbox(settings.queue_limit)
+        outbox = MemoryOutbox(settings.outbox.max_messages)
         sink = MqttSink(settings, "pi-1", outbox, failures.append, backoff=backoff, will_delay_s=1)
         sinks.append(sink)
         return sink

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.config import MqttSettings
+from agent.config import MqttSettings, OutboxSettings
 from agent.wire import Health
 from tests.integration.conftest import OpenSink, StartMosquitto
 from tests.integration.gate import Gate
@@ -150,7 +150,7 @@ def test_a_full_queue_keeps_the_newest_and_says_so(
     """Of ten transcripts with room for three, the last three arrive and seven are counted."""
     broker = start_mosquitto()
     gate = Gate(broker.port)
-    sink = open_sink(MqttSettings(port=gate.port, queue_limit=3))
+    sink = open_sink(MqttSettings(port=gate.port, outbox=OutboxSettings(max_messages=3)))
     for seq in range(10):
         sink.send(transcript(seq))
     with Receiver(broker.port) as receiver:
