@@ -111,7 +111,7 @@ def test_a_command_line_that_makes_no_sense(edgescribe: Edgescribe, arguments: l
         (["foo=1"], ["foo is not a setting"]),
         (["engine.thread=1"], ["engine.thread is not a setting", "did you mean engine.threads?"]),
         (["engine.threads=many"], ["engine.threads", '"many"', "0 to 64"]),
-        (["engine.kind=whisper"], ["engine.kind", '"whisper"', "whisper_cpp, faster_whisper, scripted"]),
+        (["engine.kind=whisper"], ["engine.kind", '"whisper"', "whisper_cpp, faster_whisper"]),
         (["engine.threads"], ["--set engine.threads", "KEY=VALUE"]),
         (["source.kind=wav"], ["source.path is missing"]),
         (["mqtt.enabled=false"], ["nobody would see the transcripts", "stdout.enabled"]),

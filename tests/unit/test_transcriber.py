@@ -20,16 +20,20 @@ class Notebook:
     drops: list[str] = field(default_factory=list)
 
     def recognised(self, recognition: Recognition) -> None:
+        """Write it down."""
         self.recognitions.append(recognition)
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
+        """Write it down."""
         self.failures.append(f"{utterance.id}: {error}")
 
     def dropped(self, utterance: Utterance) -> None:
+        """Write it down."""
         self.drops.append(utterance.id)
 
     @property
     def ids(self) -> list[str]:
+        """Utterances with words, in order."""
         return [recognition.utterance.id for recognition in self.recognitions]
 
 
@@ -43,6 +47,7 @@ class CountingEngine:
         self.closed = False
 
     def transcribe(self, utterance: Utterance) -> Transcript:
+        """Wait, then answer."""
         self.asked.append(utterance.id)
         self.started.release()
         assert self.go.acquire(timeout=10)
@@ -51,12 +56,15 @@ class CountingEngine:
         return Transcript(utterance.id, str(len(utterance.pcm)), "en", (), "counting", "none", 0.5, 100)
 
     def close(self) -> None:
+        """Remember it."""
         self.closed = True
 
     def allow(self, runs: int) -> None:
+        """Let it answer so many times."""
         self.go.release(runs)
 
     def wait_until_started(self) -> None:
+        """Wait until it was asked once more."""
         assert self.started.acquire(timeout=10)
 
 
@@ -71,6 +79,7 @@ class Rig:
         self._thread.start()
 
     def finish(self) -> Notebook:
+        """Let everything be answered, end the thread, and return what was written down."""
         self.engine.allow(100)
         self.transcriber.close()
         self._thread.join(10)
@@ -80,6 +89,7 @@ class Rig:
 
 
 def utterance(name: str, length: int = 1600) -> Utterance:
+    """Silence of so many samples, all of it called speech."""
     return Utterance(name, np.zeros(length, np.int16), 0, 0, speech_end=length, closed_at=length)
 
 
