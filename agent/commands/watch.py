@@ -1,0 +1,97 @@
+"""`edgescribe watch`: what one device or a whole fleet says and how it is doing, live, from the broker."""
+
+import argparse
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_settings_options, load_from
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.watch.link import Link
+    from agent.watch.shows import Show
+
+POLL_S = 0.2
+DEFAULT_LAST = 15
+_DEVICE = re.compile(r"[a-z0-9-]{1,36}")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb `watch`."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="what the devices say and how they are doing, live from the broker",
+        description="Shows transcripts, health and telemetry of one device or of all, as the broker delivers them, "
+        "until Ctrl-C. Broker, TLS and credentials are those of the settings (mqtt.*). In a pipe: one line an event.",
+    )
+    parser.add_argument("--host", help="the broker (default: mqtt.host)")
+    parser.add_argument("--port", type=int, help="its port (default: mqtt.port)")
+    parser.add_argument("--username", help="user at the broker (default: mqtt.username)")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its password (default: mqtt.password)")
+    parser.add_argument("--device", metavar="ID", help="watch this device only (default: all)")
+    parser.add_argument("--last", type=int, default=DEFAULT_LAST, metavar="N", help="transcripts on the screen")
+    parser.add_argument("--json", action="store_true", help="every message as one JSON object a line")
+    parser.add_argument("--plain", action="store_true", help="lines, even in a terminal")
+    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: at Ctrl-C)")
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch until Ctrl-C, SIGTERM or the time is over; 0 then."""
+    if args.device is not None and not _DEVICE.fullmatch(args.device):
+        raise ConfigError(f"--device {args.device}: an id has a-z, 0-9 and -, at most 36 characters")
+    settings = load_from(
+        args,
+        mqtt__host=args.host,
+        mqtt__port=args.port,
+        mqtt__username=args.username,
+        mqtt__password=_password(args.password_file),
+    ).settings
+
+    from agent import identity
+    from agent.watch.link import Link
+
+    stop = threading.Event()
+    topic = f"edgescribe/v1/{args.device or '+'}/#"
+    with Link(settings.mqtt, identity.device_id(settings.device.id), topic) as link, _show(args, link) as show:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        _follow(link, show, stop, time.monotonic() + (args.seconds or float("inf")))
+    return 0
+
+
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--password-file {file} cannot be read ({error})") from error
+
+
+def _show(args: argparse.Namespace, link: "Link") -> "Show":
+    from agent.watch.shows import Json, Lines, Screen
+
+    if args.json:
+        return Json()
+    if args.plain or not sys.stdout.isatty():
+        return Lines()
+    return Screen(link.address, max(1, args.last))
+
+
+def _follow(link: "Link", show: "Show", stop: threading.Event, until_s: float) -> None:
+    from agent.watch.link import LinkChange
+
+    while not stop.is_set() and (remaining_s := until_s - time.monotonic()) > 0:
+        event = link.get(min(POLL_S, remaining_s))
+        if isinstance(event, LinkChange):
+            show.link_changed(event)
+        elif event is not None:
+            show.take(event)
+        show.tick(link.overrun)

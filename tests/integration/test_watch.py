@@ -1,0 +1,240 @@
+"""`edgescribe watch` as a process of its own, at a real broker."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.config import MqttSettings
+from agent.wire import Health, Status
+from tests.integration.agent_process import command, environment
+from tests.integration.conftest import OpenSink, StartMosquitto
+from tests.integration.mosquitto import free_port
+from tests.integration.receiver import eventually
+from tests.integration.shipped_broker import PASSWORD, ShippedBroker
+from tests.messages import info, transcript
+
+pytestmark = pytest.mark.mosquitto
+
+_ENDS_S = 20.0
+
+
+class Watching:
+    """The process, and what it has written so far."""
+
+    def __init__(self, folder: Path, *arguments: str, terminal: bool = False) -> None:
+        self._output, self._errors = folder / "output", folder / "errors"
+        master, slave = pty.openpty() if terminal else (None, None)
+        variables = environment(folder, TERM="xterm-256color", COLUMNS="100", LINES="20")
+        with self._output.open("wb") as out, self._errors.open("wb") as err:
+            self._process = subprocess.Popen(
+                command("watch", *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=out if slave is None else slave,
+                stderr=err,
+                env=variables,
+            )
+        self._master = master
+        self._read = b""
+        if slave is not None:
+            os.close(slave)
+
+    @property
+    def output(self) -> str:
+        """Everything it has written."""
+        if self._master is None:
+            return self._output.read_text(encoding="utf-8")
+        os.set_blocking(self._master, False)
+        try:
+            while chunk := os.read(self._master, 65_536):
+                self._read += chunk
+        except (BlockingIOError, OSError):
+            pass  # nothing more, or nobody there any more
+        return self._read.decode(errors="replace")
+
+    @property
+    def errors(self) -> str:
+        """What it has complained about."""
+        return self._errors.read_text(encoding="utf-8")
+
+    def shows(self, words: str) -> bool:
+        """Wait until it has written something."""
+        return eventually(lambda: words in self.output)
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to end; its exit status."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self._process.wait(_ENDS_S)
+
+    def close(self) -> None:
+        """Kill it, if it still runs."""
+        self._process.kill()
+        self._process.wait()
+        if self._master is not None:
+            os.close(self._master)
+
+
+Watch = Callable[..., Watching]
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """Starts `edgescribe watch` with these arguments; killed at the end."""
+    started: list[Watching] = []
+
+    def start(*arguments: str, terminal: bool = False) -> Watching:
+        folder = tmp_path / f"watch-{len(started)}"
+        folder.mkdir()
+        started.append(Watching(folder, *arguments, terminal=terminal))
+        return started[-1]
+
+    yield start
+    for watching in started:
+        watching.close()
+
+
+def test_a_pipe_gets_a_line_for_everything_that_happens(
+    start_mosquitto: StartMosquitto, open_sink: OpenSink, watch: Watch
+) -> None:
+    """What was retained, what is said, what goes wrong; no escapes, and Ctrl-C ends it without a complaint."""
+    broker = start_mosquitto()
+    sink = open_sink(MqttSettings(port=broker.port))
+    sink.send(info())
+    watching = watch("--port", str(broker.port))
+    assert watching.shows("pi-1  status  online")
+    sink.send(transcript(1, "turn on the light"))
+    sink.send(Health(problem="ON", codes=("undervoltage",)))
+    assert watching.shows("pi-1  transcript  turn on the light  [0.75 s, en]")
+    assert watching.shows("pi-1  health  undervoltage")
+    assert watching.end() == 0
+    assert "\x1b" not in watching.output
+    assert watching.errors == ""
+
+
+def test_json_is_every_message_as_it_is(start_mosquitto: StartMosquitto, open_sink: OpenSink, watch: Watch) -> None:
+    """For jq: topic, whether it was retained, and the payload unchanged; SIGTERM ends it."""
+    broker = start_mosquitto()
+    sink = open_sink(MqttSettings(port=broker.port))
+    watching = watch("--port", str(broker.port), "--json")
+    assert watching.shows('"online"')
+    sent = transcript(1, "grüße 🎤")
+    sink.send(sent)
+    assert watching.shows("transcript")
+    assert eventually(lambda: watching.output.endswith("\n"))
+    assert watching.end(signal.SIGTERM) == 0
+    messages = [json.loads(line) for line in watching.output.splitlines()]
+    assert messages[0]["payload"] == "online"
+    assert messages[-1] == {
+        "topic": "edgescribe/v1/pi-1/transcript",
+        "retained": False,
+        "payload": json.loads(sent.payload()),
+    }
+
+
+def test_one_device_can_be_watched_alone(start_mosquitto: StartMosquitto, watch: Watch) -> None:
+    """The others are not even asked for."""
+    broker = start_mosquitto()
+    watching = watch("--port", str(broker.port), "--device", "pi-7")
+    assert watching.shows("connected")
+    assert eventually(lambda: "edgescribe/v1/pi-7/#" in broker.log())
+    assert "edgescribe/v1/+" not in broker.log()
+
+
+def test_a_broker_that_restarts_is_found_again(
+    start_mosquitto: StartMosquitto, open_sink: OpenSink, watch: Watch
+) -> None:
+    """The loss is said, and what comes afterwards is shown."""
+    broker = start_mosquitto()
+    sink = open_sink(MqttSettings(port=broker.port))
+    watching = watch("--port", str(broker.port))
+    assert watching.shows("pi-1  status  online")
+    broker.kill()
+    assert watching.shows("no connection (")
+    broker.start()
+    assert eventually(lambda: watching.output.count("connected\n") == 2)
+    sink.send(transcript(1, "still here"))
+    assert watching.shows("still here")
+
+
+def test_a_terminal_gets_a_picture_and_is_given_back(
+    start_mosquitto: StartMosquitto, open_sink: OpenSink, watch: Watch
+) -> None:
+    """On the alternate screen, which Ctrl-C leaves with the cursor shown again."""
+    broker = start_mosquitto()
+    open_sink(MqttSettings(port=broker.port)).send(transcript(1, "not for the screen yet"))
+    watching = watch("--port", str(broker.port), terminal=True)
+    assert watching.shows("pi-1")
+    assert "\x1b[?1049h" in watching.output
+    assert eventually(lambda: re.search(r"1 ok", watching.output) is not None)
+    assert watching.end() == 0
+    assert watching.output.rstrip().endswith("\x1b[?1049l") or "\x1b[?1049l" in watching.output
+    assert "\x1b[?25h" in watching.output
+    assert watching.errors == ""
+
+
+def test_no_broker_is_one_line_and_a_status(watch: Watch) -> None:
+    """What is wrong and how to name another, exit 69, no trace."""
+    watching = watch("--port", str(free_port()), "--host", "localhost")
+    assert watching._process.wait(_ENDS_S) == 69
+    (line,) = watching.errors.splitlines()
+    assert line.startswith("edgescribe: no broker at localhost:")
+    assert "--host" in line
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Iterator[ShippedBroker]:
+    """A running mosquitto with the shipped files; killed at the end."""
+    broker = ShippedBroker(tmp_path)
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+def test_tls_and_a_password_are_those_of_the_settings(
+    shipped: ShippedBroker, open_sink: OpenSink, watch: Watch, tmp_path: Path
+) -> None:
+    """An operator's view of a fleet behind the shipped configuration; a wrong password is one line."""
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    tls = ["--set", "mqtt.tls.enabled=true", "--set", f"mqtt.tls.ca_file={shipped.certificates / 'ca.crt'}"]
+    who = ["--username", "operator", "--password-file", str(password)]
+    watching = watch("--port", str(shipped.password_port), *tls, *who)
+    assert watching.shows("connected")
+    open_sink(shipped.device("pi-1")).send(transcript(1, "behind two doors"))
+    assert watching.shows("pi-1  transcript  behind two doors")
+    assert PASSWORD not in watching.output + watching.errors
+
+    password.write_text("wr0ng")
+    refused = watch("--port", str(shipped.password_port), *tls, *who)
+    assert refused._process.wait(_ENDS_S) == 69
+    (line,) = refused.errors.splitlines()
+    assert "does not let us watch" in line
+    assert "wr0ng" not in line
+
+
+def test_a_device_may_watch_itself_with_its_own_certificate(
+    shipped: ShippedBroker, open_sink: OpenSink, watch: Watch
+) -> None:
+    """Whoever is logged in to a device sees that device, by the broker's access control list, and no other."""
+    for name in ("pi-1", "pi-2"):
+        shipped.device(name)
+    files = {
+        "ca_file": shipped.certificates / "ca.crt",
+        "cert_file": shipped.certificates / "pi-1.crt",
+        "key_file": shipped.certificates / "pi-1.key",
+    }
+    options = [word for key, path in files.items() for word in ("--set", f"mqtt.tls.{key}={path}")]
+    watching = watch("--port", str(shipped.port), "--set", "mqtt.tls.enabled=true", *options)
+    assert watching.shows("connected")
+    open_sink(shipped.device("pi-1")).send(Status(state="online"))
+    assert watching.shows("pi-1  status  online")
+    time.sleep(0.2)
+    assert "pi-2" not in watching.output
