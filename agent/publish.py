@@ -8,7 +8,7 @@ import numpy as np
 
 from agent.audio import SAMPLE_RATE_HZ, Utterance, rms_dbfs
 from agent.transcript import Transcript, Verdict
-from agent.wire import Latency, TranscriptMessage, cut_text
+from agent.wire import Keyword, Latency, TranscriptMessage, cut_text
 
 _NS_PER_S = 1_000_000_000
 _PEAK = 32_767
@@ -70,6 +70,20 @@ def transcript_message(
         latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
         clipped=_clipped(utterance),
+    )
+
+
+def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment) -> tuple[Keyword, ...]:
+    """A message for each keyword in `names` that was said; nothing of the text is in it."""
+    return tuple(
+        Keyword(
+            id=transcript.utterance_id,
+            keyword=name,
+            ts=now.wall.astimezone(UTC),
+            time_synced=now.synced,
+            verdict=_verdict(transcript.verdict),
+        )
+        for name in names
     )
 
 

@@ -4,19 +4,21 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from agent.audio import Utterance
 from agent.errors import DeviceUnavailable, EngineError
 from agent.identity import time_synced
-from agent.publish import Delay, Moment, transcript_message
+from agent.policy import PublishPolicy
+from agent.publish import Delay, Moment, keyword_messages, latency, transcript_message
 from agent.segmenter import Ended, SegmenterEvent, SpeechStarted
 from agent.sinks import Sink
 from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
-from agent.transcript import Verdict
 from agent.wire import Health, Message, Vad
+from agent.wire_failed import TranscriptFailed
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,14 @@ class Publisher:
     Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
     """
 
-    def __init__(self, counters: Counters, boot_id: str) -> None:
+    def __init__(self, counters: Counters, boot_id: str, next_seq: Callable[[], int] | None = None) -> None:
+        self.policy = PublishPolicy()
+        """What leaves the device; may be replaced at any time."""
         self._sinks: Sequence[Sink] = ()
         self._counters = counters
         self._boot_id = boot_id
-        self._seq = itertools.count(1)
+        # Without a broker nobody stores anything: numbers then begin anew with every start.
+        self._next_seq = next_seq or itertools.count(1).__next__
         self._lock = threading.Lock()
         self._problems: dict[str, None] = {}
         self._said_on_s: float | None = None
@@ -60,22 +65,22 @@ class Publisher:
         utterance, transcript = recognition.utterance, recognition.transcript
         rtf = transcript.inference_s / utterance.duration_s
         seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
-        if not transcript.text or transcript.verdict is Verdict.REJECTED:
+        policy = self.policy
+        if not policy.accepts(transcript):
             self._counters.rejected()
             log.info(f"{seconds}, no words")
             return
-        message = transcript_message(
-            utterance,
-            transcript,
-            Delay(recognition.queue_s, recognition.wait_s),
-            seq=next(self._seq),
-            boot_id=self._boot_id,
-            now=Moment(datetime.now(UTC), time.monotonic_ns(), time_synced()),
-        )
-        latency_ms = message.latency_ms.total_from_speech_end
+        now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
+        delay = Delay(recognition.queue_s, recognition.wait_s)
+        if policy.publishes_text:
+            seq = self._next_seq()
+            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=self._boot_id, now=now)
+            self.send(message)
+        for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
+            self.send(keyword)
+        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns).total_from_speech_end
         self._counters.transcribed(rtf=rtf, latency_ms=latency_ms)
-        self.send(message)
-        log.info(f"{seconds}, {latency_ms} ms after the last word, {message.verdict}")
+        log.info(f"{seconds}, {latency_ms} ms after the last word, {transcript.verdict}")
         self.resolve("engine_failed")
         self.resolve("falling_behind")
 
@@ -83,13 +88,36 @@ class Publisher:
         """Say that an utterance has no words because the engine failed."""
         self._counters.dropped(utterance.duration_s)
         log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
+        self._give_up(utterance, "engine", str(error))
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
         """Say that an utterance had to make room for newer ones."""
         self._counters.dropped(utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
+        self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
+
+    def engine_lost(self, reason: str) -> None:
+        """Count an engine process that died or hung; its utterance gets a second attempt."""
+        del reason  # the engine itself has logged it
+        self._counters.engine_restarted()
+
+    def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
+        now = datetime.now(UTC)
+        age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
+        failure = TranscriptFailed(
+            id=utterance.id,
+            seq=self._next_seq(),
+            boot_id=self._boot_id,
+            ts=now,
+            start=now - timedelta(seconds=age_s),
+            time_synced=time_synced(),
+            duration_s=round(utterance.duration_s, 3),
+            reason=reason,
+            msg=msg,
+        )
+        self.send(failure)
 
     # What the listener reports.
 
@@ -155,6 +183,23 @@ class Publisher:
             del self._problems[code]
             codes = tuple(self._problems)
         self._say(codes)
+
+    def conditions(self, prefix: str, codes: Sequence[str]) -> None:
+        """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""
+        with self._lock:
+            known = [code for code in self._problems if code.startswith(prefix)]
+            if known == list(codes):
+                return
+            others = [code for code in self._problems if not code.startswith(prefix)]
+            self._problems = dict.fromkeys([*others, *codes])
+            problems = tuple(self._problems)
+        self._say(problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong at the moment, as codes."""
+        with self._lock:
+            return tuple(self._problems)
 
     def _say(self, codes: tuple[str, ...]) -> None:
         self.send(Health(problem="ON" if codes else "OFF", codes=codes))

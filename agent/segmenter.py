@@ -99,8 +99,8 @@ class Segmenter:
     """
 
     def __init__(self, settings: SegmenterSettings, threshold: float, new_id: Callable[[], str]) -> None:
-        self._on_from = threshold
-        self._stay_from = max(threshold - HYSTERESIS, 0.01)
+        self.threshold = threshold
+        """Probability from which a frame counts as speech; may be changed at any time, from any thread."""
         self._pre_roll = samples(settings.pre_roll_ms)
         self._hang_over = samples(settings.hang_over_ms)
         self._min_speech = samples(settings.min_speech_ms)
@@ -116,10 +116,10 @@ class Segmenter:
         self._tape.append(frame.pcm)
         passage = self._passage
         if passage is None:
-            if probability >= self._on_from:
+            if probability >= self.threshold:
                 self._passage = passage = self._begin(frame)
                 events += self._hear(passage, frame)
-        elif probability >= self._stay_from:
+        elif probability >= max(self.threshold - HYSTERESIS, 0.01):
             events += self._hear(passage, frame)
         else:
             events += self._wait(passage, frame.end)

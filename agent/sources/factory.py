@@ -26,6 +26,11 @@ def create_source(settings: SourceSettings, events: MicrophoneEvents | None = No
             return _microphone(settings, events or MicrophoneEvents())
 
 
+def is_live(settings: SourceSettings) -> bool:
+    """Whether the source loses sound that is not fetched in time, as far as that can be told before it is open."""
+    return isinstance(settings, AlsaSettings) or settings.pace == "realtime"
+
+
 def _microphone(settings: AlsaSettings, events: MicrophoneEvents) -> Source:
     from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - see above
 

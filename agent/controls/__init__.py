@@ -1,0 +1,22 @@
+"""What commands do: one module for each thing that can be controlled, and the thread that obeys (`desk`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command."""
+
+    msg: str
+    """One line for people."""
+    code: str = "ok"
+    result: dict[str, Any] | None = None
+    then: Callable[[], None] | None = None
+    """What is to be done once the reply is on its way."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was obeyed."""
+        return self.code == "ok"

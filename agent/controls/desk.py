@@ -1,0 +1,86 @@
+"""The thread `control`: takes messages that came in, obeys those that are to be obeyed, and replies.
+
+mqtt thread ──put()──▶ Channel ──▶ thread `control`: doorkeeper ─▶ obey ─▶ reply
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from agent.channel import Channel
+from agent.control import Accepted, Command, Doorkeeper, Refused, ReturnAddress
+from agent.controls import Outcome
+from agent.delivery import Incoming, Outgoing
+from agent.wire_control import Reply
+
+log = logging.getLogger(__name__)
+
+CAPACITY = 32
+"""Commands that may wait; the oldest is dropped for a newer one."""
+
+
+class ControlDesk:
+    """One command after the other, so that two of them never change the same thing at once.
+
+    `obey` may take as long as it needs. `post` delivers a reply.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        door: Doorkeeper,
+        obey: Callable[[Command], Outcome],
+        post: Callable[[Outgoing], None],
+    ) -> None:
+        self._device_id = device_id
+        self._door = door
+        self._obey = obey
+        self._post = post
+        self._waiting: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+
+    def put(self, incoming: Incoming) -> None:
+        """Take a message that came in; called from the thread `mqtt`, and never blocks."""
+        self._waiting.put(incoming)
+
+    def close(self) -> None:
+        """No more commands; the one under way is finished, and those that wait are done, too."""
+        self._waiting.close()
+
+    def run(self) -> None:
+        """Obey until closed."""
+        for incoming in self._waiting:
+            self._handle(incoming)
+
+    def _handle(self, incoming: Incoming) -> None:
+        match self._door.admit(incoming, datetime.now(UTC)):
+            case Accepted(command, sender):
+                outcome = self._obey(command)
+                log.info(f"control: {command.name}: {outcome.code}")
+            case Refused(code, msg, sender):
+                outcome = Outcome(msg, code)
+                log.warning(f"control: {sender.command!r} refused: {code}")
+            case None:
+                return
+        self._reply(outcome, sender)
+        if outcome.then:
+            outcome.then()
+
+    def _reply(self, outcome: Outcome, sender: ReturnAddress) -> None:
+        reply = Reply(
+            device=self._device_id,
+            command=sender.command,
+            id=sender.request_id,
+            ok=outcome.ok,
+            code=outcome.code,
+            msg=outcome.msg,
+            result=outcome.result,
+        )
+        outgoing = Outgoing.of(self._device_id, reply, time.monotonic())
+        if sender.topic:
+            outgoing = replace(outgoing, topic=sender.topic, correlation=sender.correlation)
+        self._post(outgoing)
+
+    def _too_many(self, incoming: Incoming) -> None:
+        log.warning(f"control: a command to {incoming.topic} dropped: {CAPACITY} others wait")

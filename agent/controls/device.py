@@ -1,0 +1,199 @@
+"""What each command does to the running device."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from pydantic import ValidationError
+
+from agent.changes import LISTENING, Applied, value_at, with_value
+from agent.config import Settings
+from agent.control import (
+    Calibrate,
+    Command,
+    GoldenUtterance,
+    Identify,
+    Listen,
+    Mute,
+    Replay,
+    Restart,
+    SetInitialPrompt,
+    SetLanguage,
+    SetMinConfidence,
+    SetModel,
+    SetVadThreshold,
+)
+from agent.controls import Outcome
+from agent.controls.golden import listen_to_it
+from agent.engines import Engine
+from agent.errors import EngineError, ModelError, SourceError
+from agent.languages import languages_of
+from agent.publisher import Publisher
+from agent.segmenter import Segmenter
+from agent.sources.switched import SwitchedSource
+from agent.transcriber import Transcriber
+
+log = logging.getLogger(__name__)
+
+SWAP_S: Final = 120.0
+"""For the utterances that wait before an engine can be exchanged."""
+_FORGETFUL: Final = "; it could not be stored, and ends with this run"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a device is made of, as far as commands reach it."""
+
+    source: SwitchedSource
+    segmenter: Segmenter
+    transcriber: Transcriber
+    publisher: Publisher
+    load_engine: Callable[[Settings], Engine]
+    """Raises ModelError or EngineError."""
+
+
+class Surroundings(Protocol):
+    """What a command does beyond the parts. Implemented by the composition root."""
+
+    def applied(self) -> None:
+        """Something has changed and is in force: tell the world."""
+
+    def purge(self) -> int:
+        """Delete what waits for the broker; return how many messages that were."""
+
+    def restart(self) -> None:
+        """End, to be started again."""
+
+    def portrait(self) -> dict[str, Any]:
+        """What tells this device from its neighbours."""
+
+
+class ControlledDevice:
+    """Obeys commands, in the thread `control`, and keeps the settings that are in force.
+
+    Args:
+        settings: What is in force: what the configuration says, with what commands have changed before.
+        applied: Where changes are kept.
+        parts, surroundings: What is controlled.
+    """
+
+    def __init__(self, settings: Settings, applied: Applied, parts: Parts, surroundings: Surroundings) -> None:
+        self.settings = settings
+        """What is in force. Any thread may read."""
+        self._applied = applied
+        self._parts = parts
+        self._around = surroundings
+
+    @property
+    def listening(self) -> bool:
+        """Whether the microphone is open. Any thread may ask."""
+        return self._parts.source.listening
+
+    def obey(self, command: Command) -> Outcome:  # noqa: PLR0911 - one line for each command
+        """Do what `command` says, or say why not."""
+        match command:
+            case Listen(value=on, purge=purge):
+                return self._listen(on=on, purge=purge)
+            case Mute(value=mute, purge=purge):
+                return self._listen(on=not mute, purge=purge)
+            case SetModel(value=name):
+                return self._tune("model", name)
+            case SetLanguage(value=code):
+                return self._tune("language", code)
+            case SetInitialPrompt(value=words):
+                return self._tune("initial_prompt", words)
+            case SetVadThreshold(value=threshold):
+                self._parts.segmenter.threshold = threshold
+                return self._set("vad.threshold", threshold)
+            case SetMinConfidence(value=confidence):
+                publisher = self._parts.publisher
+                publisher.policy = replace(publisher.policy, min_confidence=confidence)
+                return self._set("publish.min_confidence", confidence)
+            case GoldenUtterance():
+                return listen_to_it(self._parts.transcriber)
+            case _:
+                return self._others(command)
+
+    def _others(self, command: Command) -> Outcome:
+        match command:
+            case Restart():
+                return Outcome("restarting", then=self._around.restart)
+            case Identify():
+                portrait = self._around.portrait()
+                log.info("identify: somebody asks for this device: %s", portrait)
+                return Outcome("see the log", result=portrait)
+            case Replay():
+                return Outcome("what the broker has acknowledged is not kept, so nothing can be replayed", _NOT_HERE)
+            case Calibrate():
+                return Outcome("this version cannot calibrate by command: run `edgescribe calibrate`", _NOT_HERE)
+            case _:
+                return Outcome(f"nobody knows what {command.name} does", _NOT_HERE)
+
+    def _listen(self, *, on: bool, purge: bool) -> Outcome:
+        if on:
+            try:
+                self._parts.source.on()
+            except SourceError as error:
+                return Outcome(str(error), "failed")
+        else:
+            self._parts.source.off()
+        stored = self._applied.remember(LISTENING, on)
+        purged = self._around.purge() if purge and not on else None
+        self._around.applied()
+        msg = "listening" if on else "mute: the microphone is closed"
+        result = {"value": on} | ({} if purged is None else {"purged": purged})
+        return Outcome(msg if stored else msg + _FORGETFUL, result=result)
+
+    def _set(self, key: str, value: object) -> Outcome:
+        """The change at `key` is in force: keep it and tell the world."""
+        self.settings = with_value(self.settings, key, value)
+        stored = self._applied.remember(key, value)
+        self._around.applied()
+        name = key.rpartition(".")[2].replace("_", " ")
+        msg = f"the {name} is set" if name == "initial prompt" else f"the {name} is {value}"
+        return Outcome(msg if stored else msg + _FORGETFUL, result={"value": value})
+
+    def _tune(self, field: str, value: str) -> Outcome:
+        """Load an engine with another setting, and let it take over between two utterances."""
+        key = f"engine.{field}"
+        if value_at(self.settings, key) is None:
+            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
+        try:
+            wanted = with_value(self.settings, key, value)
+        except ValidationError:
+            return Outcome(f"{value!r} is no {field.replace('_', ' ')} for this engine", "invalid")
+        if complaint := _contradiction(wanted):
+            return Outcome(complaint, "unavailable")
+        try:
+            engine = self._parts.load_engine(wanted)
+        except (ModelError, EngineError) as error:
+            return Outcome(str(error), "unavailable")
+        try:
+            self._parts.transcriber.exchange(engine, SWAP_S)
+        except EngineError as error:
+            return Outcome(str(error), "busy")
+        return self._set(key, value)
+
+
+_NOT_HERE: Final = "not_available"
+
+
+def _contradiction(settings: Settings) -> str | None:
+    model, language = value_at(settings, "engine.model"), value_at(settings, "engine.language")
+    if not isinstance(model, str) or language in languages_of(model):
+        return None
+    return f"the model {model} does not know the language {language}: change the other one first"
+
+
+def as_mapping(settings: Settings) -> Mapping[str, object]:
+    """What `state` tells of the settings."""
+    return {
+        "engine": settings.engine.kind,
+        "model": value_at(settings, "engine.model") or settings.engine.kind,
+        "language": value_at(settings, "engine.language"),
+        "vad_threshold": settings.vad.threshold,
+        "min_confidence": settings.publish.min_confidence,
+        "initial_prompt": value_at(settings, "engine.initial_prompt") or "",
+        "privacy": settings.publish.privacy,
+    }

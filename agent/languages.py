@@ -1,0 +1,22 @@
+"""The languages that Whisper knows, by ISO 639-1 code (`whisper/tokenizer.py` in openai/whisper)."""
+
+from typing import Final
+
+AUTO: Final = "auto"
+_CODES: Final = (
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
+    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si "
+    "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
+)
+WHISPER: Final = tuple(_CODES.split())
+_ENGLISH_ONLY: Final = ".en"
+
+
+def is_english_only(model: str) -> bool:
+    """True for `tiny.en-q8_0` and the like, and for files that are named like one."""
+    return _ENGLISH_ONLY in model.rpartition("/")[2]
+
+
+def languages_of(model: str) -> tuple[str, ...]:
+    """What can be chosen with a model; `auto` comes first."""
+    return (AUTO, "en") if is_english_only(model) else (AUTO, *WHISPER)
