@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)
         config = Path(folder) / "config.toml"
-        config.write_text(_configuration(args, broker, settings), encoding="utf-8")
+        config.write_text(_configuration(args, broker, settings, Path(folder)), encoding="utf-8")
         agent = _start_agent(config)
         try:
             show.follow(subscriber, agent)
@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     return status or (0 if show.transcripts else 1)
 
 
-def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings") -> str:
+def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:
     """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
     from agent.demonstration import RECORDING
-    from agent.settings_sources import models_dir, state_dir
+    from agent.settings_sources import models_dir
 
     source: dict[str, object] = (
         {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}
@@ -84,7 +84,8 @@ def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings:
         "telemetry": {"interval_s": TELEMETRY_INTERVAL_S},
         "log": {"level": "warning"},
     }
-    lines = [f"state_dir = {json.dumps(str(state_dir(settings)))}"]
+    # A state folder of its own: an agent may be at work on this machine, with its outbox.
+    lines = [f"state_dir = {json.dumps(str(folder))}"]
     for table, values in tables.items():
         # JSON's strings and numbers are TOML's.
         lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
