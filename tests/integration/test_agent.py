@@ -201,8 +201,6 @@ def test_a_microphone_is_heard_by_mosquitto_sub(
 ) -> None:
     """Sound that comes in through libasound comes out as words in another program's hands."""
     microphone = VirtualMicrophone(tmp_path)
-    arguments = ["-h", LOOPBACK, "-p", str(broker.port), "-t", "edgescribe/v1/+/transcript", "-C", "2", "-W", "200"]
-    subscriber = subprocess.Popen([program("mosquitto_sub"), *arguments], stdout=subprocess.PIPE, text=True)
     agent = start_agent(
         source__kind="alsa",
         source__device=microphone.device,
@@ -212,6 +210,8 @@ def test_a_microphone_is_heard_by_mosquitto_sub(
         variables=microphone.environment,
     )
     agent.await_log("listening to microphone")
+    arguments = ["-h", LOOPBACK, "-p", str(broker.port), "-t", "edgescribe/v1/+/transcript", "-C", "2", "-W", "200"]
+    subscriber = subprocess.Popen([program("mosquitto_sub"), *arguments], stdout=subprocess.PIPE, text=True)
     over = threading.Event()
     player = threading.Thread(target=play_two_sentences, args=(microphone, over))
     player.start()
