@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from agent.calibration.chosen import in_words, resolve
+from agent.errors import ModelError
 from agent.settings_schema import Group, Setting, default_kinds, dotted, groups
 from agent.settings_sources import Loaded, models_dir, state_dir
 from agent.settings_toml import value
@@ -10,10 +12,14 @@ MASK = "**********"
 
 
 def as_object(loaded: Loaded) -> dict[str, object]:
-    """For programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`."""
+    """For programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`.
+
+    `chosen_engine` is what `engine.kind = "auto"` comes to on this device, in words; null for any other kind.
+    """
     return {
         "file": str(loaded.file) if loaded.file else None,
         "settings": loaded.settings.model_dump(mode="json"),
+        "chosen_engine": _chosen_engine(loaded) or None,
         "origins": {dotted(path): str(origin) for path, origin in sorted(loaded.origins.items())},
     }
 
@@ -43,7 +49,20 @@ def _line(setting: Setting, loaded: Loaded) -> str:
         return f"# {name} is not set{_instead(setting.key, loaded)}"
     if setting.secret:
         return f"# {name} = {value(MASK)}{comment}"
+    if setting.path == ("engine", "kind") and (chosen := _chosen_engine(loaded)):
+        comment += f"\n# {chosen}"
     return f"{name} = {value(set_to)}{comment}"
+
+
+def _chosen_engine(loaded: Loaded) -> str:
+    """What `auto` comes to on this device; empty for any other kind."""
+    if loaded.settings.engine.kind != "auto":
+        return ""
+    try:
+        resolved = resolve(loaded.settings)
+    except ModelError as error:
+        return str(error)
+    return in_words(resolved.engine) + (f" ({resolved.warning})" if resolved.warning else "")
 
 
 def _instead(key: str, loaded: Loaded) -> str:

@@ -7,8 +7,16 @@ from agent.calibration.candidates import for_language
 from agent.calibration.file import CalibrationError, read_calibration
 from agent.calibration.front import choose
 from agent.calibration.machine import differences, fingerprint, installed_engines
-from agent.calibration.records import Calibration, Candidate, Measurement
-from agent.config import AutoSettings, EngineCommon, EngineSettings, FasterWhisperSettings, Settings, WhisperCppSettings
+from agent.calibration.records import Calibration, Candidate, Measurement, plural
+from agent.config import (
+    AutoSettings,
+    EngineCommon,
+    EngineSettings,
+    FasterWhisperSettings,
+    ScriptedSettings,
+    Settings,
+    WhisperCppSettings,
+)
 from agent.errors import ModelError
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
@@ -60,6 +68,13 @@ def resolve(settings: Settings) -> Resolved:
     return Resolved(_engine(wanted, candidate), warning or stale)
 
 
+def in_words(engine: EngineSettings) -> str:
+    """Kind, model and threads: `whisper_cpp tiny.en-q8_0, 1 thread`."""
+    if isinstance(engine, ScriptedSettings):
+        return engine.kind
+    return f"{engine.kind} {engine.model}" + (f", {plural(engine.threads, 'thread')}" if engine.threads else "")
+
+
 def _usable(measurements: Sequence[Measurement], language: str, store: Store) -> list[Measurement]:
     """Those whose engine and model are here, for the language."""
     engines, measured = installed_engines(), {one.candidate.model for one in measurements}
@@ -76,9 +91,7 @@ def _stale(calibration: Calibration) -> str:
 def _without(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
     default = WhisperCppSettings(**_common(wanted))
     if not store.has(default.model) or wanted.language not in {"auto", "en"}:
-        raise ModelError(
-            f'engine.kind = "auto" has nothing to choose from ({problem}): run `edgescribe calibrate --pull`'
-        )
+        raise ModelError(f'engine.kind = "auto": {problem} (with --pull, to fetch models first)')
     return Resolved(default, f"{problem}; until then it is {default.kind} {default.model}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,7 +38,8 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         temporary.replace(path)
         _sync(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CalibrationError(
             f"{path}: cannot be written ({error.strerror}): run it as a user who may, or set state_dir"
         ) from error

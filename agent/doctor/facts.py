@@ -10,7 +10,7 @@ from typing import Final
 import psutil
 
 from agent import identity
-from agent.calibration.chosen import resolve
+from agent.calibration.chosen import in_words, resolve
 from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
 from agent.doctor.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
 from agent.errors import ConfigError, ModelError, SourceError
@@ -96,11 +96,9 @@ def engine_facts(settings: Settings) -> tuple[EngineSettings | None, AutoFacts |
         resolved = resolve(settings)
     except ModelError as error:
         return None, AutoFacts("", str(error))
-    engine = resolved.engine
-    if settings.engine.kind != "auto" or isinstance(engine, ScriptedSettings):
-        return engine, None
-    threads = f", {engine.threads} threads" if engine.threads else ""
-    return engine, AutoFacts(f"{engine.kind} {engine.model}{threads}", resolved.warning)
+    if settings.engine.kind != "auto":
+        return resolved.engine, None
+    return resolved.engine, AutoFacts(in_words(resolved.engine), resolved.warning)
 
 
 def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None:
