@@ -234,7 +234,7 @@ class Mem(Part):
     avail_mb: int | None = None
     pct: float | None = None
     rss_mb: float | None = None
-    """Of this process."""
+    """Resident memory of the agent and its engine."""
     swap_pct: float | None = None
 
 

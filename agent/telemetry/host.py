@@ -3,6 +3,7 @@
 Thermal zones are found by type and sensors by name, never by index: indices change with kernels and device trees.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,9 +75,17 @@ class Host:
         return Mem(
             avail_mb=memory.available // _MIB,
             pct=memory.percent,
-            rss_mb=round(self._process.memory_info().rss / _MIB, 1),
+            rss_mb=round(self._resident_bytes() / _MIB, 1),
             swap_pct=swap.percent if swap.total else None,
         )
+
+    def _resident_bytes(self) -> int:
+        """Memory of the agent: this process and the engine's, which may end at any moment."""
+        resident = int(self._process.memory_info().rss)
+        for child in self._process.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                resident += int(child.memory_info().rss)
+        return resident
 
     def _disk(self) -> Disk:
         try:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,20 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
 def test_a_state_folder_that_is_not_there_yet_has_no_disk(tmp_path: Path) -> None:
     """Telemetry goes out before the folder was made."""
     assert Host(tmp_path / "later").read().disk.pct is None
+
+
+def test_memory_counts_the_engine_in_its_own_process(tmp_path: Path) -> None:
+    """Memory is that of the agent with its children: an engine's process is most of it."""
+    host = Host(tmp_path)
+    alone = host.read().mem.rss_mb
+    code = "import sys; block = bytearray(100_000_000); print(len(block), flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout
+        child.stdout.readline()
+        together = host.read().mem.rss_mb
+    finally:
+        child.communicate()
+    assert alone is not None
+    assert together is not None
+    assert together > alone + 90
