@@ -82,6 +82,11 @@ class AgentProcess:
         """True as long as it has not ended."""
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end."""
         self._process.send_signal(number)
