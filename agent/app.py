@@ -10,31 +10,44 @@ Stopping means closing the source; the rest follows by itself, stage by stage.
 import logging
 import sys
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
-from agent import __version__, identity
+from agent import identity
 from agent.audio import AudioFrame
 from agent.capture import capture
+from agent.changes import Applied
 from agent.channel import Channel, Overflow
-from agent.config import AlsaSettings, ScriptedSettings, Settings
-from agent.errors import AgentError, SinkError
+from agent.config import AlsaSettings, AutoSettings, ScriptedSettings, Settings
+from agent.controls.device import Parts
+from agent.delivery import Outbox
+from agent.engines import Engine
+from agent.engines.process import longest_inference_s
+from agent.errors import AgentError, EngineError, ModelError, SinkError
 from agent.listen import Listener
-from agent.outbox.memory import MemoryOutbox
+from agent.outbox.factory import create_outbox
+from agent.policy import PublishPolicy
 from agent.publisher import Publisher
+from agent.reload import Reload
+from agent.reloading import Reloadable, Reloader
+from agent.remote import Remote, Self
 from agent.reporting import TelemetryReporter
-from agent.segmenter import Ended, Paused, Resumed, SegmenterEvent
+from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
 from agent.settings_sources import state_dir
 from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
 from agent.sinks.stdout import StdoutSink
-from agent.sources.factory import create_source
+from agent.sources.factory import create_source, is_live
 from agent.sources.reconnecting import MicrophoneEvents
+from agent.sources.switched import SwitchedSource
 from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_engine
+from agent.supervision import Supervisor
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector
-from agent.wire import Info, State
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -47,6 +60,8 @@ TICK_S = 1.0
 DRAIN_S = 20.0
 """What waits when the agent is stopped is still transcribed, for at most this long (the unit allows 30 s in all)."""
 FAREWELL_S = 5.0
+RESTART_STATUS = 75
+"""EX_TEMPFAIL. The unit restarts whatever the status but 78, and takes this one for a success."""
 
 
 class App:
@@ -58,27 +73,41 @@ class App:
         AgentError: it cannot; see the tree in `errors.py`.
     """
 
-    def __init__(self, settings: Settings, notifier: Notifier) -> None:
-        self._engine_settings = concrete_engine(settings)
-        self._settings = settings = settings.model_copy(update={"engine": self._engine_settings})
+    def __init__(
+        self, settings: Settings, notifier: Notifier, read_again: Callable[[], Settings] | None = None
+    ) -> None:
+        configured = settings.model_copy(update={"engine": concrete_engine(settings)})
+        applied = Applied(state_dir(settings))
+        engine, self._settings = _load(configured, applied, self._load_engine)
+        settings = self._settings
         self._notifier = notifier
         self._device_id = identity.device_id(settings.device.id)
         self._machine = identity.describe()
         self._wake = threading.Event()
         self._stop_wanted = False
+        self._reload_wanted = False
         self._failed: Worker | None = None
         self._counters = Counters()
-        self._publisher = Publisher(self._counters, self._machine.boot_id)
+        self._outbox = self._open_outbox() if settings.mqtt.enabled else None
+        next_seq = self._outbox.next_seq if self._outbox else None
+        self._publisher = Publisher(self._counters, self._machine.boot_id, next_seq)
+        self._publisher.policy = PublishPolicy.of(settings.publish)
+        self._exit_status = 0
 
-        engine = load_engine(settings)
-        self._source = create_source(settings.source, self._microphone_events())
+        self._source = SwitchedSource(
+            lambda: create_source(settings.source, self._microphone_events()),
+            live=is_live(settings.source),
+            listening=applied.listening,
+            on_wait=self._alive,
+        )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._frames: Channel[AudioFrame] = Channel(FRAMES_CAPACITY, overflow)
         self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow)
+        segmenter = create_segmenter(settings)
         self._listener = Listener(
             self._frames,
             create_detector(settings.vad),
-            create_segmenter(settings),
+            segmenter,
             on_event=self._heard,
             on_end=self._transcriber.close,
         )
@@ -88,6 +117,24 @@ class App:
             Worker("listen", self._listener.run, self._on_failure),
             Worker("capture", self._capture, self._on_failure),
         ]
+        self._remote = Remote(
+            Self(self._device_id, self._machine, self._source_name),
+            settings=settings,
+            applied=applied,
+            parts=Parts(self._source, segmenter, self._transcriber, self._publisher, self._load_engine),
+            restart=self.restart,
+            on_failure=self._on_failure,
+        )
+        self._supervisor = Supervisor(
+            notifier,
+            live=self._source.live,
+            listener=self._listener,
+            frames=self._frames,
+            transcriber=self._transcriber,
+            inference_s=lambda duration_s: longest_inference_s(self._remote.settings.engine, duration_s),
+        )
+        self._reloader = self._reload_with(read_again or (lambda: settings), applied, segmenter)
+        self._reloading: Worker | None = None
 
     def run(self) -> int:
         """Work until the source ends, `stop` is called, or a stage fails; return the exit status.
@@ -96,7 +143,7 @@ class App:
             AgentError: what made a stage fail; or SinkError, if messages could not be delivered at the end.
         """
         mqtt, sinks = self._open_sinks()
-        telemetry = TelemetryReporter(
+        self._telemetry = telemetry = TelemetryReporter(
             self._settings.telemetry,
             self._device_id,
             Host(state_dir(self._settings)),
@@ -104,22 +151,37 @@ class App:
             self._listener,
             mqtt,
         )
-        self._publisher.open(sinks, self._info(), self._state())
+        self._remote.open(mqtt)
+        self._publisher.open(sinks, self._remote.info(), self._remote.state())
         for worker in self._workers:
             worker.start()
         log.info(f"listening to {self._source_name} as {self._device_id}, with {self._engine_name}")
         self._notifier.ready(f"listening to {self._source_name}")
         while self._working:
             self._wake.wait(TICK_S)
+            self._wake.clear()
+            self._start_reload()
             telemetry.tick(self._publisher.send)
+            self._remote.tick()
             self._publisher.repeat_speaking()
-            self._notifier.watchdog()
+            self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
+            self._supervisor.tick(self._status)
         return self._shut_down(sinks)
 
     def stop(self) -> None:
         """Ask `run` to end in good order; may be called from a signal handler."""
         self._stop_wanted = True
         self._wake.set()
+
+    def reload(self) -> None:
+        """Ask for the settings to be read anew; may be called from a signal handler."""
+        self._reload_wanted = True
+        self._wake.set()
+
+    def restart(self) -> None:
+        """Ask `run` to end in good order, with a status that makes systemd start the agent again."""
+        self._exit_status = RESTART_STATUS
+        self.stop()
 
     @property
     def _working(self) -> bool:
@@ -128,15 +190,19 @@ class App:
     # The stages, as they are wired.
 
     def _capture(self) -> None:
-        capture(self._source, self._frames)
+        capture(self._source, self._frames, self._alive)
+
+    def _alive(self) -> None:
+        self._supervisor.capturing()
 
     def _heard(self, event: SegmenterEvent) -> None:
+        wanted = self._publisher.policy.transcribes
         match event:
-            case Paused(utterance):
+            case Paused(utterance) if wanted:
                 self._transcriber.draft(utterance)
             case Resumed():
                 self._transcriber.withdraw()
-            case Ended(utterance):
+            case Ended(utterance) if wanted:
                 self._transcriber.submit(utterance)
             case _:
                 pass
@@ -144,18 +210,67 @@ class App:
 
     def _microphone_events(self) -> MicrophoneEvents:
         publisher = self._publisher
-        return MicrophoneEvents(publisher.microphone_absent, publisher.microphone_back, publisher.overrun)
+        return MicrophoneEvents(
+            absent=publisher.microphone_absent,
+            back=publisher.microphone_back,
+            trying=self._alive,
+            overrun=publisher.overrun,
+        )
+
+    def _open_outbox(self) -> Outbox:
+        return create_outbox(self._settings.mqtt.outbox, state_dir(self._settings), self._on_failure)
 
     def _open_sinks(self) -> tuple[MqttSink | None, list[Sink]]:
         sinks: list[Sink] = []
         mqtt = None
         if self._settings.stdout.enabled:
             sinks.append(StdoutSink(self._device_id, sys.stdout))
-        if self._settings.mqtt.enabled:
-            outbox = MemoryOutbox(self._settings.mqtt.queue_limit)
-            mqtt = MqttSink(self._settings.mqtt, self._device_id, outbox, self._on_failure)
+        if self._outbox:
+            mqtt = MqttSink(
+                self._settings.mqtt, self._device_id, self._outbox, self._on_failure, inbox=self._remote.inbox
+            )
             sinks.append(mqtt)
         return mqtt, sinks
+
+    def _load_engine(self, settings: Settings) -> Engine:
+        return load_engine(settings, self._engine_lost)
+
+    def _engine_lost(self, reason: str) -> None:
+        self._publisher.engine_lost(reason)
+
+    # While it works.
+
+    @property
+    def _status(self) -> str:
+        """For `systemctl status`."""
+        problems = self._publisher.problems
+        if "mic_absent" in problems:
+            return f"no {self._source_name}: waiting for it"
+        what = f"listening to {self._source_name}" if self._source.listening else "mute"
+        return f"{what}; {', '.join(problems)}" if problems else what
+
+    def _start_reload(self) -> None:
+        """One at a time, in a thread of its own: to load another engine takes longer than the watchdog waits."""
+        if self._reload_wanted and not (self._reloading and self._reloading.alive):
+            self._reload_wanted = False
+            self._reloading = Worker("reload", self._reloader.run, self._on_failure)
+            self._reloading.start()
+
+    def _reload_with(self, read_again: Callable[[], Settings], applied: Applied, segmenter: Segmenter) -> Reloader:
+        def wanted() -> Settings:
+            settings = read_again()
+            return applied.overlay(settings.model_copy(update={"engine": concrete_engine(settings)}))
+
+        def in_force(reload: Reload) -> None:
+            settings = reload.settings
+            segmenter.threshold = settings.vad.threshold
+            policy = self._publisher.policy
+            self._publisher.policy = replace(policy, min_confidence=settings.publish.min_confidence)
+            self._telemetry.change_interval(settings.telemetry.interval_s)
+            self._remote.reconfigured(settings)
+
+        parts = Reloadable(lambda: self._remote.settings, wanted, self._load_engine, self._transcriber, in_force)
+        return Reloader(self._notifier, parts)
 
     # The end.
 
@@ -165,21 +280,28 @@ class App:
 
     def _shut_down(self, sinks: list[Sink]) -> int:
         self._notifier.stopping()
+        self._remote.close()
         self._source.close()
-        survivors = [worker.name for worker in reversed(self._workers) if not worker.join(DRAIN_S)]
-        undelivered = sum(sink.close(FAREWELL_S) for sink in sinks)
+        until_s = time.monotonic() + DRAIN_S
+        survivors = [
+            worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
+        ]
+        lost = sum(sink.close(FAREWELL_S) for sink in sinks)
         if self._failed and self._failed.failure:
             raise self._failed.failure
         if survivors:
             raise AgentError(
                 f"{' and '.join(survivors)} did not stop within {DRAIN_S:.0f} s; what was under way is lost"
             )
-        if undelivered:
+        # Who stops a service knows that messages may still wait; who plays a recording to its end wants to be told.
+        kept = self._outbox.pending if self._outbox and not self._stop_wanted else 0
+        if undelivered := lost or kept:
             messages = "1 message" if undelivered == 1 else f"{undelivered} messages"
-            raise SinkError(f"{messages} could not be delivered: is there a broker at {self._broker_name}?")
-        return 0
+            fate = "" if lost else ", and wait in the state folder for the next start"
+            raise SinkError(f"{messages} could not be delivered{fate}: is there a broker at {self._broker_name}?")
+        return self._exit_status
 
-    # What the device says of itself.
+    # How its parts are called.
 
     @property
     def _source_name(self) -> str:
@@ -188,36 +310,22 @@ class App:
 
     @property
     def _engine_name(self) -> str:
-        engine = self._engine_settings
-        return engine.kind if isinstance(engine, ScriptedSettings) else f"{engine.kind} {engine.model}"
+        engine = self._settings.engine
+        return engine.kind if isinstance(engine, ScriptedSettings | AutoSettings) else f"{engine.kind} {engine.model}"
 
     @property
     def _broker_name(self) -> str:
         return f"{self._settings.mqtt.host}:{self._settings.mqtt.effective_port}"
 
-    def _info(self) -> Info:
-        engine, machine = self._engine_settings, self._machine
-        return Info(
-            id=self._device_id,
-            name=self._settings.device.name or self._device_id,
-            agent=__version__,
-            boot_id=machine.boot_id,
-            hardware=machine.hardware,
-            os=machine.os,
-            kernel=machine.kernel,
-            arch=machine.arch,
-            python=machine.python,
-            engine=engine.kind,
-            model="scripted" if isinstance(engine, ScriptedSettings) else engine.model,
-            source=self._source_name,
-        )
 
-    def _state(self) -> State:
-        engine = self._engine_settings
-        return State(
-            listening=True,
-            engine=engine.kind,
-            model="scripted" if isinstance(engine, ScriptedSettings) else engine.model,
-            language=engine.language,
-            vad_threshold=self._settings.vad.threshold,
-        )
+def _load(configured: Settings, applied: Applied, load: Callable[[Settings], Engine]) -> tuple[Engine, Settings]:
+    """The engine, and the settings with which it could be loaded: a command must not keep a device from starting."""
+    settings = applied.overlay(configured)
+    try:
+        return load(settings), settings
+    except (ModelError, EngineError) as error:
+        if not applied.forget("engine"):
+            raise
+        log.warning(f"what a command made of the engine does not work any more ({error}); it is as configured")
+        settings = applied.overlay(configured)
+        return load(settings), settings

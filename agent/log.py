@@ -38,5 +38,10 @@ def configure(level: str, stream: TextIO = sys.stderr, environment: Mapping[str,
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger(OURS).setLevel(level.upper())
+    set_level(level)
     logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on, from now on."""
+    logging.getLogger(OURS).setLevel(level.upper())

@@ -36,6 +36,10 @@ class TelemetryReporter:
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._schedule = TelemetrySchedule(settings.interval_s, device_id, self._started_s, chance)
 
+    def change_interval(self, interval_s: float) -> None:
+        """Report every `interval_s` seconds from now on; any thread may ask for it."""
+        self._schedule.change_interval(interval_s, time.monotonic())
+
     def tick(self, send: Callable[[Message], None]) -> None:
         """Send a message if one is due."""
         now_s = time.monotonic()

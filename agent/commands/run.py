@@ -1,9 +1,13 @@
 """`edgescribe run`: listen, transcribe, publish, until stopped."""
 
 import argparse
+import faulthandler
 import signal
 
 from agent.commands.options import add_settings_options, settings_from
+
+STDERR = 2
+"""The journal, under systemd."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from agent.systemd import Notifier
 
     log.configure(settings.log.level)
-    app = App(settings, Notifier())
+    # What a crash, or systemd's watchdog with its SIGABRT, interrupts is written to the journal, thread by thread.
+    faulthandler.enable(STDERR)
+    app = App(settings, Notifier(), read_again=lambda: settings_from(args))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: app.stop())
+    signal.signal(signal.SIGHUP, lambda *_: app.reload())
     return app.run()

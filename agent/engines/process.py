@@ -19,7 +19,7 @@ from agent.errors import AgentError, EngineError
 from agent.transcript import Transcript
 
 if TYPE_CHECKING:
-    from agent.config import EngineSettings
+    from agent.config import EngineIsolation, EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,15 @@ ATTEMPTS: Final = 2
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 10.0
 """Between attempts to start a process that does not even start. Short enough for the queue to hold what is said."""
+
+
+def longest_inference_s(settings: "EngineIsolation", duration_s: float) -> float:
+    """Seconds that an engine may take at most for an utterance of `duration_s`; whoever takes longer will never end.
+
+    A process ends itself whatever hangs in it, so that only restarts, pauses and a second attempt come on top.
+    """
+    deadline_s = settings.deadline_s(duration_s)
+    return ATTEMPTS * (deadline_s + LOAD_S + LONGEST_PAUSE_S) if settings.isolation == "process" else deadline_s
 
 
 class ProcessEngine:
@@ -54,6 +63,8 @@ class ProcessEngine:
         self._on_loss = on_loss
         self._closed = threading.Event()
         self._failed_starts = 0
+        self._given_up: tuple[str, int] | None = None
+        """Id and samples of the last utterance that the engine did not survive."""
         self._offspring: Offspring | None = None
         try:
             self._offspring = self._start()
@@ -65,17 +76,15 @@ class ProcessEngine:
         """Of the process that is running; None between two."""
         return self._offspring.pid if self._offspring else None
 
-    def deadline_s(self, duration_s: float) -> float:
-        """Seconds that `transcribe` may take at most for an utterance of `duration_s`, restarts and pauses included."""
-        return ATTEMPTS * (self._settings.deadline_s(duration_s) + LOAD_S + LONGEST_PAUSE_S)
-
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Return the words of `utterance` (at most 30 s).
 
         Raises:
             EngineError: inference failed; or the process was lost twice, or cannot be started. The engine stays usable.
         """
-        reason = ""
+        this, reason = (utterance.id, len(utterance.pcm)), ""
+        if this == self._given_up:  # as a draft, inside the pause; it has had its two attempts
+            raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}")
         for _ in range(ATTEMPTS):
             try:
                 return self._ready().transcribe(utterance, self._settings.deadline_s(utterance.duration_s))
@@ -84,6 +93,7 @@ class ProcessEngine:
                 self._offspring = None
                 log.warning(f"the engine process {reason}")
                 self._on_loss(reason)
+        self._given_up = this
         raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}, at last it {reason}")
 
     def close(self) -> None:

@@ -20,6 +20,11 @@ class TelemetrySchedule:
         self.next_s = started_s + phase * interval_s
         """Monotonic time at which the next message is due."""
 
+    def change_interval(self, interval_s: float, now_s: float) -> None:
+        """Be due every `interval_s` seconds from now on."""
+        self._interval_s = interval_s
+        self.next_s = min(self.next_s, now_s + interval_s)
+
     def due(self, now_s: float) -> bool:
         """Tell whether a message is due at `now_s`; if so, the next one is planned. What was missed is not made up."""
         if now_s < self.next_s:

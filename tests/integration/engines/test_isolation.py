@@ -108,6 +108,9 @@ def test_what_fails_twice_is_given_up_and_the_next_is_tried(start: Start, losses
     with pytest.raises(EngineError, match=r"lost 2 times over 01POISON, at last it hung while transcribing"):
         engine.transcribe(utterance("01POISON"))
     assert len(losses) == 2
+    with pytest.raises(EngineError, match="lost 2 times over 01POISON"):
+        engine.transcribe(utterance("01POISON"))  # as a draft and then as an utterance: the same samples
+    assert len(losses) == 2
     assert engine.transcribe(utterance(seconds=2.0)).text == "turn on the light"
 
 
