@@ -20,7 +20,7 @@ def test_useful_work_switches_drafts_on_again() -> None:
     """The share is that of the whole run: useful work makes room for drafts again."""
     budget = DraftBudget(max_waste=0.3)
     budget.spent(2 * GRACE_S, useful=False)
-    assert not budget.allows
+    before = budget.allows
     budget.spent(10.0, useful=True)
-    assert budget.allows
+    assert (before, budget.allows) == (False, True)
     assert budget.waste == 0.2

@@ -142,7 +142,8 @@ def test_an_unknown_kind_does_not_hide_misspelt_keys(toml: WriteToml) -> None:
     """Validation stops at an unknown kind; the misspelt key beside it is reported all the same."""
     config = toml('[engine]\nkind = "whispercpp"\nthreds = 2\n')
     assert problems(config) == [
-        f'{config}:2: engine.kind = "whispercpp" is not allowed: must be one of whisper_cpp, faster_whisper, auto, scripted',
+        f'{config}:2: engine.kind = "whispercpp" is not allowed: '
+        "must be one of whisper_cpp, faster_whisper, auto, scripted",
         f"{config}:3: engine.threds is not a setting: did you mean engine.threads?",
     ]
 
