@@ -31,5 +31,6 @@ def calibration(*measurements: Measurement, skipped: Sequence[Skipped] = ()) -> 
         measurements=measurements,
         front=tuple(one.candidate for one in pareto_front(measurements)),
         skipped=tuple(skipped),
+        others_cpu_pct=30.0,
         choice=choose(measurements, limits),
     )

@@ -85,17 +85,23 @@ def thread_numbers(cores: int, setting: int = 0) -> list[int]:
     return sorted({most} | {number for number in (1, 2, 4, 8) if number < most}, reverse=True)
 
 
-def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str, memory_mb: int) -> list[str]:
+def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str, memory_mb: int) -> list[list[str]]:
     """Names of models that would be candidates: tiny and base, in the quantisation each engine is fastest with.
 
-    Base is left out where it would not fit. For English both the English-only and the multilingual models are named,
-    since a device that cannot reach the hub may get only one of them.
+    Of each list one is enough, the first if it can be had: for English that is the English-only model, but a device
+    that cannot reach the hub may get only the multilingual one. What would not fit into memory is left out.
     """
     suffixes = [".en", ""] if language == "en" else [""]
-    wanted = [f"{size}{suffix}" for size in ("tiny", "base") for suffix in suffixes]
-    names = [f"{stem}-{form}" for stem in wanted for form in ("q8_0", "ct2")]
-    found = [catalogue.find(name) for name in names if name in catalogue]
-    return [model.name for model in found if not _objection(Contender(engine_for(model), model), engines, memory_mb)]
+    wanted = [
+        [catalogue.find(f"{size}{suffix}-{form}") for suffix in suffixes]
+        for size in ("tiny", "base")
+        for form in ("q8_0", "ct2")
+    ]
+    return [
+        [model.name for model in alternatives]
+        for alternatives in wanted
+        if not _objection(Contender(engine_for(alternatives[0]), alternatives[0]), engines, memory_mb)
+    ]
 
 
 def _objection(contender: Contender, engines: Collection[str], memory_mb: int) -> str:

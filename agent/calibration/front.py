@@ -52,7 +52,14 @@ def keeps_up(measurement: Measurement, limits: Limits) -> bool:
 
 
 def _costs(measurement: Measurement) -> tuple[float, ...]:
-    return (measurement.errors, measurement.rtf_p95, measurement.cpu_per_speech, measurement.peak_mb)
+    """What one would want less of. The larger Whisper counts for itself, see rule 4."""
+    return (
+        measurement.errors,
+        -_size_rank(measurement),
+        measurement.rtf_p95,
+        measurement.cpu_per_speech,
+        measurement.peak_mb,
+    )
 
 
 def _size_rank(measurement: Measurement) -> int:
@@ -97,11 +104,12 @@ def _reasons(best: Measurement, measurements: Sequence[Measurement], limits: Lim
         f"sentence (limit {limits.latency_p50_s:g} s) at a real-time factor of {best.rtf_p95:.2f} (limit "
         f"{limits.rtf_p95:g}), and {best.peak_mb} of the {limits.memory_mb} MB that the engine may have."
     )
-    others = [one for one in measurements if one.candidate.model != best.candidate.model]
-    sentences = [
-        first,
-        *(f"Not {one.candidate.engine} {one.candidate.model}: {_why_not(one, best, limits)}." for one in others),
-    ]
+    names_by_reason: dict[str, list[str]] = {}
+    for one in measurements:
+        if one.candidate.model != best.candidate.model:
+            name = f"{one.candidate.engine} {one.candidate.model}"
+            names_by_reason.setdefault(_why_not(one, best, limits), []).append(name)
+    sentences = [first, *(f"Not {', '.join(names)}: {why}." for why, names in names_by_reason.items())]
     if fewer := [one for one in measurements if one.candidate.model == best.candidate.model and one != best]:
         sentences.append(f"{plural(best.candidate.threads, 'thread').capitalize()}: {_why_threads(best, fewer)}.")
     return sentences

@@ -5,6 +5,8 @@ Files are looked up below `root`, so that tests bring their own.
 
 import os
 import platform
+import resource
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +22,29 @@ USABLE = 0.75
 REST_OF_AGENT_MB = 60
 """The agent without its engine: capture, voice activity, MQTT."""
 _MB = 1_000_000
+
+
+class OthersCpu:
+    """How much of the machine other programs take from now on."""
+
+    def __init__(self) -> None:
+        self._began = _cpu_s()
+
+    def pct(self) -> float:
+        """Percentage of all cores so far. Child processes count as our own once they have ended."""
+        busy_s, idle_s, own_s = (now - then for now, then in zip(_cpu_s(), self._began, strict=True))
+        total_s = busy_s + idle_s
+        return max(0.0, 100 * (busy_s - own_s) / total_s) if total_s else 0.0
+
+
+def _cpu_s() -> tuple[float, float, float]:
+    """Seconds that all cores have been busy and idle, and that this process with its ended children was."""
+    times = psutil.cpu_times()
+    idle_s = times.idle + getattr(times, "iowait", 0.0)
+    # Guests are counted as user time already.
+    busy_s = sum(times) - idle_s - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return busy_s, idle_s, time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def fingerprint(root: Path = identity.ROOT) -> Fingerprint:

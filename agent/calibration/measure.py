@@ -3,13 +3,14 @@
 1. Every model once through the clips, with as many threads as there may be, the cheapest first. What turns out to be
    hopeless is dropped on the way, and so is what is larger on the same engine.
 2. The model that would be chosen, with fewer threads.
-3. Those on the front again, in turning order, as long as there is time: medians, and a slow minute hits all of them.
+3. All of them again, those on the front first, in turning order, as long as there is time. The best pass counts: what
+   disturbs a measurement only ever makes it slower.
 """
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -164,14 +165,15 @@ class Survey:
 
     def _repeat(self) -> None:
         for turn in range(MOST_PASSES - 1):
-            running = list(self._on_front())
-            for course in running[::-1] if turn % 2 else running:
+            for course in self._in_turn(backwards=bool(turn % 2)):
                 if course.pass_s <= self._left_s and course.passes < MOST_PASSES:
                     self._go_on(course)
 
-    def _on_front(self) -> Iterator[_Course]:
+    def _in_turn(self, *, backwards: bool) -> list[_Course]:
+        """Those on the front, then the others: a slow minute in their first pass may be why they are not on it."""
         front = {measurement.candidate for measurement in pareto_front(self._measurements())}
-        return (course for course in self._courses if course.candidate in front)
+        courses = self._courses[::-1] if backwards else self._courses
+        return sorted(courses, key=lambda course: course.candidate not in front)
 
     # One candidate.
 
@@ -190,11 +192,11 @@ class Survey:
             self._too_slow.append(contender)
 
     def _go_on(self, course: _Course) -> None:
-        """Another pass; where it fails, the earlier ones stand (a clip more or less does not harm a median)."""
+        """Another pass; where it fails, the earlier ones stand, and what it has done of this one counts, too."""
         try:
             self._pass(course)
         except AgentError as error:
-            self._tell(f"{course.candidate}: {error}")
+            self._tell(str(error))
             self._close(course)
 
     def _pass(self, course: _Course) -> None:
@@ -245,9 +247,9 @@ class Survey:
 
 
 def _measurement(course: _Course, clips: Sequence[Clip]) -> Measurement:
-    """Per clip the median over its passes, then over the clips what the fields of `Measurement` say."""
-    wall_s = [statistics.median(sample.wall_s for sample in samples) for samples in course.samples]
-    cpu_s = [statistics.median(sample.cpu_s for sample in samples) for samples in course.samples]
+    """Per clip the best of its passes, then over the clips what the fields of `Measurement` say."""
+    wall_s = [min(sample.wall_s for sample in samples) for samples in course.samples]
+    cpu_s = [min(sample.cpu_s for sample in samples) for samples in course.samples]
     # The same samples give the same words: the first pass tells.
     scores = [score(clip.text, samples[0].text) for clip, samples in zip(clips, course.samples, strict=True)]
     return Measurement(

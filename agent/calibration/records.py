@@ -26,7 +26,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a candidate did with the bundled clips. Of several passes over a clip, the median counts."""
+    """What a candidate did with the bundled clips. Of several passes over a clip, the best counts."""
 
     candidate: Candidate
     size: str
@@ -111,6 +111,8 @@ class Calibration:
     front: tuple[Candidate, ...]
     """Those that no other beats in everything."""
     skipped: tuple[Skipped, ...]
+    others_cpu_pct: float
+    """What other programs took of all cores meanwhile. Times are only as good as the machine was quiet."""
     choice: Choice
 
 

@@ -9,6 +9,8 @@ from rich.table import Table
 from agent.calibration.records import Calibration, Measurement, Skipped
 
 _WIDTH = 110
+BUSY_PCT = 25.0
+"""From here on it is worth a warning."""
 
 
 def print_calibration(calibration: Calibration, console: Console) -> None:
@@ -17,6 +19,13 @@ def print_calibration(calibration: Calibration, console: Console) -> None:
     console.print("* no other is better in everything. p95: the clip at the 95th percentile.", style="dim")
     for line in _left_out(calibration.skipped):
         console.print(line, style="dim", markup=False, highlight=False)
+    if calibration.others_cpu_pct > BUSY_PCT:
+        console.print(
+            f"\nOther programs took {calibration.others_cpu_pct:.0f} % of the CPU meanwhile: the times are those of a "
+            "busy machine. If it is not always so, calibrate again when it is quiet.",
+            style="yellow",
+            highlight=False,
+        )
     choice = calibration.choice
     verdict = "Chosen" if choice.keeps_up else "Chosen, for want of a better one"
     console.print(f"\n{verdict}: {choice.candidate}.", style="bold", highlight=False)

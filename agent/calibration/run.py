@@ -9,7 +9,7 @@ from agent.bench.clips import Clip, demo_clips
 from agent.calibration.candidates import Shortlist, contenders, thread_numbers
 from agent.calibration.file import write_calibration
 from agent.calibration.front import choose, pareto_front
-from agent.calibration.machine import fingerprint, installed_engines, memory_budget_mb
+from agent.calibration.machine import OthersCpu, fingerprint, installed_engines, memory_budget_mb
 from agent.calibration.measure import Findings, Survey, Trial
 from agent.calibration.records import VERSION, Calibration, Candidate, Limits
 from agent.calibration.trial import ProcessTrial
@@ -39,7 +39,7 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
     """
     store = Store(models_dir(settings), load_catalogue())
     language, threads = wanted(settings)
-    now, limits = fingerprint(), Limits(memory_budget_mb())
+    now, others, limits = fingerprint(), OthersCpu(), Limits(memory_budget_mb())
     shortlist = contenders(store.installed(), installed_engines(), language, limits.memory_mb)
     _something(shortlist)
     survey = Survey(clips or demo_clips(), _start(store, language), limits, budget_s, tell=tell)
@@ -56,6 +56,7 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
         measurements=found.measurements,
         front=tuple(one.candidate for one in pareto_front(found.measurements)),
         skipped=(*shortlist.skipped, *found.skipped),
+        others_cpu_pct=round(others.pct(), 1),
         choice=choose(found.measurements, limits),
     )
     write_calibration(state_dir(settings), calibration)

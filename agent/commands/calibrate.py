@@ -11,6 +11,7 @@ from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ModelError
 
 if TYPE_CHECKING:
+    from agent.calibration.records import Calibration
     from agent.calibration.run import Tell
     from agent.config import Settings
 
@@ -63,12 +64,18 @@ def run(args: argparse.Namespace) -> int:
     from agent.calibration.report import print_calibration
 
     print_calibration(calibration, Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH))
-    print(f"\nWritten to {state_dir(settings) / NAME}.{_hint(settings)}")
+    print(f"\nWritten to {state_dir(settings) / NAME}.")
+    for hint in _hints(settings, calibration):
+        print(hint)
     return 0
 
 
-def _hint(settings: "Settings") -> str:
-    return "" if settings.engine.kind == "auto" else ' To go by it, set engine.kind = "auto".'
+def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
+    """What to do next, or otherwise."""
+    if settings.engine.kind != "auto":
+        yield 'To go by it, set engine.kind = "auto".'
+    if calibration.language == "auto" and not any(one.english_only for one in calibration.measurements):
+        yield 'If only English is spoken, set engine.language = "en" and calibrate again: its own models do better.'
 
 
 def _pull(settings: "Settings") -> None:
@@ -84,13 +91,15 @@ def _pull(settings: "Settings") -> None:
     catalogue = load_catalogue()
     store = Store(models_dir(settings), catalogue)
     language, _threads = wanted(settings)
-    for name in worth_pulling(catalogue, installed_engines(), language, memory_budget_mb()):
-        if store.has(name):
-            continue
-        try:
-            pull(name, settings)
-        except ModelError as error:
-            print(f"edgescribe: {error}; going on without {name}", file=sys.stderr)
+    for alternatives in worth_pulling(catalogue, installed_engines(), language, memory_budget_mb()):
+        for name in alternatives:
+            try:
+                if not store.has(name):
+                    pull(name, settings)
+            except ModelError as error:
+                print(f"edgescribe: going on without {name}: {error}", file=sys.stderr)
+            else:
+                break
 
 
 @contextmanager

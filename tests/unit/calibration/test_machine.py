@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,6 +8,7 @@ import psutil
 
 from agent.calibration.machine import (
     REST_OF_AGENT_MB,
+    OthersCpu,
     cgroup_headroom_bytes,
     cpu_name,
     differences,
@@ -64,6 +68,19 @@ def test_a_cpu_has_a_name_on_every_architecture(tmp_path: Path) -> None:
     assert cpu_name(tmp_path) == "Fast CPU"
     (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n")
     assert cpu_name(tmp_path).endswith(" 0x41 0xd0b")
+
+
+def test_what_others_take_of_the_cpu_is_noticed() -> None:
+    """A process that works all the time is somebody else's, as long as it runs."""
+    others = OthersCpu()
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        time.sleep(0.5)
+        assert 0 < others.pct() <= 100
+        child.kill()
 
 
 def test_what_has_changed_is_named() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agent import settings_sources
 from agent.commands import check
-from agent.commands.check import advice, contradictions, missing_files, missing_packages
+from agent.commands.check import advice, contradictions, missing, missing_files, missing_packages
 from agent.errors import ConfigError
 from agent.settings_sources import Loaded, load
 
@@ -147,3 +147,15 @@ def test_a_model_of_the_wrong_format_is_reported_once(tmp_path: Path) -> None:
         run("--set", "source.kind=wav", "--set", f"source.path={recording}", "--set", "engine.model=base-ct2")
     (line,) = str(caught.value).splitlines()
     assert "is a CTranslate2 model" in line
+
+
+def test_auto_without_a_calibration_is_a_warning_or_a_problem(tmp_path: Path) -> None:
+    """With the default model it starts, so check only warns; without, it would not start, and check says so."""
+    auto = loaded(engine__kind="auto", state_dir=str(tmp_path))
+    assert list(contradictions(auto)) == []
+    assert list(advice(auto)) == []
+    (problem,) = [line for line in missing(auto, model=True) if "engine.kind" in line]
+    assert "not calibrated: run `edgescribe calibrate`" in problem
+    (tmp_path / "models" / "tiny.en-q8_0").mkdir(parents=True)
+    (warning,) = advice(auto)
+    assert warning.endswith("run `edgescribe calibrate`; until then it is whisper_cpp tiny.en-q8_0")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.commands import config
-from agent.config import Settings, WavSettings
+from agent.config import AutoSettings, Settings, WavSettings
 
 
 def run(*arguments: str) -> int:
@@ -55,3 +55,17 @@ def test_json_is_for_programs(file: Path, capsys: pytest.CaptureFixture[str]) ->
     assert printed["settings"]["mqtt"]["host"] == "broker"
     assert printed["settings"]["mqtt"]["password"] == "**********"
     assert printed["origins"] == {"mqtt.host": f"{file}:2", "mqtt.password": f"{file}:3"}
+
+
+def test_what_auto_comes_to_stands_beside_it(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which engine it is now, or why there is none; and the output can still be read back."""
+    arguments = ("--config", str(file), "--set", "engine.kind=auto", "--set", f"state_dir={tmp_path}")
+    run(*arguments)
+    printed = capsys.readouterr().out
+    assert Settings.model_validate(tomllib.loads(printed)).engine == AutoSettings()
+    assert '# engine.kind = "auto": this device is not calibrated' in printed
+    (tmp_path / "models" / "tiny.en-q8_0").mkdir(parents=True)
+    run(*arguments, "--json")
+    assert json.loads(capsys.readouterr().out)["chosen_engine"].startswith(
+        "whisper_cpp tiny.en-q8_0 (this device is not"
+    )
