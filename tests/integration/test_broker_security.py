@@ -4,22 +4,20 @@ import json
 import logging
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import MqttSettings
-from agent.sinks.mqtt_tls import tls_context
+from tests.clips import silence
+from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.conftest import OpenSink
 from tests.integration.mosquitto import program
 from tests.integration.receiver import LIMIT_S, eventually
 from tests.integration.shipped_broker import PASSWORD, SHIPPED, ShippedBroker
+from tests.integration.somebody import Somebody
 from tests.messages import info, transcript
 
 pytestmark = pytest.mark.mosquitto
@@ -37,57 +35,6 @@ def broker(tmp_path: Path) -> Iterator[ShippedBroker]:
     running.start()
     yield running
     running.kill()
-
-
-class Somebody:
-    """A plain MQTT client that may try whatever it wants."""
-
-    def __init__(self, name: str, settings: MqttSettings, port: int | None = None) -> None:
-        self.heard: list[tuple[str, str]] = []
-        self._answered = threading.Event()
-        self._code = -1
-        self._client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
-        if settings.password:
-            self._client.username_pw_set(settings.username, settings.password.get_secret_value())
-        self._client.tls_set_context(tls_context(settings.tls))
-        self._client.on_connect = lambda _client, _data, _flags, reason, _properties: self._answer(reason.value)
-        self._client.on_subscribe = lambda *_: self._answered.set()
-        self._client.on_publish = lambda _client, _data, _mid, reason, _properties: self._answer(reason.value)
-        self._client.on_message = lambda _client, _data, message: self.heard.append(
-            (message.topic, message.payload.decode())
-        )
-        self._client.connect(settings.host, port or settings.effective_port)
-        self._client.loop_start()
-        assert self._await() == 0
-
-    def _answer(self, code: int) -> None:
-        self._code = code
-        self._answered.set()
-
-    def _await(self) -> int:
-        assert self._answered.wait(LIMIT_S), "the broker did not answer"
-        self._answered.clear()
-        return self._code
-
-    def listen(self, topic: str) -> "Somebody":
-        """Subscribe; mosquitto accepts every subscription, and delivers only what may be read."""
-        self._client.subscribe(topic, options=SubscribeOptions(qos=1))
-        self._await()
-        return self
-
-    def may_write(self, topic: str, payload: str = "{}") -> bool:
-        """Whether the broker takes a message."""
-        self._client.publish(topic, payload, qos=1)
-        return self._await() == 0
-
-    def topics(self) -> set[str]:
-        """What has been heard so far."""
-        return {topic for topic, _ in self.heard}
-
-    def close(self) -> None:
-        """Leave."""
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 Invite = Callable[..., Somebody]
@@ -118,7 +65,11 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("user", [False, True], ids=["certificate", "password"])
-def test_a_device_hears_and_says_only_what_is_its_own(invite: Invite, user: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_device_hears_and_says_only_what_is_its_own(
+    broker: ShippedBroker,
+    invite: Invite,
+    user: bool,  # noqa: FBT001 - a parameter
+) -> None:
     """No speech, state or commands of others; none of their topics or discovery. By certificate or by password."""
     name = "pi-3" if user else "pi-1"
     curious = invite(name, user=user).listen("#").listen("edgescribe/v1/pi-2/#").listen("edgescribe/v1/+/transcript")
@@ -152,6 +103,7 @@ def test_a_device_hears_and_says_only_what_is_its_own(invite: Invite, user: bool
     ):
         assert curious.may_write(topic), topic
 
+    assert "Denied PUBLISH" in broker.log(), "other tests rely on these words"
     own = {f"edgescribe/v1/{name}/{kind}" for kind in ("transcript", "transcript/backlog", "cmd/mute")}
     assert eventually(lambda: own | {"edgescribe/v1/_group/upstairs/cmd/mute"} <= curious.topics())
     assert curious.topics() == own | {"edgescribe/v1/_group/upstairs/cmd/mute"}
@@ -202,6 +154,37 @@ def test_the_agent_gets_in_with_its_certificate_and_delivers(
     assert [json.loads(text)["seq"] for topic, text in archive.heard if topic.endswith("transcript")] == [1]
     assert warnings(caplog) == []
     assert "Denied PUBLISH" not in broker.log()
+
+
+@pytest.mark.parametrize("mode", ["device", "component"])
+def test_a_whole_agent_needs_no_more_than_it_may(
+    broker: ShippedBroker, invite: Invite, tmp_path: Path, mode: str
+) -> None:
+    """Discovery, state, commands to the device and its group, answers: nothing that an agent does is denied."""
+    home, operator = invite("homeassistant", user=True).listen("#"), invite("operator", user=True).listen("#")
+    (tmp_path / "agent").mkdir()
+    quiet = write_wav(tmp_path / "quiet.wav", silence(300.0))
+    mqtt = broker.device("pi-1")
+    files = {f"mqtt__tls__{key}": getattr(mqtt.tls, key) for key in ("ca_file", "cert_file", "key_file")}
+    link = {"mqtt__host": mqtt.host, "mqtt__port": mqtt.port, "mqtt__tls__enabled": True, **files}
+    source = {"source__kind": "wav", "source__path": quiet, "engine__kind": "scripted", "publish__keywords": ["lights"]}
+    ours = {"device__id": "pi-1", "commands__groups": ["upstairs"], "discovery__mode": mode, "telemetry__interval_s": 1}
+    agent = AgentProcess(tmp_path / "agent", {**link, **source, **ours})
+    try:
+        assert eventually(lambda: "edgescribe/v1/pi-1/telemetry" in operator.topics(), 60.0), agent.stderr
+        assert eventually(lambda: any(topic.startswith("homeassistant/") for topic in home.topics()))
+        assert home.may_write("homeassistant/status", "online")
+        assert home.may_write("edgescribe/v1/pi-1/cmd/vad_threshold", "0.6")
+        assert operator.may_write("edgescribe/v1/_group/upstairs/cmd/identify", answer="edgescribe/v1/_reply/me")
+        assert eventually(lambda: "edgescribe/v1/_reply/me" in operator.topics())
+        assert eventually(lambda: any("reply" in topic for topic in home.topics()))
+        agent.stop()
+        assert agent.wait() == 0, agent.stderr
+    finally:
+        agent.kill()
+    assert eventually(lambda: ("edgescribe/v1/pi-1/status", "offline") in operator.heard)
+    assert "Denied" not in broker.log()
+    assert "does not take" not in agent.stderr
 
 
 @pytest.mark.parametrize("options", [("-tls1_1",), ("-tls1",)])
@@ -316,27 +299,3 @@ def test_half_a_renewal_is_waited_out(
     kept.replace(key)
     sink.send(transcript(1))
     assert eventually(lambda: sink.connected and sink.stats.outbox_n == 0)
-
-
-@pytest.mark.parametrize("name", ["_group", "+", "#", "Küche", "a/b", "operator", "x" * 37])
-def test_the_script_makes_no_device_whose_name_means_something_else(tmp_path: Path, name: str) -> None:
-    """A certificate called `_group` or `operator` would have another's rights in the access control list."""
-    script = str(SHIPPED / "make-certificates")
-    subprocess.run([script, str(tmp_path), "ca"], check=True, capture_output=True)
-    done = subprocess.run([script, str(tmp_path), "device", name], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert name in done.stderr
-    assert not list(tmp_path.glob("*/*.pem"))
-
-
-def test_the_script_keeps_keys_to_their_owner_and_never_replaces_the_authority(tmp_path: Path) -> None:
-    """Keys are for their owner only; a second authority would disown every device."""
-    script = str(SHIPPED / "make-certificates")
-    for arguments in (("ca",), ("device", "pi-1")):
-        subprocess.run([script, str(tmp_path), *arguments], check=True, capture_output=True)
-    assert {path.stat().st_mode & 0o077 for path in tmp_path.glob("*.key")} == {0}
-    authority = (tmp_path / "ca.crt").read_bytes()
-    again = subprocess.run([script, str(tmp_path), "ca"], capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert "exists already" in again.stderr
-    assert (tmp_path / "ca.crt").read_bytes() == authority

@@ -1,13 +1,18 @@
 """What a real agent says to a real broker, held against the shipped documents."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import pytest
 
 from agent.demonstration import RECORDING
+from tests.clips import clip, silence
 from tests.contract_reader import promise
-from tests.integration.agent_process import AgentProcess
+from tests.integration.agent_process import AgentProcess, write_wav
+from tests.integration.commander import Commander
 from tests.integration.conftest import StartMosquitto
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.receiver import Message, Receiver, eventually
@@ -77,6 +82,43 @@ def test_everything_that_an_agent_publishes_keeps_the_contract(
     assert [complaint for message in messages for complaint in complaints(message)] == []
     kinds = {message.topic.split("/", 3)[3] for message in messages}
     assert kinds >= {"status", "info", "state", "transcript", "vad", "telemetry"}
+
+
+REQUESTS: Final[dict[str, dict[str, object]]] = {
+    "identify": {"id": "a1"},
+    "vad_threshold": {"id": "a2", "args": {"value": 0.6}, "exp": "2036-01-01T00:00:00Z"},
+    "language": {"id": "a3", "args": {"value": 17}},
+    "golden_utterance": {"id": "a4", "exp": 2_082_758_400},
+    "mute": {"id": "a5", "args": {"value": "ON", "purge": True}},
+    "replay": {"id": "a6", "args": {"first": 1, "last": 2}},
+}
+"""What is obeyed, what is refused, and what this version cannot do."""
+
+
+def test_commands_and_replies_keep_the_contract(broker: Mosquitto, receiver: Receiver, tmp_path: Path) -> None:
+    """Requests by the shipped schema get a reply each, by the shipped schema; so do keywords, and what is applied."""
+    pcm = np.concatenate([silence(1.5), clip("en_conf-waitforleader"), silence(300.0)])
+    source = {"source__path": write_wav(tmp_path / "speech.wav", pcm), "source__pace": "realtime"}
+    agent = AgentProcess(tmp_path, settings(broker.port, **source, publish__keywords=["heater off"]))
+    try:
+        assert eventually(lambda: bool(receiver.of("keyword")), 60.0), agent.stderr
+        with Commander(broker.port) as commander:
+            for name, request in REQUESTS.items():
+                topic = f"edgescribe/v1/pi-1/cmd/{name}"
+                asked = promise(topic, "receive")
+                assert asked
+                assert asked.complaints(json.dumps(request)) == []
+                commander.publish(topic, request)
+            assert eventually(lambda: len(receiver.of("reply")) == len(REQUESTS), 60.0), agent.stderr
+        agent.stop()
+        assert agent.wait() == 0, agent.stderr
+    finally:
+        agent.kill()
+    assert eventually(lambda: "offline" in receiver.payloads("status"))
+    answered = {json.loads(payload)["id"] for payload in receiver.payloads("reply")}
+    assert answered == {request["id"] for request in REQUESTS.values()}
+    sent = [message for message in receiver.messages if "/cmd/" not in message.topic]
+    assert [complaint for message in sent for complaint in complaints(message)] == []
 
 
 def test_what_the_broker_keeps_is_what_the_contract_says_is_retained(
