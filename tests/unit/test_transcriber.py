@@ -197,3 +197,74 @@ def test_the_wait_counts_from_the_end_of_the_pause(length: int) -> None:
     rig.engine.wait_until_started()
     rig.transcriber.submit(utterance("a", length))
     assert rig.finish().recognitions[0].wait_s >= 0.0
+
+
+def test_another_engine_takes_over_between_two_utterances() -> None:
+    """What was under way is finished by the old one, which is freed; what comes after goes to the new one."""
+    rig = Rig()
+    rig.engine.allow(1)
+    newcomer = CountingEngine()
+    newcomer.allow(1)
+    rig.transcriber.submit(utterance("a"))
+    rig.transcriber.exchange(newcomer, timeout_s=10.0)
+    assert rig.engine.closed
+    rig.transcriber.submit(utterance("b"))
+    notebook = rig.finish()
+    assert notebook.ids == ["a", "b"]
+    assert (rig.engine.asked, newcomer.asked) == (["a"], ["b"])
+    assert newcomer.closed
+
+
+def test_a_probe_is_answered_to_who_asked_and_to_nobody_else() -> None:
+    """The golden utterance is no transcript."""
+    rig = Rig()
+    rig.engine.allow(2)
+    assert rig.transcriber.probe(utterance("golden"), timeout_s=10.0).utterance_id == "golden"
+    with pytest.raises(EngineError, match="no words"):
+        rig.transcriber.probe(utterance("bad"), timeout_s=10.0)
+    assert rig.finish().ids == []
+
+
+def test_an_engine_that_has_no_time_says_so() -> None:
+    """Neither an exchange nor a probe waits for ever; an engine that was not taken is freed."""
+    rig = Rig()
+    rig.transcriber.submit(utterance("busy"))
+    rig.engine.wait_until_started()
+    newcomer = CountingEngine()
+    with pytest.raises(EngineError, match="no time"):
+        rig.transcriber.exchange(newcomer, timeout_s=0.01)
+    assert newcomer.closed
+    rig.transcriber.submit(utterance("next"))
+    assert rig.finish().ids == ["busy", "next"]
+    assert newcomer.asked == []
+
+
+def test_errands_make_room_for_utterances() -> None:
+    """Where the queue is full, who asked for something beside the point is told that the engine is behind."""
+    rig = Rig(capacity=1)
+    rig.transcriber.submit(utterance("busy"))
+    rig.engine.wait_until_started()
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            rig.transcriber.probe(utterance("golden"), timeout_s=10.0)
+        except EngineError as error:
+            answers.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not rig.transcriber.waiting:
+        pass
+    rig.transcriber.submit(utterance("next"))
+    asking.join(10.0)
+    assert answers == ["the engine is behind: its queue was full"]
+    assert rig.finish().ids == ["busy", "next"]
+
+
+def test_nothing_is_asked_of_an_agent_that_is_stopping() -> None:
+    """The queue is closed."""
+    rig = Rig()
+    rig.finish()
+    with pytest.raises(EngineError, match="stopping"):
+        rig.transcriber.probe(utterance("golden"), timeout_s=1.0)
