@@ -22,6 +22,9 @@ from agent.subscriber import Received
 _CAPACITY: Final = 20_000
 _ANSWER_S: Final = 10.0
 _RECONNECT_S: Final = (1, 30)
+_UNSPECIFIED: Final = 0x80
+_HUNG_UP: Final = "it hung up"
+_REMEDY: Final = "name it with --host and --port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Link:
         self._client.loop_start()
         if not self._answered.wait(_ANSWER_S) or self._refusal:
             self.close()
-            raise SinkError(f"{self.address} does not let us watch ({self._refusal or 'no answer'}): {_REMEDY}")
+            raise SinkError(self._explain(self._refusal or "no answer", settings))
 
     def _make_client(self, settings: MqttSettings, user: str | None) -> Client:
         protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
@@ -80,6 +83,15 @@ class Link:
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise SinkError(f"no broker at {self.address} ({why}): {_REMEDY}") from error
+
+    def _explain(self, why: str, settings: MqttSettings) -> str:
+        if why != _HUNG_UP:
+            remedy = "check --username and --password-file, and the broker's access control list"
+        elif settings.tls.enabled:
+            remedy = "does it want a certificate? Check mqtt.tls.cert_file and key_file"
+        else:
+            remedy = "does it want TLS? Check --port and mqtt.tls.enabled"
+        return f"{self.address} does not let us watch ({why}): {remedy}"
 
     def __enter__(self) -> Self:
         return self
@@ -133,13 +145,12 @@ class Link:
     def _on_disconnect(
         self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        # paho knows no reason where the other end gave none.
+        words = str(reason) if reason.value != _UNSPECIFIED else _HUNG_UP
         if not self._answered.is_set():
-            self._refuse(str(reason))
+            self._refuse(words)
         elif self._refusal is None:
-            self._events.put(LinkChange(connected=False, reason=str(reason)))
+            self._events.put(LinkChange(connected=False, reason=words))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._events.put(Received(message.topic, bytes(message.payload), message.retain, time.monotonic()))
-
-
-_REMEDY: Final = "name it with --host and --port; user and certificates are the settings' (mqtt, mqtt.tls)"

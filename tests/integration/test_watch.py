@@ -216,8 +216,18 @@ def test_tls_and_a_password_are_those_of_the_settings(
     refused = watch("--port", str(shipped.password_port), *tls, *who)
     assert refused._process.wait(_ENDS_S) == 69
     (line,) = refused.errors.splitlines()
-    assert "does not let us watch" in line
+    assert "does not let us watch (Not authorized): check --username and --password-file" in line
     assert "wr0ng" not in line
+
+
+@pytest.mark.parametrize(("tls", "remedy"), [(True, "does it want a certificate?"), (False, "does it want TLS?")])
+def test_a_broker_that_hangs_up_is_explained(shipped: ShippedBroker, watch: Watch, *, tls: bool, remedy: str) -> None:
+    """Without a certificate where one is wanted, and without TLS: one line with what to look at."""
+    options = ["--set", "mqtt.tls.enabled=true", "--set", f"mqtt.tls.ca_file={shipped.certificates / 'ca.crt'}"]
+    watching = watch("--port", str(shipped.port), *(options if tls else []))
+    assert watching._process.wait(_ENDS_S) == 69
+    (line,) = watching.errors.splitlines()
+    assert f"does not let us watch (it hung up): {remedy}" in line
 
 
 def test_a_device_may_watch_itself_with_its_own_certificate(
