@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from pydantic import ValidationError
 
 from agent.config import Settings
 from agent.config_section import Section
+from agent.settings_problems import Origin
+from agent.settings_sources import Loaded, state_dir
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,14 @@ class Applied:
                 fresh.unlink(missing_ok=True)
             return False
         return True
+
+
+def with_changes(loaded: Loaded) -> Loaded:
+    """What is in force once the agent runs: the changes, and that they come from a command."""
+    applied = Applied(state_dir(loaded.settings))
+    origin = Origin(f"a command, {applied.path}")
+    by_command = {tuple(key.split(".")): origin for key in applied.changes(loaded.settings)}
+    return replace(loaded, settings=applied.overlay(loaded.settings), origins={**loaded.origins, **by_command})
 
 
 def value_at(settings: Settings, key: str) -> object:

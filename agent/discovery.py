@@ -7,6 +7,7 @@ Why `device` is the default stands in docs/decisions/0006-discovery.md.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -16,6 +17,7 @@ from agent.entities import DeviceFacts, Entity, entities
 from agent.wire import Status, TelemetryMessage, topic_for
 
 Mode = Literal["device", "component", "off"]
+_WORDS: Final = re.compile(r"[^a-z0-9]+")
 MIGRATE: Final = b'{"migrate_discovery":true}'
 """Makes Home Assistant keep an entity's history while it changes from one kind of discovery to the other."""
 
@@ -132,11 +134,12 @@ def _common(facts: DeviceFacts) -> dict[str, Any]:
 def _component(entity: Entity, facts: DeviceFacts) -> dict[str, Any]:
     if entity.platform == "device_automation":
         return dict(entity.config)  # no entity: it has neither id nor state
-    own = f"{facts.device_id}_{entity.key}"
+    # As Home Assistant would make it of both names, so that examples hold for every release; but it lasts when a device
+    # is renamed. `object_id`, which did this before, ends with 2026.4.
+    suggestion = _WORDS.sub("_", f"{facts.device_id} {entity.config['name']}".lower()).strip("_")
     return {
-        "uniq_id": f"edgescribe_{own}",
-        # `object_id` ends with Home Assistant 2026.4.
-        "def_ent_id": f"{entity.platform}.{own.replace('-', '_')}",
+        "uniq_id": f"edgescribe_{facts.device_id}_{entity.key}",
+        "def_ent_id": f"{entity.platform}.{suggestion}",
         **entity.config,
     }
 

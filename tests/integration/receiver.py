@@ -35,9 +35,9 @@ class Message:
 
 
 class Receiver:
-    """Receives everything below `edgescribe/`; finds the broker again when it was restarted."""
+    """Receives everything below `edgescribe/`, or `wanted`; finds the broker again when it was restarted."""
 
-    def __init__(self, port: int, **options: Any) -> None:
+    def __init__(self, port: int, wanted: str = "edgescribe/#", **options: Any) -> None:
         self.messages: list[Message] = []
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
@@ -46,7 +46,7 @@ class Receiver:
             self._client.tls_set_context(options["tls"])
         if "user" in options:
             self._client.username_pw_set(options["user"], options["password"])
-        self._client.on_connect = lambda client, *_: client.subscribe("edgescribe/#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe(wanted, qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_disconnect = lambda *_: self._subscribed.clear()
         self._client.on_message = self._on_message

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.changes import Applied
 from agent.commands import config
 from agent.config import AutoSettings, Settings, WavSettings
 
@@ -69,3 +70,12 @@ def test_what_auto_comes_to_stands_beside_it(file: Path, tmp_path: Path, capsys:
     assert json.loads(capsys.readouterr().out)["chosen_engine"].startswith(
         "whisper_cpp tiny.en-q8_0 (this device is not"
     )
+
+
+def test_what_a_command_has_changed_says_so(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who wonders why the file does not count sees where the value comes from."""
+    applied = Applied(tmp_path)
+    applied.overlay(Settings())
+    applied.remember("vad.threshold", 0.7)
+    run("--config", str(file), "--set", f"state_dir={tmp_path}")
+    assert f"threshold = 0.7  # a command, {tmp_path}/applied.json" in capsys.readouterr().out.splitlines()
