@@ -17,24 +17,26 @@ from dataclasses import replace
 from agent import identity
 from agent.audio import AudioFrame
 from agent.capture import capture
-from agent.changes import Applied
 from agent.channel import Channel, Overflow
 from agent.config import AlsaSettings, AutoSettings, ScriptedSettings, Settings
+from agent.controls.changes import Applied
 from agent.controls.device import Parts
+from agent.controls.remote import Remote, Self
 from agent.delivery import Outbox
 from agent.engines import Engine
 from agent.engines.process import longest_inference_s
 from agent.errors import AgentError, EngineError, ModelError, SinkError
 from agent.listen import Listener
 from agent.outbox.factory import create_outbox
-from agent.policy import PublishPolicy
-from agent.publisher import Publisher
-from agent.reload import Reload
-from agent.reloading import Reloadable, Reloader
-from agent.remote import Remote, Self
-from agent.reporting import TelemetryReporter
+from agent.publishing.policy import PublishPolicy
+from agent.publishing.publisher import Publisher
+from agent.publishing.reporting import TelemetryReporter
 from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
-from agent.settings_sources import state_dir
+from agent.service.reload import Reload
+from agent.service.reloading import Reloadable, Reloader
+from agent.service.supervision import Supervisor
+from agent.service.systemd import Notifier
+from agent.settings.sources import state_dir
 from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
 from agent.sinks.stdout import StdoutSink
@@ -42,8 +44,6 @@ from agent.sources.factory import create_source, is_live
 from agent.sources.reconnecting import MicrophoneEvents
 from agent.sources.switched import SwitchedSource
 from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_engine
-from agent.supervision import Supervisor
-from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
 from agent.transcriber import Transcriber

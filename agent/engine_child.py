@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from agent.confinement import confine
+from agent.service.confinement import confine
 
 _SYSTEM: Final = ("/usr", "/lib", "/lib64", "/opt", "/sys", "/etc/ld.so.cache", "/etc/nv_tegra_release")
 _PROC: Final = ("cpuinfo", "meminfo", "stat", "sys", "devices", "driver", "self")

@@ -14,9 +14,9 @@ from agent.engines.process import ProcessEngine
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model
 from agent.models.store import Store
-from agent.priority import at_lower_priority
 from agent.segmenter import Segmenter
-from agent.settings_sources import models_dir
+from agent.service.priority import at_lower_priority
+from agent.settings.sources import models_dir
 
 log = logging.getLogger(__name__)
 

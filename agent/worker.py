@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agent.priority import lower_priority
+from agent.service.priority import lower_priority
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,8 @@ class Worker:
 
     `work` ends because its input was closed; there is no other way to stop a worker. An exception is kept in `failure`
     and `on_failure` is called once, from the worker's own thread; the owner decides (as a rule: stop the process, and
-    let systemd start it again). `nice` lowers the priority of the thread, and of all that it starts, see `priority.py`.
+    let systemd start it again). `nice` lowers the priority of the thread, and of all that it starts, see
+    `service/priority.py`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from agent.bench.systems import Adapter, System, ours_for
 from agent.config import Settings
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings_sources import models_dir
+from agent.settings.sources import models_dir
 
 
 class ModelShelf:

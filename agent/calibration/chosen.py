@@ -20,7 +20,7 @@ from agent.config import (
 from agent.errors import ModelError
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings_sources import models_dir, state_dir
+from agent.settings.sources import models_dir, state_dir
 
 
 @dataclass(frozen=True, slots=True)

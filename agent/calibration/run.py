@@ -18,7 +18,7 @@ from agent.errors import AgentError, ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings_sources import models_dir, state_dir
+from agent.settings.sources import models_dir, state_dir
 
 Tell = Callable[[str], None]
 

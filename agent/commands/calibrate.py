@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.calibration.file import NAME, as_json
     from agent.calibration.run import calibrate
-    from agent.settings_sources import state_dir
+    from agent.settings.sources import state_dir
 
     os.nice(_NICE)
     seconds = 60 * args.minutes
@@ -86,7 +86,7 @@ def _pull(settings: "Settings") -> None:
     from agent.commands.models import pull
     from agent.models.catalogue import load_catalogue
     from agent.models.store import Store
-    from agent.settings_sources import models_dir
+    from agent.settings.sources import models_dir
 
     catalogue = load_catalogue()
     store = Store(models_dir(settings), catalogue)

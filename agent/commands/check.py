@@ -12,7 +12,7 @@ from agent.commands.options import add_settings_options, load_from
 from agent.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from agent.settings_sources import Loaded
+    from agent.settings.sources import Loaded
 
 CT2_SUFFIX = "-ct2"
 ENGLISH_ONLY = ".en"
@@ -141,7 +141,7 @@ def model_problem(loaded: "Loaded") -> str | None:
     from agent.models.catalogue import load_catalogue
     from agent.models.chosen import chosen_model
     from agent.models.store import Store
-    from agent.settings_sources import models_dir
+    from agent.settings.sources import models_dir
 
     try:
         engine = resolve(loaded.settings).engine

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.broker import EmbeddedBroker
     from agent.commands.models import pull
     from agent.demonstration import Demonstration, bundled_recording
-    from agent.settings_sources import load_settings
+    from agent.settings.sources import load_settings
     from agent.subscriber import Subscriber
 
     # However we are ended, the agent and the broker that we start are to end with us.
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:
     """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
     from agent.demonstration import RECORDING
-    from agent.settings_sources import models_dir
+    from agent.settings.sources import models_dir
 
     source: dict[str, object] = (
         {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}

@@ -20,7 +20,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """List the capture devices; `DeviceUnavailable` (exit 69) if there are none."""
-    from agent.settings_toml import value
+    from agent.settings.toml import value
     from agent.sources.alsa_pcm import capture_devices
 
     devices = capture_devices()

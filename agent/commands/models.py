@@ -98,7 +98,7 @@ def _store(args: argparse.Namespace) -> "Store":
 def _store_of(settings: "Settings") -> "Store":
     from agent.models.catalogue import load_catalogue
     from agent.models.store import Store
-    from agent.settings_sources import models_dir
+    from agent.settings.sources import models_dir
 
     return Store(models_dir(settings), load_catalogue())
 

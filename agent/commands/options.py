@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.config import Settings
-    from agent.settings_sources import Loaded
+    from agent.settings.sources import Loaded
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
     Raises:
         ConfigError: see `settings_sources.load_settings`.
     """
-    from agent.settings_sources import load, parse_override
+    from agent.settings.sources import load, parse_override
 
     overrides = {key.replace("__", "."): value for key, value in convenience.items() if value is not None}
     overrides.update(parse_override(argument) for argument in args.overrides)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from agent.channel import Channel
-from agent.control import Accepted, Command, Doorkeeper, Refused, ReturnAddress
 from agent.controls import Outcome
+from agent.controls.dispatch import Accepted, Command, Doorkeeper, Refused, ReturnAddress
 from agent.delivery import Incoming, Outgoing
-from agent.wire_control import Reply
+from agent.wire.control import Reply
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from agent.changes import LISTENING, Applied, value_at, with_value
 from agent.config import Settings
-from agent.control import (
+from agent.controls import Outcome
+from agent.controls.changes import LISTENING, Applied, value_at, with_value
+from agent.controls.dispatch import (
     Calibrate,
     Command,
     GoldenUtterance,
@@ -24,12 +25,11 @@ from agent.control import (
     SetModel,
     SetVadThreshold,
 )
-from agent.controls import Outcome
 from agent.controls.golden import listen_to_it
+from agent.controls.languages import languages_of
 from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
-from agent.languages import languages_of
-from agent.publisher import Publisher
+from agent.publishing.publisher import Publisher
 from agent.segmenter import Segmenter
 from agent.sources.switched import SwitchedSource
 from agent.transcriber import Transcriber

@@ -18,7 +18,7 @@ from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
 from agent.models.store import Store
-from agent.settings_sources import models_dir, state_dir
+from agent.settings.sources import models_dir, state_dir
 
 CONNECT_S: Final = 2.0
 MIB: Final = 1024 * 1024

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from agent.confinement import Confinement
 from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.engines.pipe import Packet, receive, send, unpack_utterance
 from agent.errors import EngineError
+from agent.service.confinement import Confinement
 
 if TYPE_CHECKING:
     from agent.config import EngineSettings

@@ -44,8 +44,7 @@ class FasterWhisper:
         self._bands = int(self._model.n_mels)
         if self._model.is_multilingual and settings.language != "auto":
             self._tokens.prompt(settings.language, "")  # an unknown language is an error now, not at the first word
-        # One position of silence: tells the width of the model, and is the warm-up.
-        self._policy = policy_for(settings.context, self._encode(np.zeros(0, np.float32), Window(1, 1)).shape[2])
+        self._policy = policy_for(settings.context, self._width())
 
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Return the words of `utterance` (at most 30 s).
@@ -93,6 +92,16 @@ class FasterWhisper:
             no_speech_prob=result.no_speech_prob,
             language_prob=language_prob,
         )
+
+    def _width(self) -> int:
+        """Width of the model; one position of silence tells, and is the warm-up."""
+        try:
+            return int(self._encode(np.zeros(0, np.float32), Window(1, 1)).shape[2])
+        except RuntimeError as error:
+            raise EngineError(
+                f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
+                "MemoryDenyWriteExecute=yes forbids; install the drop-in systemd/drop-ins/faster-whisper.conf"
+            ) from error
 
     def _encode(self, samples: PcmFloat, window: Window) -> Any:
         """Return the encoder's output, shape (1, positions, width), on the device it was computed on."""

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only file system refuses to remove even what is not there.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_error(path: Path, error: OSError) -> ModelError:

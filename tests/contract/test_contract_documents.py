@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from agent.config_contract import COMMANDS
-from agent.contract_docs import documents, write
-from agent.contract_schemas import published_kinds
+from agent.config.contract import COMMANDS
 from agent.wire import Message, Status, TranscriptMessage, topic_for
-from agent.wire_control import Reply
+from agent.wire.control import Reply
+from agent.wire.docs import documents, write
+from agent.wire.schemas import published_kinds
 from tests.contract_reader import ASYNCAPI, DOCS, contract, promise, references, resolve
 from tests.messages import info, transcript
 
@@ -21,7 +21,7 @@ SPECIFICATION = Path(__file__).parents[1] / "data" / "asyncapi" / "3.0.0.json.gz
 
 
 def test_the_documents_are_current() -> None:
-    """`python -m agent.contract_docs` would change nothing, and no file is left over from a kind that is gone."""
+    """`python -m agent.wire.docs` would change nothing, and no file is left over from a kind that is gone."""
     made = documents()
     shipped = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in SCHEMA_FILES}
     assert shipped | {ASYNCAPI: (DOCS / ASYNCAPI).read_text(encoding="utf-8")} == made

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-import agent.wire_control
-import agent.wire_failed  # noqa: F401 - and what is said of lost utterances
+import agent.wire.control
+import agent.wire.failed  # noqa: F401 - and what is said of lost utterances
 from agent.wire import Message
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")

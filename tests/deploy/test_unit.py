@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 UNIT = Path(__file__).parents[2] / "systemd" / "edgescribe.service"
+DROP_INS = sorted((UNIT.parent / "drop-ins").glob("*.conf"))
 EXPOSURE = 1.6
 
 needs_systemd_analyze = pytest.mark.skipif(
@@ -47,6 +48,21 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     copy.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.MULTILINE))
     result = analyse("verify", "--man=no", str(copy))
     assert (result.stdout, result.stderr) == ("", "")
+
+
+@needs_systemd_analyze
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.stem)
+def test_a_drop_in_is_understood_and_loosens_little(drop_in: Path, tmp_path: Path) -> None:
+    """`verify` has nothing to say about the unit with it, and the exposure stays below 2."""
+    copy = tmp_path / UNIT.name
+    copy.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.MULTILINE))
+    folder = tmp_path / f"{UNIT.name}.d"
+    folder.mkdir()
+    shutil.copy(drop_in, folder)
+    result = analyse("verify", "--man=no", str(copy))
+    assert (result.stdout, result.stderr) == ("", "")
+    security = analyse("security", "--offline=yes", "--threshold=20", str(copy))
+    assert security.returncode == 0, security.stdout
 
 
 @needs_systemd_analyze

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from agent import settings_sources
 from agent.commands import check
 from agent.commands.check import advice, contradictions, missing, missing_files, missing_packages
 from agent.errors import ConfigError
-from agent.settings_sources import Loaded, load
+from agent.settings import sources as settings_sources
+from agent.settings.sources import Loaded, load
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.changes import Applied
 from agent.commands import config
 from agent.config import AutoSettings, Settings, WavSettings
+from agent.controls.changes import Applied
 
 
 def run(*arguments: str) -> int:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import cli, settings_sources
+from agent import cli
 from agent.models import catalogue
 from agent.models.ggml import write_ggml
+from agent.settings import sources as settings_sources
 from tests.model_files import small_weights, write_ctranslate2
 from tests.model_packages import World, make_world
 

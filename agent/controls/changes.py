@@ -1,0 +1,150 @@
+"""What commands have changed, kept over restarts: `applied.json` in the state folder, laid over the settings.
+
+A change holds as long as the configuration says what it said then. Once that is edited, it counts again: whoever spoke
+last is obeyed.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from agent.config import Settings
+from agent.config.section import Section
+from agent.settings.problems import Origin
+from agent.settings.sources import Loaded, state_dir
+
+log = logging.getLogger(__name__)
+
+FILE: Final = "applied.json"
+LISTENING: Final = "listening"
+KEYS: Final = (
+    "engine.model",
+    "engine.language",
+    "engine.initial_prompt",
+    "vad.threshold",
+    "publish.min_confidence",
+)
+"""Settings that a command can change."""
+
+
+class Applied:
+    """Reads and writes the file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._entries = self._read()
+        self._configured: Settings | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def listening(self) -> bool:
+        """Whether the microphone is to be open: a mute device stays mute through a power cut."""
+        entry = self._entries.get(LISTENING)
+        return entry is None or entry["value"] is not False
+
+    def changes(self, settings: Settings) -> Mapping[str, object]:
+        """Changes that count for `settings`, by dotted key."""
+        return {
+            key: entry["value"]
+            for key, entry in self._entries.items()
+            if key in KEYS and value_at(settings, key) is not None and value_at(settings, key) == entry["instead_of"]
+        }
+
+    def overlay(self, settings: Settings) -> Settings:
+        """`settings`, as the configuration has them, with the changes.
+
+        One that is not valid any more is left out, with a line in the log.
+        """
+        self._configured = settings
+        for key, value in self.changes(settings).items():
+            try:
+                settings = with_value(settings, key, value)
+            except ValidationError:
+                log.warning(f"{self._path}: {key} cannot be {value!r} any more, and is as configured")
+        return settings
+
+    def remember(self, key: str, value: object) -> bool:
+        """Keep a change of what was last overlaid; False if it could not be written, and ends with this run."""
+        configured = key == LISTENING or (self._configured and value_at(self._configured, key))
+        self._entries.pop(key, None)
+        if value != configured:
+            self._entries[key] = {"value": value, "instead_of": configured}
+        return self._write()
+
+    def forget(self, section: str) -> bool:
+        """Drop the changes of a section; whether there were any."""
+        gone = [key for key in self._entries if key.startswith(f"{section}.")]
+        for key in gone:
+            del self._entries[key]
+        return bool(gone) and (self._write() or True)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            document = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning(f"{self._path}: cannot be read ({type(error).__name__}); the configuration counts")
+            return {}
+        if not isinstance(document, dict):
+            return {}
+        return {
+            key: entry
+            for key, entry in document.items()
+            if isinstance(entry, dict) and entry.keys() >= {"value", "instead_of"}
+        }
+
+    def _write(self) -> bool:
+        fresh = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(json.dumps(self._entries, indent=1, ensure_ascii=False).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            log.warning(f"{self._path}: cannot be written ({error.strerror}): changes end with this run")
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            return False
+        return True
+
+
+def with_changes(loaded: Loaded) -> Loaded:
+    """What is in force once the agent runs: the changes, and that they come from a command."""
+    applied = Applied(state_dir(loaded.settings))
+    origin = Origin(f"a command, {applied.path}")
+    by_command = {tuple(key.split(".")): origin for key in applied.changes(loaded.settings)}
+    return replace(loaded, settings=applied.overlay(loaded.settings), origins={**loaded.origins, **by_command})
+
+
+def value_at(settings: Settings, key: str) -> object:
+    """The value at a dotted key; None where this kind of section has none."""
+    found: object = settings
+    for part in key.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def with_value(settings: Settings, key: str, value: object) -> Settings:
+    """`settings` with another value at a dotted key of two parts.
+
+    Raises:
+        ValidationError: the value is not allowed there.
+    """
+    name, _, field = key.partition(".")
+    section: Section = getattr(settings, name)
+    changed = type(section).model_validate({**dict(section), field: value})
+    return settings.model_copy(update={name: changed})

@@ -1,0 +1,274 @@
+"""Commands as they come in: read, checked, and let through once. Pure: time is an argument; who obeys stands elsewhere.
+
+`edgescribe/v1/<id>/cmd/<name>` and `edgescribe/v1/_group/<group>/cmd/<name>` carry `{"id", "exp", "args"}`, or, for
+Home Assistant, the bare value of the command's one argument.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from agent.config.section import Fraction
+from agent.delivery import Incoming
+from agent.wire import CONTRACT
+
+REMEMBERED: Final = 1_000
+"""Ids of requests that are known when they are repeated."""
+MAX_PAYLOAD_BYTES: Final = 8_192
+MAX_PROMPT: Final = 1_000
+_MAX_TOPIC_BYTES: Final = 65_535
+
+
+class Command(BaseModel):
+    """What is to be done: the arguments, checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, str_strip_whitespace=True)
+    name: ClassVar[str]
+
+
+class Listen(Command):
+    """Open the microphone, or close it."""
+
+    name = "listen"
+    value: bool = True
+    """Whether to listen."""
+    purge: bool = False
+    """Whether to delete what waits for the broker as well, when the microphone is closed."""
+
+
+class Mute(Command):
+    """Close the microphone, or open it."""
+
+    name = "mute"
+    value: bool = True
+    """Whether to be mute."""
+    purge: bool = False
+    """Whether to delete what waits for the broker as well."""
+
+
+class SetModel(Command):
+    """Recognise with another model."""
+
+    name = "model"
+    value: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f]+$")]
+    """Its name in the catalogue; a path is not allowed."""
+
+
+class SetLanguage(Command):
+    """Expect another language."""
+
+    name = "language"
+    value: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")]
+
+
+class SetInitialPrompt(Command):
+    """Prime the decoder with other words."""
+
+    name = "initial_prompt"
+    value: Annotated[str, Field(max_length=MAX_PROMPT)]
+
+
+class SetVadThreshold(Command):
+    """Take more or less for speech."""
+
+    name = "vad_threshold"
+    value: Fraction
+
+
+class SetMinConfidence(Command):
+    """Publish more or less of what was recognised."""
+
+    name = "min_confidence"
+    value: Fraction
+
+
+class Restart(Command):
+    """End, to be started again."""
+
+    name = "restart"
+
+
+class Identify(Command):
+    """Show which device this is."""
+
+    name = "identify"
+
+
+class Calibrate(Command):
+    """Measure engines and models, and choose."""
+
+    name = "calibrate"
+
+
+class Replay(Command):
+    """Publish transcripts again."""
+
+    name = "replay"
+    first: Annotated[int, Field(ge=1)]
+    last: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Replay":
+        if self.last < self.first:
+            msg = "last is before first"
+            raise ValueError(msg)
+        return self
+
+
+class GoldenUtterance(Command):
+    """Transcribe the bundled sentence."""
+
+    name = "golden_utterance"
+
+
+KINDS: Final[Mapping[str, type[Command]]] = {
+    kind.name: kind
+    for kind in (
+        *(Listen, Mute, SetModel, SetLanguage, SetVadThreshold, SetMinConfidence, SetInitialPrompt),
+        *(Restart, Identify, Calibrate, Replay, GoldenUtterance),
+    )
+}
+"""Commands by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnAddress:
+    """Where the reply goes."""
+
+    command: str
+    request_id: str | None = None
+    topic: str | None = None
+    """The request's Response Topic; None for our own `reply`."""
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A command that is to be obeyed."""
+
+    command: Command
+    sender: ReturnAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command that is not, and why."""
+
+    code: str
+    msg: str
+    sender: ReturnAddress
+
+
+class Request(BaseModel):
+    """The envelope of a command."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    exp: AwareDatetime | None = None
+    args: dict[str, Any] = {}
+
+
+class Doorkeeper:
+    """Decides which messages are obeyed. Used by one thread."""
+
+    def __init__(self, device_id: str, allowed: Collection[str], groups: Collection[str]) -> None:
+        self._roots = tuple(f"{root}/cmd/" for root in _roots(device_id, groups))
+        self._allowed = allowed
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What to subscribe to; nothing where nothing is obeyed."""
+        return tuple(f"{root}+" for root in self._roots) if self._allowed else ()
+
+    def admit(self, incoming: Incoming, now: datetime) -> Accepted | Refused | None:
+        """Read `incoming` at `now` (by the wall clock); None if it is none of our business, or a repetition."""
+        root = next((root for root in self._roots if incoming.topic.startswith(root)), None)
+        if root is None or incoming.retained:
+            return None
+        name = incoming.topic.removeprefix(root)
+        sender = ReturnAddress(name[:64], None, _response_topic(incoming.response_topic), incoming.correlation)
+        if (kind := KINDS.get(name)) is None:
+            return Refused("unknown_command", f"there is no command {name[:64]!r}", sender)
+        if name not in self._allowed:
+            return Refused("not_allowed", f"the setting commands.allow leaves {name} out", sender)
+        return self._examine(kind, incoming.payload, sender, now)
+
+    def _examine(
+        self, kind: type[Command], payload: bytes, sender: ReturnAddress, now: datetime
+    ) -> Accepted | Refused | None:
+        try:
+            request = _read(kind, payload)
+            sender = replace(sender, request_id=request.id)
+            if request.exp is not None and request.exp <= now:
+                return Refused("expired", "it came after its exp", sender)
+            if request.id is not None and self._is_repeated(request.id):
+                return None
+            return Accepted(kind.model_validate(request.args), sender)
+        except ValueError as error:
+            return Refused("invalid", _first_line(error), sender)
+
+    def _is_repeated(self, request_id: str) -> bool:
+        if request_id in self._seen:
+            return True
+        self._seen[request_id] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return False
+
+
+def command_topic(device_id: str, name: str) -> str:
+    """Where a device listens for a command."""
+    return f"edgescribe/v{CONTRACT}/{device_id}/cmd/{name}"
+
+
+def _roots(device_id: str, groups: Collection[str]) -> tuple[str, ...]:
+    base = f"edgescribe/v{CONTRACT}"
+    return (f"{base}/{device_id}", *(f"{base}/_group/{group}" for group in groups))
+
+
+def _read(kind: type[Command], payload: bytes) -> Request:
+    """The envelope; around a bare value, one is put.
+
+    Raises:
+        ValueError: it is too long, not text, or no envelope of ours.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        msg = f"{len(payload)} bytes are too many for a command: at most {MAX_PAYLOAD_BYTES}"
+        raise ValueError(msg)
+    text = payload.decode()
+    if text.lstrip().startswith("{"):
+        return Request.model_validate(_checked_json(text))
+    # Buttons send a word of their own (Home Assistant: PRESS), which says nothing.
+    takes_value = "value" in kind.model_fields
+    empty = not text.strip() and kind is not SetInitialPrompt
+    return Request(args={"value": text}) if takes_value and not empty else Request()
+
+
+def _checked_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        msg = "it is nested too deeply"
+        raise ValueError(msg) from error
+
+
+def _response_topic(topic: str | None) -> str | None:
+    """`topic` if an answer may go there: not a pattern, no system topic, and no command, which might be obeyed."""
+    if not topic or len(topic.encode()) > _MAX_TOPIC_BYTES or topic.startswith("$"):
+        return None
+    return None if any(sign in topic for sign in ("+", "#", "\0", "/cmd/")) else topic
+
+
+def _first_line(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

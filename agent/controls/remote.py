@@ -1,0 +1,217 @@
+"""The device as others see and control it over MQTT: its applied state, its commands, its place in Home Assistant.
+
+    mqtt thread ──▶ receive ─┬─ homeassistant/status ─▶ announcer
+                             └─ …/cmd/… ──────────────▶ desk (thread `control`) ─▶ device
+
+Put together and owned by `app.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent import __version__
+from agent.config import AutoSettings, ScriptedSettings, Settings
+from agent.controls.changes import Applied, value_at
+from agent.controls.desk import ControlDesk
+from agent.controls.device import ControlledDevice, Parts, as_mapping
+from agent.controls.dispatch import Doorkeeper
+from agent.controls.languages import languages_of
+from agent.delivery import Inbox, Incoming, Outgoing
+from agent.home_assistant.announcer import Announcer
+from agent.home_assistant.entities import METRICS, DeviceFacts
+from agent.identity import Machine
+from agent.models.catalogue import load_catalogue
+from agent.models.chosen import format_for
+from agent.models.store import Store
+from agent.publishing.keywords import keyword_rules
+from agent.settings.sources import models_dir, state_dir
+from agent.sinks.mqtt import MqttSink
+from agent.telemetry.host import Host
+from agent.wire import Info, State
+from agent.worker import Worker
+
+_OF_THE_HOST: Final = ("cpu", "mem", "disk")
+_OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
+CLOSE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What does not change while the agent runs."""
+
+    device_id: str
+    machine: Machine
+    source: str
+    """In words."""
+
+
+class Remote:
+    """Owned by the main thread, which calls `open` once, `tick` about once a second, and `close`.
+
+    Args:
+        me: Who we are.
+        settings: What is in force: what the configuration says, with what commands have changed before.
+        applied: Where changes are kept.
+        parts: What commands reach.
+        restart: Ends the agent, to be started again.
+        on_failure: Is told if the thread `control` fails.
+    """
+
+    def __init__(
+        self,
+        me: Self,
+        *,
+        settings: Settings,
+        applied: Applied,
+        parts: Parts,
+        restart: Callable[[], None],
+        on_failure: Callable[[Worker], None],
+    ) -> None:
+        self._me = me
+        self._parts = parts
+        self._restart = restart
+        self._mqtt: MqttSink | None = None
+        self._announcer: Announcer | None = None
+        self._absent = _absent_metrics(Host(state_dir(settings)))
+        self._store = Store(models_dir(settings), load_catalogue())
+        commands = settings.commands
+        self._door = Doorkeeper(me.device_id, commands.allow, commands.groups)
+        self._birth_topic = f"{settings.discovery.prefix}/status"
+        self._device = ControlledDevice(settings, applied, parts, self)
+        self._desk = ControlDesk(me.device_id, self._door, self._device.obey, self._post)
+        self._worker = Worker("control", self._desk.run, on_failure)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force."""
+        return self._device.settings
+
+    @property
+    def inbox(self) -> Inbox:
+        """What the sink has to subscribe to."""
+        births = () if self.settings.discovery.mode == "off" else (self._birth_topic,)
+        return Inbox((*self._door.filters, *births), self._receive)
+
+    def open(self, mqtt: MqttSink | None) -> None:
+        """Announce the device, and obey from now on. What is announced goes out before anything that is sent later."""
+        self._mqtt = mqtt
+        if mqtt:
+            if not self._parts.publisher.policy.publishes_text:
+                mqtt.purge()  # what was said before the setting was made stays here as well
+            self._announcer = Announcer(self.settings.discovery, mqtt, state_dir(self.settings))
+            self._announcer.announce(self._facts())
+        self._worker.start()
+
+    def reconfigured(self, settings: Settings) -> None:
+        """The configuration was read anew, and `settings` are in force now. Called from the thread `reload`."""
+        self._device.settings = settings
+        self.applied()
+
+    def tick(self) -> None:
+        """Do what is due."""
+        if self._announcer:
+            self._announcer.tick()
+
+    def close(self) -> None:
+        """Obey no longer."""
+        self._desk.close()
+        self._worker.join(CLOSE_S)
+
+    def _receive(self, incoming: Incoming) -> None:
+        """Called from the thread `mqtt`."""
+        if incoming.topic != self._birth_topic:
+            self._desk.put(incoming)
+        elif incoming.payload == b"online" and not incoming.retained and self._announcer:
+            self._announcer.born()
+
+    def _post(self, outgoing: Outgoing) -> None:
+        if self._mqtt:
+            self._mqtt.post(outgoing)
+
+    # What commands do beyond the device (controls.device.Surroundings); called from the thread `control`.
+
+    def applied(self) -> None:
+        """Tell what is in force now."""
+        self._parts.publisher.send(self.state())
+        self._parts.publisher.send(self.info())
+        if self._announcer:
+            self._announcer.announce(self._facts())
+
+    def purge(self) -> int:
+        """Delete what waits for the broker."""
+        return self._mqtt.purge() if self._mqtt else 0
+
+    def restart(self) -> None:
+        """End, to be started again."""
+        self._restart()
+
+    def portrait(self) -> dict[str, Any]:
+        """What tells this device from its neighbours."""
+        return {"device": self._me.device_id, "name": self._name, "source": self._me.source} | (
+            {"hardware": self._me.machine.hardware} if self._me.machine.hardware else {}
+        )
+
+    # What the device says of itself.
+
+    @property
+    def _name(self) -> str:
+        return self.settings.device.name or self._me.device_id
+
+    @property
+    def _model(self) -> str:
+        return str(value_at(self.settings, "engine.model") or self.settings.engine.kind)
+
+    def state(self) -> State:
+        """The applied values of what can be set."""
+        return State.model_validate({"listening": self._device.listening, **as_mapping(self.settings)})
+
+    def info(self) -> Info:
+        """What the device is."""
+        machine = self._me.machine
+        return Info(
+            id=self._me.device_id,
+            name=self._name,
+            agent=__version__,
+            boot_id=machine.boot_id,
+            hardware=machine.hardware,
+            os=machine.os,
+            kernel=machine.kernel,
+            arch=machine.arch,
+            python=machine.python,
+            engine=self.settings.engine.kind,
+            model=self._model,
+            source=self._me.source,
+        )
+
+    def _facts(self) -> DeviceFacts:
+        settings, engine = self.settings, self.settings.engine
+        scripted = isinstance(engine, ScriptedSettings | AutoSettings)  # `auto` was resolved long ago
+        installed: tuple[str, ...] = ()
+        if not isinstance(engine, ScriptedSettings | AutoSettings):
+            installed = tuple(model.name for model in self._store.installed(format_for(engine)))
+        keywords = settings.publish.keywords if settings.publish.privacy != "off" else ()
+        return DeviceFacts(
+            device_id=self._me.device_id,
+            name=self._name,
+            agent=__version__,
+            hardware=self._me.machine.hardware,
+            models=tuple(dict.fromkeys((*installed, self._model))),
+            languages=(str(value_at(settings, "engine.language")),) if scripted else languages_of(self._model),
+            commands=frozenset(settings.commands.allow) - (_OF_A_MODEL if scripted else frozenset()),
+            telemetry_interval_s=settings.telemetry.interval_s,
+            publishes_text=settings.publish.privacy == "full",
+            keywords=tuple(rule.name for rule in keyword_rules(keywords)),
+            absent=self._absent,
+        )
+
+
+def _absent_metrics(host: Host) -> frozenset[str]:
+    """What this machine cannot measure: no board has every sensor."""
+    reading = host.read()
+    found = set()
+    for metric in METRICS:
+        part, _, field = metric.path.partition(".")
+        if part in _OF_THE_HOST and getattr(getattr(reading, part), field, None) is None:
+            found.add(metric.path)
+    return frozenset(found)

@@ -1,0 +1,1 @@
+"""Announcing the device to Home Assistant by MQTT discovery."""

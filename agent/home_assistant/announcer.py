@@ -1,0 +1,130 @@
+"""Keeps Home Assistant informed of what the device offers: announces, repeats after its restart, withdraws.
+
+Remembers in `discovery.json` in the state folder what stands on the broker, so that a later run can withdraw it.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.config.contract import DiscoverySettings
+from agent.delivery import Outgoing
+from agent.home_assistant.discovery import Announced, Announcement, Batch, plan
+from agent.home_assistant.entities import DeviceFacts
+from agent.sinks.mqtt import MqttSink
+
+log = logging.getLogger(__name__)
+
+FILE: Final = "discovery.json"
+STEP_S: Final = 5.0
+"""Time for Home Assistant to act on one batch before the next one comes."""
+WELCOME_S: Final = (1.0, 10.0)
+"""A fleet that answers Home Assistant's birth spreads over this."""
+
+
+class Announcer:
+    """`announce` and `born` are called from any thread, `tick` from the main thread, about once a second."""
+
+    def __init__(
+        self,
+        settings: DiscoverySettings,
+        mqtt: MqttSink,
+        folder: Path,
+        *,
+        chance: random.Random | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._mqtt = mqtt
+        self._path = folder / FILE
+        self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._batches: deque[Batch] = deque()
+        self._sent_s = 0.0
+        self._repeat_at_s: float | None = None
+        self._before = self._read()
+        self._after: Announced | None = None
+        self._facts: DeviceFacts | None = None
+
+    def announce(self, facts: DeviceFacts) -> None:
+        """Say what the device offers, if that is not what was said last."""
+        with self._lock:
+            if facts == self._facts:
+                return
+            known = self._before if self._batches else self._after or self._before
+            self._batches = deque(plan(self._settings, facts, known))
+            self._facts, self._after = facts, Announced.of(self._settings, facts)
+            self._remember()
+            self._send_next()
+
+    def born(self) -> None:
+        """Home Assistant has started: tell it everything again, soon."""
+        with self._lock:
+            self._repeat_at_s = self._clock_s() + self._chance.uniform(*WELCOME_S)
+
+    def tick(self) -> None:
+        """Send what is due."""
+        with self._lock:
+            now_s = self._clock_s()
+            if not self._mqtt.connected:
+                self._sent_s = now_s  # what was sent last is still on its way
+                return
+            if self._repeat_at_s is not None and now_s >= self._repeat_at_s:
+                self._repeat_at_s = None
+                self._mqtt.repeat()
+            if now_s - self._sent_s >= STEP_S:
+                self._send_next()
+
+    def _send_next(self) -> None:
+        self._sent_s = self._clock_s()
+        if self._batches:
+            for announcement in self._batches.popleft():
+                self._mqtt.post(_outgoing(announcement))
+        elif self._before is not self._after:
+            self._before = self._after
+            self._remember()
+
+    def _remember(self) -> None:
+        """Write down what may stand on the broker: what is announced, and what is not certain to be withdrawn yet."""
+        standing = [one for one in (self._before, self._after) if one is not None and one.mode != "off"]
+        if len(standing) > 1 and standing[0].mode == standing[1].mode and standing[1].is_beside(standing[0]):
+            standing = [standing[1].including(standing[0])]
+        # Of two that have nothing in common, the older one is what nobody else would withdraw.
+        last = standing[0] if standing else None
+        document = None if last is None else {name: getattr(last, name) for name in Announced.__slots__}
+        if document is None and not self._path.exists():
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(document), encoding="utf-8")
+        except OSError as error:
+            log.warning(f"{self._path}: cannot be written ({error.strerror}): what is announced may not be withdrawn")
+
+    def _read(self) -> Announced | None:
+        try:
+            document = json.loads(self._path.read_bytes())
+            return Announced(**document) if document else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            log.warning(f"{self._path}: cannot be read ({type(error).__name__}); nothing is withdrawn")
+            return None
+
+
+def _outgoing(announcement: Announcement) -> Outgoing:
+    return Outgoing(
+        announcement.topic,
+        announcement.payload,
+        qos=1,
+        retained=True,
+        content_type="application/json",
+        schema="homeassistant",
+        accepted_s=time.monotonic(),
+    )

@@ -1,0 +1,1 @@
+"""From what the stages report to what the sinks are given."""

@@ -1,0 +1,205 @@
+"""Tells the sinks what happens: words, silence, trouble. The stages report here; nobody else makes messages."""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from agent.audio import Utterance
+from agent.errors import DeviceUnavailable, EngineError
+from agent.identity import time_synced
+from agent.publishing.messages import Delay, Moment, keyword_messages, latency, transcript_message
+from agent.publishing.policy import PublishPolicy
+from agent.segmenter import Ended, SegmenterEvent, SpeechStarted
+from agent.sinks import Sink
+from agent.telemetry.counters import Counters
+from agent.transcriber import Recognition
+from agent.wire import Health, Message, Vad
+from agent.wire.failed import TranscriptFailed
+
+log = logging.getLogger(__name__)
+
+VAD_REPEAT_S = 10.0
+"""While somebody speaks, `ON` is said again after so long, for subscribers that came late."""
+
+
+class Publisher:
+    """Turns what the stages report into messages, and counts it. Every method may be called from any thread.
+
+    Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
+    """
+
+    def __init__(self, counters: Counters, boot_id: str, next_seq: Callable[[], int] | None = None) -> None:
+        self.policy = PublishPolicy()
+        """What leaves the device; may be replaced at any time."""
+        self._sinks: Sequence[Sink] = ()
+        self._counters = counters
+        self._boot_id = boot_id
+        # Without a broker nobody stores anything: numbers then begin anew with every start.
+        self._next_seq = next_seq or itertools.count(1).__next__
+        self._lock = threading.Lock()
+        self._problems: dict[str, None] = {}
+        self._said_on_s: float | None = None
+
+    def open(self, sinks: Sequence[Sink], *greetings: Message) -> None:
+        """From now on tell `sinks`: first `greetings`, then what is wrong."""
+        self._sinks = sinks
+        for message in greetings:
+            self.send(message)
+        with self._lock:
+            codes = tuple(self._problems)
+        self._say(codes)
+
+    def send(self, message: Message) -> None:
+        """Hand `message` to every sink."""
+        for sink in self._sinks:
+            sink.send(message)
+
+    # What the transcriber reports.
+
+    def recognised(self, recognition: Recognition) -> None:
+        """Publish the words, if there are any; one line in the log, without them."""
+        utterance, transcript = recognition.utterance, recognition.transcript
+        rtf = transcript.inference_s / utterance.duration_s
+        seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
+        policy = self.policy
+        if not policy.accepts(transcript):
+            self._counters.rejected()
+            log.info(f"{seconds}, no words")
+            return
+        now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
+        delay = Delay(recognition.queue_s, recognition.wait_s)
+        if policy.publishes_text:
+            seq = self._next_seq()
+            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=self._boot_id, now=now)
+            self.send(message)
+        for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
+            self.send(keyword)
+        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns).total_from_speech_end
+        self._counters.transcribed(rtf=rtf, latency_ms=latency_ms)
+        log.info(f"{seconds}, {latency_ms} ms after the last word, {transcript.verdict}")
+        self.resolve("engine_failed")
+        self.resolve("falling_behind")
+
+    def failed(self, utterance: Utterance, error: EngineError) -> None:
+        """Say that an utterance has no words because the engine failed."""
+        self._counters.dropped(utterance.duration_s)
+        log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
+        self._give_up(utterance, "engine", str(error))
+        self.problem("engine_failed")
+
+    def dropped(self, utterance: Utterance) -> None:
+        """Say that an utterance had to make room for newer ones."""
+        self._counters.dropped(utterance.duration_s)
+        log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
+        self._give_up(utterance, "overload", "the engine cannot keep up")
+        self.problem("falling_behind")
+
+    def engine_lost(self, reason: str) -> None:
+        """Count an engine process that died or hung; its utterance gets a second attempt."""
+        del reason  # the engine itself has logged it
+        self._counters.engine_restarted()
+
+    def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
+        now = datetime.now(UTC)
+        age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
+        failure = TranscriptFailed(
+            id=utterance.id,
+            seq=self._next_seq(),
+            boot_id=self._boot_id,
+            ts=now,
+            start=now - timedelta(seconds=age_s),
+            time_synced=time_synced(),
+            duration_s=round(utterance.duration_s, 3),
+            reason=reason,
+            msg=msg,
+        )
+        self.send(failure)
+
+    # What the listener reports.
+
+    def heard(self, event: SegmenterEvent) -> None:
+        """Say whether somebody speaks."""
+        match event:
+            case SpeechStarted():
+                self._speaking(True)
+            case Ended(utterance):
+                self._counters.spoken(utterance.duration_s)
+                if not utterance.truncated:
+                    self._speaking(False)
+            case _:
+                pass
+
+    def repeat_speaking(self) -> None:
+        """Say `ON` again if somebody has been speaking for a while; called now and then."""
+        now_s = time.monotonic()
+        with self._lock:
+            due = self._said_on_s is not None and now_s - self._said_on_s >= VAD_REPEAT_S
+            if due:
+                self._said_on_s = now_s
+        if due:
+            self.send(Vad(state="ON"))
+
+    def _speaking(self, speaking: bool) -> None:  # noqa: FBT001 - it is the event's whole content
+        with self._lock:
+            changed = speaking is (self._said_on_s is None)
+            self._said_on_s = time.monotonic() if speaking else None
+        if changed:
+            self.send(Vad(state="ON" if speaking else "OFF"))
+
+    # What the microphone reports.
+
+    def microphone_absent(self, _error: DeviceUnavailable) -> None:
+        """Say that there is no sound to listen to. Why, the source has logged."""
+        self.problem("mic_absent")
+
+    def microphone_back(self) -> None:
+        """Say that there is sound again."""
+        self.resolve("mic_absent")
+
+    def overrun(self, lost_s: float) -> None:
+        """Count sound that was not fetched in time."""
+        self._counters.overrun(lost_s)
+
+    # Health: what is wrong, said on change only.
+
+    def problem(self, code: str) -> None:
+        """Something is wrong."""
+        with self._lock:
+            known = code in self._problems
+            self._problems[code] = None
+            codes = tuple(self._problems)
+        if not known:
+            self._say(codes)
+
+    def resolve(self, code: str) -> None:
+        """It is not any more."""
+        with self._lock:
+            if code not in self._problems:
+                return
+            del self._problems[code]
+            codes = tuple(self._problems)
+        self._say(codes)
+
+    def conditions(self, prefix: str, codes: Sequence[str]) -> None:
+        """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""
+        with self._lock:
+            known = [code for code in self._problems if code.startswith(prefix)]
+            if known == list(codes):
+                return
+            others = [code for code in self._problems if not code.startswith(prefix)]
+            self._problems = dict.fromkeys([*others, *codes])
+            problems = tuple(self._problems)
+        self._say(problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong at the moment, as codes."""
+        with self._lock:
+            return tuple(self._problems)
+
+    def _say(self, codes: tuple[str, ...]) -> None:
+        self.send(Health(problem="ON" if codes else "OFF", codes=codes))

@@ -1,0 +1,1 @@
+"""Being a good service: systemd, heartbeats, priorities, confinement, reloading."""

@@ -1,0 +1,63 @@
+"""SIGHUP: the settings are read anew, and what can be applied is, while sound goes on being captured."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from agent import log as logs
+from agent.config import Settings
+from agent.engines import Engine
+from agent.errors import AgentError
+from agent.service.reload import Reload, plan_reload
+from agent.service.systemd import Notifier
+from agent.transcriber import Transcriber
+
+log = logging.getLogger(__name__)
+
+EXCHANGE_S: Final = 120.0
+"""For the utterances that wait before an engine can be exchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloadable:
+    """What a reload reaches."""
+
+    current: Callable[[], Settings]
+    """What is in force."""
+    wanted: Callable[[], Settings]
+    """Reads the settings anew; raises ConfigError."""
+    load_engine: Callable[[Settings], Engine]
+    """Raises ModelError or EngineError."""
+    transcriber: Transcriber
+    in_force: Callable[[Reload], None]
+    """Told when the engine has been exchanged, to see to the rest: thresholds, intervals, what subscribers are told."""
+
+
+class Reloader:
+    """Compares, applies, and says what it could not. `run` is the work of the thread `reload`, one at a time.
+
+    Whatever is wrong with the new settings leaves the old ones in force.
+    """
+
+    def __init__(self, notifier: Notifier, parts: Reloadable) -> None:
+        self._notifier = notifier
+        self._parts = parts
+
+    def run(self) -> None:
+        """Reload once. systemd is told when it begins and when it is over."""
+        self._notifier.reloading()
+        status = "reloaded"
+        try:
+            reload = plan_reload(self._parts.current(), self._parts.wanted())
+            if reload.engine:
+                self._parts.transcriber.exchange(self._parts.load_engine(reload.settings), EXCHANGE_S)
+        except AgentError as error:
+            status = "not reloaded: the settings are wrong, see the log"
+            log.error(f"not reloaded, what was in force stays so: {error}")  # noqa: TRY400 - a sentence, no traceback
+        else:
+            logs.set_level(reload.settings.log.level)
+            self._parts.in_force(reload)
+            log.info(f"reloaded: {reload}")
+        finally:
+            self._notifier.ready(status)

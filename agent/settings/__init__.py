@@ -1,0 +1,1 @@
+"""Reading the settings (`agent.config`) from where they stand, and explaining them."""

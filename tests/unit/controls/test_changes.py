@@ -1,0 +1,104 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from agent.config import ScriptedSettings, Settings, VadSettings
+from agent.controls.changes import FILE, LISTENING, Applied, value_at, with_value
+
+CONFIGURED = Settings()
+
+
+def changed(folder: Path, key: str, value: object) -> Applied:
+    """A command has changed something."""
+    applied = Applied(folder)
+    applied.overlay(CONFIGURED)
+    applied.remember(key, value)
+    return applied
+
+
+def test_a_change_outlives_a_restart(tmp_path: Path) -> None:
+    """What was set by command is in force after the next start; the file is for its owner only."""
+    changed(tmp_path, "vad.threshold", 0.7)
+    assert Applied(tmp_path).overlay(CONFIGURED).vad.threshold == 0.7
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+
+
+def test_a_configuration_that_was_edited_since_counts_again(tmp_path: Path) -> None:
+    """An operator who rolls out another threshold is not overruled by a slider of last year."""
+    changed(tmp_path, "vad.threshold", 0.7)
+    edited = Settings(vad=VadSettings(threshold=0.4))
+    assert Applied(tmp_path).overlay(edited).vad.threshold == 0.4
+
+
+def test_going_back_to_the_configured_value_leaves_nothing(tmp_path: Path) -> None:
+    """The file says only what differs."""
+    changed(tmp_path, "vad.threshold", 0.7).remember("vad.threshold", 0.5)
+    assert json.loads((tmp_path / FILE).read_text()) == {}
+
+
+def test_a_mute_device_stays_mute(tmp_path: Path) -> None:
+    """A power cut does not open the microphone."""
+    assert Applied(tmp_path).listening
+    changed(tmp_path, LISTENING, value=False)
+    assert not Applied(tmp_path).listening
+
+
+def test_changes_for_another_kind_of_engine_do_not_count(tmp_path: Path) -> None:
+    """A scripted engine has no model."""
+    changed(tmp_path, "engine.model", "base-q8_0")
+    scripted = Settings(engine=ScriptedSettings())
+    assert Applied(tmp_path).overlay(scripted) == scripted
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"vad.threshold": 3}',
+        '{"vad.threshold": {"value": "loud", "instead_of": 0.5}}',
+        '{"mqtt.host": {"value": "evil", "instead_of": "localhost"}}',
+        '{"publish.privacy": {"value": "full", "instead_of": "full"}}',
+    ],
+)
+def test_a_file_that_makes_no_sense_changes_nothing(tmp_path: Path, content: str) -> None:
+    """Damaged, or with keys that no command can set: the configuration counts, and the agent starts."""
+    (tmp_path / FILE).write_text(content)
+    assert Applied(tmp_path).overlay(CONFIGURED) == CONFIGURED
+
+
+def test_forgetting_a_section_leaves_the_others(tmp_path: Path) -> None:
+    """A model that is gone must not keep the device from starting."""
+    applied = changed(tmp_path, "engine.model", "base-q8_0")
+    applied.remember("vad.threshold", 0.7)
+    assert applied.forget("engine")
+    assert not applied.forget("engine")
+    assert Applied(tmp_path).changes(CONFIGURED) == {"vad.threshold": 0.7}
+
+
+def test_a_folder_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
+    """The change holds for this run, and who asked is told that it will not outlive it."""
+    (tmp_path / "file").write_text("")
+    applied = changed(tmp_path / "file" / "state", "vad.threshold", 0.6)
+    assert not applied.remember("vad.threshold", 0.7)
+    assert applied.overlay(CONFIGURED).vad.threshold == 0.7
+
+
+def test_values_are_reached_and_replaced_by_dotted_keys() -> None:
+    """And the settings around them stay as they are."""
+    changed = with_value(CONFIGURED, "engine.language", "de")
+    assert value_at(changed, "engine.language") == "de"
+    assert value_at(changed, "engine.model") == value_at(CONFIGURED, "engine.model")
+    assert value_at(CONFIGURED, "engine.beam_size") is None
+
+
+def test_a_reload_of_the_configuration_is_what_counts_from_then_on(tmp_path: Path) -> None:
+    """After SIGHUP, a change is a change of what the file says now."""
+    applied = changed(tmp_path, "engine.language", "en")
+    edited = Settings(vad=VadSettings(threshold=0.4))
+    applied.overlay(edited)
+    applied.remember("vad.threshold", 0.7)
+    assert Applied(tmp_path).overlay(edited).vad.threshold == 0.7
+    assert Applied(tmp_path).overlay(CONFIGURED).vad.threshold == 0.5

@@ -1,0 +1,196 @@
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from agent.config.contract import COMMANDS
+from agent.controls.dispatch import (
+    KINDS,
+    REMEMBERED,
+    Accepted,
+    Command,
+    Doorkeeper,
+    GoldenUtterance,
+    Listen,
+    Mute,
+    Refused,
+    Replay,
+    Restart,
+    SetInitialPrompt,
+    SetModel,
+    SetVadThreshold,
+)
+from agent.delivery import Incoming
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+OWN = "edgescribe/v1/pi-1/cmd/"
+
+
+def keeper(*allowed: str, groups: tuple[str, ...] = ()) -> Doorkeeper:
+    """Of the device `pi-1`; obeys everything if nothing is said."""
+    return Doorkeeper("pi-1", allowed or COMMANDS, groups)
+
+
+def incoming(name: str, payload: object = b"", **more: Any) -> Incoming:
+    """A command to `pi-1`; a dict goes as JSON."""
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return Incoming(OWN + name, data, more.pop("retained", False), **more)
+
+
+def test_there_is_a_kind_for_every_command_of_the_settings() -> None:
+    """What can be allowed can be obeyed, and the other way round."""
+    assert tuple(KINDS) == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "expected"),
+    [
+        ("listen", b"ON", Listen(value=True)),
+        ("listen", b"OFF", Listen(value=False)),
+        ("listen", b"", Listen(value=True)),
+        ("mute", {"args": {"purge": True}}, Mute(purge=True)),
+        ("model", b"base.en-q8_0", SetModel(value="base.en-q8_0")),
+        ("vad_threshold", b"0.35", SetVadThreshold(value=0.35)),
+        ("vad_threshold", {"args": {"value": 0.35}}, SetVadThreshold(value=0.35)),
+        ("initial_prompt", b"Glarus, Chur", SetInitialPrompt(value="Glarus, Chur")),
+        ("initial_prompt", b"", SetInitialPrompt(value="")),
+        ("restart", b"PRESS", Restart()),
+        ("golden_utterance", {"id": "a"}, GoldenUtterance()),
+        ("replay", {"args": {"first": 3, "last": 9}}, Replay(first=3, last=9)),
+    ],
+)
+def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected: Command) -> None:
+    """Programs send JSON, Home Assistant the value alone."""
+    admitted = keeper().admit(incoming(name, payload), NOW)
+    assert isinstance(admitted, Accepted)
+    assert admitted.command == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("vad_threshold", b"1.5"),
+        ("vad_threshold", b"nan"),
+        ("vad_threshold", b""),
+        ("vad_threshold", {"args": {"value": 0.5, "values": 1}}),
+        ("listen", b"maybe"),
+        ("model", b"../../etc/passwd"),
+        ("model", b"/tmp/model.bin"),
+        ("language", b"English"),
+        ("initial_prompt", b"x" * 1_001),
+        ("initial_prompt", b"\xff"),
+        ("restart", b"{"),
+        ("restart", b"{" * 4_000),
+        ("restart", b'{"a":' * 1_600),
+        ("restart", b" " * 9_000),
+        ("restart", {"args": [1]}),
+        ("restart", {"args": {"now": True}}),
+        ("restart", {"id": "x" * 65}),
+        ("restart", {"id": 7}),
+        ("restart", {"exp": "tomorrow"}),
+        ("restart", {"exp": "2026-11-23T13:00:00"}),
+        ("replay", {"args": {"first": 9, "last": 3}}),
+        ("replay", b"3"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, payload: object) -> None:
+    """Whatever comes in, the answer is a line of text and never an exception."""
+    refused = keeper().admit(incoming(name, payload), NOW)
+    assert isinstance(refused, Refused)
+    assert refused.code == "invalid"
+    assert 0 < len(refused.msg) < 300
+    assert "\n" not in refused.msg
+
+
+def test_only_what_is_on_the_list_is_obeyed() -> None:
+    """The rest is told apart from what does not exist."""
+    for name, code in [("restart", "not_allowed"), ("reboot", "unknown_command"), ("a/b", "unknown_command")]:
+        refused = keeper("listen").admit(incoming(name), NOW)
+        assert isinstance(refused, Refused)
+        assert refused.code == code
+
+
+def test_retained_commands_are_ignored() -> None:
+    """A broker would repeat them at every connection, for years."""
+    assert keeper().admit(incoming("restart", retained=True), NOW) is None
+
+
+@pytest.mark.parametrize("exp", [NOW.isoformat(), "2026-11-23T11:59:59Z", (NOW - timedelta(seconds=1)).timestamp()])
+def test_expired_commands_are_not_obeyed(exp: object) -> None:
+    """RFC 3339 or Unix seconds; the sender is told."""
+    refused = keeper().admit(incoming("restart", {"id": "a", "exp": exp}), NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.sender.request_id) == ("expired", "a")
+
+
+@pytest.mark.parametrize("exp", ["2026-11-23T12:00:01Z", (NOW + timedelta(seconds=1)).timestamp()])
+def test_commands_in_time_are_obeyed(exp: object) -> None:
+    """Up to the very end."""
+    assert isinstance(keeper().admit(incoming("restart", {"exp": exp}), NOW), Accepted)
+
+
+def test_a_repeated_id_is_ignored_whatever_it_asks() -> None:
+    """QoS 1 delivers at least once. Without an id nothing is known to be a repetition."""
+    door = keeper()
+    assert isinstance(door.admit(incoming("restart", {"id": "a"}), NOW), Accepted)
+    assert door.admit(incoming("restart", {"id": "a"}), NOW) is None
+    assert door.admit(incoming("identify", {"id": "a"}), NOW) is None
+    for _ in range(2):
+        assert isinstance(door.admit(incoming("restart"), NOW), Accepted)
+
+
+def test_the_memory_for_ids_is_bounded() -> None:
+    """The oldest is forgotten; a sender that makes up ids fills no memory."""
+    door = keeper()
+    for number in range(REMEMBERED + 1):
+        door.admit(incoming("restart", {"id": str(number)}), NOW)
+    assert isinstance(door.admit(incoming("restart", {"id": "0"}), NOW), Accepted)
+    assert door.admit(incoming("restart", {"id": str(REMEMBERED)}), NOW) is None
+
+
+def test_groups_are_heard_if_we_are_in_them() -> None:
+    """A member of two groups subscribes to three kinds of topics, and obeys no other group or device."""
+    door = keeper(groups=("ground", "canary"))
+    assert door.filters == (
+        "edgescribe/v1/pi-1/cmd/+",
+        "edgescribe/v1/_group/ground/cmd/+",
+        "edgescribe/v1/_group/canary/cmd/+",
+    )
+    assert isinstance(
+        door.admit(Incoming("edgescribe/v1/_group/canary/cmd/identify", b"", retained=False), NOW), Accepted
+    )
+    for topic in ("edgescribe/v1/_group/attic/cmd/identify", "edgescribe/v1/pi-2/cmd/identify", "homeassistant/status"):
+        assert door.admit(Incoming(topic, b"", retained=False), NOW) is None
+
+
+def test_who_obeys_nothing_subscribes_to_nothing() -> None:
+    """An empty allow-list."""
+    assert Doorkeeper("pi-1", (), ("canary",)).filters == ()
+
+
+@pytest.mark.parametrize(
+    ("topic", "used"),
+    [
+        ("answers/7", "answers/7"),
+        (None, None),
+        ("", None),
+        ("answers/#", None),
+        ("a/+/b", None),
+        ("$SYS/x", None),
+        ("edgescribe/v1/pi-2/cmd/restart", None),
+        ("x" * 70_000, None),
+    ],
+)
+def test_replies_go_where_they_can_do_no_harm(topic: str | None, used: str | None) -> None:
+    """A Response Topic that is a pattern would end the connection, and one that is a command might be obeyed."""
+    admitted = keeper().admit(incoming("identify", response_topic=topic, correlation=b"\x00\xff"), NOW)
+    assert isinstance(admitted, Accepted)
+    assert (admitted.sender.topic, admitted.sender.correlation) == (used, b"\x00\xff")
+
+
+def test_a_refusal_knows_its_sender_too() -> None:
+    """Who asks for nonsense gets an answer where the answer was wanted."""
+    refused = keeper().admit(incoming("reboot", response_topic="answers/7"), NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.sender.topic, refused.sender.command) == ("answers/7", "reboot")

@@ -1,0 +1,149 @@
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.config.contract import DiscoverySettings
+from agent.delivery import Outgoing
+from agent.home_assistant.announcer import FILE, STEP_S, Announcer
+from agent.home_assistant.discovery import MIGRATE
+from agent.sinks.mqtt import MqttSink
+from tests.unit.home_assistant.test_discovery import COMPONENT, DEVICE, FACTS, OFF
+
+
+class Link:
+    """What an announcer needs of the sink."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.posted: list[Outgoing] = []
+        self.repeats = 0
+
+    def post(self, outgoing: Outgoing) -> None:
+        """Write it down."""
+        self.posted.append(outgoing)
+
+    def repeat(self) -> None:
+        """Count it."""
+        self.repeats += 1
+
+    def taken(self) -> list[Outgoing]:
+        """What was posted since the last look."""
+        taken, self.posted = self.posted, []
+        return taken
+
+
+class Rig:
+    """An announcer with a clock that is wound by hand."""
+
+    def __init__(self, folder: Path, settings: DiscoverySettings) -> None:
+        self.link = Link()
+        self.now_s = 100.0
+        chance = random.Random(1)  # noqa: S311 - jitter, not a secret
+        link = cast("MqttSink", self.link)
+        self.announcer = Announcer(settings, link, folder, chance=chance, clock_s=lambda: self.now_s)
+
+    def later(self, seconds: float) -> list[Outgoing]:
+        """What is posted when so much time has gone by."""
+        self.now_s += seconds
+        self.announcer.tick()
+        return self.link.taken()
+
+    def settle(self) -> None:
+        """Announce and wait until nothing is left to do."""
+        self.announcer.announce(FACTS)
+        for _ in range(5):
+            self.later(STEP_S)
+
+
+def test_announcements_are_retained_and_certain(tmp_path: Path) -> None:
+    """QoS 1, so that the broker has it; retained, so that Home Assistant finds it."""
+    rig = Rig(tmp_path, DEVICE)
+    rig.announcer.announce(FACTS)
+    (config,) = rig.link.taken()
+    assert (config.topic, config.qos, config.retained) == ("homeassistant/device/living-room/config", 1, True)
+
+
+def test_what_has_not_changed_is_not_said_again(tmp_path: Path) -> None:
+    """A slider that moves is no reason to send 11 KB; another model on the list is."""
+    rig = Rig(tmp_path, DEVICE)
+    rig.settle()
+    rig.announcer.announce(FACTS)
+    assert rig.link.taken() == []
+    rig.announcer.announce(replace(FACTS, models=("tiny.en-q8_0",)))
+    assert len(rig.link.taken()) == 1
+
+
+def test_switching_off_withdraws_what_an_earlier_run_announced(tmp_path: Path) -> None:
+    """The state folder remembers it; once it is done, nothing is withdrawn any more."""
+    Rig(tmp_path, COMPONENT).settle()
+    rig = Rig(tmp_path, OFF)
+    rig.announcer.announce(FACTS)
+    assert {outgoing.payload for outgoing in rig.link.taken()} == {b""}
+    rig.later(STEP_S)
+    again = Rig(tmp_path, OFF)
+    again.announcer.announce(FACTS)
+    assert again.link.taken() == []
+
+
+def test_batches_wait_for_home_assistant_and_for_the_broker(tmp_path: Path) -> None:
+    """A change of mode takes three steps, 5 s apart, and none of them is made while there is no connection."""
+    Rig(tmp_path, COMPONENT).settle()
+    rig = Rig(tmp_path, DEVICE)
+    rig.announcer.announce(FACTS)
+    assert {outgoing.payload for outgoing in rig.link.taken()} == {MIGRATE}
+    assert rig.later(STEP_S / 2) == []
+    rig.link.connected = False
+    assert rig.later(10 * STEP_S) == []
+    rig.link.connected = True
+    assert rig.later(STEP_S / 2) == []
+    (config,) = rig.later(STEP_S)
+    assert config.topic == "homeassistant/device/living-room/config"
+    assert {outgoing.payload for outgoing in rig.later(STEP_S)} == {b""}
+
+
+def test_what_a_crash_interrupted_is_finished_by_the_next_run(tmp_path: Path) -> None:
+    """The old announcements count as standing until they are certain to be gone."""
+    Rig(tmp_path, COMPONENT).settle()
+    Rig(tmp_path, DEVICE).announcer.announce(FACTS)
+    rig = Rig(tmp_path, DEVICE)
+    rig.announcer.announce(FACTS)
+    rig.later(STEP_S)
+    emptied = rig.later(STEP_S)
+    assert "homeassistant/event/living-room/transcript/config" in {outgoing.topic for outgoing in emptied}
+
+
+def test_a_component_that_was_never_certain_to_go_is_withdrawn_again(tmp_path: Path) -> None:
+    """The run that removed a keyword ended at once."""
+    Rig(tmp_path, DEVICE).settle()
+    fewer = replace(FACTS, keywords=())
+    Rig(tmp_path, DEVICE).announcer.announce(fewer)
+    rig = Rig(tmp_path, DEVICE)
+    rig.announcer.announce(fewer)
+    (first,) = rig.link.taken()
+    assert {"p": "device_automation"} in json.loads(first.payload)["cmps"].values()
+
+
+def test_a_birth_is_answered_once_within_ten_seconds(tmp_path: Path) -> None:
+    """Not at once: a fleet answers spread over 1 to 10 s."""
+    rig = Rig(tmp_path, DEVICE)
+    rig.settle()
+    rig.announcer.born()
+    rig.later(0.9)
+    assert rig.link.repeats == 0
+    rig.later(9.1)
+    assert rig.link.repeats == 1
+    rig.later(60.0)
+    assert rig.link.repeats == 1
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"mode": "device"}'])
+def test_a_memory_that_makes_no_sense_is_no_obstacle(tmp_path: Path, content: str) -> None:
+    """The device is announced all the same."""
+    (tmp_path / FILE).write_text(content)
+    rig = Rig(tmp_path, DEVICE)
+    rig.announcer.announce(FACTS)
+    assert len(rig.link.taken()) == 1

@@ -1,0 +1,302 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.config import FasterWhisperSettings, ScriptedSettings, Settings, WavSettings, WhisperCppSettings
+from agent.errors import ConfigError
+from agent.settings import sources as settings_sources
+from agent.settings.sources import load, load_settings, models_dir, parse_override, state_dir
+
+WriteToml = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's environment nor its /etc has a say in these tests."""
+    for name in [name for name in os.environ if name.upper().startswith("EDGESCRIBE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> WriteToml:
+    """Writes a configuration file, readable by its owner only, and returns its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "config.toml"
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def problems(config: Path | None = None, overrides: dict[str, object] | None = None) -> list[str]:
+    """The lines of the error that loading must raise."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(config, overrides)
+    return str(caught.value).splitlines()
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    """No file, no variable: the settings are the defaults of `config.py`."""
+    assert load_settings() == Settings()
+
+
+def test_each_layer_overrides_those_below_it(toml: WriteToml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line over environment over credentials over conf.d over file over defaults, key by key."""
+    config = toml('[device]\nname = "file"\n[mqtt]\nhost = "file"\nusername = "file"\npassword = "file"')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.toml").write_text('[mqtt]\nhost = "ten"\nusername = "ten"', encoding="utf-8")
+    (tmp_path / "conf.d" / "20.toml").write_text('[mqtt]\nhost = "conf.d"\nusername = "conf.d"', encoding="utf-8")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "mqtt__username").write_text("credential\n", encoding="utf-8")
+    (credentials / "mqtt__password").write_text("credential\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("EDGESCRIBE_MQTT__PASSWORD", "environment")
+    monkeypatch.setenv("EDGESCRIBE_MQTT__PROTOCOL", "5")
+
+    settings = load_settings(config, {"mqtt.protocol": "3.1.1"})
+
+    assert settings.device.name == "file"
+    assert settings.mqtt.host == "conf.d"
+    assert settings.mqtt.username == "credential"
+    assert settings.mqtt.password is not None
+    assert settings.mqtt.password.get_secret_value() == "environment"
+    assert settings.mqtt.protocol == "3.1.1"
+    assert settings.mqtt.keepalive_s == 30
+
+
+def test_every_value_knows_where_it_came_from(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The origin of a value is its file with the line, its variable, or the command line; defaults have none."""
+    config = toml('[mqtt]\n\nhost = "broker"\ntls.enabled = true\n')
+    monkeypatch.setenv("EDGESCRIBE_ENGINE__THREADS", "2")
+    loaded = load(config, {"log.level": "debug"})
+    assert {".".join(path): str(origin) for path, origin in loaded.origins.items()} == {
+        "mqtt.host": f"{config}:3",
+        "mqtt.tls.enabled": f"{config}:4",
+        "engine.threads": "EDGESCRIBE_ENGINE__THREADS",
+        "log.level": "command line",
+    }
+
+
+def test_the_environment_refines_the_kind_that_the_file_chose(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable for one key of a section with kinds leaves the kind and its other keys alone."""
+    config = toml('[engine]\nkind = "faster_whisper"\nmodel = "base-ct2"\nbeam_size = 3\n')
+    monkeypatch.setenv("EDGESCRIBE_ENGINE__THREADS", "2")
+    engine = load_settings(config).engine
+    assert engine == FasterWhisperSettings(model="base-ct2", beam_size=3, threads=2)
+
+
+def test_a_changed_kind_drops_what_was_said_for_the_old_one(toml: WriteToml) -> None:
+    """Keys that both kinds inherit survive; a model or a beam size, which mean something else or nothing, do not."""
+    config = toml(
+        '[engine]\nkind = "faster_whisper"\nmodel = "base-ct2"\nbeam_size = 3\nthreads = 2\nlanguage = "de"\n'
+        '[source]\ndevice = "plughw:CARD=Mic"\n'
+    )
+    settings = load_settings(config, {"engine.kind": "whisper_cpp", "source.kind": "wav", "source.path": "a.wav"})
+    assert settings.engine == WhisperCppSettings(threads=2, language="de")
+    assert settings.source == WavSettings(path=Path("a.wav"))
+
+
+def test_a_layer_may_change_the_kind_and_set_its_keys_at_once(toml: WriteToml) -> None:
+    """What stands beside the new kind in the same layer belongs to the new kind."""
+    config = toml('[engine]\nkind = "faster_whisper"\nmodel = "base-ct2"\n')
+    overrides = {"engine.kind": "whisper_cpp", "engine.model": "base-q8_0"}
+    assert load_settings(config, overrides).engine == WhisperCppSettings(model="base-q8_0")
+
+
+def test_repeating_the_kind_drops_nothing(toml: WriteToml) -> None:
+    """Only a change of kind drops keys."""
+    config = toml('[engine]\nkind = "faster_whisper"\nbeam_size = 3\n')
+    assert load_settings(config, {"engine.kind": "faster_whisper"}).engine == FasterWhisperSettings(beam_size=3)
+
+
+def test_all_problems_come_at_once_with_place_value_and_remedy(
+    toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line for each mistake, in whichever layer it stands."""
+    config = toml('[engine]\nthreds = 2\n[mqtt]\nport = 99999\n[vad]\nkind = "silera"\n[source]\nkind = "wav"\n')
+    monkeypatch.setenv("EDGESCRIBE_SEGMENTER__HANG_OVER_MS", "soon")
+    monkeypatch.setenv("EDGESCRIBE_ENGIN__THREADS", "2")
+    assert set(problems(config, {"log.level": "loud", "engine.beam_size": 2})) == {
+        f"{config}:2: engine.threds is not a setting: did you mean engine.threads?",
+        f"{config}:4: mqtt.port = 99999 is not allowed: must be a whole number, 1 to 65535",
+        f'{config}:6: vad.kind = "silera" is not allowed: must be one of silero, energy',
+        f"{config}:8: source.path is missing: must be a path",
+        (
+            'EDGESCRIBE_SEGMENTER__HANG_OVER_MS: segmenter.hang_over_ms = "soon" is not allowed: '
+            "must be a whole number, 200 to 3000"
+        ),
+        "EDGESCRIBE_ENGIN__THREADS: engin.threads is not a setting: did you mean engine.threads?",
+        'command line: log.level = "loud" is not allowed: must be one of debug, info, warning, error',
+        'command line: engine.beam_size belongs to engine.kind = "faster_whisper": set that kind or remove the key',
+    }
+
+
+def test_an_unknown_kind_does_not_hide_misspelt_keys(toml: WriteToml) -> None:
+    """Validation stops at an unknown kind; the misspelt key beside it is reported all the same."""
+    config = toml('[engine]\nkind = "whispercpp"\nthreds = 2\n')
+    assert problems(config) == [
+        (
+            f'{config}:2: engine.kind = "whispercpp" is not allowed: '
+            "must be one of whisper_cpp, faster_whisper, auto, scripted"
+        ),
+        f"{config}:3: engine.threds is not a setting: did you mean engine.threads?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[engine\n", ":1: not valid TOML: "),
+        ('[mqtt]\nhost = "a\n', ":2: not valid TOML: "),
+        ("a = 1\na = 2\n", ":2: not valid TOML: "),
+        ("mqtt = 3\n", ":1: mqtt is not allowed: must be a table, [mqtt]"),
+    ],
+)
+def test_broken_toml_is_reported_with_its_line(toml: WriteToml, text: str, line: str) -> None:
+    """A syntax error names file and line, as a compiler would."""
+    config = toml(text)
+    assert problems(config)[0].startswith(f"{config}{line}")
+
+
+def test_a_file_that_is_not_text_is_one_clear_line(tmp_path: Path) -> None:
+    """Binary rubbish is not a stack trace."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert problems(path) == [f"{path}: not UTF-8 text: save it as UTF-8"]
+
+
+def test_a_named_file_must_exist_but_the_default_need_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo in `--config` or EDGESCRIBE_CONFIG must not silently run on the defaults."""
+    absent = tmp_path / "absent.toml"
+    assert problems(absent)[0].startswith(f"{absent}: no such configuration file (named by --config)")
+    monkeypatch.setenv("EDGESCRIBE_CONFIG", str(absent))
+    assert problems()[0].startswith(f"{absent}: no such configuration file (named by EDGESCRIBE_CONFIG)")
+    monkeypatch.delenv("EDGESCRIBE_CONFIG")
+    assert load().file is None
+
+
+def test_the_file_named_by_the_environment_is_read(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EDGESCRIBE_CONFIG names a file, and is not itself taken for a misspelt setting."""
+    config = toml('[device]\nname = "kitchen"\n')
+    monkeypatch.setenv("EDGESCRIBE_CONFIG", str(config))
+    assert load_settings().device.name == "kitchen"
+
+
+def test_the_default_file_and_its_conf_d_are_read() -> None:
+    """Without a word, /etc/edgescribe is used; conf.d counts even if there is no config.toml beside it."""
+    folder = settings_sources.DEFAULT_FILE.parent / "conf.d"
+    folder.mkdir(parents=True)
+    (folder / "site.toml").write_text('[device]\nname = "attic"\n', encoding="utf-8")
+    assert load_settings().device.name == "attic"
+    settings_sources.DEFAULT_FILE.write_text('[mqtt]\nhost = "broker"\n', encoding="utf-8")
+    settings = load_settings()
+    assert (settings.device.name, settings.mqtt.host) == ("attic", "broker")
+
+
+@pytest.mark.parametrize("name", ["mqtt__password", "mqtt-password"])
+def test_a_credential_may_be_spelt_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`mqtt__password` as in pydantic-settings, `mqtt-password` as in the unit; the newline at its end is no part."""
+    (tmp_path / name).write_text("geheim\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    password = load_settings().mqtt.password
+    assert password is not None
+    assert password.get_secret_value() == "geheim"
+
+
+def test_an_empty_credential_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit's default for an operator who gave no password must not become the password ""."""
+    (tmp_path / "mqtt-password").touch()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load_settings().mqtt.password is None
+
+
+def test_credentials_of_others_are_let_alone_but_misspelt_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A binary key for somebody else does no harm; `mqtt__pasword` would silently mean no password."""
+    (tmp_path / "tls.key").write_bytes(b"\xff\x00")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load_settings() == Settings()
+    (tmp_path / "mqtt__pasword").write_text("geheim", encoding="utf-8")
+    assert problems() == ["credential mqtt__pasword: mqtt.pasword is not a setting: did you mean mqtt.password?"]
+
+
+def test_secrets_never_show_in_errors(toml: WriteToml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a secret of the wrong type nor the value of a misspelt key nor a broken JSON table is repeated."""
+    config = toml('[mqtt]\npassword = ["geheim"]\npasswort = "geheim"\nhost = 3\n')
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "mqtt__pasword").write_text("geheim", encoding="utf-8")
+    monkeypatch.setenv("EDGESCRIBE_LOG", '{"geheim')
+    text = "\n".join(problems(config, {"mqtt.secret": "geheim"}))
+    assert "mqtt.password is not allowed: must be secret text" in text
+    assert "geheim" not in text
+
+
+def test_a_secret_in_a_world_readable_file_is_warned_about(toml: WriteToml) -> None:
+    """The file works, but the warning names it and the remedy; a private file gives none."""
+    config = toml('[mqtt]\npassword = "geheim"\n')
+    assert load(config).warnings == ()
+    config.chmod(0o644)
+    (warning,) = load(config).warnings
+    assert warning.startswith(f"{config}:2: mqtt.password is a secret in a file that everybody can read: chmod 640")
+
+
+def test_variables_are_checked_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is refused whether its section exists or not."""
+    monkeypatch.setenv("EDGESCRIBE_STATEDIR", "/x")
+    monkeypatch.setenv("EDGESCRIBE_MQTT__TLS__ENABLE", "true")
+    assert problems() == [
+        "EDGESCRIBE_STATEDIR: statedir is not a setting: did you mean state_dir?",
+        "EDGESCRIBE_MQTT__TLS__ENABLE: mqtt.tls.enable is not a setting: did you mean mqtt.tls.enabled?",
+    ]
+
+
+def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list or a whole section may be given as JSON; what is not JSON is named, not ignored."""
+    monkeypatch.setenv("EDGESCRIBE_ENGINE", '{"kind": "scripted", "delay_s": 1}')
+    monkeypatch.setenv("EDGESCRIBE_ENGINE__TEXTS", '["one", "two"]')
+    assert load_settings().engine == ScriptedSettings(texts=("one", "two"), delay_s=1)
+    monkeypatch.setenv("EDGESCRIBE_ENGINE__TEXTS", "one")
+    assert problems()[0].startswith("EDGESCRIBE_ENGINE")
+
+
+def test_contradictions_name_their_section(toml: WriteToml) -> None:
+    """What the validators of `config.py` refuse keeps its own words, with a place in front."""
+    config = toml('[mqtt]\nusername = "x"\n')
+    (line,) = problems(config)
+    assert line.startswith(f"{config}:2: mqtt: username is set without a password: set EDGESCRIBE_MQTT__PASSWORD")
+
+
+def test_overrides_are_split_at_the_first_equals_sign() -> None:
+    """`--set` takes text as it is, and lists as JSON."""
+    assert parse_override("mqtt.host=a=b") == ("mqtt.host", "a=b")
+    assert parse_override('engine.texts=["a", "b"]') == ("engine.texts", ["a", "b"])
+
+
+@pytest.mark.parametrize("argument", ["mqtt.host", "=x", "engine.texts=a"])
+def test_malformed_overrides_are_explained(argument: str) -> None:
+    """No equals sign, no key, or a list that is no JSON."""
+    with pytest.raises(ConfigError, match="write it as"):
+        parse_override(argument)
+
+
+def test_the_state_folder_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The setting wins over $STATE_DIRECTORY, which wins over $XDG_DATA_HOME, which wins over the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert state_dir(Settings()) == tmp_path / ".local" / "share" / "edgescribe"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert state_dir(Settings()) == tmp_path / "data" / "edgescribe"
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edgescribe:/var/lib/other")
+    assert state_dir(Settings()) == Path("/var/lib/edgescribe")
+    assert models_dir(Settings()) == Path("/var/lib/edgescribe/models")
+    assert state_dir(Settings(state_dir=Path("~/state"))) == tmp_path / "state"

@@ -1,0 +1,57 @@
+import tomllib
+
+import pytest
+
+from agent.settings.toml import line_of, value
+
+DOCUMENT = """\
+state_dir = "/x"   # top level
+
+[engine]  # a comment
+kind = "whisper_cpp"
+"threads" = 2
+  model=  "x = y"
+
+[mqtt]
+tls.enabled = true
+[mqtt . tls]
+ca_file = "/ca"
+[segmenter]
+[vad]
+inline = { a = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("state_dir",), 1),
+        (("engine",), 3),
+        (("engine", "kind"), 4),
+        (("engine", "threads"), 5),
+        (("engine", "model"), 6),
+        (("mqtt", "tls", "enabled"), 9),
+        (("mqtt", "tls", "ca_file"), 11),
+        (("segmenter",), 12),
+        (("vad", "inline", "a"), 14),
+        (("engine", "absent"), None),
+        (("kind",), None),
+    ],
+)
+def test_the_line_of_a_key_is_found(path: tuple[str, ...], line: int | None) -> None:
+    """Tables, dotted keys, quotes, odd spacing and inline tables; None for what is not there."""
+    assert line_of(DOCUMENT, path) == line
+
+
+@pytest.mark.parametrize(
+    "original", [True, 3, 0.5, 'a "quoted" \\ path\n\u00e9\U0001f600', ["a", "b"], [1, 2], "", "# no comment"]
+)
+def test_values_survive_the_way_through_toml(original: object) -> None:
+    """What is written is what a TOML parser reads."""
+    assert tomllib.loads(f"x = {value(original)}") == {"x": original}
+
+
+def test_what_toml_cannot_hold_is_refused() -> None:
+    """None has no form in TOML; writing nonsense would be worse than failing."""
+    with pytest.raises(TypeError):
+        value(None)
