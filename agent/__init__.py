@@ -3,7 +3,7 @@
     microphone ─▶ sources ─▶ vad ─▶ segmenter ─▶ engines ─▶ sinks ─▶ MQTT
                                                 telemetry ──┘
 
-`app.py` puts the stages together; `cli.py` holds the verbs; `config.py` every setting.
+`app.py` puts the stages together; `cli.py` holds the verbs; `config/` every setting.
 """
 
 __version__ = "0.1.0"

@@ -52,6 +52,10 @@ class Utterance:
     """Position at which it was known to be over; `closed_at - speech_end` is the hang-over that the listener waited."""
     truncated: bool = False
     """True if it was cut at the maximum length and goes on in the next utterance, without a lost sample."""
+    speech_s: float | None = None
+    """Seconds that the voice activity detector called speech; None where no detector was asked."""
+    speech_prob: float | None = None
+    """Mean probability, in [0, 1], of the frames that it called speech."""
 
     @property
     def duration_s(self) -> float:

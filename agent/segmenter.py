@@ -12,7 +12,8 @@ probability is enough to stay there than it took to get in.
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -83,6 +84,8 @@ class _Passage:
     speech_start: int
     speech_ends: list[int]
     """Ends of the frames that were called speech, ascending."""
+    speech_probs: list[float]
+    """Their probabilities."""
     speech_samples: int = 0
     paused: bool = False
 
@@ -118,9 +121,9 @@ class Segmenter:
         if passage is None:
             if probability >= self.threshold:
                 self._passage = passage = self._begin(frame)
-                events += self._hear(passage, frame)
+                events += self._hear(passage, frame, probability)
         elif probability >= max(self.threshold - HYSTERESIS, 0.01):
-            events += self._hear(passage, frame)
+            events += self._hear(passage, frame, probability)
         else:
             events += self._wait(passage, frame.end)
         if self._passage is None:
@@ -148,12 +151,13 @@ class Segmenter:
     def _begin(self, frame: AudioFrame) -> _Passage:
         start = max(self._tape.start, frame.position - self._pre_roll)
         self._tape.drop_before(start)
-        return _Passage(None, start, _captured_at(start, frame), frame.position, [])
+        return _Passage(None, start, _captured_at(start, frame), frame.position, [], [])
 
-    def _hear(self, passage: _Passage, frame: AudioFrame) -> list[SegmenterEvent]:
+    def _hear(self, passage: _Passage, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
         """`frame` is speech."""
         events: list[SegmenterEvent] = []
         passage.speech_ends.append(frame.end)
+        passage.speech_probs.append(probability)
         passage.speech_samples += len(frame.pcm)
         too_long = frame.end - passage.start >= self._limit
         if passage.id is None and (passage.speech_samples >= self._min_speech or too_long):
@@ -190,7 +194,8 @@ class Segmenter:
     def _utterance(self, passage: _Passage, utterance_id: str, now: int) -> Utterance:
         end = min(passage.speech_end + PAUSE_SAMPLES, self._tape.end)
         pcm = self._tape.read(passage.start, end)
-        return Utterance(utterance_id, pcm, passage.start, passage.started_ns, passage.speech_end, now)
+        utterance = Utterance(utterance_id, pcm, passage.start, passage.started_ns, passage.speech_end, now)
+        return _with_speech(utterance, passage.speech_probs)
 
     def _cut(self, passage: _Passage, piece_id: str, frame: AudioFrame) -> Ended:
         """Publish what lies before the quietest moment of late; the passage goes on from there."""
@@ -203,9 +208,16 @@ class Segmenter:
         pcm = self._tape.read(passage.start, cut)
         piece = Utterance(piece_id, pcm, passage.start, passage.started_ns, speech_end, frame.end, truncated=True)
         self._tape.drop_before(cut)
-        del passage.speech_ends[:before]
+        piece = _with_speech(piece, passage.speech_probs[:before])
+        del passage.speech_ends[:before], passage.speech_probs[:before]
         passage.id, passage.start, passage.started_ns = self._new_id(), cut, _captured_at(cut, frame)
         return Ended(piece)
+
+
+def _with_speech(utterance: Utterance, probabilities: list[float]) -> Utterance:
+    """`utterance`, with what the detector said of the frames that it called speech; there may be none in a piece."""
+    seconds = len(probabilities) * FRAME_SAMPLES / SAMPLE_RATE_HZ
+    return replace(utterance, speech_s=seconds, speech_prob=fmean(probabilities) if probabilities else 0.0)
 
 
 def quietest_moment(pcm: Pcm16) -> int:

@@ -57,6 +57,10 @@ FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
 """The stock behaviour, and where a retry goes."""
 
 
+FOLLOW: Final = ContextPolicy(min_positions=384, margin_positions=128)
+"""For models up to base."""
+
+
 def policy_for(context: Literal["follow", "full"], audio_state: int) -> ContextPolicy:
     """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
 
@@ -65,7 +69,7 @@ def policy_for(context: Literal["follow", "full"], audio_state: int) -> ContextP
     if context == "full":
         return FULL
     if audio_state <= _BASE_STATE:
-        return ContextPolicy(min_positions=384, margin_positions=128)
+        return FOLLOW
     return ContextPolicy(min_positions=512, margin_positions=256)
 
 

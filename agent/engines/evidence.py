@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Final
 
 from agent.engines.context import FULL_WINDOW
@@ -24,6 +25,52 @@ LONGEST_REPEATED_WORDS: Final = 8
 
 SILENCE_NO_SPEECH_PROB: Final = 0.6
 DOUBTFUL_AVG_LOGPROB: Final = -1.0
+
+# Figures without a source in openai/whisper: docs/decisions/0009-nothing-invented.md.
+SHORT_SPEECH_S: Final = 1.2
+"""What Whisper invents, it invents for a moment of sound; longer ones give the decoder enough to be unsure of."""
+SHORTEST_WORD_S: Final = 0.3
+"""The detector takes 0.2 s to let go, so that even "two" reaches 0.32 s."""
+SHORTEST_WORD_AVG_LOGPROB: Final = -0.75
+VAD_WEIGHT: Final = 3.0
+SUSPICION: Final = 1.4
+SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
+SAME_WORDS: Final = 0.75
+"""Likeness of two texts (Ratcliff and Obershelp) from which they are the same words but for the spelling."""
+
+STOCK_PHRASES: Final = frozenset(
+    (
+        *("you", "thank you", "thanks", "thanks you", "thank you very much", "thank you so much", "thanks for"),
+        *("thanks for watching", "thank you for watching", "please subscribe", "subscribe", "bye", "bye bye"),
+        *(
+            "i m sorry",
+            "i m so sorry",
+            "i m so",
+            "oh",
+            "ooh",
+            "ah",
+            "uh",
+            "um",
+            "hm",
+            "hmm",
+            "mm",
+            "mmm",
+            "mm hmm",
+            "huh",
+        ),
+        *(
+            "ご視聴ありがとうございました",
+            "谢谢",
+            "谢谢观看",
+            "sous titrage st 501",
+            "untertitel der amara org community",
+        ),
+        *("продолжение следует", "gracias", "merci", "vielen dank", "music"),
+    )
+)
+"""What Whisper says of sounds without words: the ends of the videos it was trained on, and sighs. Words alone,
+lower case, as `\\w+` finds them."""
+_DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _ANNOTATION = re.compile(r"\[[^\]\d]*\]|\([^)\d]*\)|\*[^*\d]*\*|[♩♪♫♬♭♮♯]+")
 """Without digits: a telephone number in parentheses was said."""
@@ -51,6 +98,23 @@ class Attempt:
     """Whisper's own probability, in [0, 1], that there was no speech; None where the engine cannot tell."""
     language_prob: float | None = None
     """Probability, in [0, 1], of the language, where it was detected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What is known of an utterance without understanding it."""
+
+    duration_s: float
+    """Length in seconds."""
+    speech_s: float | None = None
+    """Seconds that the voice activity detector called speech; None where none was asked."""
+    speech_prob: float | None = None
+    """Mean probability, in [0, 1], of the frames that it called speech."""
+
+    @property
+    def brief(self) -> bool:
+        """Whether there was too little speech for a text of some length; what no detector heard goes by its length."""
+        return (self.duration_s if self.speech_s is None else self.speech_s) < SHORT_SPEECH_S
 
 
 def spoken(text: str) -> str:
@@ -132,13 +196,70 @@ def better(first: Attempt, retry: Attempt, duration_s: float) -> Attempt:
     return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
 
 
-def judge(attempt: Attempt, duration_s: float) -> Verdict:
-    """Return what the evidence says about the words of `attempt`.
+def is_stock(attempt: Attempt, sound: Sound) -> bool:
+    """True if the text is one of those that Whisper has for any short noise, and it is not sure of it.
 
-    Rejected is what holds no words or what Whisper takes for silence; doubtful is a loop that the full window did not
-    cure, and what Whisper itself was not sure of.
+    Sneezes are "Thank you!" to it, and no detector of voices tells a sneeze from a voice for certain. Somebody who does
+    say so is heard where Whisper has little doubt.
     """
-    if not spoken(attempt.text) or is_silence(attempt):
+    return (
+        (sound.brief or sound.speech_s is None)
+        and attempt.avg_logprob is not None
+        and attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
+        and " ".join(_words(attempt.text)) in STOCK_PHRASES
+    )
+
+
+def is_suspicious(attempt: Attempt, sound: Sound) -> bool:
+    """True if neither the detector was sure of a voice nor Whisper of its words, and there was but little sound.
+
+    Neither alone tells noise from words: far-field speech has a mean log probability of -1.3 and a detector that is
+    sure, a word at the very beginning of the sound a detector that is not and words that are certain.
+    """
+    if sound.speech_prob is None or attempt.avg_logprob is None or not sound.brief:
+        return False
+    return VAD_WEIGHT * (1.0 - sound.speech_prob) - attempt.avg_logprob > SUSPICION
+
+
+def is_click(attempt: Attempt, sound: Sound) -> bool:
+    """True if what is suspicious anyway is shorter than any word."""
+    return (
+        is_suspicious(attempt, sound)
+        and sound.speech_s is not None
+        and sound.speech_s < SHORTEST_WORD_S
+        and attempt.avg_logprob is not None
+        and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
+    )
+
+
+def is_nothing(attempt: Attempt, sound: Sound) -> bool:
+    """True if one look suffices: no words, silence, a stock phrase, a click."""
+    return not spoken(attempt.text) or is_silence(attempt) or is_stock(attempt, sound) or is_click(attempt, sound)
+
+
+def needs_second_look(attempt: Attempt, sound: Sound) -> bool:
+    """True if it takes a decoding in another window to tell: words come out again, inventions change."""
+    return not is_nothing(attempt, sound) and is_suspicious(attempt, sound)
+
+
+def agree(first: str, second: str) -> bool:
+    """True if both texts say the same but for spelling and punctuation ("9." and "Nine.")."""
+    one, other = " ".join(_words(first)), " ".join(_words(second))
+    return SequenceMatcher(None, one, other).ratio() >= SAME_WORDS
+
+
+def _words(text: str) -> list[str]:
+    return [_DIGITS[int(word)] if word in "0123456789" else word for word in re.findall(r"\w+", text.lower())]
+
+
+def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verdict:
+    """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
+
+    Rejected is what holds no words, what Whisper takes for silence, its stock phrases for short noises, clicks, and
+    words that a second look did not find. Doubtful is a loop that the full window did not cure, what Whisper was not
+    sure of, and what needed the second look.
+    """
+    if is_nothing(attempt, sound) or (second is not None and not agree(attempt.text, second.text)):
         return Verdict.REJECTED
     unsure = attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
-    return Verdict.DOUBTFUL if unsure or is_loop(attempt, duration_s) else Verdict.CONFIDENT
+    return Verdict.DOUBTFUL if unsure or second is not None or is_loop(attempt, sound.duration_s) else Verdict.CONFIDENT

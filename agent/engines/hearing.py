@@ -1,7 +1,7 @@
 """The course of one transcription, the same for every engine: a short window first, the full one where that failed.
 
-samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no──▶ transcript
-                                               └─yes─▶ decode once more in the full window ─▶ transcript
+samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no──▶ suspicious? ──no──▶ transcript
+               decode in the full window ◀─yes─┘                          └─yes─▶ decode in another window: the same?
 """
 
 import time
@@ -9,8 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.audio import PcmFloat, Utterance, to_float
-from agent.engines.context import FULL, WINDOW_S, ContextPolicy, Window
-from agent.engines.evidence import Attempt, better, compression_ratio, judge, needs_retry, spoken
+from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WINDOW_S, ContextPolicy, Window
+from agent.engines.evidence import (
+    Attempt,
+    Sound,
+    better,
+    compression_ratio,
+    judge,
+    needs_retry,
+    needs_second_look,
+    spoken,
+)
 from agent.errors import EngineError
 from agent.transcript import Evidence, Segment, Transcript, Verdict
 
@@ -29,7 +38,10 @@ class Label:
 
 
 def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
-    """Transcribe `utterance`, with at most one retry.
+    """Transcribe `utterance`, with at most one retry and one second look.
+
+    The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
+    it. Noise gives other words in another window.
 
     Greedy decoding is deterministic, so a loop in the full window would only come back: there is no second retry, and
     no temperature fallback as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
@@ -51,7 +63,11 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         retry = decode(samples, FULL.window(duration_s))
         tokens, retries = tokens + retry.tokens, 1
         attempt = better(attempt, retry, duration_s)
-    verdict = judge(attempt, duration_s)
+    sound, second = Sound(duration_s, utterance.speech_s, utterance.speech_prob), None
+    if needs_second_look(attempt, sound):
+        second = decode(samples, _other_window(attempt, duration_s))
+        tokens, retries = tokens + second.tokens, retries + 1
+    verdict = judge(attempt, sound, second)
     rejected = verdict is Verdict.REJECTED
     return Transcript(
         utterance_id=utterance.id,
@@ -67,6 +83,11 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         evidence=_evidence(attempt),
         verdict=verdict,
     )
+
+
+def _other_window(attempt: Attempt, duration_s: float) -> Window:
+    """The full window for what was heard in a shorter one, and the other way about."""
+    return (FULL if attempt.audio_ctx < FULL_WINDOW else FOLLOW).window(duration_s)
 
 
 def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:

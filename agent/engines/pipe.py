@@ -75,6 +75,8 @@ def pack_utterance(utterance: Utterance, deadline_s: float) -> Packet:
         "speech_end": utterance.speech_end,
         "closed_at": utterance.closed_at,
         "truncated": utterance.truncated,
+        "speech_s": utterance.speech_s,
+        "speech_prob": utterance.speech_prob,
     }
     return Packet({"utterance": head, "deadline_s": deadline_s}, np.ascontiguousarray(utterance.pcm).tobytes())
 

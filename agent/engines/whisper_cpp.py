@@ -19,6 +19,7 @@ from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.engines.context import Window, policy_for
 from agent.engines.evidence import Attempt
 from agent.engines.hearing import Label, hear
+from agent.engines.no_speech import no_speech_reader
 from agent.engines.threads import engine_threads
 from agent.errors import EngineError
 from agent.transcript import Segment, Transcript
@@ -42,8 +43,7 @@ class WhisperCpp:
     `model_path` is a ggml file, already verified: whisper.cpp's loader trusts what it reads.
 
     Greedy, without whisper.cpp's temperature fallback (our own evidence decides on a retry) and without flash
-    attention, which pads a short context with empty keys and attends to them (docs/decisions/0002). The no-speech
-    probability stays unknown: pywhispercpp does not export it.
+    attention, which pads a short context with empty keys and attends to them (docs/decisions/0002).
 
     Raises:
         EngineError: the file is not a model that whisper.cpp can load, or it does not know the language.
@@ -57,6 +57,7 @@ class WhisperCpp:
         self._multilingual = bool(pw.whisper_is_multilingual(self._context))
         self._end_of_text = int(pw.whisper_token_eot(self._context))
         self._policy = policy_for(settings.context, int(pw.whisper_model_n_audio_state(self._context)))
+        self._no_speech = no_speech_reader(self._context)
         self._check_language()
 
     def transcribe(self, utterance: Utterance) -> Transcript:
@@ -90,6 +91,7 @@ class WhisperCpp:
             audio_ctx=window.positions,
             language=language,
             avg_logprob=float(np.mean(logprobs)) if logprobs else None,
+            no_speech_prob=self._no_speech(self._threads) if logprobs else None,
             language_prob=language_prob,
         )
 
@@ -102,6 +104,8 @@ class WhisperCpp:
         parameters.no_context = True
         parameters.suppress_blank = True
         parameters.temperature_inc = 0.0
+        # Off: whisper.cpp looks at stale numbers with multilingual models and drops words on account of the last sound.
+        parameters.no_speech_thold = 1.0
         parameters.greedy = {"best_of": 1}
         parameters.print_progress = False
         parameters.print_timestamps = False

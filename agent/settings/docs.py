@@ -1,4 +1,4 @@
-"""Writes `docs/settings.md` and `docs/config.example.toml` from `config.py`.
+"""Writes `docs/settings.md` and `docs/config.example.toml` from `agent.config`.
 
 python -m agent.settings.docs [FOLDER]
 """
@@ -17,7 +17,7 @@ EXAMPLE = "config.example.toml"
 INTRODUCTION = """\
 # Settings
 
-<!-- Generated from agent/config.py by `python -m agent.settings.docs`; edit that file instead. -->
+<!-- Generated from agent/config/ by `python -m agent.settings.docs`; edit that file instead. -->
 
 Where a setting can stand, highest first:
 
@@ -40,7 +40,7 @@ What is unknown is refused, in the environment too. A list is written as JSON in
 """
 
 EXAMPLE_HEAD = """\
-# Every setting of edgescribe with its default, commented out. Generated from agent/config.py.
+# Every setting of edgescribe with its default, commented out. Generated from agent/config/.
 # Goes to /etc/edgescribe/config.toml; remove the `#` where a value should differ. `edgescribe check` checks it.
 """
 

@@ -75,7 +75,7 @@ def dotted(path: KeyPath) -> str:
 
 @cache
 def groups() -> tuple[Group, ...]:
-    """Every group, in the order in which `config.py` declares them; the top level comes first."""
+    """Every group, in the order in which `agent.config` declares them; the top level comes first."""
     return tuple(walk(Settings))
 
 

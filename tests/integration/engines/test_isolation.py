@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,40 @@ def test_it_inherits_no_secrets(start: Start, monkeypatch: pytest.MonkeyPatch) -
     assert b"hunter2" not in environment
     assert b"CREDENTIALS" not in environment
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= 4  # in, out, errors, and the socket
+
+
+@pytest.fixture
+def tight() -> Iterator[Path]:
+    """A memory cgroup with room for a megabyte; skips where this process may make none."""
+    root = Path("/sys/fs/cgroup")
+    unified = (root / "cgroup.controllers").exists()
+    group = (root if unified else root / "memory") / f"edgescribe-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.max" if unified else "memory.limit_in_bytes")).write_text("1048576", encoding="ascii")
+    except OSError as error:
+        with suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"may make no memory cgroup here: {error}")
+    yield group
+    with suppress(OSError):
+        group.rmdir()
+
+
+@pytest.mark.weights
+def test_an_engine_that_runs_out_of_memory_costs_a_second_attempt(
+    pulled: Callable[[str], Path], start: Start, losses: list[str], tight: Path
+) -> None:
+    """The kernel's own out-of-memory killer takes the process, and nobody else; the words come from the next one."""
+    engine = start(FasterWhisperSettings(), lambda: pulled("tiny.en-ct2"))
+    (tight / "cgroup.procs").write_text(str(engine.pid), encoding="ascii")
+    pcm = clip("en_dir-intro")
+    heard = engine.transcribe(Utterance("01OOM", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
+    assert "Welcome to the directory" in heard.text
+    assert losses == ["died while transcribing (SIGKILL, as when memory runs out)"]
+    events = [tight / "memory.events", tight / "memory.oom_control"]
+    counted = next(path for path in events if path.exists()).read_text(encoding="ascii")
+    assert "oom_kill 1" in counted
 
 
 @pytest.mark.weights
