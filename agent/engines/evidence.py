@@ -33,9 +33,14 @@ SHORTEST_WORD_S: Final = 0.3
 """The detector takes 0.2 s to let go, so that even "two" reaches 0.32 s."""
 SHORTEST_WORD_AVG_LOGPROB: Final = -0.75
 VAD_WEIGHT: Final = 3.0
-SUSPICION: Final = 1.4
+SUSPICIOUS: Final = 1.4
+HOPELESS: Final = 2.6
+SURE_OF_VOICE: Final = 0.9
+"""No noise that we know gets a mean probability like this; nearly all spoken words do, far from the microphone too."""
 SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
-SAME_WORDS: Final = 0.75
+SHORTEST_STOCK_S: Final = 0.6
+"""Somebody who says "thank you" takes longer; whom the detector heard for less sneezed, however sure Whisper is."""
+SAME_WORDS: Final = 0.6
 """Likeness of two texts (Ratcliff and Obershelp) from which they are the same words but for the spelling."""
 
 STOCK_PHRASES: Final = frozenset(
@@ -70,7 +75,9 @@ STOCK_PHRASES: Final = frozenset(
 )
 """What Whisper says of sounds without words: the ends of the videos it was trained on, and sighs. Words alone,
 lower case, as `\\w+` finds them."""
-_DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_DIGITS: Final = dict(
+    zip("0123456789", ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), strict=True)
+)
 
 _ANNOTATION = re.compile(r"\[[^\]\d]*\]|\([^)\d]*\)|\*[^*\d]*\*|[♩♪♫♬♭♮♯]+")
 """Without digits: a telephone number in parentheses was said."""
@@ -113,8 +120,8 @@ class Sound:
 
     @property
     def brief(self) -> bool:
-        """Whether there was too little speech for a text of some length; what no detector heard goes by its length."""
-        return (self.duration_s if self.speech_s is None else self.speech_s) < SHORT_SPEECH_S
+        """Whether there was but little speech, as far as is known."""
+        return self.speech_s is None or self.speech_s < SHORT_SPEECH_S
 
 
 def spoken(text: str) -> str:
@@ -202,44 +209,49 @@ def is_stock(attempt: Attempt, sound: Sound) -> bool:
     Sneezes are "Thank you!" to it, and no detector of voices tells a sneeze from a voice for certain. Somebody who does
     say so is heard where Whisper has little doubt.
     """
+    sneezed = sound.speech_s is not None and sound.speech_s < SHORTEST_STOCK_S
     return (
-        (sound.brief or sound.speech_s is None)
+        sound.brief
         and attempt.avg_logprob is not None
-        and attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
+        and (attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB or sneezed)
         and " ".join(_words(attempt.text)) in STOCK_PHRASES
     )
 
 
-def is_suspicious(attempt: Attempt, sound: Sound) -> bool:
-    """True if neither the detector was sure of a voice nor Whisper of its words, and there was but little sound.
+def suspicion(attempt: Attempt, sound: Sound) -> float:
+    """Return how little convinced detector and Whisper were together: 0 for entirely, 2 for half and half.
 
     Neither alone tells noise from words: far-field speech has a mean log probability of -1.3 and a detector that is
-    sure, a word at the very beginning of the sound a detector that is not and words that are certain.
+    sure; a word at the very beginning of the sound has a detector that is not, and words that are certain. Without a
+    detector, and where there was more sound than a moment, there is no suspicion.
     """
     if sound.speech_prob is None or attempt.avg_logprob is None or not sound.brief:
-        return False
-    return VAD_WEIGHT * (1.0 - sound.speech_prob) - attempt.avg_logprob > SUSPICION
+        return 0.0
+    if sound.speech_prob >= SURE_OF_VOICE:
+        return 0.0
+    return VAD_WEIGHT * (1.0 - sound.speech_prob) - attempt.avg_logprob
 
 
-def is_click(attempt: Attempt, sound: Sound) -> bool:
-    """True if what is suspicious anyway is shorter than any word."""
-    return (
-        is_suspicious(attempt, sound)
-        and sound.speech_s is not None
-        and sound.speech_s < SHORTEST_WORD_S
-        and attempt.avg_logprob is not None
-        and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
-    )
+def is_noise(attempt: Attempt, sound: Sound) -> bool:
+    """True if what is suspicious has one thing more against it.
+
+    Nobody could be less sure; Whisper takes it for silence; or it is shorter than any word.
+    """
+    doubt = suspicion(attempt, sound)
+    says_silence = attempt.no_speech_prob is not None and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
+    too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
+    unsure = attempt.avg_logprob is not None and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
+    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence or (too_short and unsure)))
 
 
 def is_nothing(attempt: Attempt, sound: Sound) -> bool:
-    """True if one look suffices: no words, silence, a stock phrase, a click."""
-    return not spoken(attempt.text) or is_silence(attempt) or is_stock(attempt, sound) or is_click(attempt, sound)
+    """True if one look suffices: no words, silence, a stock phrase, noise."""
+    return not spoken(attempt.text) or is_silence(attempt) or is_stock(attempt, sound) or is_noise(attempt, sound)
 
 
 def needs_second_look(attempt: Attempt, sound: Sound) -> bool:
     """True if it takes a decoding in another window to tell: words come out again, inventions change."""
-    return not is_nothing(attempt, sound) and is_suspicious(attempt, sound)
+    return not is_nothing(attempt, sound) and suspicion(attempt, sound) > SUSPICIOUS
 
 
 def agree(first: str, second: str) -> bool:
@@ -249,13 +261,13 @@ def agree(first: str, second: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [_DIGITS[int(word)] if word in "0123456789" else word for word in re.findall(r"\w+", text.lower())]
+    return [_DIGITS.get(word, word) for word in re.findall(r"\w+", text.lower())]
 
 
 def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verdict:
     """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
 
-    Rejected is what holds no words, what Whisper takes for silence, its stock phrases for short noises, clicks, and
+    Rejected is what holds no words, what Whisper takes for silence, its stock phrases for short noises, noise, and
     words that a second look did not find. Doubtful is a loop that the full window did not cure, what Whisper was not
     sure of, and what needed the second look.
     """

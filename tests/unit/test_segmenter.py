@@ -80,6 +80,13 @@ def test_an_utterance_has_its_pre_roll_its_speech_and_the_pause() -> None:
     assert not utterance.truncated
 
 
+def test_an_utterance_knows_how_sure_the_detector_was() -> None:
+    """Seconds and mean probability of the frames that were called speech, of no others."""
+    (utterance,) = ended(run(segmenter(), audio_frames(noise(60)), [0.3] * 10 + [0.9] * 8 + [0.4] * 2 + [0.1] * 40))
+    assert utterance.speech_s == pytest.approx(10 * FRAME_SAMPLES / SAMPLE_RATE_HZ)
+    assert utterance.speech_prob == pytest.approx(0.8)
+
+
 def test_what_paused_is_what_ended() -> None:
     """After a pause without more speech the utterance has the same id, samples and start; only later is it certain."""
     events = run(segmenter(), audio_frames(noise(80)), [0.0] * 15 + [0.9] * 20 + [0.0] * 45)
@@ -158,6 +165,8 @@ def test_a_cut_between_two_words_knows_where_the_first_one_ended() -> None:
     probabilities[quiet] = [0.0] * 4
     first, second = ended(run(segmenter(), audio_frames(pcm), probabilities))
     assert first.speech_end == quiet.start * FRAME_SAMPLES < second.position < quiet.stop * FRAME_SAMPLES
+    assert first.speech_s == pytest.approx(550 * FRAME_SAMPLES / SAMPLE_RATE_HZ)
+    assert second.speech_s == pytest.approx(86 * FRAME_SAMPLES / SAMPLE_RATE_HZ)
 
 
 def test_talk_without_end_and_silence_without_end_need_no_more_memory() -> None:

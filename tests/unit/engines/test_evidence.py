@@ -4,6 +4,8 @@ import pytest
 
 from agent.engines.evidence import (
     Attempt,
+    Sound,
+    agree,
     better,
     compression_ratio,
     is_echo,
@@ -11,6 +13,7 @@ from agent.engines.evidence import (
     is_silence,
     judge,
     needs_retry,
+    needs_second_look,
     repeats_itself,
     spoken,
 )
@@ -124,7 +127,7 @@ def test_an_echo_is_worth_a_retry_but_no_reason_for_doubt() -> None:
     """Somebody may have said "stop, stop": if the full window hears it too, it was said."""
     echo = attempt("Stop, stop.", tokens=4)
     assert needs_retry(echo, duration_s=1.5)
-    assert judge(echo, duration_s=1.5) is Verdict.CONFIDENT
+    assert judge(echo, Sound(1.5)) is Verdict.CONFIDENT
 
 
 @pytest.mark.parametrize("text", [LOOP, "Stop, stop."])
@@ -166,4 +169,108 @@ def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words()
 )
 def test_the_verdict_follows_from_the_evidence(judged: Attempt, verdict: Verdict) -> None:
     """No words or silence: rejected; unsure or in circles: doubtful; else confident."""
-    assert judge(judged, duration_s=4.0) is verdict
+    assert judge(judged, Sound(4.0, speech_s=3.0, speech_prob=0.95)) is verdict
+
+
+SNEEZE = Sound(1.2, speech_s=0.54, speech_prob=0.68)
+WORD = Sound(1.3, speech_s=0.7, speech_prob=0.96)
+
+
+@pytest.mark.parametrize("text", ["Thank you!", "you", "Thanks for...", "Mm-hmm.", "Oh"])
+@pytest.mark.parametrize("sound", [SNEEZE, WORD, Sound(2.0)])
+def test_what_whisper_says_of_any_noise_is_rejected_where_it_is_unsure(text: str, sound: Sound) -> None:
+    """Sneezes may convince the detector of voices; digital silence is "you"."""
+    assert judge(attempt(text, avg_logprob=-0.65), sound) is Verdict.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("logprob", "sound"), [(-0.2, WORD), (-0.65, Sound(4.0, speech_s=3.1, speech_prob=0.9))], ids=["sure", "long"]
+)
+def test_thanks_that_somebody_says_are_published(logprob: float, sound: Sound) -> None:
+    """Where Whisper has no doubt, and where there was more speech than a sneeze has."""
+    assert judge(attempt("Thank you.", avg_logprob=logprob), sound) is Verdict.CONFIDENT
+
+
+def test_nobody_says_thank_you_in_a_third_of_a_second() -> None:
+    """Whisper may be sure of what it makes of a sneeze."""
+    assert judge(attempt("Thank you!", avg_logprob=-0.28), Sound(0.9, 0.32, 0.89)) is Verdict.REJECTED
+
+
+def test_a_stock_phrase_within_a_sentence_is_no_stock_phrase() -> None:
+    """Only a text of nothing else is suspect."""
+    assert judge(attempt("Thank you, computer.", avg_logprob=-0.65), WORD) is Verdict.CONFIDENT
+
+
+@pytest.mark.parametrize(
+    ("logprob", "sound", "needed"),
+    [
+        (-0.97, SNEEZE, True),
+        (-1.3, Sound(6.0, speech_s=5.2, speech_prob=0.6), False),
+        (-1.2, WORD, False),
+        (-1.8, Sound(1.2, speech_s=0.58, speech_prob=0.92), False),
+        (-0.2, SNEEZE, False),
+        (-2.0, Sound(1.2), False),
+        (None, SNEEZE, False),
+    ],
+    ids=[
+        "both unsure",
+        "long",
+        "a sure detector",
+        "a sure detector of bad words",
+        "sure words",
+        "no detector",
+        "no probabilities",
+    ],
+)
+def test_only_little_sound_that_convinced_nobody_needs_a_second_look(
+    logprob: float | None,
+    sound: Sound,
+    needed: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Far-field speech has bad probabilities and a sure detector: neither alone is a reason."""
+    assert needs_second_look(attempt("Never mind.", avg_logprob=logprob), sound) is needed
+
+
+def test_nothing_is_looked_at_twice_that_is_rejected_anyway() -> None:
+    """A second look costs a decoding."""
+    assert not needs_second_look(attempt("Thank you!", avg_logprob=-0.97), SNEEZE)
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"), [("never mind", Verdict.DOUBTFUL), ("Thank you.", Verdict.REJECTED), ("", Verdict.REJECTED)]
+)
+def test_the_second_look_decides(second: str, verdict: Verdict) -> None:
+    """Words come out again and stay doubtful; inventions change."""
+    assert judge(attempt("Never mind.", avg_logprob=-0.97), SNEEZE, attempt(second)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("9.", "Nine!", True),
+        ("View glass.", "View class", True),
+        ("Включи свет", "включи свет.", True),
+        ("RAGE!", "Thanks!", False),
+        ("12", "one two", False),
+        ("Yes.", "", False),
+    ],
+)
+def test_texts_agree_whatever_their_spelling(first: str, second: str, same: bool) -> None:  # noqa: FBT001 - a table
+    """Case, punctuation, digits and a letter or two are not what was said."""
+    assert agree(first, second) is same
+
+
+def test_what_is_shorter_than_any_word_is_rejected_if_nobody_is_sure_of_it() -> None:
+    """A bark of a quarter of a second; a clear word as short is kept."""
+    bark = Sound(0.7, speech_s=0.19, speech_prob=0.51)
+    assert judge(attempt("No!", avg_logprob=-1.05), bark) is Verdict.REJECTED
+    assert judge(attempt("No!", avg_logprob=-0.2), Sound(0.7, 0.19, 0.95)) is Verdict.CONFIDENT
+
+
+@pytest.mark.parametrize(("logprob", "no_speech_prob"), [(-2.1, 0.3), (-0.73, 0.72)], ids=["hopeless", "silence"])
+def test_one_thing_more_against_what_is_suspicious_is_enough(logprob: float, no_speech_prob: float) -> None:
+    """No second look where the answer is known."""
+    growl = attempt("RAGG!", avg_logprob=logprob, no_speech_prob=no_speech_prob)
+    sound = Sound(1.5, speech_s=0.77, speech_prob=0.6)
+    assert not needs_second_look(growl, sound)
+    assert judge(growl, sound) is Verdict.REJECTED

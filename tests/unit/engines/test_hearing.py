@@ -1,5 +1,7 @@
 """A short window first, the full one only where that failed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,11 @@ class Decoder:
         text = self._texts.pop(0)
         segments = (Segment(0.0, len(samples) / SAMPLE_RATE_HZ, text),) if text else ()
         return Attempt(text, segments, len(text.split()), False, window.positions, "en", avg_logprob=-0.2)
+
+
+def unsure(decoder: Decoder, policy: ContextPolicy = FOLLOW) -> Transcript:
+    """What becomes of a short sound that the detector was not sure of."""
+    return hear(replace(utterance(1.2), speech_s=0.5, speech_prob=0.4), policy, decoder, LABEL)
 
 
 def heard(decoder: Decoder, policy: ContextPolicy = FOLLOW, seconds: float = 3.0) -> Transcript:
@@ -71,6 +78,22 @@ def test_a_loop_in_the_full_window_is_not_repeated(policy: ContextPolicy, second
     """Greedy decoding is deterministic: it would only come back."""
     decoder = Decoder(" ".join(["ask,"] * 60))
     assert heard(decoder, policy, seconds).retries == 0
+
+
+@pytest.mark.parametrize(("policy", "windows"), [(FOLLOW, [384, 1500]), (FULL, [1500, 384])])
+def test_a_suspicious_sound_is_heard_in_another_window(policy: ContextPolicy, windows: list[int]) -> None:
+    """The second look confirms the first and does not replace it."""
+    decoder = Decoder("Never mind.", "never mind")
+    transcript = unsure(decoder, policy)
+    assert [window.positions for window in decoder.windows] == windows
+    assert (transcript.text, transcript.retries, transcript.verdict) == ("Never mind.", 1, Verdict.DOUBTFUL)
+
+
+def test_what_changes_with_the_window_was_not_said() -> None:
+    """Rejected transcripts keep their evidence and lose their words."""
+    transcript = unsure(Decoder("RAGE!", "Thanks!"))
+    assert (transcript.text, transcript.segments, transcript.verdict) == ("", (), Verdict.REJECTED)
+    assert transcript.evidence.avg_logprob == -0.2
 
 
 def test_notes_on_sounds_leave_no_text_and_no_segments() -> None:

@@ -25,7 +25,7 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
     """Every field and every sample, for an utterance of the greatest length, which fits in no socket's buffer."""
     ours, theirs = ends
     pcm = np.random.default_rng(0).integers(-32768, 32767, 29 * 16_000, np.int16)
-    sent = Utterance("01PIPE", pcm, 7, 8, speech_end=9, closed_at=10, truncated=True)
+    sent = Utterance("01PIPE", pcm, 7, 8, speech_end=9, closed_at=10, truncated=True, speech_s=1.5, speech_prob=0.75)
     sender = threading.Thread(target=send, args=(ours, pack_utterance(sent, 3.5)))
     sender.start()
     packet = receive(theirs, 10.0)
@@ -38,6 +38,7 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
         *(7, 8, 9, 10),
     ]
     assert received.truncated
+    assert (received.speech_s, received.speech_prob) == (1.5, 0.75)
 
 
 @pytest.mark.parametrize("lengths", [(MAX_HEAD_BYTES + 1, 0), (2, MAX_PCM_BYTES + 1), (2**32 - 1, 2**32 - 1)])
