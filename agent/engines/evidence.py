@@ -40,8 +40,8 @@ SURE_OF_VOICE: Final = 0.9
 SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
 SHORTEST_STOCK_S: Final = 0.6
 """Somebody who says "thank you" takes longer; whom the detector heard for less sneezed, however sure Whisper is."""
-SAME_WORDS: Final = 0.6
-"""Likeness of two texts (Ratcliff and Obershelp) from which they are the same words but for the spelling."""
+SAME_WORDS: Final = 0.5
+"""Likeness of two texts (Ratcliff and Obershelp) above which they are the same words but for the spelling."""
 
 STOCK_PHRASES: Final = frozenset(
     (
@@ -257,7 +257,7 @@ def needs_second_look(attempt: Attempt, sound: Sound) -> bool:
 def agree(first: str, second: str) -> bool:
     """True if both texts say the same but for spelling and punctuation ("9." and "Nine.")."""
     one, other = " ".join(_words(first)), " ".join(_words(second))
-    return SequenceMatcher(None, one, other).ratio() >= SAME_WORDS
+    return SequenceMatcher(None, one, other).ratio() > SAME_WORDS
 
 
 def _words(text: str) -> list[str]:
