@@ -227,6 +227,9 @@ class MqttSettings(Section):
     """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
     """Seconds between signs of life."""
+    reconnect_max_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 300.0
+    """Longest wait in seconds between two attempts to connect. The default spares the broker of a large fleet; at home,
+    30 brings a device back sooner after a long outage."""
     tls: TlsSettings = TlsSettings()
     """Encryption, see below."""
     outbox: OutboxSettings = OutboxSettings()

@@ -77,7 +77,8 @@ class MqttSink:
         self._device_id = device_id
         self._mailbox = Mailbox(outbox)
         self._outbox = outbox
-        self._backoff = backoff or Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        chance = random.Random()  # noqa: S311 - jitter, not a secret
+        self._backoff = backoff or Backoff(chance, ceiling_s=settings.reconnect_max_s)
         self._versions = VersionChoice(settings.protocol)
         self._will_delay_s = will_delay_s
         self._inbox = inbox

@@ -1,4 +1,6 @@
+import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -57,3 +59,24 @@ def open_sink() -> Iterator[OpenSink]:
     for sink in sinks:
         sink.close(1.0)
     assert [worker.failure for worker in failures] == []
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a file system of its own; skips the test where that is not permitted."""
+    mounted: list[Path] = []
+
+    def mount_one(*arguments: str) -> Path:
+        folder = tmp_path / f"mount-{len(mounted)}"
+        folder.mkdir()
+        if os.geteuid() != 0:
+            pytest.skip("mounting a file system of the test's own needs root")
+        result = subprocess.run(["mount", *arguments, folder], check=False, capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"not permitted to mount here: {result.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount_one
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -15,7 +15,8 @@ class Gate:
 
     def __init__(self, upstream_port: int) -> None:
         self.port = free_port()
-        self._upstream_port = upstream_port
+        self.upstream_port = upstream_port
+        """Where the broker itself listens."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._listener: socket.socket | None = None
@@ -50,9 +51,13 @@ class Gate:
         while True:
             try:
                 device, _ = listener.accept()
-                broker = socket.create_connection(("127.0.0.1", self._upstream_port))
             except OSError:
                 return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self.upstream_port))
+            except OSError:
+                device.close()
+                continue
             self._sockets += [device, broker]
             for source, target in ((device, broker), (broker, device)):
                 threading.Thread(target=self._pump, args=(source, target), name="gate", daemon=True).start()

@@ -35,7 +35,11 @@ class Message:
 
 
 class Receiver:
-    """Receives everything below `edgescribe/`, or `wanted`; finds the broker again when it was restarted."""
+    """Receives everything below `edgescribe/`, or `wanted`; finds the broker again when it was restarted.
+
+    With `qos=0`, what the broker has acknowledged to the publisher is in our socket already, though the broker be
+    killed the next moment: mosquitto writes to subscribers first, and only QoS 1 has a window in which it may wait.
+    """
 
     def __init__(self, port: int, wanted: str = "edgescribe/#", **options: Any) -> None:
         self.messages: list[Message] = []
@@ -46,13 +50,18 @@ class Receiver:
             self._client.tls_set_context(options["tls"])
         if "user" in options:
             self._client.username_pw_set(options["user"], options["password"])
-        self._client.on_connect = lambda client, *_: client.subscribe(wanted, qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe(wanted, qos=options.get("qos", 1))
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_disconnect = lambda *_: self._subscribed.clear()
         self._client.on_message = self._on_message
         self._client.connect("localhost", port)
         self._client.loop_start()
         self.await_subscription()
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has taken the subscription, as far as is known."""
+        return self._subscribed.is_set()
 
     def await_subscription(self) -> None:
         """Wait until the broker has taken the subscription (again)."""
