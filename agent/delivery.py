@@ -115,6 +115,28 @@ class Fate(Enum):
     """Nobody wants it any more; it counts as dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class SeqRange:
+    """Numbers of transcripts, from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of the wish to have transcripts sent again."""
+
+    again: int
+    """Messages that will be sent again."""
+    missing: tuple[SeqRange, ...]
+    """What of the wish is not here, in order."""
+    available: SeqRange | None
+    """The lowest and the highest number that is here; None if nothing is."""
+    still_waiting: int = 0
+    """Messages of an earlier wish that have not gone yet; then this one was not granted."""
+
+
 _FAILURE: Final = 0x80
 _FATES: Final = {0x97: Fate.BUSY, 0x90: Fate.REFUSED, 0x95: Fate.REFUSED, 0x99: Fate.REFUSED}
 
@@ -131,8 +153,8 @@ def fate_of(reason_code: int) -> Fate:
 class Outbox(Protocol):
     """Keeps messages until the broker has acknowledged them: live ones first, each kind in order. Bounded and counted.
 
-    `next_seq` and `put` are called from any thread, the rest from the sink's thread only, but for the properties.
-    Nothing is put after `close`.
+    `next_seq`, `put`, `purge` and `replay` are called from any thread, the rest from the sink's thread only, but for
+    the properties. Nothing is put after `close`.
     """
 
     def next_seq(self) -> int:
@@ -154,7 +176,17 @@ class Outbox(Protocol):
         """The connection was lost: hand out again, in order, what was taken and not settled."""
 
     def purge(self) -> int:
-        """Forget everything that is not on its way, without trace; return how many messages that were."""
+        """Forget everything that is not on its way, without trace; return how many messages that were.
+
+        What was delivered and could have been sent again is forgotten as well, and not counted.
+        """
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send transcripts again that were delivered since the start, marked, at the backlog's pace and after it.
+
+        Only the last few are still here, in memory. What goes again is neither `pending` nor ever `dropped`. May be
+        called from any thread.
+        """
 
     @property
     def pending(self) -> int:

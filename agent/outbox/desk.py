@@ -8,6 +8,7 @@ from typing import Final
 from agent.config import OutboxSettings
 from agent.delivery import Fate, Outgoing
 from agent.outbox.clock import Stamp
+from agent.outbox.delivered import Delivered
 from agent.outbox.letters import Batch, Header, Letter
 from agent.outbox.queue import DeliveryQueue, Stub, Turn, life_s, stub_of
 
@@ -26,8 +27,9 @@ class Desk:
     it must not leave before it is on disk, when that has been tried.
     """
 
-    def __init__(self, settings: OutboxSettings, chance: random.Random) -> None:
-        self.queue = DeliveryQueue(settings.max_messages, settings.max_bytes, chance)
+    def __init__(self, settings: OutboxSettings, chance: random.Random, *, replayable: bool = True) -> None:
+        delivered = Delivered.of(settings.max_age_s, replayable=replayable)
+        self.queue = DeliveryQueue(settings.max_messages, settings.max_bytes, chance, delivered)
         self.last_key = 0
         self._max_age_s = settings.max_age_s
         self._fresh: dict[int, Letter] = {}

@@ -4,8 +4,9 @@ import random
 import threading
 from typing import Final
 
-from agent.delivery import Entry, Fate, Outgoing
+from agent.delivery import Entry, Fate, Outgoing, Replay, SeqRange
 from agent.outbox.clock import Clock, system_clock
+from agent.outbox.delivered import Delivered
 from agent.outbox.queue import DeliveryQueue, stub_of
 
 _DAY_S: Final = 86_400
@@ -14,7 +15,7 @@ _DAY_S: Final = 86_400
 class MemoryOutbox:
     """Holds at most `limit` waiting messages in memory, plus the few that are on their way (the in-flight window).
 
-    Numbers begin at 1 whenever the process starts.
+    Numbers begin at 1 whenever the process starts. Without `replayable` nothing that was delivered is kept.
     """
 
     def __init__(
@@ -25,11 +26,14 @@ class MemoryOutbox:
         max_age_s: int = 7 * _DAY_S,
         clock: Clock | None = None,
         chance: random.Random | None = None,
+        replayable: bool = True,
     ) -> None:
         self._max_age_s = max_age_s
         self._clock = clock or system_clock()
         self._lock = threading.Lock()
-        self._queue = DeliveryQueue(limit, max_bytes, chance or random.Random())  # noqa: S311 - jitter, not a secret
+        delivered = Delivered.of(max_age_s, replayable=replayable)
+        chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
+        self._queue = DeliveryQueue(limit, max_bytes, chance, delivered)
         self._letters: dict[int, Outgoing] = {}
         self._last_key = 0
         self._last_seq = 0
@@ -55,7 +59,10 @@ class MemoryOutbox:
             self._forget(self._queue.expire(now_s))
             if (turn := self._queue.take(now_s)) is None:
                 return None
+            if again := self._queue.delivered.entry(turn.key):
+                return again
             outgoing = self._letters[turn.key]
+            self._queue.delivered.handed(turn.key, outgoing)
             return Entry(turn.key, outgoing.replayed(self._max_age_s) if turn.late else outgoing)
 
     def due_in_s(self) -> float:
@@ -78,6 +85,11 @@ class MemoryOutbox:
         """Forget everything that is not on its way; return how many messages that were."""
         with self._lock:
             return self._forget(self._queue.clear())
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send what of `wanted` was delivered and is still here again."""
+        with self._lock:
+            return self._queue.delivered.ask(wanted, self._clock().monotonic_s)
 
     @property
     def pending(self) -> int:

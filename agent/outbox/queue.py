@@ -2,8 +2,9 @@
 
 prompt ─┐                                  replies and the like: no use later, and the first to go for room
 live   ─┼─▶ take ─▶ on its way ─▶ settle
-late   ─┘    ▲          │                  older than 60 s: slowly, and on a topic of their own
-             └ rewind ◀─┴─▶ parked         refused for now
+late   ─┤    ▲          │                  older than 60 s: slowly, and on a topic of their own
+again  ─┘    └ rewind ◀─┴─▶ parked         refused for now
+  ▲ delivered.py: what was delivered and is wanted once more, as slowly, after the late ones
 """
 
 import heapq
@@ -14,14 +15,13 @@ from enum import Enum, auto
 from typing import Final
 
 from agent.delivery import Fate, Outgoing
+from agent.outbox.delivered import OVERHEAD_BYTES, Delivered
 from agent.outbox.pacing import QuotaPause, ReplayPace
 
 LIVE_S: Final = 60.0
 """A transcript that leaves later than this belongs to the backlog: an hour-old "heater on" must not turn it on."""
 PARKED_S: Final = 900.0
 """What the broker does not let us publish is tried again after this long, or with the next connection."""
-OVERHEAD_BYTES: Final = 256
-"""What a message takes besides its payload, roughly."""
 
 
 class Place(Enum):
@@ -64,11 +64,13 @@ class Turn:
 class DeliveryQueue:
     """Messages by key; the smaller the key, the older the message. Not thread-safe."""
 
-    def __init__(self, max_messages: int, max_bytes: int, chance: random.Random) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, chance: random.Random, delivered: Delivered) -> None:
         self.max_bytes = max_bytes
         """Room for what waits; may be changed at any time."""
         self.dropped = 0
         """Messages given up: for room, expired, refused or lost."""
+        self.delivered = delivered
+        """What may be sent again. Whoever hands a message out tells it what that says."""
         self.waiting_bytes = 0
         """Room that is taken by what waits."""
         self._max_messages = max_messages
@@ -109,10 +111,10 @@ class DeliveryQueue:
         if heads:
             return self._go(min(heads), late=False)
         late = self._head(Place.LATE)
-        if late is None or self._pace.due_in_s(now_s) > 0:
+        if (late is None and not self.delivered.waits) or self._pace.due_in_s(now_s) > 0:
             return None
         self._pace.spend(now_s)
-        return self._go(late, late=True)
+        return self._go(late, late=True) if late is not None else Turn(self.delivered.go(), late=True)
 
     def due_in_s(self, now_s: float) -> float:
         """Seconds until `take` may have something, if nothing else happens; infinity if nothing waits."""
@@ -120,7 +122,7 @@ class DeliveryQueue:
         self._reorder(now_s)
         if self._head(Place.PROMPT) is not None or self._head(Place.LIVE) is not None:
             return pause_s
-        if self._head(Place.LATE) is not None:
+        if self._head(Place.LATE) is not None or self.delivered.waits:
             return max(pause_s, self._pace.due_in_s(now_s))
         if self._parked:
             return max(pause_s, self._parked[0][0] - now_s)
@@ -128,21 +130,25 @@ class DeliveryQueue:
 
     def settle(self, key: int, fate: Fate, now_s: float) -> bool:
         """What became of a message on its way; True if it is to be forgotten."""
+        if fate is Fate.BUSY:
+            self._pause.refused(now_s)
+        elif fate is Fate.DELIVERED:
+            self._pause.accepted()
+        self.delivered.settled(key, fate, now_s)
         stub = self._stubs.get(key)
         if stub is None or stub.place is not Place.TAKEN:
             return False
         match fate:
             case Fate.BUSY:
-                self._pause.refused(now_s)
                 self._line_up(stub)
                 return False
             case Fate.PARKED:
                 self.park(key, now_s + PARKED_S)
                 return False
-            case Fate.DELIVERED:
-                self._pause.accepted()
             case Fate.REFUSED | Fate.EXPIRED:
                 self.dropped += 1
+            case Fate.DELIVERED:
+                pass
         del self._stubs[key]
         return True
 
@@ -154,6 +160,7 @@ class DeliveryQueue:
     def rewind(self) -> None:
         """The connection is lost: what was on its way or parked lines up again."""
         self._pace.connection_lost()
+        self.delivered.rewind()
         self._parked.clear()
         for stub in self._stubs.values():
             if stub.place in {Place.TAKEN, Place.PARKED}:
@@ -166,7 +173,8 @@ class DeliveryQueue:
         self.dropped += 1
 
     def clear(self) -> list[int]:
-        """Forget whatever waits, uncounted; return the keys."""
+        """Forget whatever waits, uncounted, and whatever could be sent again; return the keys of the former."""
+        self.delivered.clear()
         gone = [key for key in self._stubs if self.waits(key)]
         for key in gone:
             self._count(self._stubs.pop(key), -1)
@@ -246,6 +254,7 @@ class DeliveryQueue:
         stub = self._stubs[key]
         heapq.heappop(self._lanes[stub.place])
         self._put(stub, Place.TAKEN)
+        self.delivered.expect(key)
         return Turn(key, late)
 
     def _head(self, place: Place) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import OutboxSettings
-from agent.delivery import Entry, Fate, Outgoing
+from agent.delivery import Entry, Fate, Outgoing, Replay, SeqRange
 from agent.outbox.clock import Clock, Stamp, system_clock
 from agent.outbox.condition import Condition, StorageDown
 from agent.outbox.desk import CHUNK, Desk, rebased
@@ -38,13 +38,14 @@ class SqliteOutbox:
     """The outbox of one state folder; see `agent.delivery.Outbox`.
 
     `on_change` is called whenever `conditions` have changed, from any thread; it must not wait for anything.
+    Without `replayable` nothing that was delivered is kept.
     `memory_folder` outlives this process but not the boot; default: `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`.
 
     Raises:
         ConfigError: another agent uses the folder, or we may not write to it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three of them are for tests, which own the clock, the chance and the folder
         self,
         settings: OutboxSettings,
         folder: Path,
@@ -54,6 +55,7 @@ class SqliteOutbox:
         memory_folder: Path | None = None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
+        replayable: bool = True,
     ) -> None:
         self._strict = settings.mode == "strict"
         self._max_age_s = settings.max_age_s
@@ -61,7 +63,8 @@ class SqliteOutbox:
         self._claim = Claim(folder)
         # Guards the desk and the flags. The disk has a lock of its own, and is never waited for while this is held.
         self._changed = threading.Condition()
-        self._desk = Desk(settings, chance or random.Random())  # noqa: S311 - jitter, not a secret
+        chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
+        self._desk = Desk(settings, chance, replayable=replayable)
         self._closed = False
         self._disk = Disk(folder / "outbox.db", settings, on_change)
         self._writer = threading.Lock()
@@ -110,6 +113,8 @@ class SqliteOutbox:
                 now = self._clock()
                 if (turn := self._desk.take(now)) is None:
                     return None
+                if again := self._desk.queue.delivered.entry(turn.key):
+                    return again
                 letter = self._desk.fresh(turn.key)
             try:
                 letter = letter or self._disk.read(turn.key)
@@ -120,6 +125,8 @@ class SqliteOutbox:
                 self._damaged(turn.key, now)
                 continue
             outgoing = rebased(letter, now)
+            with self._changed:
+                self._desk.queue.delivered.handed(turn.key, outgoing)
             return Entry(turn.key, outgoing.replayed(self._max_age_s) if turn.late else outgoing)
 
     def _not_readable(self, key: int, now: Stamp) -> None:
@@ -157,6 +164,11 @@ class SqliteOutbox:
         with contextlib.suppress(StorageDown), self._writer:
             self._disk.wipe()
         return len(keys)
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send what of `wanted` was delivered and is still here again; the disk has no part in it."""
+        with self._changed:
+            return self._desk.queue.delivered.ask(wanted, self._clock().monotonic_s)
 
     @property
     def pending(self) -> int:

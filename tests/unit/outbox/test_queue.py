@@ -2,6 +2,7 @@ import random
 from collections import Counter
 
 from agent.delivery import Fate
+from agent.outbox.delivered import Delivered
 from agent.outbox.queue import DeliveryQueue, Stub
 
 FATES = tuple(Fate)
@@ -15,7 +16,7 @@ def stub(key: int, now_s: float, *, transcript: bool = True, life_s: float = 86_
 def test_whatever_happens_every_message_is_accounted_for() -> None:
     """Ten thousand random steps: none is handed out twice at once, none vanishes, the counts and limits hold."""
     chance = random.Random(3)  # noqa: S311 - repeatable
-    queue = DeliveryQueue(50, 50 * 356, chance)
+    queue = DeliveryQueue(50, 50 * 356, chance, Delivered(86_400))
     now_s, last_key = 0.0, 0
     away: set[int] = set()
     ends: Counter[str] = Counter()
@@ -51,7 +52,7 @@ def test_whatever_happens_every_message_is_accounted_for() -> None:
 
 def test_a_message_of_an_earlier_boot_is_late_however_young_it_seems() -> None:
     """Nobody knows how long the machine was off: "heater on" from before a power cut turns nothing on."""
-    queue = DeliveryQueue(10, 10_000, random.Random(1))  # noqa: S311 - jitter
+    queue = DeliveryQueue(10, 10_000, random.Random(1), Delivered(86_400))  # noqa: S311 - jitter
     queue.add(Stub(1, 100, -5.0, 86_400.0, can_be_late=True, of_this_boot=False))
     assert queue.take(10.0) is None
     turn = queue.take(10.0 + queue.due_in_s(10.0))
@@ -61,7 +62,7 @@ def test_a_message_of_an_earlier_boot_is_late_however_young_it_seems() -> None:
 
 def test_what_was_picked_in_vain_lines_up_again() -> None:
     """Room that could not be made costs nothing, and nobody hands out meanwhile what may be deleted."""
-    queue = DeliveryQueue(10, 10_000, random.Random(1))  # noqa: S311 - jitter
+    queue = DeliveryQueue(10, 10_000, random.Random(1), Delivered(86_400))  # noqa: S311 - jitter
     for key in range(1, 5):
         queue.add(stub(key, 0.0))
     picked = queue.pick(2)
