@@ -19,18 +19,25 @@ class Gate:
         """Where the broker itself listens."""
         self._flowing = threading.Event()
         self._flowing.set()
+        self._answering = threading.Event()
+        self._answering.set()
         self._listener: socket.socket | None = None
         self._sockets: list[socket.socket] = []
 
     def open(self) -> None:
         """Let connections through."""
         self._flowing.set()
+        self._answering.set()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._listener,), name="gate", daemon=True).start()
 
     def hold(self) -> None:
         """Keep the connections, but pass nothing on."""
         self._flowing.clear()
+
+    def hold_answers(self) -> None:
+        """Let the device's words through, but nothing that the broker says."""
+        self._answering.clear()
 
     def shut(self) -> None:
         """Break all connections and refuse new ones; idempotent."""
@@ -46,6 +53,7 @@ class Gate:
             sock.close()
         self._sockets.clear()
         self._flowing.set()
+        self._answering.set()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -59,12 +67,13 @@ class Gate:
                 device.close()
                 continue
             self._sockets += [device, broker]
-            for source, target in ((device, broker), (broker, device)):
-                threading.Thread(target=self._pump, args=(source, target), name="gate", daemon=True).start()
+            for way in ((device, broker, self._flowing), (broker, device, self._answering)):
+                threading.Thread(target=self._pump, args=way, name="gate", daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, passing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flowing.wait()
+                passing.wait()
                 target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)
