@@ -14,7 +14,7 @@ from typing import Final
 from agent.outbox import letters
 from agent.outbox.condition import Condition, StorageDown, condition_of
 from agent.outbox.letters import Batch, Letter
-from agent.outbox.store import Store
+from agent.outbox.store import PAGE_BYTES, Store, first_page
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def mend(store: Store, max_bytes: int) -> bool:
                 raise
         store.close()
         damaged = _set_aside(store.path)
+        _regain_first_page(damaged)
         store.open(max_bytes)
         saved = _salvage(damaged, store)
     log.warning(f"outbox: {store.path} was damaged; saved {saved} messages and set it aside as {damaged.name}")
@@ -77,6 +78,19 @@ def _set_aside(path: Path) -> Path:
     except OSError as error:
         raise StorageDown(condition_of(error), error.strerror or str(error)) from error
     return aside
+
+
+def _regain_first_page(damaged: Path) -> None:
+    """Without its first page nothing of a database can be read, and what belongs there is known."""
+    with contextlib.closing(sqlite3.connect(damaged)) as db:
+        try:
+            db.execute("SELECT name FROM sqlite_master").fetchall()
+        except sqlite3.Error:
+            pass
+        else:
+            return
+    with contextlib.suppress(OSError), damaged.open("r+b") as file:
+        file.write(first_page(damaged.stat().st_size // PAGE_BYTES))
 
 
 def _salvage(damaged: Path, store: Store) -> int:

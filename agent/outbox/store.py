@@ -227,6 +227,22 @@ class Store:
                 return Condition.CORRUPT
 
 
+def first_page(pages: int) -> bytes:
+    """The first page of a database of ours that has so many: its header and its schema, which are always the same.
+
+    Format: https://sqlite.org/fileformat2.html#the_database_header. The number of pages stands at 28; write-ahead
+    logging is the 2 at 18 and 19.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.executescript(f"{letters.TABLE} {_TABLES}")
+        page = bytearray(db.serialize()[:PAGE_BYTES])
+    page[18:20] = b"\2\2"
+    page[28:32] = pages.to_bytes(4, "big")
+    return bytes(page)
+
+
 def _pages(size_bytes: int) -> int:
     return max(_MIN_PAGES, size_bytes // PAGE_BYTES)
 

@@ -182,6 +182,17 @@ def test_a_damaged_database_never_lies_and_never_stops_the_agent(
     assert not outbox.conditions
 
 
+def test_a_database_without_its_first_page_is_saved(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """Header and schema are the same in every database of ours: nothing is lost with them."""
+    first = open_outbox(tmp_path)
+    old = say(first, clock, 300)
+    first.close()
+    damage(tmp_path / "outbox.db", 0.0, 4_096)
+    outbox = open_outbox(tmp_path)
+    assert set(outbox.conditions) == {"outbox_corrupt"}
+    assert deliver_all(outbox, clock) == old
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
 def test_damage_under_a_running_agent_costs_what_was_damaged_and_no_more(
     tmp_path: Path, open_outbox: Open, clock: FakeClock, share: float
