@@ -164,10 +164,19 @@ class SystemdHost:
             self._boot.wait()
             self._boot = None
         subprocess.run(["umount", "-l", str(self.root)], check=False, capture_output=True)
-        for folder in Path("/sys/fs/cgroup").glob(f"**/{self._name}"):
-            for below in sorted(folder.glob("**/"), reverse=True):
+        self._remove_cgroups()
+
+    def _remove_cgroups(self) -> None:
+        """Take away what `boot` made, as soon as the last process in it is gone."""
+        root = Path("/sys/fs/cgroup")
+        deadline_s = time.monotonic() + 10.0
+        while folders := [*root.glob(self._name), *root.glob(f"*/{self._name}")]:
+            for below in sorted((below for folder in folders for below in folder.glob("**/")), reverse=True):
                 with contextlib.suppress(OSError):
                     below.rmdir()
+            if time.monotonic() > deadline_s:
+                return
+            time.sleep(0.05)
 
     def _inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         enter = ["nsenter", "--all", f"--target={self._init}", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
