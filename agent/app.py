@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent import identity
@@ -67,6 +67,7 @@ RESTART_STATUS = 75
 class App:
     """One run of the agent, from the first frame to the last message.
 
+    `read_again` reads the settings anew, and `options` of the command line let another `edgescribe` do so.
     The constructor finds out whether it can work at all (model, microphone), before anything is announced.
 
     Raises:
@@ -74,7 +75,11 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, notifier: Notifier, read_again: Callable[[], Settings] | None = None
+        self,
+        settings: Settings,
+        notifier: Notifier,
+        read_again: Callable[[], Settings] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         configured = settings.model_copy(update={"engine": concrete_engine(settings)})
         applied = Applied(state_dir(settings))
@@ -123,6 +128,7 @@ class App:
             applied=applied,
             parts=Parts(self._source, segmenter, self._transcriber, self._publisher, self._load_engine),
             restart=self.restart,
+            options=options,
             on_failure=self._on_failure,
         )
         self._supervisor = Supervisor(
@@ -218,7 +224,9 @@ class App:
         )
 
     def _open_outbox(self) -> Outbox:
-        return create_outbox(self._settings.mqtt.outbox, state_dir(self._settings), self._on_failure)
+        settings = self._settings
+        replayable = settings.publish.privacy == "full"
+        return create_outbox(settings.mqtt.outbox, state_dir(settings), self._on_failure, replayable=replayable)
 
     def _open_sinks(self) -> tuple[MqttSink | None, list[Sink]]:
         sinks: list[Sink] = []
@@ -269,7 +277,14 @@ class App:
             self._telemetry.change_interval(settings.telemetry.interval_s)
             self._remote.reconfigured(settings)
 
-        parts = Reloadable(lambda: self._remote.settings, wanted, self._load_engine, self._transcriber, in_force)
+        parts = Reloadable(
+            self._remote.changing,
+            lambda: self._remote.settings,
+            wanted,
+            self._load_engine,
+            self._transcriber,
+            in_force,
+        )
         return Reloader(self._notifier, parts)
 
     # The end.

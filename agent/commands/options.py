@@ -32,6 +32,12 @@ def engine_kind_for(model: str) -> str:
     return "faster_whisper" if model.endswith("-ct2") or Path(model).is_dir() else "whisper_cpp"
 
 
+def options_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """What `add_settings_options` parsed, as arguments for another `edgescribe`."""
+    file = () if args.config is None else ("--config", str(args.config.absolute()))
+    return (*file, *(part for override in args.overrides for part in ("--set", override)))
+
+
 def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
     """The settings that `args` ask for.
 

@@ -4,7 +4,7 @@ import argparse
 import faulthandler
 import signal
 
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, options_of, settings_from
 
 STDERR = 2
 """The journal, under systemd."""
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     log.configure(settings.log.level)
     # What a crash, or systemd's watchdog with its SIGABRT, interrupts is written to the journal, thread by thread.
     faulthandler.enable(STDERR)
-    app = App(settings, Notifier(), read_again=lambda: settings_from(args))
+    app = App(settings, Notifier(), read_again=lambda: settings_from(args), options=options_of(args))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: app.stop())
     signal.signal(signal.SIGHUP, lambda *_: app.reload())

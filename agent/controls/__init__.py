@@ -20,3 +20,11 @@ class Outcome:
     def ok(self) -> bool:
         """Whether it was obeyed."""
         return self.code == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A command that takes minutes: others are obeyed meanwhile."""
+
+    start: Callable[[Callable[[Outcome], None]], None]
+    """Begins, and tells what became of it once, from another thread."""

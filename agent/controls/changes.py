@@ -57,7 +57,8 @@ class Applied:
         """Changes that count for `settings`, by dotted key."""
         return {
             key: entry["value"]
-            for key, entry in self._entries.items()
+            # a copy: while a reload asks, a command may mute the device
+            for key, entry in tuple(self._entries.items())
             if key in KEYS and value_at(settings, key) is not None and value_at(settings, key) == entry["instead_of"]
         }
 

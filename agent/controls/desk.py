@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from agent.channel import Channel
-from agent.controls import Outcome
+from agent.controls import Later, Outcome
 from agent.controls.dispatch import Accepted, Command, Doorkeeper, Refused, ReturnAddress
 from agent.delivery import Incoming, Outgoing
 from agent.wire.control import Reply
@@ -24,14 +24,15 @@ CAPACITY = 32
 class ControlDesk:
     """One command after the other, so that two of them never change the same thing at once.
 
-    `obey` may take as long as it needs. `post` delivers a reply.
+    `obey` may take as long as it needs; what takes minutes is done elsewhere, and answered when it is done. `post`
+    delivers a reply.
     """
 
     def __init__(
         self,
         device_id: str,
         door: Doorkeeper,
-        obey: Callable[[Command], Outcome],
+        obey: Callable[[Command], Outcome | Later],
         post: Callable[[Outgoing], None],
     ) -> None:
         self._device_id = device_id
@@ -56,16 +57,26 @@ class ControlDesk:
     def _handle(self, incoming: Incoming) -> None:
         match self._door.admit(incoming, datetime.now(UTC)):
             case Accepted(command, sender):
-                outcome = self._obey(command)
-                log.info(f"control: {command.name}: {outcome.code}")
+                self._obey_and_answer(command, sender)
             case Refused(code, msg, sender):
-                outcome = Outcome(msg, code)
                 log.warning(f"control: {sender.command!r} refused: {code}")
+                self._reply(Outcome(msg, code), sender)
             case None:
-                return
-        self._reply(outcome, sender)
-        if outcome.then:
-            outcome.then()
+                pass
+
+    def _obey_and_answer(self, command: Command, sender: ReturnAddress) -> None:
+        def answer(outcome: Outcome) -> None:
+            log.info(f"control: {command.name}: {outcome.code}")
+            self._reply(outcome, sender)
+
+        match self._obey(command):
+            case Later(start):
+                log.info(f"control: {command.name}: begun")
+                start(answer)
+            case outcome:
+                answer(outcome)
+                if outcome.then:
+                    outcome.then()
 
     def _reply(self, outcome: Outcome, sender: ReturnAddress) -> None:
         reply = Reply(

@@ -1,6 +1,7 @@
 """What each command does to the running device."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -8,7 +9,7 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from agent.config import Settings
-from agent.controls import Outcome
+from agent.controls import Later, Outcome
 from agent.controls.changes import LISTENING, Applied, value_at, with_value
 from agent.controls.dispatch import (
     Calibrate,
@@ -27,6 +28,9 @@ from agent.controls.dispatch import (
 )
 from agent.controls.golden import listen_to_it
 from agent.controls.languages import languages_of
+from agent.controls.replaying import outcome_of
+from agent.delivery import Replay as SentAgain
+from agent.delivery import SeqRange
 from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
 from agent.publishing.publisher import Publisher
@@ -65,6 +69,12 @@ class Surroundings(Protocol):
     def restart(self) -> None:
         """End, to be started again."""
 
+    def replay(self, wanted: SeqRange) -> SentAgain:
+        """Send transcripts again that were delivered."""
+
+    def calibrate(self) -> Outcome | Later:
+        """Measure what suits this device."""
+
     def portrait(self) -> dict[str, Any]:
         """What tells this device from its neighbours."""
 
@@ -81,6 +91,9 @@ class ControlledDevice:
     def __init__(self, settings: Settings, applied: Applied, parts: Parts, surroundings: Surroundings) -> None:
         self.settings = settings
         """What is in force. Any thread may read."""
+        self.changing = threading.Lock()
+        """Held by whoever changes what is in force, from reading it until the change is in it: commands, and a reload.
+        Else two engines might be loaded at once, and the settings say one thing while another is done."""
         self._applied = applied
         self._parts = parts
         self._around = surroundings
@@ -90,13 +103,21 @@ class ControlledDevice:
         """Whether the microphone is open. Any thread may ask."""
         return self._parts.source.listening
 
-    def obey(self, command: Command) -> Outcome:  # noqa: PLR0911 - one line for each command
+    def obey(self, command: Command) -> Outcome | Later:
         """Do what `command` says, or say why not."""
         match command:
-            case Listen(value=on, purge=purge):
+            case Listen(value=on, purge=purge):  # a device is muted at once, whatever else is being changed
                 return self._listen(on=on, purge=purge)
             case Mute(value=mute, purge=purge):
                 return self._listen(on=not mute, purge=purge)
+            case Restart() | Identify() | Replay() | Calibrate() | GoldenUtterance():
+                return self._do(command)
+            case _:
+                with self.changing:
+                    return self._change(command)
+
+    def _change(self, command: Command) -> Outcome:
+        match command:
             case SetModel(value=name):
                 return self._tune("model", name)
             case SetLanguage(value=code):
@@ -110,25 +131,23 @@ class ControlledDevice:
                 publisher = self._parts.publisher
                 publisher.policy = replace(publisher.policy, min_confidence=confidence)
                 return self._set("publish.min_confidence", confidence)
+            case _:
+                return Outcome(f"nobody knows what {command.name} does", "not_available")
+
+    def _do(self, command: Command) -> Outcome | Later:
+        match command:
             case GoldenUtterance():
                 return listen_to_it(self._parts.transcriber)
-            case _:
-                return self._others(command)
-
-    def _others(self, command: Command) -> Outcome:
-        match command:
             case Restart():
                 return Outcome("restarting", then=self._around.restart)
             case Identify():
                 portrait = self._around.portrait()
                 log.info("identify: somebody asks for this device: %s", portrait)
                 return Outcome("see the log", result=portrait)
-            case Replay():
-                return Outcome("what the broker has acknowledged is not kept, so nothing can be replayed", _NOT_HERE)
-            case Calibrate():
-                return Outcome("this version cannot calibrate by command: run `edgescribe calibrate`", _NOT_HERE)
+            case Replay(first=first, last=last):
+                return outcome_of(self._around.replay(SeqRange(first, last)))
             case _:
-                return Outcome(f"nobody knows what {command.name} does", _NOT_HERE)
+                return self._around.calibrate()
 
     def _listen(self, *, on: bool, purge: bool) -> Outcome:
         if on:
@@ -174,9 +193,6 @@ class ControlledDevice:
         except EngineError as error:
             return Outcome(str(error), "busy")
         return self._set(key, value)
-
-
-_NOT_HERE: Final = "not_available"
 
 
 def _contradiction(settings: Settings) -> str | None:

@@ -109,13 +109,13 @@ class Replay(Command):
     """Publish transcripts again."""
 
     name = "replay"
-    first: Annotated[int, Field(ge=1)]
-    last: Annotated[int, Field(ge=1)]
+    first: Annotated[int, Field(ge=1, alias="from")]
+    last: Annotated[int, Field(ge=1, alias="to")]
 
     @model_validator(mode="after")
     def _in_order(self) -> "Replay":
         if self.last < self.first:
-            msg = "last is before first"
+            msg = "to is before from"
             raise ValueError(msg)
         return self
 

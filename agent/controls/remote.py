@@ -6,18 +6,21 @@
 Put together and owned by `app.py`.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agent import __version__
 from agent.config import AutoSettings, ScriptedSettings, Settings
+from agent.controls import Later, Outcome
+from agent.controls.calibrating import Calibrator
 from agent.controls.changes import Applied, value_at
 from agent.controls.desk import ControlDesk
 from agent.controls.device import ControlledDevice, Parts, as_mapping
 from agent.controls.dispatch import Doorkeeper
 from agent.controls.languages import languages_of
-from agent.delivery import Inbox, Incoming, Outgoing
+from agent.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.home_assistant.announcer import Announcer
 from agent.home_assistant.entities import METRICS, DeviceFacts
 from agent.identity import Machine
@@ -55,6 +58,7 @@ class Remote:
         applied: Where changes are kept.
         parts: What commands reach.
         restart: Ends the agent, to be started again.
+        options: Of the command line, for another `edgescribe` with the same settings.
         on_failure: Is told if the thread `control` fails.
     """
 
@@ -66,6 +70,7 @@ class Remote:
         applied: Applied,
         parts: Parts,
         restart: Callable[[], None],
+        options: Sequence[str],
         on_failure: Callable[[Worker], None],
     ) -> None:
         self._me = me
@@ -81,11 +86,18 @@ class Remote:
         self._device = ControlledDevice(settings, applied, parts, self)
         self._desk = ControlDesk(me.device_id, self._door, self._device.obey, self._post)
         self._worker = Worker("control", self._desk.run, on_failure)
+        self._options = tuple(options)
+        self._calibrator = Calibrator(on_failure)
 
     @property
     def settings(self) -> Settings:
         """What is in force."""
         return self._device.settings
+
+    @property
+    def changing(self) -> threading.Lock:
+        """To be held while what is in force is changed, see `ControlledDevice.changing`."""
+        return self._device.changing
 
     @property
     def inbox(self) -> Inbox:
@@ -104,7 +116,7 @@ class Remote:
         self._worker.start()
 
     def reconfigured(self, settings: Settings) -> None:
-        """The configuration was read anew, and `settings` are in force now. Called from the thread `reload`."""
+        """The configuration was read anew, and `settings` are in force now. Called by the holder of `changing`."""
         self._device.settings = settings
         self.applied()
 
@@ -116,6 +128,7 @@ class Remote:
     def close(self) -> None:
         """Obey no longer."""
         self._desk.close()
+        self._calibrator.close()
         self._worker.join(CLOSE_S)
 
     def _receive(self, incoming: Incoming) -> None:
@@ -141,6 +154,19 @@ class Remote:
     def purge(self) -> int:
         """Delete what waits for the broker."""
         return self._mqtt.purge() if self._mqtt else 0
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send transcripts again."""
+        return self._mqtt.replay(wanted) if self._mqtt else Replay(0, (wanted,), None)
+
+    def calibrate(self) -> Outcome | Later:
+        """Measure, with the settings of this agent and the language that is in force."""
+        in_force = {
+            "state_dir": state_dir(self.settings),
+            "engine.language": value_at(self.settings, "engine.language"),
+        }
+        overrides = [part for key, value in in_force.items() for part in ("--set", f"{key}={value}")]
+        return self._calibrator.begin((*self._options, *overrides))
 
     def restart(self) -> None:
         """End, to be started again."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,8 @@ EXCHANGE_S: Final = 120.0
 class Reloadable:
     """What a reload reaches."""
 
+    changing: AbstractContextManager[object]
+    """Held from reading what is in force until the new settings are: commands change it as well."""
     current: Callable[[], Settings]
     """What is in force."""
     wanted: Callable[[], Settings]
@@ -49,15 +52,19 @@ class Reloader:
         self._notifier.reloading()
         status = "reloaded"
         try:
-            reload = plan_reload(self._parts.current(), self._parts.wanted())
-            if reload.engine:
-                self._parts.transcriber.exchange(self._parts.load_engine(reload.settings), EXCHANGE_S)
+            with self._parts.changing:
+                reload = self._reload()
+            log.info(f"reloaded: {reload}")
         except AgentError as error:
             status = "not reloaded: the settings are wrong, see the log"
             log.error(f"not reloaded, what was in force stays so: {error}")  # noqa: TRY400 - a sentence, no traceback
-        else:
-            logs.set_level(reload.settings.log.level)
-            self._parts.in_force(reload)
-            log.info(f"reloaded: {reload}")
         finally:
             self._notifier.ready(status)
+
+    def _reload(self) -> Reload:
+        reload = plan_reload(self._parts.current(), self._parts.wanted())
+        if reload.engine:
+            self._parts.transcriber.exchange(self._parts.load_engine(reload.settings), EXCHANGE_S)
+        logs.set_level(reload.settings.log.level)
+        self._parts.in_force(reload)
+        return reload

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.config import MqttSettings
-from agent.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, fate_of
+from agent.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, Replay, SeqRange, fate_of
 from agent.sinks.mailbox import Item, Mailbox
 from agent.sinks.mqtt_connection import Ack, Connection, LinkDown
 from agent.sinks.mqtt_report import Reporter
@@ -114,6 +114,12 @@ class MqttSink:
     def purge(self) -> int:
         """Forget what waits and is not on its way; return how many messages that were."""
         return self._outbox.purge()
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send transcripts again that were delivered, as far as they are still here."""
+        replay = self._outbox.replay(wanted)
+        self._wake()
+        return replay
 
     @property
     def connected(self) -> bool:

@@ -64,8 +64,8 @@ def command_schema(schema_name: str) -> Schema:
     argument: Schema = {
         "value": {"description": "What is to be set.", "type": ["string", "number", "boolean"]},
         "purge": {"description": "`mute`: delete the transcripts that still wait as well.", "type": "boolean"},
-        "first": {"description": "`replay`: the first `seq`.", "type": "integer"},
-        "last": {"description": "`replay`: the last `seq`.", "type": "integer"},
+        "from": {"description": "`replay`: the first `seq`.", "type": "integer", "minimum": 1},
+        "to": {"description": "`replay`: the last `seq`.", "type": "integer", "minimum": 1},
     }
     return {
         "$schema": DIALECT,

@@ -139,8 +139,8 @@ def test_refusals_say_why_and_change_nothing(start_agent: StartAgent, commander:
         ("vad_threshold", {"exp": 1, "args": {"value": 0.6}}, "expired"),
         ("model", "base-q8_0", "unavailable"),
         ("language", "auto", "invalid"),
-        ("replay", {"args": {"first": 1, "last": 2}}, "not_available"),
-        ("calibrate", "", "not_available"),
+        ("replay", {"args": {"from": 1, "to": 2}}, "not_available"),
+        ("calibrate", "", "failed"),
     ]
     for name, payload, code in asked:
         answer = commander.ask(name, payload)
@@ -280,6 +280,43 @@ def test_with_privacy_off_nothing_is_transcribed(start_agent: StartAgent, receiv
     assert receiver.payloads("transcript") == []
     assert receiver.payloads("vad") == ["ON", "OFF"]
     assert "rtf" not in agent.stderr
+
+
+def test_what_was_delivered_is_replayed_unless_it_was_purged(
+    start_agent: StartAgent, commander: Commander, receiver: Receiver, tmp_path: Path
+) -> None:
+    """The same transcript, marked, on the backlog's topic; after a purge there is nothing left of it."""
+    pcm = np.concatenate([silence(1.5), clip("en_pls-hold-while-try"), silence(300.0)])
+    recording = write_wav(tmp_path / "once.wav", pcm)
+    start_agent(source__kind="wav", source__path=str(recording), source__pace="realtime")
+    assert eventually(lambda: bool(receiver.payloads("transcript")), 60.0)
+    first = json.loads(receiver.payloads("transcript")[0])
+    seq = first["seq"]
+    answer = commander.ask("replay", {"args": {"from": seq, "to": seq + 5}})
+    assert answer["code"] == "partial"
+    assert answer["result"] == {
+        "replayed": 1,
+        "missing": [{"from": seq + 1, "to": seq + 5}],
+        "available": {"from": seq, "to": seq},
+    }
+    assert eventually(lambda: bool(receiver.payloads("transcript/backlog")), 60.0)
+    assert json.loads(receiver.payloads("transcript/backlog")[0]) == first | {"replayed": True}
+    assert commander.ask("mute", {"args": {"purge": True}})["ok"]
+    assert "available" not in commander.ask("replay", {"args": {"from": seq, "to": seq}})["result"]
+
+
+def test_a_calibration_is_answered_when_it_is_over_and_others_meanwhile(
+    start_agent: StartAgent, commander: Commander, tmp_path: Path
+) -> None:
+    """The real verb, with the agent's own state folder: where no model is, it says so."""
+    start_agent()
+    asked = commander.send(CMD + "calibrate", {"id": "c"})
+    assert commander.ask("identify")["ok"]
+    assert eventually(lambda: asked in commander.answers, 60.0)
+    (answer,) = commander.answers[asked]
+    assert (answer["code"], answer["id"]) == ("failed", "c")
+    assert answer["msg"].startswith("no model is on this device")
+    assert not (tmp_path / "agent" / "state" / "calibration.json").exists()
 
 
 def speech(folder: Path) -> Path:

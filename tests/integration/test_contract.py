@@ -90,7 +90,7 @@ REQUESTS: Final[dict[str, dict[str, object]]] = {
     "language": {"id": "a3", "args": {"value": 17}},
     "golden_utterance": {"id": "a4", "exp": 2_082_758_400},
     "mute": {"id": "a5", "args": {"value": "ON", "purge": True}},
-    "replay": {"id": "a6", "args": {"first": 1, "last": 2}},
+    "replay": {"id": "a6", "args": {"from": 1, "to": 2}},
 }
 """What is obeyed, what is refused, and what this version cannot do."""
 

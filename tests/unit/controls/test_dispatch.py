@@ -57,7 +57,7 @@ def test_there_is_a_kind_for_every_command_of_the_settings() -> None:
         ("initial_prompt", b"", SetInitialPrompt(value="")),
         ("restart", b"PRESS", Restart()),
         ("golden_utterance", {"id": "a"}, GoldenUtterance()),
-        ("replay", {"args": {"first": 3, "last": 9}}, Replay(first=3, last=9)),
+        ("replay", {"args": {"from": 3, "to": 9}}, Replay.model_validate({"from": 3, "to": 9})),
     ],
 )
 def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected: Command) -> None:
@@ -90,7 +90,7 @@ def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected
         ("restart", {"id": 7}),
         ("restart", {"exp": "tomorrow"}),
         ("restart", {"exp": "2026-11-23T13:00:00"}),
-        ("replay", {"args": {"first": 9, "last": 3}}),
+        ("replay", {"args": {"from": 9, "to": 3}}),
         ("replay", b"3"),
     ],
 )

@@ -1,0 +1,87 @@
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+from agent.channel import Overflow
+from agent.config import ScriptedSettings, Settings, WhisperCppSettings
+from agent.controls.changes import Applied
+from agent.controls.device import ControlledDevice, Parts
+from agent.controls.dispatch import Mute, SetInitialPrompt
+from agent.engines import Engine
+from agent.engines.scripted import Scripted
+from agent.service.reloading import Reloadable, Reloader
+from agent.service.systemd import Notifier
+from agent.transcriber import Transcriber
+
+LIMIT_S = 30.0
+
+
+class Switch:
+    """A microphone that can be closed."""
+
+    listening = True
+
+    def off(self) -> None:
+        """Close it."""
+        self.listening = False
+
+
+class Nobody:
+    """Is told, and does nothing."""
+
+    def applied(self) -> None:
+        """Nothing."""
+
+
+class Loads:
+    """Loads engines, the first one only when it is let go; counts how many are being loaded at once."""
+
+    def __init__(self) -> None:
+        self.began = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.settings: list[Settings] = []
+
+    def __call__(self, settings: Settings) -> Engine:
+        """Load one."""
+        self.settings.append(settings)
+        self.began.release()
+        assert self.go.wait(LIMIT_S)
+        return Scripted(ScriptedSettings())
+
+
+def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: Path) -> None:
+    """The command waits until the reload is in force and builds on it: neither change is lost. Mute does not wait."""
+    loads, microphone = Loads(), Switch()
+    transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
+    transcribing = threading.Thread(target=transcriber.run)
+    transcribing.start()
+    parts = Parts(cast("Any", microphone), cast("Any", None), transcriber, cast("Any", None), loads)
+    before = Settings(engine=WhisperCppSettings(threads=1))
+    device = ControlledDevice(before, Applied(tmp_path), parts, cast("Any", Nobody()))
+
+    def wanted() -> Settings:
+        return Settings(engine=WhisperCppSettings(threads=2))
+
+    def in_force(reload: Any) -> None:
+        device.settings = reload.settings
+
+    reloadable = Reloadable(device.changing, lambda: device.settings, wanted, loads, transcriber, in_force)
+    reloading = threading.Thread(target=Reloader(Notifier(), reloadable).run)
+    commanding = threading.Thread(target=lambda: device.obey(SetInitialPrompt(value="Glarus")))
+    try:
+        reloading.start()
+        assert loads.began.acquire(timeout=LIMIT_S)
+        commanding.start()
+        assert not loads.began.acquire(timeout=0.5)
+        device.obey(Mute())
+        assert not microphone.listening
+        loads.go.set()
+        reloading.join(LIMIT_S)
+        commanding.join(LIMIT_S)
+    finally:
+        loads.go.set()
+        transcriber.close()
+        transcribing.join(LIMIT_S)
+    assert device.settings.engine == WhisperCppSettings(threads=2, initial_prompt="Glarus")
+    assert loads.settings[-1].engine == device.settings.engine
+    assert len(loads.settings) == 2
