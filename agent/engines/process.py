@@ -135,5 +135,5 @@ class ProcessEngine:
         started = Offspring(self._settings, self._find_model())
         self._failed_starts = 0
         given_up = [name for name, done in started.confined.items() if done]
-        log.info(f"the engine runs in process {started.pid}, without {' and '.join(given_up) or 'any confinement'}")
+        log.debug(f"the engine runs in process {started.pid}, without {' and '.join(given_up) or 'any confinement'}")
         return started
