@@ -25,7 +25,7 @@ from agent.controls.remote import Remote, Self
 from agent.delivery import Outbox
 from agent.engines import Engine
 from agent.engines.process import longest_inference_s
-from agent.errors import AgentError, EngineError, ModelError, SinkError
+from agent.errors import AgentError, SinkError
 from agent.listen import Listener
 from agent.outbox.factory import create_outbox
 from agent.publishing.policy import PublishPolicy
@@ -43,7 +43,7 @@ from agent.sinks.stdout import StdoutSink
 from agent.sources.factory import create_source, is_live
 from agent.sources.reconnecting import MicrophoneEvents
 from agent.sources.switched import SwitchedSource
-from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_engine
+from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_as_commanded, load_engine
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
 from agent.transcriber import Transcriber
@@ -83,36 +83,45 @@ class App:
     ) -> None:
         configured = settings.model_copy(update={"engine": concrete_engine(settings)})
         applied = Applied(state_dir(settings))
-        engine, self._settings = _load(configured, applied, self._load_engine)
-        settings = self._settings
+        engine, self._settings = load_as_commanded(configured, applied, self._load_engine)
         self._notifier = notifier
         self._device_id = identity.device_id(settings.device.id)
         self._machine = identity.describe()
         self._wake = threading.Event()
         self._stop_wanted = False
         self._reload_wanted = False
+        self._exit_status = 0
         self._failed: Worker | None = None
+        self._reloading: Worker | None = None
         self._counters = Counters()
         self._outbox = self._open_outbox() if settings.mqtt.enabled else None
-        next_seq = self._outbox.next_seq if self._outbox else None
-        self._publisher = Publisher(self._counters, self._machine.boot_id, next_seq)
-        self._publisher.policy = PublishPolicy.of(settings.publish)
-        self._exit_status = 0
+        self._publisher = self._create_publisher()
+        self._wire_stages(engine, listening=applied.listening)
+        self._wire_oversight(applied, read_again or (lambda: self._settings), options)
 
+    def _create_publisher(self) -> Publisher:
+        next_seq = self._outbox.next_seq if self._outbox else None
+        publisher = Publisher(self._counters, self._machine.boot_id, next_seq)
+        publisher.policy = PublishPolicy.of(self._settings.publish)
+        return publisher
+
+    def _wire_stages(self, engine: Engine, *, listening: bool) -> None:
+        """Source, listener and transcriber, with the channels between them."""
+        settings = self._settings
         self._source = SwitchedSource(
             lambda: create_source(settings.source, self._microphone_events()),
             live=is_live(settings.source),
-            listening=applied.listening,
+            listening=listening,
             on_wait=self._alive,
         )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._frames: Channel[AudioFrame] = Channel(FRAMES_CAPACITY, overflow)
         self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow)
-        segmenter = create_segmenter(settings)
+        self._segmenter = create_segmenter(settings)
         self._listener = Listener(
             self._frames,
             create_detector(settings.vad),
-            segmenter,
+            self._segmenter,
             on_event=self._heard,
             on_end=self._transcriber.close,
         )
@@ -122,25 +131,27 @@ class App:
             Worker("listen", self._listener.run, self._on_failure),
             Worker("capture", self._capture, self._on_failure),
         ]
+
+    def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
+        """What gives orders to the stages, and what watches them."""
         self._remote = Remote(
             Self(self._device_id, self._machine, self._source_name),
-            settings=settings,
+            settings=self._settings,
             applied=applied,
-            parts=Parts(self._source, segmenter, self._transcriber, self._publisher, self._load_engine),
+            parts=Parts(self._source, self._segmenter, self._transcriber, self._publisher, self._load_engine),
             restart=self.restart,
             options=options,
             on_failure=self._on_failure,
         )
         self._supervisor = Supervisor(
-            notifier,
+            self._notifier,
             live=self._source.live,
             listener=self._listener,
             frames=self._frames,
             transcriber=self._transcriber,
             inference_s=lambda duration_s: longest_inference_s(self._remote.settings.engine, duration_s),
         )
-        self._reloader = self._reload_with(read_again or (lambda: settings), applied, segmenter)
-        self._reloading: Worker | None = None
+        self._reloader = self._reload_with(read_again, applied, self._segmenter)
 
     def run(self) -> int:
         """Work until the source ends, `stop` is called, or a stage fails; return the exit status.
@@ -331,16 +342,3 @@ class App:
     @property
     def _broker_name(self) -> str:
         return f"{self._settings.mqtt.host}:{self._settings.mqtt.effective_port}"
-
-
-def _load(configured: Settings, applied: Applied, load: Callable[[Settings], Engine]) -> tuple[Engine, Settings]:
-    """The engine, and the settings with which it could be loaded: a command must not keep a device from starting."""
-    settings = applied.overlay(configured)
-    try:
-        return load(settings), settings
-    except (ModelError, EngineError) as error:
-        if not applied.forget("engine"):
-            raise
-        log.warning(f"what a command made of the engine does not work any more ({error}); it is as configured")
-        settings = applied.overlay(configured)
-        return load(settings), settings

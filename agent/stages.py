@@ -8,9 +8,11 @@ from ulid import ULID
 
 from agent.calibration.chosen import resolve
 from agent.config import EngineSettings, Settings
+from agent.controls.changes import Applied
 from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.engines.process import ProcessEngine
+from agent.errors import EngineError, ModelError
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model
 from agent.models.store import Store
@@ -60,3 +62,22 @@ def load_engine(settings: Settings, on_loss: Callable[[str], None] = lambda _rea
 def create_segmenter(settings: Settings) -> Segmenter:
     """The segmenter that `settings` describe; utterances get ULIDs for ids."""
     return Segmenter(settings.segmenter, settings.vad.threshold, lambda: str(ULID()))
+
+
+def load_as_commanded(
+    configured: Settings, applied: Applied, load: Callable[[Settings], Engine]
+) -> tuple[Engine, Settings]:
+    """The engine, and the settings with which it could be loaded: a command must not keep a device from starting.
+
+    Raises:
+        ModelError, EngineError: the engine that is configured cannot be loaded either.
+    """
+    settings = applied.overlay(configured)
+    try:
+        return load(settings), settings
+    except (ModelError, EngineError) as error:
+        if not applied.forget("engine"):
+            raise
+        log.warning(f"what a command made of the engine does not work any more ({error}); it is as configured")
+        settings = applied.overlay(configured)
+        return load(settings), settings
