@@ -67,6 +67,14 @@ def comes_to(hass: HomeAssistant, entity: str, holds: Callable[[dict[str, Any]],
     return eventually(lambda: (state := hass.states().get(entity)) is not None and holds(state), 60.0)
 
 
+def number(state: dict[str, Any]) -> float:
+    """The value of a sensor; 0 as long as Home Assistant has not heard of any (`unknown`, `unavailable`)."""
+    try:
+        return float(state["state"])
+    except ValueError:
+        return 0.0
+
+
 def is_alive(hass: HomeAssistant) -> None:
     """Words come as events, metrics as numbers, and the switches show what is applied."""
     assert comes_to(hass, EVENT, lambda state: state["attributes"].get("text") == TEXT), hass.log
@@ -74,12 +82,12 @@ def is_alive(hass: HomeAssistant) -> None:
     assert seen["attributes"]["event_type"] == "transcript"
     assert seen["attributes"]["verdict"] == "confident"
     assert comes_to(hass, EVENT, lambda state: state["state"] > seen["state"]), "a second event"
-    assert comes_to(hass, "sensor.kitchen_memory_of_edgescribe", lambda state: float(state["state"]) > 1)
+    assert comes_to(hass, "sensor.kitchen_memory_of_edgescribe", lambda state: number(state) > 1)
     assert comes_to(hass, "switch.kitchen_listening", lambda state: state["state"] == "on")
     assert comes_to(hass, "binary_sensor.kitchen_speaking", lambda state: state["state"] == "on")
     assert comes_to(hass, "binary_sensor.kitchen_problem", lambda state: state["state"] == "off")
     assert comes_to(hass, "binary_sensor.kitchen_under_voltage", lambda state: state["state"] == "off")
-    assert comes_to(hass, "number.kitchen_vad_threshold", lambda state: 0 < float(state["state"]) < 1)
+    assert comes_to(hass, "number.kitchen_vad_threshold", lambda state: 0 < number(state) < 1)
     assert comes_to(hass, "update.kitchen_agent", lambda state: state["state"] == "off")
 
 
@@ -93,7 +101,7 @@ def test_the_device_appears_works_and_survives_a_restart_of_home_assistant(
     assert "sensor.kitchen_last_transcript" not in hass.states(), "disabled by default"
 
     hass.call("number", "set_value", entity_id="number.kitchen_vad_threshold", value=0.65)
-    assert comes_to(hass, "number.kitchen_vad_threshold", lambda state: float(state["state"]) == 0.65)
+    assert comes_to(hass, "number.kitchen_vad_threshold", lambda state: number(state) == 0.65)
     hass.call("switch", "turn_off", entity_id="switch.kitchen_listening")
     assert comes_to(hass, "switch.kitchen_listening", lambda state: state["state"] == "off")
     hass.call("switch", "turn_on", entity_id="switch.kitchen_listening")
