@@ -51,11 +51,7 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
     """
     began_ns = time.monotonic_ns()
     duration_s = utterance.duration_s
-    if duration_s > WINDOW_S:
-        raise EngineError(
-            f"utterance {utterance.id} lasts {duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
-            "set segmenter.max_length_s to less"
-        )
+    _check_length(utterance)
     samples = to_float(utterance.pcm)
     attempt = decode(samples, policy.window(duration_s))
     tokens, retries = attempt.tokens, 0
@@ -83,6 +79,14 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         evidence=_evidence(attempt),
         verdict=verdict,
     )
+
+
+def _check_length(utterance: Utterance) -> None:
+    if utterance.duration_s > WINDOW_S:
+        raise EngineError(
+            f"utterance {utterance.id} lasts {utterance.duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
+            "set segmenter.max_length_s to less"
+        )
 
 
 def _other_window(attempt: Attempt, duration_s: float) -> Window:
