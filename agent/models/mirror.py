@@ -3,6 +3,7 @@
 pip is asked because it knows the user's index, proxy, certificates and credentials; nothing is installed.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -78,12 +79,13 @@ def _pip_download(package: Package, pinned: str, target: Path, progress: Progres
 
 
 def _size_bytes(folder: Path) -> int:
+    """Wheels below `folder`, as far as they are there: pip moves and removes its folders while we look."""
     total = 0
-    for path in folder.rglob("*.whl"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # pip has just moved it
-            continue
+    for parent, _, names in os.walk(folder):  # which passes over folders that are gone, unlike Path.rglob
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(FileNotFoundError):
+                    total += (Path(parent) / name).stat().st_size
     return total
 
 
