@@ -12,6 +12,7 @@ FRAME_SAMPLES = 512
 FULL_SCALE = 32_768.0
 SILENCE_DBFS = -96.0
 """What 16 bits can hold; digital silence is reported as this, never as minus infinity."""
+_QUIETEST_OF = 10
 
 Pcm16 = NDArray[np.int16]
 PcmFloat = NDArray[np.float32]
@@ -85,6 +86,18 @@ def rms_dbfs(pcm: Pcm16) -> float:
     samples = pcm.astype(np.float32)
     mean_square = float(np.dot(samples, samples)) / len(samples)
     return max(SILENCE_DBFS, 10.0 * float(np.log10(mean_square / FULL_SCALE**2))) if mean_square else SILENCE_DBFS
+
+
+def snr_db(pcm: Pcm16) -> float | None:
+    """Speech over noise, in dB, estimated from a stretch that holds pauses too, shape (n,).
+
+    The mean power of the louder half of its 32 ms frames, without an offset, over that of the quietest tenth. None for
+    less than ten frames, and where the quietest tenth is digital silence: there was no noise to compare with.
+    """
+    frames = pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
+    powers = np.sort(frames.var(axis=1))
+    noise = float(powers[: len(powers) // _QUIETEST_OF].mean()) if len(powers) >= _QUIETEST_OF else 0.0
+    return 10.0 * float(np.log10(powers[len(powers) // 2 :].mean() / noise)) if noise else None
 
 
 def samples(milliseconds: float) -> int:

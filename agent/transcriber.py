@@ -68,6 +68,9 @@ class Recipient(Protocol):
     def recognised(self, recognition: Recognition) -> None:
         """Called from the transcribe thread: here are the words."""
 
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Called from the transcribe thread: this is what was understood, should no more follow."""
+
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Called from the transcribe thread: the engine failed on this one; the next is tried all the same."""
 
@@ -188,6 +191,7 @@ class Transcriber:
             log.debug("draft of %s: %s", utterance.id, error)
             return
         self._held = Recognition(utterance, transcript, queue_s=0.0, wait_s=0.0)
+        self._recipient.drafted(utterance, transcript)
 
     def _decode(self, job: _Job) -> None:
         taken_ns = time.monotonic_ns()

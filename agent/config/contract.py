@@ -38,6 +38,10 @@ class PublishSettings(Section):
     """Transcripts whose tokens were less probable than this, in the geometric mean (`exp(avg_logprob)`), are rejected:
     counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""
 
+    partials: bool = False
+    """Publish on `transcript/partial`, too, what is understood at each pause of 200 ms while somebody still speaks.
+    Costs no inference of its own: it is what is decoded ahead anyway. Only with `privacy = "full"`."""
+
     @field_validator("keywords")
     @classmethod
     def _keywords_can_be_read(cls, keywords: tuple[str, ...]) -> tuple[str, ...]:

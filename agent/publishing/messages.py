@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from agent.audio import SAMPLE_RATE_HZ, Utterance, rms_dbfs
+from agent.audio import SAMPLE_RATE_HZ, Utterance, rms_dbfs, snr_db
 from agent.transcript import Transcript, Verdict
 from agent.wire import Keyword, Latency, TranscriptMessage, cut_text
+from agent.wire.partial import PartialTranscript
 
 _NS_PER_S = 1_000_000_000
 _PEAK = 32_767
@@ -69,7 +70,19 @@ def transcript_message(
         rtf=round(transcript.inference_s / utterance.duration_s, 3) if utterance.duration_s else 0.0,
         latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
+        snr_db=_snr(utterance),
         clipped=_clipped(utterance),
+    )
+
+
+def partial_message(utterance: Utterance, transcript: Transcript, now: datetime) -> PartialTranscript:
+    """The message for what is understood of an utterance that may still go on."""
+    return PartialTranscript(
+        id=utterance.id,
+        ts=now,
+        duration_s=round(utterance.duration_s, 3),
+        text=cut_text(transcript.text)[0],
+        lang=transcript.language,
     )
 
 
@@ -101,6 +114,11 @@ def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int)
         encode_decode=round(inference_s * 1_000),
         total_from_speech_end=round(max(measured_s, utterance.hangover_s + delay.wait_s) * 1_000),
     )
+
+
+def _snr(utterance: Utterance) -> float | None:
+    ratio = snr_db(utterance.pcm)
+    return None if ratio is None else round(ratio, 1)
 
 
 def _clipped(utterance: Utterance) -> bool:

@@ -16,11 +16,12 @@ class PublishPolicy:
     privacy: Literal["full", "keywords", "off"] = "full"
     min_confidence: float = 0.0
     rules: tuple[KeywordRule, ...] = ()
+    partials: bool = False
 
     @classmethod
     def of(cls, settings: PublishSettings) -> Self:
         """What `settings` ask for."""
-        return cls(settings.privacy, settings.min_confidence, keyword_rules(settings.keywords))
+        return cls(settings.privacy, settings.min_confidence, keyword_rules(settings.keywords), settings.partials)
 
     @property
     def transcribes(self) -> bool:
@@ -31,6 +32,11 @@ class PublishPolicy:
     def publishes_text(self) -> bool:
         """Whether transcripts leave the device."""
         return self.privacy == "full"
+
+    @property
+    def publishes_partials(self) -> bool:
+        """Whether what is understood of an utterance under way leaves the device."""
+        return self.partials and self.publishes_text
 
     def accepts(self, transcript: Transcript) -> bool:
         """Whether the words count as heard: there are some, and the engine was sure enough of them.

@@ -11,12 +11,13 @@ from typing import Literal
 from agent.audio import Utterance
 from agent.errors import DeviceUnavailable, EngineError
 from agent.identity import time_synced
-from agent.publishing.messages import Delay, Moment, keyword_messages, latency, transcript_message
+from agent.publishing.messages import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
 from agent.publishing.policy import PublishPolicy
 from agent.segmenter import Ended, SegmenterEvent, SpeechStarted
 from agent.sinks import Sink
 from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
+from agent.transcript import Transcript
 from agent.wire import Health, Message, Vad
 from agent.wire.failed import TranscriptFailed
 
@@ -83,6 +84,12 @@ class Publisher:
         log.info(f"{seconds}, {latency_ms} ms after the last word, {transcript.verdict}")
         self.resolve("engine_failed")
         self.resolve("falling_behind")
+
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Publish what is understood so far, where that is wanted."""
+        policy = self.policy
+        if policy.publishes_partials and policy.accepts(transcript):
+            self.send(partial_message(utterance, transcript, datetime.now(UTC)))
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Say that an utterance has no words because the engine failed."""

@@ -193,6 +193,8 @@ class TranscriptMessage(Message):
     """Real-time factor: inference time over the length of the utterance."""
     latency_ms: Latency
     rms_dbfs: float
+    snr_db: float | None = None
+    """Speech over noise, in dB: estimated from the utterance, its pre-roll and pauses included."""
     clipped: bool = False
     """Some samples were at full scale."""
     replayed: bool = False

@@ -14,11 +14,12 @@ from pydantic_core import core_schema
 from agent.wire import Message
 from agent.wire import control as wire_control
 from agent.wire import failed as wire_failed
+from agent.wire import partial as wire_partial
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
-_MODULES: Final = ("agent.wire", wire_control.__name__, wire_failed.__name__)
+_MODULES: Final = ("agent.wire", wire_control.__name__, wire_failed.__name__, wire_partial.__name__)
 """Where kinds of messages are declared; what others derive from `Message` (tests do) is no part of the contract."""
 
 

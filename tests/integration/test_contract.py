@@ -96,10 +96,12 @@ REQUESTS: Final[dict[str, dict[str, object]]] = {
 
 
 def test_commands_and_replies_keep_the_contract(broker: Mosquitto, receiver: Receiver, tmp_path: Path) -> None:
-    """Requests by the shipped schema get a reply each, by the shipped schema; so do keywords, and what is applied."""
+    """Requests get a reply each, by the shipped schemas; keywords, partials and what is applied keep them as well."""
     pcm = np.concatenate([silence(1.5), clip("en_conf-waitforleader"), silence(300.0)])
     source = {"source__path": write_wav(tmp_path / "speech.wav", pcm), "source__pace": "realtime"}
-    agent = AgentProcess(tmp_path, settings(broker.port, **source, publish__keywords=["heater off"]))
+    agent = AgentProcess(
+        tmp_path, settings(broker.port, **source, publish__keywords=["heater off"], publish__partials=True)
+    )
     try:
         assert eventually(lambda: bool(receiver.of("keyword")), 60.0), agent.stderr
         with Commander(broker.port) as commander:
@@ -115,6 +117,7 @@ def test_commands_and_replies_keep_the_contract(broker: Mosquitto, receiver: Rec
     finally:
         agent.kill()
     assert eventually(lambda: "offline" in receiver.payloads("status"))
+    assert receiver.of("transcript/partial"), "decoded ahead, and not told"
     answered = {json.loads(payload)["id"] for payload in receiver.payloads("reply")}
     assert answered == {request["id"] for request in REQUESTS.values()}
     sent = [message for message in receiver.messages if "/cmd/" not in message.topic]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agent.audio import SILENCE_DBFS, AudioFrame, Utterance, rms_dbfs, samples, to_float
+from agent.audio import SILENCE_DBFS, AudioFrame, Utterance, rms_dbfs, samples, snr_db, to_float
 
 
 def test_full_scale_square_wave_is_zero_dbfs() -> None:
@@ -23,6 +23,22 @@ def test_scaling_to_float_is_exact() -> None:
     scaled = to_float(every)
     assert scaled.dtype == np.float32
     assert np.array_equal((scaled * 32768).astype(np.int32), every.astype(np.int32))
+
+
+def test_speech_over_noise_is_found_within_two_decibels() -> None:
+    """A tone of known level over white noise of known level, half of the time; an offset does not count."""
+    chance = np.random.default_rng(5)
+    noise = chance.normal(0.0, 100.0, 64_000)
+    tone = np.where(np.arange(64_000) < 32_000, 1_000.0 * np.sqrt(2) * np.sin(np.arange(64_000) * 0.3), 0.0)
+    measured = snr_db((noise + tone + 500.0).astype(np.int16))
+    assert measured == pytest.approx(20.0, abs=2.0)
+
+
+def test_without_noise_there_is_no_ratio() -> None:
+    """Digital silence between the words, or too little sound, is nothing to divide by."""
+    assert snr_db(np.zeros(16_000, np.int16)) is None
+    assert snr_db(np.ones(1_000, np.int16)) is None
+    assert snr_db(np.zeros(0, np.int16)) is None
 
 
 def test_milliseconds_become_samples() -> None:

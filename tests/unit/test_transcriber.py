@@ -18,10 +18,15 @@ class Notebook:
     recognitions: list[Recognition] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     drops: list[str] = field(default_factory=list)
+    drafts: list[str] = field(default_factory=list)
 
     def recognised(self, recognition: Recognition) -> None:
         """Write it down."""
         self.recognitions.append(recognition)
+
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Write it down."""
+        self.drafts.append(f"{utterance.id}: {transcript.text}")
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Write it down."""
@@ -175,6 +180,19 @@ def test_a_draft_that_fails_is_tried_again_as_an_utterance() -> None:
     notebook = rig.finish()
     assert rig.engine.asked == ["bad", "bad"]
     assert notebook.failures == ["bad: no words came"]
+
+
+def test_what_a_draft_understood_is_told_each_time() -> None:
+    """At every pause, whether or not speech resumes; a draft that fails has nothing to tell."""
+    rig = Rig()
+    for name, length in (("bad", 800), ("a", 1600), ("a", 3200)):
+        rig.transcriber.draft(utterance(name, length))
+        rig.engine.wait_until_started()
+        rig.transcriber.withdraw()
+        rig.engine.allow(1)
+    notebook = rig.finish()
+    assert notebook.drafts == ["a: 1600", "a: 3200"]
+    assert notebook.ids == []
 
 
 def test_a_full_queue_drops_the_oldest_and_says_which() -> None:

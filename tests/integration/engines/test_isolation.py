@@ -22,6 +22,7 @@ from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings
 from agent.engines.process import ProcessEngine
 from agent.errors import EngineError, ModelError
 from agent.transcriber import Recognition, Transcriber
+from agent.transcript import Transcript
 from tests.clips import clip
 from tests.integration.receiver import eventually
 
@@ -239,6 +240,9 @@ class _Notebook:
 
     def recognised(self, recognition: Recognition) -> None:
         self.ids.append(recognition.utterance.id)
+
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        pass
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         del error

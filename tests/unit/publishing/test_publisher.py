@@ -6,12 +6,14 @@ import pytest
 
 from agent.audio import Utterance
 from agent.errors import DeviceUnavailable, EngineError
+from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
 from agent.transcript import Transcript, Verdict
 from agent.wire import Health, Message, TranscriptMessage, Vad
+from agent.wire.partial import PartialTranscript
 from tests.messages import info
 
 RATE = 16_000
@@ -101,6 +103,22 @@ def test_every_sink_gets_every_message() -> None:
     publisher.problem("mic_absent")
     assert baskets[0].messages == baskets[1].messages
     assert len(baskets[0].messages) == 3
+
+
+def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
+    """Off by default, never with less than full privacy, never without words; no number is used up."""
+    for policy in (PublishPolicy(), PublishPolicy(privacy="keywords", partials=True)):
+        rig.publisher.policy = policy
+        rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+    assert rig.basket.messages == []
+    rig.publisher.policy = PublishPolicy(partials=True)
+    rig.publisher.drafted(UTTERANCE, replace(TRANSCRIPT, text="", verdict=Verdict.REJECTED))
+    rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+    (partial,) = rig.basket.messages
+    assert isinstance(partial, PartialTranscript)
+    assert (partial.id, partial.text, partial.duration_s) == ("u1", "turn on the light", 2.0)
+    rig.recognise()
+    assert [transcript.seq for transcript in rig.basket.transcripts] == [1]
 
 
 def test_transcripts_count_up_without_gaps(rig: Rig) -> None:

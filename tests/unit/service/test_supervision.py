@@ -60,6 +60,9 @@ class Nobody:
     def recognised(self, recognition: Recognition) -> None:
         """Let it pass."""
 
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Let it pass."""
+
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Let it pass."""
 
