@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent import identity
+from agent.assist.factory import open_assist
 from agent.audio import AudioFrame
 from agent.capture import capture
 from agent.channel import Channel, Overflow
@@ -170,6 +171,7 @@ class App:
         )
         self._remote.open(mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
+        assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
             worker.start()
         log.info(f"listening to {self._source_name} as {self._device_id}, with {self._engine_name}")
@@ -183,6 +185,8 @@ class App:
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
             self._supervisor.tick(self._status)
+        if assist:
+            assist.close()
         return self._shut_down(sinks)
 
     def stop(self) -> None:

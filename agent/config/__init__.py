@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
 from agent.config.section import Fraction, Section
 
@@ -282,6 +283,7 @@ class Settings(Section):
     publish: PublishSettings = PublishSettings()
     commands: CommandSettings = CommandSettings()
     discovery: DiscoverySettings = DiscoverySettings()
+    assist: AssistSettings = AssistSettings()
     stdout: StdoutSettings = StdoutSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()

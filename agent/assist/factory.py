@@ -1,0 +1,54 @@
+"""From settings to a server, if there is to be one."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agent.config import Settings
+from agent.config.assist import AssistSettings
+from agent.controls.languages import AUTO, languages_of
+from agent.errors import ConfigError
+from agent.stages import create_segmenter
+from agent.transcriber import Transcriber
+from agent.vad.factory import create_detector
+from agent.wire import State
+from agent.worker import Worker
+
+if TYPE_CHECKING:
+    from agent.assist.server import AssistServer
+
+log = logging.getLogger(__name__)
+
+
+def open_assist(
+    settings: Settings, transcriber: Transcriber, state: Callable[[], State], on_failure: Callable[[Worker], None]
+) -> "AssistServer | None":
+    """Serve Assist from now on, None if that is not wanted. `state` tells which model and language are in force.
+
+    Raises:
+        ConfigError: the extra is not installed, or the address cannot be listened on.
+    """
+    if not settings.assist.enabled:
+        return None
+    try:
+        from agent.assist.conversation import Conversation, Offer  # noqa: PLC0415 - an extra
+        from agent.assist.hearing import Hearing  # noqa: PLC0415
+        from agent.assist.server import AssistServer  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"assist.enabled needs the package wyoming ({error}): pip install 'edgescribe[assist]'"
+        ) from error
+
+    def offer() -> Offer:
+        now = state()
+        codes = (now.language,) if now.language != AUTO else languages_of(now.model)
+        return Offer(now.model, tuple(code for code in codes if code != AUTO))
+
+    hearing = Hearing(lambda: create_detector(settings.vad), lambda: create_segmenter(settings), transcriber.probe)
+    server = AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)
+    log.info(f"assist: listening on {_address(settings.assist, server.port)}")
+    return server
+
+
+def _address(settings: AssistSettings, port: int) -> str:
+    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"

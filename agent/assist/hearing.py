@@ -1,0 +1,48 @@
+"""From the sound of a request to its words: the same detector, segmenter and evidence as for the microphone.
+
+So what Assist sends gets no invented words either, and silence around a command costs nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
+from agent.segmenter import Ended, Segmenter
+from agent.transcript import Transcript, Verdict
+from agent.vad import VoiceActivityDetector
+
+TIMEOUT_S: Final = 60.0
+"""How long a request waits for the engine, which the microphone has first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Turns samples into words. May be called from several threads: each call has a detector and a segmenter anew."""
+
+    detector: Callable[[], VoiceActivityDetector]
+    segmenter: Callable[[], Segmenter]
+    transcribe: Callable[[Utterance, float], Transcript]
+    """Within so many seconds; raises EngineError."""
+
+    def __call__(self, pcm: Pcm16) -> str:
+        """The words in `pcm`, shape (n,), 16 kHz; an empty text if there are none.
+
+        Raises:
+            EngineError: the engine failed, or had no time.
+        """
+        transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in self._utterances(pcm)]
+        return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)
+
+    def _utterances(self, pcm: Pcm16) -> list[Utterance]:
+        detector, segmenter = self.detector(), self.segmenter()
+        padded = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
+        events = []
+        for position in range(0, len(padded), FRAME_SAMPLES):
+            samples = padded[position : position + FRAME_SAMPLES]
+            frame = AudioFrame(samples, position, (position + FRAME_SAMPLES) * 1_000_000_000 // SAMPLE_RATE_HZ)
+            events += segmenter.push(frame, detector.probability(samples))
+        events += segmenter.finish()
+        return [event.utterance for event in events if isinstance(event, Ended)]

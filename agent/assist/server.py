@@ -1,0 +1,138 @@
+"""The sockets of the Wyoming protocol: a thread that accepts, and one for each of a few connections."""
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, Final, Protocol, cast
+
+from wyoming.event import Event, Eventable, read_event, write_event
+
+from agent.config.assist import AssistSettings
+from agent.errors import ConfigError
+from agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS: Final = 8
+"""Who comes when so many are connected is hung up on."""
+IDLE_S: Final = 120.0
+"""A connection on which nothing comes for so long is closed."""
+LONGEST_LINE_BYTES: Final = 64 * 1024
+LONGEST_PART_BYTES: Final = 1024 * 1024
+"""What one event may announce to bring: half a minute of sound, while satellites send 64 ms."""
+JOIN_S: Final = 2.0
+
+
+class Answers(Protocol):
+    """What stands behind a connection, see `conversation.Conversation`."""
+
+    def answer(self, event: Event) -> Eventable | None:
+        """The answer to `event`, None if it wants none."""
+
+
+class AssistServer:
+    """Serves connections from construction until `close`. `converse` is called once for each of them.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        settings: AssistSettings,
+        converse: Callable[[], Answers],
+        on_failure: Callable[[Worker], None],
+    ) -> None:
+        self._converse = converse
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._listener = _listen(settings)
+        self.port = int(self._listener.getsockname()[1])
+        """Where it listens."""
+        self._worker = Worker("assist", self._accept, on_failure)
+        self._worker.start()
+
+    def close(self) -> None:
+        """Hang up on everybody; idempotent. A request that is being transcribed gets no answer."""
+        _end(self._listener)
+        self._worker.join(JOIN_S)
+        with self._lock:
+            connections = dict(self._connections)
+        for connection in connections:
+            _end(connection)
+        for thread in connections.values():
+            thread.join(JOIN_S)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:  # closed
+                return
+            with self._lock:
+                if len(self._connections) >= CONNECTIONS:
+                    _end(connection)
+                    continue
+                thread = threading.Thread(target=self._serve, args=(connection,), name="assist-talk", daemon=True)
+                self._connections[connection] = thread
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        conversation = self._converse()
+        try:
+            connection.settimeout(IDLE_S)
+            with cast("BinaryIO", connection.makefile("rwb")) as stream:
+                guarded = cast("BinaryIO", _Guarded(stream))
+                while (event := read_event(guarded)) is not None:
+                    if (answer := conversation.answer(event)) is not None:
+                        write_event(answer.event(), stream)
+        except (OSError, _Malformed, KeyError, TypeError, AttributeError) as error:
+            # Whoever hangs up, falls silent or sends nonsense is not our failure.
+            log.debug("assist: %r", error)
+        finally:
+            _end(connection)
+            with self._lock:
+                self._connections.pop(connection, None)
+
+
+class _Malformed(Exception):  # noqa: N818 - it never leaves this module
+    """An event announces more than it can need."""
+
+
+class _Guarded:
+    """What `read_event` needs of a file, with limits: a header line or a length may come from anybody."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readline(self) -> bytes:
+        """Read a header."""
+        line = self._stream.readline(LONGEST_LINE_BYTES)
+        if len(line) == LONGEST_LINE_BYTES:
+            raise _Malformed("a header without an end")
+        return line
+
+    def read(self, size: int) -> bytes:
+        """Read what a header has announced, or the first part of it."""
+        if not 0 <= size <= LONGEST_PART_BYTES:
+            raise _Malformed(f"{size} bytes in one event")
+        return self._stream.read(size)
+
+
+def _listen(settings: AssistSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}, port {settings.port} ({error}): set assist.host to an address of this "
+            "device, and assist.port to one that is free"
+        ) from error
+
+
+def _end(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits on it
+    sock.close()
