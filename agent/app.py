@@ -28,10 +28,10 @@ from agent.engines import Engine
 from agent.engines.process import longest_inference_s
 from agent.errors import AgentError, SinkError
 from agent.listen import Listener
+from agent.monitoring import Monitor
 from agent.outbox.factory import create_outbox
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import Publisher
-from agent.publishing.reporting import TelemetryReporter
 from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
 from agent.service.reload import Reload
 from agent.service.reloading import Reloadable, Reloader
@@ -46,7 +46,6 @@ from agent.sources.reconnecting import MicrophoneEvents
 from agent.sources.switched import SwitchedSource
 from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_as_commanded, load_engine
 from agent.telemetry.counters import Counters
-from agent.telemetry.host import Host
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector
 from agent.worker import Worker
@@ -144,6 +143,14 @@ class App:
             options=options,
             on_failure=self._on_failure,
         )
+        self._monitor = Monitor(
+            self._settings,
+            self._device_id,
+            counters=self._counters,
+            listener=self._listener,
+            transcriber=self._transcriber,
+            publisher=self._publisher,
+        )
         self._supervisor = Supervisor(
             self._notifier,
             live=self._source.live,
@@ -161,14 +168,7 @@ class App:
             AgentError: what made a stage fail; or SinkError, if messages could not be delivered at the end.
         """
         mqtt, sinks = self._open_sinks()
-        self._telemetry = telemetry = TelemetryReporter(
-            self._settings.telemetry,
-            self._device_id,
-            Host(state_dir(self._settings)),
-            self._counters,
-            self._listener,
-            mqtt,
-        )
+        self._monitor.open(mqtt)
         self._remote.open(mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
@@ -180,7 +180,7 @@ class App:
             self._wake.wait(TICK_S)
             self._wake.clear()
             self._start_reload()
-            telemetry.tick(self._publisher.send)
+            self._monitor.tick()
             self._remote.tick()
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
@@ -289,7 +289,7 @@ class App:
             segmenter.threshold = settings.vad.threshold
             policy = self._publisher.policy
             self._publisher.policy = replace(policy, min_confidence=settings.publish.min_confidence)
-            self._telemetry.change_interval(settings.telemetry.interval_s)
+            self._monitor.change_interval(settings.telemetry.interval_s)
             self._remote.reconfigured(settings)
 
         parts = Reloadable(

@@ -10,6 +10,7 @@ FRAME_SAMPLES = 512
 """One step of Silero's voice activity detector at 16 kHz: 32 ms."""
 
 FULL_SCALE = 32_768.0
+_PEAK = 32_767
 SILENCE_DBFS = -96.0
 """What 16 bits can hold; digital silence is reported as this, never as minus infinity."""
 _QUIETEST_OF = 10
@@ -98,6 +99,11 @@ def snr_db(pcm: Pcm16) -> float | None:
     powers = np.sort(frames.var(axis=1))
     noise = float(powers[: len(powers) // _QUIETEST_OF].mean()) if len(powers) >= _QUIETEST_OF else 0.0
     return 10.0 * float(np.log10(powers[len(powers) // 2 :].mean() / noise)) if noise else None
+
+
+def clipped_samples(pcm: Pcm16) -> int:
+    """How many of the samples, shape (n,), are at full scale."""
+    return int(np.count_nonzero((pcm >= _PEAK) | (pcm <= -_PEAK)))
 
 
 def samples(milliseconds: float) -> int:

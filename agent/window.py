@@ -14,9 +14,16 @@ class Window:
         """Remember `value`; the oldest one is forgotten when the window is full."""
         self._values.append(value)
 
+    def p50(self) -> float | None:
+        """The median, as `p95`."""
+        return self._percentile(0.5)
+
     def p95(self) -> float | None:
         """The 95th percentile by nearest rank; None before the first value."""
+        return self._percentile(0.95)
+
+    def _percentile(self, share: float) -> float | None:
         if not self._values:
             return None
         ordered = sorted(self._values)
-        return ordered[math.ceil(0.95 * len(ordered)) - 1]
+        return ordered[math.ceil(share * len(ordered)) - 1]

@@ -21,19 +21,14 @@ from agent.outbox.factory import create_outbox
 from agent.sinks.mqtt import MqttSink
 from agent.telemetry.schedule import TelemetrySchedule
 from agent.wire import (
-    Asr,
-    Audio,
-    Cpu,
-    Disk,
     Health,
     Info,
     Latency,
-    Mem,
     State,
-    TelemetryMessage,
     TranscriptMessage,
     Vad,
 )
+from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
 from agent.worker import Worker
 
 _TICK_S: Final = 0.01

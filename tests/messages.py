@@ -29,6 +29,12 @@ def transcript(seq: int, text: str = "turn on the light") -> TranscriptMessage:
     )
 
 
+def latency(total_ms: int) -> Latency:
+    """Where the time of an utterance went, 600 ms of it in the pause and a fifth of the rest in the queue."""
+    rest_ms = max(0, total_ms - 600)
+    return Latency(vad_close=600, queue=rest_ms // 5, encode_decode=rest_ms * 4 // 5, total_from_speech_end=total_ms)
+
+
 def info(device_id: str = "pi-1") -> Info:
     """What a device says about itself."""
     return Info(

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
+from agent.config.observing import TelemetrySettings
 from agent.config.section import Fraction, Section
 
 DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$")]
@@ -254,13 +255,6 @@ class StdoutSettings(Section):
 
     enabled: bool = False
     """Print what is published."""
-
-
-class TelemetrySettings(Section):
-    """The device's own condition."""
-
-    interval_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 60.0
-    """Seconds between telemetry messages; shifted by up to a tenth, so that a fleet does not speak in chorus."""
 
 
 class LogSettings(Section):

@@ -22,7 +22,8 @@ from agent.controls.dispatch import Doorkeeper
 from agent.controls.languages import languages_of
 from agent.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.home_assistant.announcer import Announcer
-from agent.home_assistant.entities import METRICS, DeviceFacts
+from agent.home_assistant.entities import DeviceFacts
+from agent.home_assistant.metrics import absent_metrics
 from agent.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import format_for
@@ -30,11 +31,9 @@ from agent.models.store import Store
 from agent.publishing.keywords import keyword_rules
 from agent.settings.sources import models_dir, state_dir
 from agent.sinks.mqtt import MqttSink
-from agent.telemetry.host import Host
 from agent.wire import Info, State
 from agent.worker import Worker
 
-_OF_THE_HOST: Final = ("cpu", "mem", "disk")
 _OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
 CLOSE_S: Final = 2.0
 
@@ -78,7 +77,7 @@ class Remote:
         self._restart = restart
         self._mqtt: MqttSink | None = None
         self._announcer: Announcer | None = None
-        self._absent = _absent_metrics(Host(state_dir(settings)))
+        self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
         self._store = Store(models_dir(settings), load_catalogue())
         commands = settings.commands
         self._door = Doorkeeper(me.device_id, commands.allow, commands.groups)
@@ -230,14 +229,3 @@ class Remote:
             keywords=tuple(rule.name for rule in keyword_rules(keywords)),
             absent=self._absent,
         )
-
-
-def _absent_metrics(host: Host) -> frozenset[str]:
-    """What this machine cannot measure: no board has every sensor."""
-    reading = host.read()
-    found = set()
-    for metric in METRICS:
-        part, _, field = metric.path.partition(".")
-        if part in _OF_THE_HOST and getattr(getattr(reading, part), field, None) is None:
-            found.add(metric.path)
-    return frozenset(found)

@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, Self
 
 from agent.config.contract import DiscoverySettings
 from agent.home_assistant.entities import DeviceFacts, Entity, entities
-from agent.wire import Status, TelemetryMessage, topic_for
+from agent.wire import Status, topic_for
+from agent.wire.telemetry import TelemetryMessage
 
 Mode = Literal["device", "component", "off"]
 _WORDS: Final = re.compile(r"[^a-z0-9]+")

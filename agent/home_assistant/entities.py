@@ -1,7 +1,7 @@
 """What Home Assistant is to show of a device, in the abbreviated words of its MQTT discovery.
 
 https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery and the pages of the platforms. Abbreviations keep the
-one message for a whole device near 10 KB.
+one message for a whole device below 20 KB, whatever the board can measure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Final
 
 from agent.controls.dispatch import command_topic
-from agent.wire import Health, Info, Keyword, State, TelemetryMessage, TranscriptMessage, Vad, topic_for
+from agent.home_assistant.metrics import METRICS, Metric
+from agent.wire import Health, Info, Keyword, State, TranscriptMessage, Vad, topic_for
+from agent.wire.telemetry import TelemetryMessage
 
 EXPIRES_AFTER_INTERVALS: Final = 3
 SPEAKING_OFF_S: Final = 30
@@ -56,49 +58,6 @@ class Entity:
     """Everything else, without what the device has in common."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A number in telemetry."""
-
-    path: str
-    """Where it stands, such as `cpu.temp_c`."""
-    name: str
-    unit: str | None = None
-    device_class: str | None = None
-    state_class: str | None = "measurement"
-    enabled: bool = True
-    """Whether Home Assistant shows and records it from the start."""
-
-
-METRICS: Final = (
-    Metric("up_s", "Uptime", "s", "duration", enabled=False),
-    Metric("cpu.pct", "CPU", "%"),
-    Metric("cpu.load1", "Load", enabled=False),
-    Metric("cpu.temp_c", "CPU temperature", "°C", "temperature"),
-    Metric("cpu.freq_mhz", "CPU clock", "MHz", "frequency", enabled=False),
-    Metric("mem.avail_mb", "Memory available", "MiB", "data_size", enabled=False),
-    Metric("mem.pct", "Memory", "%"),
-    Metric("mem.rss_mb", "Memory of edgescribe", "MiB", "data_size"),
-    Metric("mem.swap_pct", "Swap", "%", enabled=False),
-    Metric("disk.pct", "Disk", "%"),
-    Metric("audio.xruns", "Overruns", None, None, "total_increasing", enabled=False),
-    Metric("audio.gaps_s", "Sound lost", "s", "duration", "total_increasing"),
-    Metric("audio.noise_floor_dbfs", "Noise floor", "dBFS"),
-    Metric("asr.utt", "Utterances", None, None, "total_increasing"),
-    Metric("asr.rtf_p95", "Real-time factor (p95)"),
-    Metric("asr.lat_ms_p95", "Latency (p95)", "ms", "duration"),
-    Metric("asr.dropped_s", "Speech dropped", "s", "duration", "total_increasing"),
-    Metric("asr.speech_pct", "Speech", "%", enabled=False),
-    Metric("asr.rejected", "Rejected", None, None, "total_increasing", enabled=False),
-    Metric("asr.engine_restarts", "Engine restarts", None, None, "total_increasing", enabled=False),
-    Metric("mqtt.outbox_n", "Messages waiting"),
-    Metric("mqtt.dropped", "Messages dropped", None, None, "total_increasing"),
-    Metric("mqtt.reconnects", "Reconnections", None, None, "total_increasing", enabled=False),
-    Metric("mqtt.puback_ms_p95", "Broker latency (p95)", "ms", "duration", enabled=False),
-)
-"""Every number of telemetry; a test holds this against the message."""
-
-
 def entities(facts: DeviceFacts) -> tuple[Entity, ...]:
     """Everything that the device offers, in the order in which people look for it."""
     return (
@@ -141,6 +100,8 @@ def _condition(facts: DeviceFacts) -> Iterator[Entity]:
     )
     under = "{{ 'ON' if 'undervoltage' in value_json.codes else 'OFF' }}"
     yield Entity("undervoltage", "binary_sensor", {"name": "Under-voltage", "val_tpl": under, **common})
+    slowed = "{{ 'ON' if 'throttled' in value_json.codes else 'OFF' }}"
+    yield Entity("throttled", "binary_sensor", {"name": "Throttled", "val_tpl": slowed, **common})
     # Which version is the newest is the fleet's knowledge, not this device's: it says what runs.
     version = "{{ {'installed_version': value_json.agent, 'latest_version': value_json.agent} | tojson }}"
     yield Entity(

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-import numpy as np
-
-from agent.audio import SAMPLE_RATE_HZ, Utterance, rms_dbfs, snr_db
+from agent.audio import SAMPLE_RATE_HZ, Utterance, clipped_samples, rms_dbfs, snr_db
 from agent.transcript import Transcript, Verdict
 from agent.wire import Keyword, Latency, TranscriptMessage, cut_text
 from agent.wire.partial import PartialTranscript
 
 _NS_PER_S = 1_000_000_000
-_PEAK = 32_767
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ def transcript_message(
         latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
         snr_db=_snr(utterance),
-        clipped=_clipped(utterance),
+        clipped=clipped_samples(utterance.pcm) > 0,
     )
 
 
@@ -119,11 +116,6 @@ def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int)
 def _snr(utterance: Utterance) -> float | None:
     ratio = snr_db(utterance.pcm)
     return None if ratio is None else round(ratio, 1)
-
-
-def _clipped(utterance: Utterance) -> bool:
-    pcm = utterance.pcm
-    return bool(len(pcm)) and bool(np.any((pcm >= _PEAK) | (pcm <= -_PEAK)))
 
 
 def _verdict(verdict: Verdict) -> Literal["confident", "doubtful"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from agent.audio import Utterance
+from agent.audio import Utterance, clipped_samples
 from agent.errors import DeviceUnavailable, EngineError
 from agent.identity import time_synced
 from agent.publishing.messages import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
@@ -79,9 +79,9 @@ class Publisher:
             self.send(message)
         for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
             self.send(keyword)
-        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns).total_from_speech_end
-        self._counters.transcribed(rtf=rtf, latency_ms=latency_ms)
-        log.info(f"{seconds}, {latency_ms} ms after the last word, {transcript.verdict}")
+        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)
+        self._counters.transcribed(rtf=rtf, latency=latency_ms)
+        log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
         self.resolve("engine_failed")
         self.resolve("falling_behind")
 
@@ -134,7 +134,8 @@ class Publisher:
             case SpeechStarted():
                 self._speaking(True)
             case Ended(utterance):
-                self._counters.spoken(utterance.duration_s)
+                pcm = utterance.pcm
+                self._counters.spoken(utterance.duration_s, samples=len(pcm), clipped=clipped_samples(pcm))
                 if not utterance.truncated:
                     self._speaking(False)
             case _:

@@ -1,18 +1,56 @@
-"""Telemetry on its schedule: reads the machine and the counters when a message is due."""
+"""What the device says about itself: trouble at once, telemetry on its schedule."""
 
 import random
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
-from agent.config import TelemetrySettings
+from agent.config.observing import TelemetrySettings
 from agent.listen import Listener
+from agent.publishing.publisher import Publisher
 from agent.sinks.mqtt import MqttSink
+from agent.telemetry.conditions import CODES, HostConditions
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host
 from agent.telemetry.schedule import TelemetrySchedule
-from agent.telemetry.snapshot import telemetry_message
-from agent.wire import Message
+from agent.telemetry.snapshot import Snapshot
+from agent.telemetry.vitals import Vitals, VitalsWatch
+
+
+class Queue(Protocol):
+    """The engine's queue; any thread may ask."""
+
+    @property
+    def waiting(self) -> int:
+        """Utterances in it."""
+
+
+class Surveyor:
+    """Makes snapshots. Each thread that wants some has its own, since CPU load is measured from one to the next."""
+
+    def __init__(self, host: Host, watch: VitalsWatch, counters: Counters, queue: Queue, started_s: float) -> None:
+        self._host = host
+        self._watch = watch
+        self._counters = counters
+        self._queue = queue
+        self._started_s = started_s
+
+    def snapshot(self, mqtt: MqttSink | None, problems: tuple[str, ...]) -> Snapshot:
+        """This moment."""
+        counters = self._counters
+        return Snapshot(
+            at=datetime.now(UTC),
+            up_s=time.monotonic() - self._started_s,
+            host=self._host.read().with_power(self._watch.latest.power),
+            audio=counters.audio(),
+            asr=counters.asr(self._queue.waiting),
+            mqtt=mqtt.stats if mqtt else None,
+            heard_s=counters.heard_s,
+            speech_s=counters.speech_s,
+            rtfs=counters.rtfs(),
+            latencies_s=counters.latencies_s(),
+            problems=problems,
+        )
 
 
 class TelemetryReporter:
@@ -22,33 +60,30 @@ class TelemetryReporter:
         self,
         settings: TelemetrySettings,
         device_id: str,
-        host: Host,
+        surveyor: Surveyor,
         counters: Counters,
         listener: Listener,
-        mqtt: MqttSink | None,
     ) -> None:
-        self._host = host
+        self._surveyor = surveyor
+        self._conditions = HostConditions(settings.hot_c)
         self._counters = counters
         self._listener = listener
-        self._mqtt = mqtt
-        self._started_s = time.monotonic()
         self._heard_s = 0.0
         chance = random.Random()  # noqa: S311 - jitter, not a secret
-        self._schedule = TelemetrySchedule(settings.interval_s, device_id, self._started_s, chance)
+        self._schedule = TelemetrySchedule(settings.interval_s, device_id, time.monotonic(), chance)
 
     def change_interval(self, interval_s: float) -> None:
         """Report every `interval_s` seconds from now on; any thread may ask for it."""
         self._schedule.change_interval(interval_s, time.monotonic())
 
-    def tick(self, send: Callable[[Message], None]) -> None:
-        """Send a message if one is due."""
-        now_s = time.monotonic()
-        if not self._schedule.due(now_s):
-            return
+    def tick(self, vitals: Vitals, publisher: Publisher, mqtt: MqttSink | None) -> None:
+        """Say what is wrong with the machine, and send telemetry if it is due."""
+        codes = self._conditions.codes(vitals)
+        for code in CODES:
+            (publisher.problem if code in codes else publisher.resolve)(code)
         self._collect()
-        up_s = now_s - self._started_s
-        mqtt = self._mqtt.stats if self._mqtt else None
-        send(telemetry_message(self._host.read(), self._counters, mqtt, now=datetime.now(UTC), up_s=up_s))
+        if self._schedule.due(time.monotonic()):
+            publisher.send(self._surveyor.snapshot(mqtt, publisher.problems).message())
 
     def _collect(self) -> None:
         """Bring over what only the listener knows."""

@@ -23,7 +23,8 @@ from agent.sinks.mqtt_report import Reporter
 from agent.sinks.mqtt_tls import tls_context
 from agent.sinks.reconnect import Backoff, Cause, VersionChoice
 from agent.window import Window
-from agent.wire import Message, Mqtt, Status
+from agent.wire import Message, Status
+from agent.wire.telemetry import Mqtt
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class MqttSink:
             p95_ms = self._ack_ms.p95()
         return Mqtt(
             outbox_n=self._outbox.pending,
+            outbox_mb=round(self._outbox.size_bytes / 2**20, 2),
             dropped=self._outbox.dropped,
             reconnects=max(0, self._connections - 1),
             puback_ms_p95=None if p95_ms is None else round(p95_ms),

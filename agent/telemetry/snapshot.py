@@ -1,23 +1,55 @@
-"""One telemetry message from all that is known."""
+"""Everything that is known of the device at one moment: one type for all who publish or show it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
-from agent.telemetry.counters import Counters
+from agent.telemetry.histogram import Distribution
 from agent.telemetry.host import HostReading
-from agent.wire import Mqtt, TelemetryMessage
+from agent.wire.telemetry import Asr, Audio, Mqtt, TelemetryMessage
 
 
-def telemetry_message(
-    host: HostReading, counters: Counters, mqtt: Mqtt | None, *, now: datetime, up_s: float
-) -> TelemetryMessage:
-    """Put the parts together; `mqtt` is None where nothing is published over MQTT, `up_s` the age of the agent."""
-    return TelemetryMessage(
-        ts=now,
-        up_s=int(up_s),
-        cpu=host.cpu,
-        mem=host.mem,
-        disk=host.disk,
-        audio=counters.audio(),
-        asr=counters.asr(),
-        mqtt=mqtt,
-    )
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment."""
+
+    at: datetime
+    """With time zone."""
+    up_s: float
+    """Seconds since the agent started."""
+    host: HostReading
+    """The machine, with the flags and events of its power."""
+    audio: Audio
+    asr: Asr
+    mqtt: Mqtt | None
+    """None where nothing is published over MQTT."""
+    heard_s: float
+    """Seconds of sound since the start."""
+    speech_s: float
+    """Seconds of it that became utterances."""
+    rtfs: Distribution
+    """Real-time factors since the start."""
+    latencies_s: Mapping[str, Distribution]
+    """Where the time went, by the names of `agent.wire.Latency`."""
+    problems: tuple[str, ...] = ()
+    """What is wrong, as codes of `health`."""
+
+    def message(self) -> TelemetryMessage:
+        """What of it goes out over MQTT."""
+        host = self.host
+        return TelemetryMessage(
+            ts=self.at,
+            up_s=int(self.up_s),
+            cpu=host.cpu,
+            mem=host.mem,
+            disk=host.disk,
+            psi=host.psi,
+            pwr=host.pwr,
+            gpu=host.gpu,
+            fan=host.fan,
+            wifi=host.wifi,
+            net=host.net,
+            audio=self.audio,
+            asr=self.asr,
+            mqtt=self.mqtt,
+        )

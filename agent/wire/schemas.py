@@ -15,11 +15,13 @@ from agent.wire import Message
 from agent.wire import control as wire_control
 from agent.wire import failed as wire_failed
 from agent.wire import partial as wire_partial
+from agent.wire import telemetry as wire_telemetry
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
-_MODULES: Final = ("agent.wire", wire_control.__name__, wire_failed.__name__, wire_partial.__name__)
+_DECLARING: Final = (wire_control, wire_failed, wire_partial, wire_telemetry)
+_MODULES: Final = ("agent.wire", *(module.__name__ for module in _DECLARING))
 """Where kinds of messages are declared; what others derive from `Message` (tests do) is no part of the contract."""
 
 

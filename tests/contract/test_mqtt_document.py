@@ -5,7 +5,8 @@ import pytest
 from pydantic import BaseModel
 
 import agent.wire.control
-import agent.wire.failed  # noqa: F401 - and what is said of lost utterances
+import agent.wire.failed
+import agent.wire.telemetry  # noqa: F401 - what is declared beside `agent.wire`
 from agent.wire import Message
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")

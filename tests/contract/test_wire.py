@@ -6,22 +6,17 @@ from pydantic import ValidationError
 
 from agent.wire import (
     MAX_TEXT_BYTES,
-    Asr,
-    Audio,
-    Cpu,
-    Disk,
     Health,
     Info,
-    Mem,
     Message,
     State,
     Status,
-    TelemetryMessage,
     TranscriptMessage,
     Vad,
     cut_text,
     topic_for,
 )
+from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
 from tests.messages import NOON, info, transcript
 
 TELEMETRY = TelemetryMessage(

@@ -15,7 +15,8 @@ import pytest
 
 from agent.demonstration import RECORDING, bundled_recording
 from agent.presentation import score, words
-from agent.wire import TelemetryMessage, TranscriptMessage
+from agent.wire import TranscriptMessage
+from agent.wire.telemetry import TelemetryMessage
 from tests.clips import clip, silence
 from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.conftest import StartMosquitto

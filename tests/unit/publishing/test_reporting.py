@@ -4,13 +4,17 @@ from typing import cast
 
 import pytest
 
-from agent.config import TelemetrySettings
+from agent.config.observing import TelemetrySettings
 from agent.listen import ListenCounters, Listener
-from agent.publishing.reporting import TelemetryReporter
+from agent.publishing.publisher import Publisher
+from agent.publishing.reporting import Surveyor, TelemetryReporter
 from agent.sinks.mqtt import MqttSink
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host, HostReading
-from agent.wire import Cpu, Disk, Mem, Message, Mqtt, TelemetryMessage
+from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.wire import Health, Message
+from agent.wire.telemetry import Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
+from tests.messages import latency
 
 INTERVAL_S = 60.0
 STARTED_S = 5_000.0
@@ -25,6 +29,13 @@ class StillHost:
 
 
 @dataclass
+class StillWatch:
+    """Vitals as the test says."""
+
+    latest: Vitals = field(default_factory=lambda: Vitals(at_s=STARTED_S))
+
+
+@dataclass
 class StillListener:
     """A listener that has heard what the test says."""
 
@@ -32,10 +43,31 @@ class StillListener:
     noise_floor_dbfs: float | None = None
 
 
+class Queue:
+    """Two utterances wait for the engine."""
+
+    waiting = 2
+
+
 class Link:
     """A broker's link with something to tell."""
 
     stats = Mqtt(outbox_n=3, dropped=0, reconnects=1)
+
+
+class Collector:
+    """A sink that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        """Keep it."""
+        self.sent.append(message)
+
+    def close(self, _timeout_s: float) -> int:
+        """Nothing is lost."""
+        return 0
 
 
 class Rig:
@@ -45,24 +77,28 @@ class Rig:
         self.now_s = STARTED_S
         self.listener = StillListener()
         self.counters = Counters()
-        self.sent: list[Message] = []
+        self.watch = StillWatch()
+        self.sink = Collector()
         monkeypatch.setattr("agent.publishing.reporting.time.monotonic", lambda: self.now_s)
+        self._link = link
+        self._publisher = Publisher(self.counters, "boot")
+        self._publisher.open([self.sink])
+        watch, host = cast("VitalsWatch", self.watch), cast("Host", StillHost())
         self._reporter = TelemetryReporter(
             TelemetrySettings(interval_s=INTERVAL_S),
             "pi-1",
-            cast("Host", StillHost()),
+            Surveyor(host, watch, self.counters, Queue(), STARTED_S),
             self.counters,
             cast("Listener", self.listener),
-            cast("MqttSink | None", link),
         )
 
     def run_for(self, seconds: int) -> list[TelemetryMessage]:
-        """Tick once a second; return what was sent in that time."""
-        self.sent.clear()
+        """Tick once a second; return the telemetry of that time."""
+        self.sink.sent.clear()
         for _ in range(seconds):
             self.now_s += 1.0
-            self._reporter.tick(self.sent.append)
-        return [message for message in self.sent if isinstance(message, TelemetryMessage)]
+            self._reporter.tick(self.watch.latest, self._publisher, cast("MqttSink | None", self._link))
+        return [message for message in self.sink.sent if isinstance(message, TelemetryMessage)]
 
 
 @pytest.fixture
@@ -81,10 +117,24 @@ def test_telemetry_comes_at_its_interval(rig: Rig) -> None:
 
 
 def test_a_message_puts_together_what_is_known(rig: Rig) -> None:
-    """The machine, the stages' counters and the link each have their part."""
-    rig.counters.transcribed(rtf=0.25, latency_ms=900)
+    """The machine, its power, the stages' counters, the queue and the link each have their part."""
+    rig.watch.latest = Vitals(at_s=STARTED_S, undervoltage=False, undervoltage_events=4)
+    rig.counters.transcribed(rtf=0.25, latency=latency(900))
     message = rig.run_for(70)[0]
     assert (message.cpu.pct, message.mem.rss_mb, message.asr.utt, message.mqtt) == (12.0, 61.0, 1, Link.stats)
+    assert message.asr.waiting == Queue.waiting
+    assert message.pwr == Pwr(uv_now=False, uv_events=4)
+
+
+def test_trouble_with_the_machine_does_not_wait_for_telemetry(rig: Rig) -> None:
+    """`health` says at the next tick what is wrong, and what is not any more; once each."""
+    rig.watch.latest = Vitals(at_s=STARTED_S, undervoltage=True, cpu_temp_c=84.0)
+    rig.run_for(2)
+    health = [message for message in rig.sink.sent if isinstance(message, Health)]
+    assert health[-1].codes == ("undervoltage", "hot")
+    rig.watch.latest = Vitals(at_s=STARTED_S + 60.0, undervoltage=False, cpu_temp_c=60.0)
+    rig.run_for(3)
+    assert [message.codes for message in rig.sink.sent if isinstance(message, Health)][-1] == ()
 
 
 def test_without_a_broker_there_is_no_part_about_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,10 @@ from agent.config import (
     LogSettings,
     MqttSettings,
     Settings,
-    TelemetrySettings,
     VadSettings,
     WhisperCppSettings,
 )
+from agent.config.observing import TelemetrySettings
 from agent.service.reload import plan_reload
 
 

@@ -1,6 +1,8 @@
 import threading
 
-from agent.telemetry.counters import Counters
+from agent.telemetry.counters import RTF_BOUNDS, STAGES, Counters
+from agent.wire import Latency
+from tests.messages import latency
 
 
 def test_nothing_is_known_before_anything_happened() -> None:
@@ -23,11 +25,41 @@ def test_speech_is_a_share_of_what_was_heard() -> None:
 def test_windows_follow_the_present() -> None:
     """A bad start is gone from the percentiles after 64 utterances, but not from the totals."""
     counters = Counters()
-    counters.transcribed(rtf=9.0, latency_ms=9_000)
+    counters.transcribed(rtf=9.0, latency=latency(9_000))
     for _ in range(64):
-        counters.transcribed(rtf=0.1234, latency_ms=810.4)
+        counters.transcribed(rtf=0.1234, latency=latency(810))
     asr = counters.asr()
-    assert (asr.utt, asr.rtf_p95, asr.lat_ms_p95) == (65, 0.123, 810)
+    assert (asr.utt, asr.rtf_p50, asr.rtf_p95, asr.lat_ms_p50, asr.lat_ms_p95) == (65, 0.123, 0.123, 810, 810)
+    assert (asr.queue_ms_p95, asr.decode_ms_p95) == (42, 168)
+
+
+def test_distributions_forget_nothing() -> None:
+    """One bad utterance among 65 stays where it was counted, in every part of its latency."""
+    counters = Counters()
+    counters.transcribed(rtf=9.0, latency=latency(9_000))
+    for _ in range(64):
+        counters.transcribed(rtf=0.1234, latency=latency(810))
+    rtfs, latencies = counters.rtfs(), counters.latencies_s()
+    assert rtfs.counts[-2:] == (64, 65)
+    assert rtfs.counts[RTF_BOUNDS.index(0.2)] == 64
+    assert round(rtfs.total, 4) == round(9.0 + 64 * 0.1234, 4)
+    assert set(latencies) == set(STAGES) == set(Latency.model_fields)
+    assert round(latencies["vad_close"].total, 6) == 39.0
+
+
+def test_clipping_is_a_share_of_speech() -> None:
+    """Samples at full scale among those of all utterances; unknown before the first one."""
+    counters = Counters()
+    assert counters.audio().clip_pct is None
+    counters.spoken(2.0, samples=32_000, clipped=320)
+    counters.spoken(2.0, samples=32_000)
+    assert counters.audio().clip_pct == 0.5
+
+
+def test_the_queue_is_as_long_as_it_is_said_to_be() -> None:
+    """It is not counted here, only passed on; unknown where nobody asked."""
+    assert Counters().asr().waiting is None
+    assert Counters().asr(3).waiting == 3
 
 
 def test_losses_are_counted_by_kind() -> None:

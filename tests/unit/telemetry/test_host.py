@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.telemetry.host import Host, cpu_frequency_mhz, cpu_temperature_c
+from agent.telemetry.host import Host
+from agent.telemetry.thermal import Thermometer, cpu_frequency_mhz, cpu_temperature_c
 
 
 def write(path: Path, text: str) -> None:
@@ -13,10 +14,10 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="ascii")
 
 
-def zone(sys_root: Path, index: int, kind: str, millidegrees: int) -> None:
+def zone(root: Path, index: int, kind: str, millidegrees: int) -> None:
     """Add a thermal zone."""
-    write(sys_root / f"class/thermal/thermal_zone{index}/type", f"{kind}\n")
-    write(sys_root / f"class/thermal/thermal_zone{index}/temp", f"{millidegrees}\n")
+    write(root / f"sys/class/thermal/thermal_zone{index}/type", f"{kind}\n")
+    write(root / f"sys/class/thermal/thermal_zone{index}/temp", f"{millidegrees}\n")
 
 
 def test_a_raspberry_pi_has_one_zone(tmp_path: Path) -> None:
@@ -42,33 +43,33 @@ def test_a_pc_prefers_the_package_to_the_case(tmp_path: Path) -> None:
 
 def test_a_sensor_serves_where_there_is_no_zone(tmp_path: Path) -> None:
     """AMD processors have hwmon's k10temp only; it is found by name among disks and batteries."""
-    write(tmp_path / "class/hwmon/hwmon0/name", "nvme\n")
-    write(tmp_path / "class/hwmon/hwmon0/temp1_input", "35000\n")
-    write(tmp_path / "class/hwmon/hwmon3/name", "k10temp\n")
-    write(tmp_path / "class/hwmon/hwmon3/temp1_input", "44125\n")
+    write(tmp_path / "sys/class/hwmon/hwmon0/name", "nvme\n")
+    write(tmp_path / "sys/class/hwmon/hwmon0/temp1_input", "35000\n")
+    write(tmp_path / "sys/class/hwmon/hwmon3/name", "k10temp\n")
+    write(tmp_path / "sys/class/hwmon/hwmon3/temp1_input", "44125\n")
     assert cpu_temperature_c(tmp_path) == 44.1
 
 
 @pytest.mark.parametrize("reading", ["-256000", "", "garbage", "999000"])
 def test_an_impossible_temperature_is_left_out(tmp_path: Path, reading: str) -> None:
     """A sleeping block's -256 °C must raise no alarm, and no 0 takes its place."""
-    write(tmp_path / "class/thermal/thermal_zone0/type", "cpu-thermal\n")
-    write(tmp_path / "class/thermal/thermal_zone0/temp", reading)
+    write(tmp_path / "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    write(tmp_path / "sys/class/thermal/thermal_zone0/temp", reading)
     assert cpu_temperature_c(tmp_path) is None
 
 
 def test_a_zone_that_cannot_be_read_gives_way_to_the_next(tmp_path: Path) -> None:
     """A file that is there and cannot be read (here: a folder) is as good as none."""
-    write(tmp_path / "class/thermal/thermal_zone0/type", "cpu-thermal\n")
-    (tmp_path / "class/thermal/thermal_zone0/temp").mkdir()
+    write(tmp_path / "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    (tmp_path / "sys/class/thermal/thermal_zone0/temp").mkdir()
     zone(tmp_path, 1, "soc-thermal", 50_000)
     assert cpu_temperature_c(tmp_path) == 50.0
 
 
 def test_the_clock_is_that_of_the_fastest_cores(tmp_path: Path) -> None:
     """Clusters with clocks of their own (big and little) report the one that does the work."""
-    write(tmp_path / "devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "600000\n")
-    write(tmp_path / "devices/system/cpu/cpufreq/policy4/scaling_cur_freq", "1800000\n")
+    write(tmp_path / "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "600000\n")
+    write(tmp_path / "sys/devices/system/cpu/cpufreq/policy4/scaling_cur_freq", "1800000\n")
     assert cpu_frequency_mhz(tmp_path) == 1_800
 
 
@@ -78,9 +79,20 @@ def test_an_empty_machine_has_no_sensors(tmp_path: Path) -> None:
     assert cpu_frequency_mhz(tmp_path) is None
 
 
+def test_a_thermometer_that_falls_silent_is_looked_for_anew(tmp_path: Path) -> None:
+    """A driver that was loaded again has another number."""
+    zone(tmp_path, 0, "cpu-thermal", 50_000)
+    thermometer = Thermometer(tmp_path)
+    assert thermometer.celsius() == 50.0
+    (tmp_path / "sys/class/thermal/thermal_zone0/temp").unlink()
+    assert thermometer.celsius() is None
+    zone(tmp_path, 3, "cpu-thermal", 51_000)
+    assert thermometer.celsius() == 51.0
+
+
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
     """Memory, load and disk of the machine that runs the tests lie within their bounds."""
-    reading = Host(tmp_path, tmp_path).read()
+    reading = Host(tmp_path).read()
     assert reading.cpu.pct is not None
     assert 0.0 <= reading.cpu.pct <= 100.0
     assert reading.cpu.load1 is not None
@@ -88,7 +100,6 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert reading.mem.rss_mb
     assert 5.0 < reading.mem.rss_mb < 4_096.0
     assert reading.disk.pct is not None
-    assert reading.cpu.temp_c is None
 
 
 def test_a_state_folder_that_is_not_there_yet_has_no_disk(tmp_path: Path) -> None:

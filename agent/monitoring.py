@@ -1,0 +1,58 @@
+"""The device's view of itself: puts together who looks at the machine and the stages, and who tells of it."""
+
+import time
+
+from agent.config import Settings
+from agent.listen import Listener
+from agent.publishing.publisher import Publisher
+from agent.publishing.reporting import Surveyor, TelemetryReporter
+from agent.settings.sources import state_dir
+from agent.sinks.mqtt import MqttSink
+from agent.telemetry.counters import Counters
+from agent.telemetry.host import Host
+from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.transcriber import Transcriber
+
+
+class Monitor:
+    """Owned by the main thread, which calls `open` once, and `tick` about once a second."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        device_id: str,
+        *,
+        counters: Counters,
+        listener: Listener,
+        transcriber: Transcriber,
+        publisher: Publisher,
+    ) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._transcriber = transcriber
+        self._publisher = publisher
+        self._started_s = time.monotonic()
+        self._watch = VitalsWatch(settings.telemetry.host_root)
+        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
+        self._mqtt: MqttSink | None = None
+
+    @property
+    def vitals(self) -> Vitals:
+        """Temperature, power and memory as they were at the last tick; any thread may ask."""
+        return self._watch.latest
+
+    def open(self, mqtt: MqttSink | None) -> None:
+        """From now on there is a link to tell of."""
+        self._mqtt = mqtt
+
+    def change_interval(self, interval_s: float) -> None:
+        """Send telemetry every `interval_s` seconds from now on; any thread may ask for it."""
+        self._reporter.change_interval(interval_s)
+
+    def tick(self) -> None:
+        """Look, and tell what is due."""
+        self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+
+    def _surveyor(self) -> Surveyor:
+        host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
+        return Surveyor(host, self._watch, self._counters, self._transcriber, self._started_s)

@@ -1,0 +1,116 @@
+"""A Jetson's GPU, rails, power mode, and what its hardware says about too little voltage and too much current.
+
+    /sys/class/devfreq/*                   GPU: cur_freq in Hz, device/load in thousandths
+    hwmon `ina3221`, iio `ina3221x`        rails: label, mV and mA (iio, JetPack 4: mW)
+    hwmon `soctherm_oc`                    Orin: oc1 counts under-voltage, oc2 and oc3 over-current
+    /sys/class/thermal/cooling_device*     types ending in `throttle-alert`: not 0 while heat slows the chip down
+    /var/lib/nvpmodel/status, /etc/nvpmodel.conf    the number of the power mode, and its name
+
+NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance", describes them for each board.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.telemetry.files import named, number, text, within
+from agent.telemetry.power import Flag, PowerReading
+from agent.telemetry.thermal import gpu_temperature_c
+from agent.wire.telemetry import Gpu
+
+_GPUS: Final = re.compile(r"(.*\.)?(gpu|gv11b|gp10b|ga10b|gb10b)$")
+_FASTEST_GPU_MHZ: Final = 10_000
+_MOST_W: Final = 1_000.0
+_CHANNELS: Final = (1, 2, 3)
+"""Of an ina3221; what it calls `sum of shunt voltages` is a fourth, and no rail."""
+_UNUSED: Final = frozenset({"nc", "sum of shunt voltages"})
+_INPUTS: Final = frozenset({"vdd_in", "pom_5v_in"})
+"""Rails that carry all that the module takes in."""
+_MOST_STEPS: Final = 100
+"""Of a cooling device; the alerts know two."""
+_MODE: Final = re.compile(r"pmode:(\d{1,6})")
+
+
+def gpu(root: Path) -> Gpu | None:
+    """Load, clock and temperature of the GPU."""
+    devices = [path for path in sorted((root / "sys/class/devfreq").glob("*")) if _GPUS.fullmatch(path.name)]
+    load = next((value for path in devices if (value := number(path / "device/load")) is not None), None)
+    hertz = next((value for path in devices if (value := number(path / "cur_freq")) is not None), None)
+    pct = None if load is None else within(load / 10, 0.0, 100.0)
+    mhz = None if hertz is None else within(hertz // 1_000_000, 0, _FASTEST_GPU_MHZ)
+    temp_c = gpu_temperature_c(root)
+    if pct is None and mhz is None and temp_c is None:
+        return None
+    return Gpu(pct=pct, temp_c=temp_c, freq_mhz=None if mhz is None else int(mhz))
+
+
+def rails_w(root: Path) -> dict[str, float]:
+    """Watts by the rail's label; empty where nothing is measured."""
+    found = {label: within(watts, 0.0, _MOST_W) for label, watts in (*_hwmon_rails(root), *_iio_rails(root))}
+    return {label: round(watts, 2) for label, watts in found.items() if watts is not None}
+
+
+def input_w(rails: dict[str, float]) -> float | None:
+    """What the module takes in, where there is a rail for all of it."""
+    return next((watts for label, watts in rails.items() if label.lower() in _INPUTS), None)
+
+
+def _hwmon_rails(root: Path) -> Iterator[tuple[str, float]]:
+    for name, device in named(root / "sys/class/hwmon", "hwmon*", "name"):
+        for channel in _CHANNELS if name == "ina3221" else ():
+            label = text(device / f"in{channel}_label")
+            millivolts, milliamperes = number(device / f"in{channel}_input"), number(device / f"curr{channel}_input")
+            if _is_rail(label) and millivolts is not None and milliamperes is not None:
+                yield str(label), millivolts * milliamperes / 1e6
+
+
+def _iio_rails(root: Path) -> Iterator[tuple[str, float]]:
+    for name, device in named(root / "sys/bus/iio/devices", "iio:device*", "name"):
+        for channel in range(3) if name.startswith("ina3221") else ():
+            label = text(device / f"rail_name_{channel}")
+            milliwatts = number(device / f"in_power{channel}_input")
+            if _is_rail(label) and milliwatts is not None:
+                yield str(label), milliwatts / 1e3
+
+
+def _is_rail(label: str | None) -> bool:
+    return label is not None and label.isascii() and label.isprintable() and label.lower() not in _UNUSED
+
+
+def power_mode(root: Path) -> str | None:
+    """Name of the power mode, such as `MAXN`; its number where the name cannot be found."""
+    chosen = _MODE.search(text(root / "var/lib/nvpmodel/status") or "")
+    if chosen is None:
+        return None
+    mode = int(chosen[1])
+    title = re.search(rf"<\s*POWER_MODEL\s+ID={mode}\s+NAME=(\w{{1,32}})", text(root / "etc/nvpmodel.conf") or "")
+    return title[1] if title else str(mode)
+
+
+class JetsonPower:
+    """Reads what the hardware of the Jetson below `root` says; of other machines, nothing."""
+
+    def __init__(self, root: Path) -> None:
+        hwmon = named(root / "sys/class/hwmon", "hwmon*", "name")
+        counters = [device for name, device in hwmon if name == "soctherm_oc"]
+        self._undervoltage = [device / "oc1_event_cnt" for device in counters]
+        self._overcurrent = [device / f"oc{number}_event_cnt" for device in counters for number in (2, 3)]
+        self._alerts = [
+            device / "cur_state"
+            for kind, device in named(root / "sys/class/thermal", "cooling_device*", "type")
+            if kind.endswith("throttle-alert")
+        ]
+
+    def read(self) -> PowerReading:
+        """What is so now, and what has been counted."""
+        alerts = [state for path in self._alerts if (state := number(path)) is not None and 0 <= state <= _MOST_STEPS]
+        return PowerReading(
+            undervoltage=Flag(seen=_sum(self._undervoltage)),
+            throttled=Flag(any(alerts) if alerts else None, _sum(self._overcurrent)),
+        )
+
+
+def _sum(paths: list[Path]) -> int | None:
+    counts = [count for path in paths if (count := number(path)) is not None and count >= 0]
+    return sum(counts) if counts else None

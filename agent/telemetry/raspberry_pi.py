@@ -1,0 +1,87 @@
+"""A Raspberry Pi's power: the firmware's flags, by whatever way this kernel offers them.
+
+    hwmon `rpi_volt`, in0_lcrit_alarm    under-voltage since the driver looked last, every 2 s (raspberrypi-hwmon.rst)
+    sysfs get_throttled                  all flags; Raspberry Pi's own kernels only, and they warn once a boot
+    vcgencmd get_throttled               the same by a program, where neither of these tells about throttling
+
+https://www.raspberrypi.com/documentation/computers/os.html#get_throttled has the bits.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.telemetry.files import hexadecimal, named, text
+from agent.telemetry.power import Flag, PowerReading
+
+_UNDERVOLTAGE: Final = 1 << 0
+_SLOWED: Final = 1 << 1 | 1 << 2 | 1 << 3
+"""Clock capped, throttled, soft temperature limit: three steps of the same thing."""
+_STICKY: Final = 16
+"""Bits from here on: the same has happened since the boot, or since somebody asked for them to be cleared."""
+_ALL_BITS: Final = 0xFFFFF
+_ALARMS: Final[Mapping[str | None, bool]] = {"0": False, "1": True}
+_ASK_EVERY_S: Final = 30.0
+_ANSWER_S: Final = 2.0
+_FLAGS: Final = re.compile(r"throttled=(0x[0-9a-fA-F]+)")
+
+
+class RaspberryPi:
+    """Reads the flags of the Raspberry Pi below `root`; of other machines, nothing."""
+
+    def __init__(self, root: Path, ask: Callable[[], int | None] | None = None) -> None:
+        self._root = root
+        self._alarm = next(
+            (device / "in0_lcrit_alarm" for name, device in _hwmon(root) if name == "rpi_volt"),
+            None,
+        )
+        # soc on a Pi 3 and 4, soc@107c000000 on a Pi 5.
+        files = sorted((root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"))
+        self._flags = files[0] if files else None
+        is_pi = "raspberry pi" in (text(root / "proc/device-tree/model") or "").lower()
+        self._ask = ask if is_pi and not files else None
+        self._asked_s = float("-inf")
+        self._answer: int | None = None
+
+    def read(self) -> PowerReading:
+        """What is so now; the program, where there is no other way, is asked every 30 s."""
+        flags = hexadecimal(text(self._flags)) if self._flags else self._asked()
+        alarm = _ALARMS.get(text(self._alarm)) if self._alarm else None
+        if flags is None or not 0 <= flags <= _ALL_BITS:
+            return PowerReading(undervoltage=Flag(alarm))
+        low = bool(flags & _UNDERVOLTAGE) or alarm is True
+        return PowerReading(
+            undervoltage=Flag(low, flags >> _STICKY & _UNDERVOLTAGE),
+            throttled=Flag(bool(flags & _SLOWED), flags >> _STICKY & _SLOWED),
+        )
+
+    def _asked(self) -> int | None:
+        if self._ask and time.monotonic() - self._asked_s >= _ASK_EVERY_S:
+            self._asked_s = time.monotonic()
+            self._answer = self._ask()
+            if self._answer is None:
+                self._ask = None  # it will not answer the next time either: no /dev/vcio in a sandbox, for one
+        return self._answer
+
+
+def _hwmon(root: Path) -> list[tuple[str, Path]]:
+    return list(named(root / "sys/class/hwmon", "hwmon*", "name"))
+
+
+def vcgencmd() -> int | None:
+    """The flags, from the program of that name; None if it is not there or does not answer. Takes some milliseconds."""
+    program = shutil.which("vcgencmd")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "get_throttled"], capture_output=True, text=True, timeout=_ANSWER_S, check=True, errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = _FLAGS.search(done.stdout)
+    return hexadecimal(found[1]) if found else None
