@@ -19,7 +19,7 @@ from agent.assist.factory import open_assist
 from agent.audio import AudioFrame
 from agent.capture import capture
 from agent.channel import Channel, Overflow
-from agent.config import AlsaSettings, AutoSettings, ScriptedSettings, Settings
+from agent.config import Settings
 from agent.controls.changes import Applied
 from agent.controls.device import Parts
 from agent.controls.remote import Remote, Self
@@ -29,6 +29,7 @@ from agent.engines.process import longest_inference_s
 from agent.errors import AgentError, SinkError
 from agent.listen import Listener
 from agent.monitoring import Monitor
+from agent.naming import broker_name, engine_name, source_name
 from agent.outbox.factory import create_outbox
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import Publisher
@@ -135,7 +136,7 @@ class App:
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
         """What gives orders to the stages, and what watches them."""
         self._remote = Remote(
-            Self(self._device_id, self._machine, self._source_name),
+            Self(self._device_id, self._machine, source_name(self._settings)),
             settings=self._settings,
             applied=applied,
             parts=Parts(self._source, self._segmenter, self._transcriber, self._publisher, self._load_engine),
@@ -150,6 +151,7 @@ class App:
             listener=self._listener,
             transcriber=self._transcriber,
             publisher=self._publisher,
+            on_failure=self._on_failure,
         )
         self._supervisor = Supervisor(
             self._notifier,
@@ -174,8 +176,8 @@ class App:
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
             worker.start()
-        log.info(f"listening to {self._source_name} as {self._device_id}, with {self._engine_name}")
-        self._notifier.ready(f"listening to {self._source_name}")
+        log.info(f"listening to {source_name(self._settings)} as {self._device_id}, with {engine_name(self._settings)}")
+        self._notifier.ready(f"listening to {source_name(self._settings)}")
         while self._working:
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -268,8 +270,8 @@ class App:
         """For `systemctl status`."""
         problems = self._publisher.problems
         if "mic_absent" in problems:
-            return f"no {self._source_name}: waiting for it"
-        what = f"listening to {self._source_name}" if self._source.listening else "mute"
+            return f"no {source_name(self._settings)}: waiting for it"
+        what = f"listening to {source_name(self._settings)}" if self._source.listening else "mute"
         return f"{what}; {', '.join(problems)}" if problems else what
 
     def _start_reload(self) -> None:
@@ -317,6 +319,7 @@ class App:
             worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
         ]
         lost = sum(sink.close(FAREWELL_S) for sink in sinks)
+        survivors += self._monitor.close()
         if self._failed and self._failed.failure:
             raise self._failed.failure
         if survivors:
@@ -328,21 +331,7 @@ class App:
         if undelivered := lost or kept:
             messages = "1 message" if undelivered == 1 else f"{undelivered} messages"
             fate = "" if lost else ", and wait in the state folder for the next start"
-            raise SinkError(f"{messages} could not be delivered{fate}: is there a broker at {self._broker_name}?")
+            raise SinkError(
+                f"{messages} could not be delivered{fate}: is there a broker at {broker_name(self._settings)}?"
+            )
         return self._exit_status
-
-    # How its parts are called.
-
-    @property
-    def _source_name(self) -> str:
-        source = self._settings.source
-        return f"microphone {source.device}" if isinstance(source, AlsaSettings) else str(source.path)
-
-    @property
-    def _engine_name(self) -> str:
-        engine = self._settings.engine
-        return engine.kind if isinstance(engine, ScriptedSettings | AutoSettings) else f"{engine.kind} {engine.model}"
-
-    @property
-    def _broker_name(self) -> str:
-        return f"{self._settings.mqtt.host}:{self._settings.mqtt.effective_port}"

@@ -1,6 +1,7 @@
 """The device's view of itself: puts together who looks at the machine and the stages, and who tells of it."""
 
 import time
+from collections.abc import Callable
 
 from agent.config import Settings
 from agent.listen import Listener
@@ -9,13 +10,20 @@ from agent.publishing.reporting import Surveyor, TelemetryReporter
 from agent.settings.sources import state_dir
 from agent.sinks.mqtt import MqttSink
 from agent.telemetry.counters import Counters
+from agent.telemetry.exposition import exposition
 from agent.telemetry.host import Host
+from agent.telemetry.prometheus import PrometheusServer
 from agent.telemetry.vitals import Vitals, VitalsWatch
 from agent.transcriber import Transcriber
+from agent.worker import Worker
 
 
 class Monitor:
-    """Owned by the main thread, which calls `open` once, and `tick` about once a second."""
+    """Owned by the main thread, which calls `open` once, `tick` about once a second, and `close`.
+
+    Raises:
+        ConfigError: nobody can listen where the settings say.
+    """
 
     def __init__(
         self,
@@ -26,6 +34,7 @@ class Monitor:
         listener: Listener,
         transcriber: Transcriber,
         publisher: Publisher,
+        on_failure: Callable[[Worker], None],
     ) -> None:
         self._settings = settings
         self._counters = counters
@@ -35,6 +44,7 @@ class Monitor:
         self._watch = VitalsWatch(settings.telemetry.host_root)
         self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
         self._mqtt: MqttSink | None = None
+        self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
 
     @property
     def vitals(self) -> Vitals:
@@ -52,6 +62,18 @@ class Monitor:
     def tick(self) -> None:
         """Look, and tell what is due."""
         self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+
+    def close(self) -> list[str]:
+        """Answer nobody any more; return the names of threads that have not ended."""
+        return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
+
+    def _listen_for_prometheus(self, on_failure: Callable[[Worker], None]) -> PrometheusServer:
+        surveyor = self._surveyor()  # of its own: CPU load is that since the scrape before
+
+        def render() -> str:
+            return exposition(surveyor.snapshot(self._mqtt, self._publisher.problems))
+
+        return PrometheusServer(self._settings.prometheus, render, on_failure)
 
     def _surveyor(self) -> Surveyor:
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)

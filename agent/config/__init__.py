@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
-from agent.config.observing import TelemetrySettings
+from agent.config.observing import PrometheusSettings, TelemetrySettings
 from agent.config.section import Fraction, Section
 
 DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$")]
@@ -280,6 +280,7 @@ class Settings(Section):
     assist: AssistSettings = AssistSettings()
     stdout: StdoutSettings = StdoutSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    prometheus: PrometheusSettings = PrometheusSettings()
     log: LogSettings = LogSettings()
     state_dir: Path | None = None
     """Where models and queues live. Default: `$STATE_DIRECTORY` (systemd), else `~/.local/share/edgescribe`."""

@@ -19,3 +19,15 @@ class TelemetrySettings(Section):
     host_root: Path = Path("/")
     """Folder below which `/sys`, `/proc`, `/etc` and `/var` of the machine are read. In a container that has them
     mounted elsewhere: that folder, such as `/host`."""
+
+
+class PrometheusSettings(Section):
+    """Figures for Prometheus, at `http://HOST:PORT/metrics`. What was said is not among them."""
+
+    enabled: bool = False
+    """Listen for Prometheus."""
+    host: str = "127.0.0.1"
+    """Address to listen at. The default lets in programs on this device only; there is no password, so anything wider
+    belongs behind a firewall."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9478
+    """Port to listen at; 0 takes a free one, which the log names."""

@@ -1,0 +1,114 @@
+"""The HTTP server that Prometheus asks: `GET /metrics`, in a thread of its own."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, Final
+
+from agent.config.observing import PrometheusSettings
+from agent.errors import ConfigError
+from agent.telemetry.exposition import CONTENT_TYPE
+from agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+_PATH: Final = "/metrics"
+_REQUEST_S: Final = 2.0
+"""Whoever has not asked by then, or does not read the answer, makes room for the next."""
+_POLL_S: Final = 0.5
+_JOIN_S: Final = _REQUEST_S + 2 * _POLL_S
+
+
+class PrometheusServer:
+    """Answers one request after the other. `render` is called from its thread, for each request.
+
+    It listens when the constructor returns; the thread, called `prometheus`, ends with `close`.
+
+    Raises:
+        ConfigError: nobody can listen at this address.
+    """
+
+    def __init__(
+        self, settings: PrometheusSettings, render: Callable[[], str], on_failure: Callable[[Worker], None]
+    ) -> None:
+        try:
+            self._server = _Server((settings.host, settings.port), render)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"prometheus: cannot listen at {settings.host}:{settings.port} ({reason}): set prometheus.port or"
+                " prometheus.host"
+            ) from error
+        self._worker = Worker("prometheus", self._server.serve, on_failure)
+        self._worker.start()
+        log.info(f"prometheus: metrics at http://{settings.host}:{self.port}{_PATH}")
+
+    @property
+    def port(self) -> int:
+        """Where it listens; of interest where the settings said 0, any free one."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> bool:
+        """Stop listening; idempotent. False if the thread has not ended in time."""
+        self._server.closing.set()
+        return self._worker.join(_JOIN_S)
+
+
+class _Server(HTTPServer):
+    """Knows what to answer."""
+
+    def __init__(self, address: tuple[str, int], render: Callable[[], str]) -> None:
+        super().__init__(address, _Handler)
+        self.render = render
+        self.closing = threading.Event()
+        self.timeout = _POLL_S
+
+    def serve(self) -> None:
+        """Answer until `closing` is set, then stop listening."""
+        with self:
+            while not self.closing.is_set():
+                self.handle_request()
+
+    def server_bind(self) -> None:
+        """As its base, which asks the resolver for our own name here; that may take seconds, and nobody needs it."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Who asked is gone, or too slow. That is no trouble of ours, and no traceback."""
+        log.debug(f"prometheus: {client_address} did not wait for its answer")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    timeout = _REQUEST_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        """The metrics, or that they are elsewhere."""
+        if self.path.partition("?")[0] == _PATH:
+            self._answer(HTTPStatus.OK, CONTENT_TYPE, self.server.render())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", f"metrics are at {_PATH}\n")
+
+    def _answer(self, status: HTTPStatus, content_type: str, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Nothing about our Python."""
+        return "edgescribe"
+
+    def log_message(self, form: str, *values: Any) -> None:
+        """A scrape is no event."""
+        log.debug(f"prometheus: {form % values}")

@@ -1,0 +1,84 @@
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+
+from agent.config.observing import PrometheusSettings
+from agent.errors import ConfigError
+from agent.telemetry.prometheus import PrometheusServer
+from agent.worker import Worker
+
+ANY_PORT = PrometheusSettings(enabled=True, port=0)
+
+
+def never(worker: Worker) -> None:
+    """The thread must not fail."""
+    raise AssertionError(worker.failure)
+
+
+@pytest.fixture
+def server() -> Iterator[PrometheusServer]:
+    """A server at a free port, with one metric."""
+    with closing(PrometheusServer(ANY_PORT, lambda: "edgescribe_up 1\n", never)) as running:
+        yield running
+
+
+def get(port: int, path: str) -> tuple[HTTPResponse, bytes]:
+    """A real request."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    with closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response, response.read()
+
+
+def test_the_metrics_are_where_prometheus_looks(server: PrometheusServer) -> None:
+    """By a real request, with the type of the format."""
+    response, body = get(server.port, "/metrics")
+    assert (response.status, body) == (200, b"edgescribe_up 1\n")
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.headers["Server"] == "edgescribe"
+    assert get(server.port, "/metrics?format=text")[1] == body
+
+
+def test_everything_else_says_where_they_are(server: PrometheusServer) -> None:
+    """404, and a hint for people."""
+    response, body = get(server.port, "/")
+    assert (response.status, body) == (404, b"metrics are at /metrics\n")
+
+
+def test_who_hangs_up_does_no_harm(server: PrometheusServer) -> None:
+    """Half a request, and nonsense: the next one is answered."""
+    for said in (b"GET /metr", b"\x16\x03\x01\x00 nonsense\r\n\r\n", b""):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(said)
+    assert get(server.port, "/metrics")[0].status == 200
+
+
+def test_it_listens_on_this_device_only(server: PrometheusServer) -> None:
+    """The default address is the loopback: of a socket bound there, the kernel says so."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    listening = {line[1] for line in lines if line[3] == "0A" and int(line[1].rpartition(":")[2], 16) == server.port}
+    assert listening == {f"0100007F:{server.port:04X}"}
+
+
+def test_its_thread_ends_when_it_is_closed() -> None:
+    """Nothing is left behind, and closing twice is as good as once."""
+    running = PrometheusServer(ANY_PORT, str, never)
+    assert "prometheus" in {thread.name for thread in threading.enumerate()}
+    assert running.close()
+    assert running.close()
+    assert "prometheus" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ConnectionRefusedError):
+        get(running.port, "/metrics")
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(server: PrometheusServer) -> None:
+    """What, where, and what to do about it."""
+    taken = PrometheusSettings(enabled=True, port=server.port)
+    with pytest.raises(ConfigError, match=rf"cannot listen at 127.0.0.1:{server.port} \(address already in use\): set"):
+        PrometheusServer(taken, str, never)
