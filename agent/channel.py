@@ -68,6 +68,16 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def take(self, limit: int, wanted: Callable[[T], bool]) -> list[T]:
+        """Return the oldest items up to the first that is not `wanted`, at most `limit`, without waiting for any."""
+        with self._changed:
+            items: list[T] = []
+            while len(items) < limit and self._items and wanted(self._items[0]):
+                items.append(self._items.popleft())
+            if items:
+                self._changed.notify_all()
+            return items
+
     def __iter__(self) -> Iterator[T]:
         while (item := self.get()) is not None:
             yield item

@@ -2,13 +2,14 @@
 
 listen thread      Paused ──▶ draft()     Resumed ──▶ withdraw()      Ended ──▶ submit()
                       │                        │                         │
-transcribe thread     └─▶ decode, keep it      └─▶ forget it             └─▶ publish at once, or decode now
+transcribe thread     └─▶ decode, keep it      └─▶ forget it             └─▶ publish at once, or decode now,
+                                                                             with those that wait, if the engine can
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 from agent.audio import Utterance
 from agent.channel import Channel, Overflow
 from agent.drafts import DraftBudget
-from agent.engines import Engine
+from agent.engines import Engine, batch_size, transcribe_many
 from agent.errors import EngineError
 from agent.transcript import Transcript
 
@@ -42,7 +43,7 @@ class UnderWay:
     """What the engine is working on."""
 
     duration_s: float
-    """Length of the utterance."""
+    """Length of the utterance, or of all that are transcribed at once together."""
     since_s: float
     """Monotonic time at which it was begun."""
 
@@ -171,11 +172,10 @@ class Transcriber:
                 if isinstance(job, _Errand):
                     _run_errand(job)
                     continue
-                self.under_way = UnderWay(job.utterance.duration_s, time.monotonic())
                 if job.is_draft:
                     self._decode_draft(job.utterance)
-                else:
-                    self._decode(job)
+                elif not self._came_true(job):
+                    self._decode([job, *self._also_waiting()])
                 self.under_way = None
         finally:
             self._engine.close()
@@ -184,6 +184,7 @@ class Transcriber:
         self._discard_held()
         if self._withdrawn.is_set():
             return
+        self._begin([utterance])
         try:
             transcript = self._engine.transcribe(utterance)
         except EngineError as error:
@@ -193,26 +194,54 @@ class Transcriber:
         self._held = Recognition(utterance, transcript, queue_s=0.0, wait_s=0.0)
         self._recipient.drafted(utterance, transcript)
 
-    def _decode(self, job: _Job) -> None:
-        taken_ns = time.monotonic_ns()
-        utterance = job.utterance
-        if (held := self._held) and _same(held.utterance, utterance):
-            self._held = None
-            self._budget.spent(held.transcript.inference_s, useful=True)
+    def _came_true(self, job: _Job) -> bool:
+        """Publish the words of the draft that turned out to be this utterance; False if there are none."""
+        held, self._held = self._held, None
+        if held is None:
+            return False
+        useful = _same(held.utterance, job.utterance)
+        self._budget.spent(held.transcript.inference_s, useful=useful)
+        if useful:
             # Where the draft was still being decoded when the pause was over, the rest of it was waited for.
-            waited_s = (taken_ns - job.submitted_ns) / NS_PER_S
-            self._recipient.recognised(replace(held, utterance=utterance, wait_s=waited_s))
-            return
-        self._discard_held()
-        try:
-            transcript = self._engine.transcribe(utterance)
-        except EngineError as error:
-            self._recipient.failed(utterance, error)
-            return
+            waited_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
+            self._recipient.recognised(replace(held, utterance=job.utterance, wait_s=waited_s))
+        return useful
+
+    def _also_waiting(self) -> list[_Job]:
+        """Take the utterances that can be transcribed at once with the one before them."""
+        taken = self._jobs.take(batch_size(self._engine) - 1, _is_final)
+        return [job for job in taken if isinstance(job, _Job)]
+
+    def _decode(self, jobs: Sequence[_Job]) -> None:
+        taken_ns = time.monotonic_ns()
+        utterances = [job.utterance for job in jobs]
+        if len(jobs) > 1:
+            self._begin(utterances)
+            try:
+                transcripts = transcribe_many(self._engine, utterances)
+            except EngineError as error:
+                log.warning(f"{len(jobs)} utterances are transcribed one by one, as that failed at once: {error}")
+            else:
+                for job, transcript in zip(jobs, transcripts, strict=True):
+                    self._recognised(job, transcript, taken_ns)
+                return
+        for job in jobs:
+            self._begin([job.utterance])
+            try:
+                transcript = self._engine.transcribe(job.utterance)
+            except EngineError as error:
+                self._recipient.failed(job.utterance, error)
+            else:
+                self._recognised(job, transcript, taken_ns)
+
+    def _begin(self, utterances: Sequence[Utterance]) -> None:
+        self.under_way = UnderWay(sum(utterance.duration_s for utterance in utterances), time.monotonic())
+
+    def _recognised(self, job: _Job, transcript: Transcript, taken_ns: int) -> None:
         self._budget.spent(transcript.inference_s, useful=True)
         queue_s = (taken_ns - job.submitted_ns) / NS_PER_S
         wait_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
-        self._recipient.recognised(Recognition(utterance, transcript, queue_s, wait_s))
+        self._recipient.recognised(Recognition(job.utterance, transcript, queue_s, wait_s))
 
     def _dropped(self, job: _Job | _Errand) -> None:
         if isinstance(job, _Errand):
@@ -224,6 +253,10 @@ class Transcriber:
         if self._held:
             self._budget.spent(self._held.transcript.inference_s, useful=False)
             self._held = None
+
+
+def _is_final(job: _Job | _Errand) -> bool:
+    return isinstance(job, _Job) and not job.is_draft
 
 
 def _run_errand(errand: _Errand) -> None:

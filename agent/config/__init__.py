@@ -122,6 +122,9 @@ class FasterWhisperSettings(EngineCommon):
     """Arithmetic: `int8` on a CPU, `int8_float16` or `float16` with CUDA."""
     beam_size: Annotated[int, Field(ge=1, le=10)] = 1
     """1 is greedy: as accurate on short utterances, and several times cheaper than 5."""
+    batch_size: Annotated[int, Field(ge=0, le=32)] = 0
+    """Utterances that are transcribed at once, at most, where several wait. 0 is 8 with CUDA and 4 on a CPU; 1 is one
+    after another."""
 
 
 class ScriptedSettings(EngineIsolation):

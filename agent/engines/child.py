@@ -1,7 +1,7 @@
-"""Inside the engine process: one engine, one parent, one utterance at a time.
+"""Inside the engine process: one engine, one parent, one question at a time.
 
 Its only tie to the world is a socket (`pipe.py`). It says `ready` when the model is loaded, then answers every
-utterance with a transcript or an error, until the parent closes. Whatever else ends it is the parent's to mend.
+question with transcripts or an error, until the parent closes. Whatever else ends it is the parent's to mend.
 """
 
 import signal
@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from agent.engines import Engine
+from agent.engines import Engine, batch_size, transcribe_many
 from agent.engines.factory import create_engine
-from agent.engines.pipe import Packet, receive, send, unpack_utterance
+from agent.engines.pipe import Packet, receive, receive_utterances, send
 from agent.errors import EngineError
 from agent.service.confinement import Confinement
 
@@ -35,10 +35,10 @@ def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
         except EngineError as error:
             send(channel, Packet({"refused": str(error)}))
             return
-        send(channel, Packet({"ready": asdict(confined)}))
+        send(channel, Packet({"ready": asdict(confined), "batch_size": batch_size(engine)}))
         try:
             while True:
-                send(channel, _answer(engine, receive(channel)))
+                send(channel, _answer(engine, channel, receive(channel)))
         except (EOFError, ConnectionError):
             return
         finally:
@@ -50,10 +50,14 @@ def _load(settings: Mapping[str, Any], model: Path | None) -> Engine:
     return create_engine(cast("EngineSettings", SimpleNamespace(**settings)), model)
 
 
-def _answer(engine: Engine, question: Packet) -> Packet:
+def _answer(engine: Engine, channel: socket.socket, question: Packet) -> Packet:
     signal.setitimer(signal.ITIMER_REAL, question.head["deadline_s"] + _GRACE_S)
+    utterances = receive_utterances(channel, question)
     try:
-        return Packet({"transcript": asdict(engine.transcribe(unpack_utterance(question)))})
+        # One by itself is not a batch of one: an engine may do that in another way.
+        several = len(utterances) > 1
+        transcripts = transcribe_many(engine, utterances) if several else [engine.transcribe(utterances[0])]
+        return Packet({"transcripts": [asdict(transcript) for transcript in transcripts]})
     except EngineError as error:
         return Packet({"error": str(error)})
     finally:

@@ -5,16 +5,19 @@ PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
 
-from agent.audio import PcmFloat, Utterance
+from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance
+from agent.engines.batches import CPU_BATCH, CUDA_BATCH, batches, common_window
 from agent.engines.context import Window, policy_for
 from agent.engines.evidence import Attempt
-from agent.engines.hearing import Label, hear
+from agent.engines.hearing import Label, hear, hear_many
 from agent.engines.mel import log_mel
 from agent.engines.threads import engine_threads
 from agent.engines.tokens import Tokens
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class FasterWhisper:
-    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.engines.Engine`.
+    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.engines.BatchEngine`.
 
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
 
@@ -46,18 +49,28 @@ class FasterWhisper:
             self._tokens.prompt(settings.language, "")  # an unknown language is an error now, not at the first word
         self._policy = policy_for(settings.context, self._width())
 
+    @property
+    def batch_size(self) -> int:
+        """As it is set, or what suits the device."""
+        return self._settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
+
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Return the words of `utterance` (at most 30 s).
 
         Raises:
             EngineError: inference failed, or the engine is closed.
         """
-        if self._model is None:
-            raise EngineError("the faster_whisper engine is closed: create a new one")
-        try:
+        with self._usable(f"utterance {utterance.id}"):
             return hear(utterance, self._policy, self._decode, self._label)
-        except (RuntimeError, ValueError) as error:  # what CTranslate2 raises; out of memory on CUDA, above all
-            raise EngineError(f"CTranslate2 failed on utterance {utterance.id}: {error}") from error
+
+    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
+        """Return the words of each of `utterances` (at most 30 s each), in their order.
+
+        Raises:
+            EngineError: inference failed, or the engine is closed.
+        """
+        with self._usable(f"{len(utterances)} utterances at once"):
+            return hear_many(utterances, self._policy, self._decode_many, self._decode, self._label)
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -65,21 +78,56 @@ class FasterWhisper:
             self._model.unload_model()
             self._model = None
 
+    @contextmanager
+    def _usable(self, what: str) -> Iterator[None]:
+        if self._model is None:
+            raise EngineError("the faster_whisper engine is closed: create a new one")
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:  # what CTranslate2 raises; out of memory on CUDA, above all
+            raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
+
+    @property
+    def _on_cuda(self) -> bool:
+        return bool(self._model.device == "cuda")
+
     def _decode(self, samples: PcmFloat, window: Window) -> Attempt:
-        encoded = self._encode(samples, window)
-        language, language_prob = self._language(encoded)
-        prompt = self._tokens.prompt(language if self._model.is_multilingual else None, self._settings.initial_prompt)
-        result = self._model.generate(
+        return self._decode_batch([samples], [window])[0]
+
+    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[Attempt]:
+        attempts: dict[int, Attempt] = {}
+        for batch in batches(windows, frugal=not self._on_cuda):
+            together = self._decode_batch([sounds[index] for index in batch], [windows[index] for index in batch])
+            attempts.update(zip(batch, together, strict=True))
+        return [attempts[index] for index in range(len(sounds))]
+
+    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Attempt]:
+        """Decode all of `sounds` in the largest of `windows`."""
+        common = common_window(windows)
+        encoded = self._encode(sounds, common)
+        languages = self._languages(encoded, len(sounds))
+        prompts = [self._prompt(language) for language, _ in languages]
+        results = self._model.generate(
             encoded,
-            [prompt],
+            prompts,
             beam_size=self._settings.beam_size,
-            max_length=len(prompt) + window.max_tokens,
+            max_length=len(prompts[0]) + common.max_tokens,  # a language is one token: all are of the same length
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
-        )[0]
+        )
+        return [
+            # CTranslate2 has one cap for all. Who ran past its own by that is in circles, and decoded as if alone.
+            self._attempt(result, len(samples) / SAMPLE_RATE_HZ, Window(common.positions, window.max_tokens), *language)
+            if len(result.sequences_ids[0]) <= window.max_tokens
+            else self._decode(samples, window)
+            for samples, window, language, result in zip(sounds, windows, languages, results, strict=True)
+        ]
+
+    def _attempt(
+        self, result: Any, duration_s: float, window: Window, language: str, language_prob: float | None
+    ) -> Attempt:
         tokens = result.sequences_ids[0]
-        duration_s = len(samples) / 16_000
         return Attempt(
             text=self._tokens.text(tokens),
             segments=self._tokens.segments(tokens, duration_s),
@@ -93,29 +141,32 @@ class FasterWhisper:
             language_prob=language_prob,
         )
 
+    def _prompt(self, language: str) -> list[int]:
+        return self._tokens.prompt(language if self._model.is_multilingual else None, self._settings.initial_prompt)
+
     def _width(self) -> int:
         """Width of the model; one position of silence tells, and is the warm-up."""
         try:
-            return int(self._encode(np.zeros(0, np.float32), Window(1, 1)).shape[2])
+            return int(self._encode([np.zeros(0, np.float32)], Window(1, 1)).shape[2])
         except RuntimeError as error:
             raise EngineError(
                 f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
                 "MemoryDenyWriteExecute=yes forbids; install the drop-in systemd/drop-ins/faster-whisper.conf"
             ) from error
 
-    def _encode(self, samples: PcmFloat, window: Window) -> Any:
-        """Return the encoder's output, shape (1, positions, width), on the device it was computed on."""
-        mel = log_mel(samples, window.frames, self._bands)
-        return self._model.encode(ctranslate2.StorageView.from_array(mel[np.newaxis]))
+    def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:
+        """Return the encoder's output, shape (sounds, positions, width), on the device it was computed on."""
+        mels = np.stack([log_mel(samples, window.frames, self._bands) for samples in sounds])
+        return self._model.encode(ctranslate2.StorageView.from_array(mels))
 
-    def _language(self, encoded: Any) -> tuple[str, float | None]:
-        """Return the language and, where it was detected, its probability. Detection costs one step of the decoder."""
+    def _languages(self, encoded: Any, sounds: int) -> list[tuple[str, float | None]]:
+        """Return each language and, where it was detected, its probability. Detection costs one step of the decoder."""
         if not self._model.is_multilingual:
-            return "en", None
+            return [("en", None)] * sounds
         if self._settings.language != "auto":
-            return self._settings.language, None
-        token, probability = self._model.detect_language(encoded)[0][0]
-        return token.strip("<|>"), probability
+            return [(self._settings.language, None)] * sounds
+        likeliest = [ranking[0] for ranking in self._model.detect_language(encoded)]
+        return [(token.strip("<|>"), probability) for token, probability in likeliest]
 
 
 def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:

@@ -5,7 +5,7 @@ samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no�
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.audio import PcmFloat, Utterance, to_float
@@ -25,6 +25,8 @@ from agent.transcript import Evidence, Segment, Transcript, Verdict
 
 Decode = Callable[[PcmFloat, Window], Attempt]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
+DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[Attempt]]
+"""The same for several at once, each with its window; answers in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,37 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         EngineError: the utterance is longer than Whisper's window, or decoding failed.
     """
     began_ns = time.monotonic_ns()
-    duration_s = utterance.duration_s
     _check_length(utterance)
-    samples = to_float(utterance.pcm)
-    attempt = decode(samples, policy.window(duration_s))
+    attempt = decode(to_float(utterance.pcm), policy.window(utterance.duration_s))
+    return _conclude(utterance, attempt, decode, label, _since_s(began_ns))
+
+
+def hear_many(
+    utterances: Sequence[Utterance], policy: ContextPolicy, decode_many: DecodeMany, decode: Decode, label: Label
+) -> list[Transcript]:
+    """Transcribe several utterances, their first windows at once; what the evidence asks for then is done one by one.
+
+    Each counts as inference its share of the time for all, by the size of its window, and its own retries.
+
+    Raises:
+        EngineError: one of them is longer than Whisper's window, or decoding failed.
+    """
+    began_ns = time.monotonic_ns()
+    for utterance in utterances:
+        _check_length(utterance)
+    windows = [policy.window(utterance.duration_s) for utterance in utterances]
+    attempts = decode_many([to_float(utterance.pcm) for utterance in utterances], windows)
+    s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
+    return [
+        _conclude(utterance, attempt, decode, label, s_per_position * window.positions)
+        for utterance, attempt, window in zip(utterances, attempts, windows, strict=True)
+    ]
+
+
+def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Label, spent_s: float) -> Transcript:
+    """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
+    began_ns = time.monotonic_ns()
+    duration_s, samples = utterance.duration_s, to_float(utterance.pcm)
     tokens, retries = attempt.tokens, 0
     if needs_retry(attempt, duration_s):
         retry = decode(samples, FULL.window(duration_s))
@@ -72,13 +101,17 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         segments=() if rejected else _spoken_segments(attempt.segments),
         engine=label.engine,
         model=label.model,
-        inference_s=(time.monotonic_ns() - began_ns) / 1e9,
+        inference_s=spent_s + _since_s(began_ns),
         audio_ctx=attempt.audio_ctx,
         tokens=tokens,
         retries=retries,
         evidence=_evidence(attempt),
         verdict=verdict,
     )
+
+
+def _since_s(began_ns: int) -> float:
+    return (time.monotonic_ns() - began_ns) / 1e9
 
 
 def _check_length(utterance: Utterance) -> None:

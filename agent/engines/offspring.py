@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter, ValidationError
 
 from agent.audio import Utterance
-from agent.engines.pipe import Packet, pack_utterance, receive, send
+from agent.engines.pipe import Packet, pack_batch, pack_utterance, receive, send
 from agent.errors import EngineError
 from agent.transcript import Transcript
 
@@ -37,7 +37,7 @@ _INHERITED: Final = (
     "OPENBLAS_",
 )
 _INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
-_TRANSCRIPT: Final = TypeAdapter(Transcript)
+_TRANSCRIPTS: Final = TypeAdapter(list[Transcript])
 
 
 class Lost(Exception):  # noqa: N818 - reads as what happened; never leaves this package
@@ -67,11 +67,13 @@ class Offspring:
                 pass_fds=(theirs.fileno(),),
             )
         self.pid = self._process.pid
-        answer = self._ask(Packet(settings.model_dump(mode="json")), load_s, "loading the model")
+        answer = self._ask([Packet(settings.model_dump(mode="json"))], load_s, "loading the model")
         if "ready" not in answer.head:
             self.kill()
             raise EngineError(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
         self.confined: Mapping[str, bool] = answer.head["ready"]
+        self.batch_size: int = answer.head["batch_size"]
+        """Utterances that are worth while at once, as the engine says."""
 
     @property
     def alive(self) -> bool:
@@ -85,18 +87,30 @@ class Offspring:
             EngineError: the engine failed on it, and is still usable.
             Lost: no sensible answer came within `deadline_s` seconds.
         """
-        answer = self._ask(pack_utterance(utterance, deadline_s), deadline_s, "transcribing").head
+        return self._words([pack_utterance(utterance, deadline_s)], [utterance], deadline_s)[0]
+
+    def transcribe_many(self, utterances: Sequence[Utterance], deadline_s: float) -> list[Transcript]:
+        """Return the words of each of `utterances`, in their order.
+
+        Raises:
+            EngineError: the engine failed on one of them or on their number, and is still usable.
+            Lost: no sensible answer came within `deadline_s` seconds.
+        """
+        return self._words(pack_batch(utterances, deadline_s), utterances, deadline_s)
+
+    def _words(self, question: Sequence[Packet], about: Sequence[Utterance], deadline_s: float) -> list[Transcript]:
+        answer = self._ask(question, deadline_s, "transcribing").head
         if "error" in answer:
             raise EngineError(str(answer["error"]))
         try:
-            transcript = _TRANSCRIPT.validate_python(answer.get("transcript"))
+            transcripts = _TRANSCRIPTS.validate_python(answer.get("transcripts"))
         except ValidationError as error:
             self.kill()
             raise Lost(f"answered nonsense ({error.error_count()} wrong fields)") from error
-        if transcript.utterance_id != utterance.id:
+        if [transcript.utterance_id for transcript in transcripts] != [utterance.id for utterance in about]:
             self.kill()
             raise Lost("answered for another utterance")
-        return transcript
+        return transcripts
 
     def close(self) -> None:
         """Let it end in good order, for a moment; idempotent."""
@@ -114,9 +128,10 @@ class Offspring:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
 
-    def _ask(self, question: Packet, limit_s: float, doing: str) -> Packet:
+    def _ask(self, question: Sequence[Packet], limit_s: float, doing: str) -> Packet:
         try:
-            send(self._channel, question, limit_s)
+            for packet in question:
+                send(self._channel, packet, limit_s)
             return receive(self._channel, limit_s)
         except TimeoutError as error:
             self.kill()

@@ -2,13 +2,15 @@
 
 4 bytes  length of the head, little-endian    4 bytes  length of the samples
 the head, JSON in UTF-8                       the samples, int16 little-endian, 16 kHz
+
+A question is an utterance, or a packet that says how many of them follow, all to be answered at once.
 """
 
 import json
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,6 +87,19 @@ def unpack_utterance(packet: Packet) -> Utterance:
     """The utterance in a packet."""
     pcm: Pcm16 = np.frombuffer(packet.pcm, np.int16)
     return Utterance(pcm=pcm, **packet.head["utterance"])
+
+
+def pack_batch(utterances: Sequence[Utterance], deadline_s: float) -> list[Packet]:
+    """`utterances`, to be transcribed within `deadline_s` seconds, all together."""
+    head = Packet({"batch": len(utterances), "deadline_s": deadline_s})
+    return [head, *(pack_utterance(utterance, deadline_s) for utterance in utterances)]
+
+
+def receive_utterances(channel: socket.socket, question: Packet) -> list[Utterance]:
+    """The utterances of `question`, those that follow it on `channel` included; raises what `receive` does."""
+    if "batch" not in question.head:
+        return [unpack_utterance(question)]
+    return [unpack_utterance(receive(channel)) for _ in range(question.head["batch"])]
 
 
 def _exactly(channel: socket.socket, length: int, deadline_s: float | None) -> bytearray:

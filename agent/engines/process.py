@@ -5,11 +5,14 @@ utterance ─▶ process ─▶ transcript
                 └─▶ new process ─▶ transcript
                         │ again
                         └─▶ EngineError: this one is given up, the next is tried
+
+several utterances at once ─▶ process ─▶ transcripts
+                                  └─▶ EngineError, at once: whoever asked tries each by itself, as above
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +42,7 @@ def longest_inference_s(settings: "EngineIsolation", duration_s: float) -> float
 
 
 class ProcessEngine:
-    """Runs the engine that `settings` describe in a child process; implements `agent.engines.Engine`.
+    """Runs the engine that `settings` describe in a child process; implements `agent.engines.BatchEngine`.
 
     Args:
         settings: Engine, `budget_s` included.
@@ -76,6 +79,11 @@ class ProcessEngine:
         """Of the process that is running; None between two."""
         return self._offspring.pid if self._offspring else None
 
+    @property
+    def batch_size(self) -> int:
+        """What the engine in it says; 1 while there is none."""
+        return self._offspring.batch_size if self._offspring else 1
+
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Return the words of `utterance` (at most 30 s).
 
@@ -89,12 +97,22 @@ class ProcessEngine:
             try:
                 return self._ready().transcribe(utterance, self._settings.deadline_s(utterance.duration_s))
             except Lost as loss:
-                reason = str(loss)
-                self._offspring = None
-                log.warning(f"the engine process {reason}")
-                self._on_loss(reason)
+                reason = self._lost(loss)
         self._given_up = this
         raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}, at last it {reason}")
+
+    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
+        """Return the words of each of `utterances` (at most 30 s each), in their order, within the budget of them all.
+
+        Raises:
+            EngineError: inference failed; or the process was lost, or cannot be started. The engine stays usable, and
+                each of them has its own two attempts.
+        """
+        deadline_s = self._settings.deadline_s(sum(utterance.duration_s for utterance in utterances))
+        try:
+            return self._ready().transcribe_many(utterances, deadline_s)
+        except Lost as loss:
+            raise EngineError(f"the engine process {self._lost(loss)}") from loss
 
     def close(self) -> None:
         """End the process; idempotent."""
@@ -102,6 +120,13 @@ class ProcessEngine:
         if self._offspring:
             self._offspring.close()
             self._offspring = None
+
+    def _lost(self, loss: Lost) -> str:
+        reason = str(loss)
+        self._offspring = None
+        log.warning(f"the engine process {reason}")
+        self._on_loss(reason)
+        return reason
 
     def _ready(self) -> Offspring:
         """The process, started anew if it is gone.

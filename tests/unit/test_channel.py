@@ -77,3 +77,30 @@ def test_a_channel_without_room_is_a_programming_error() -> None:
     """A capacity below one is refused at once."""
     with pytest.raises(ValueError, match="room for at least one"):
         Channel[int](0)
+
+
+def test_what_waits_is_taken_up_to_the_first_that_is_not_wanted() -> None:
+    """In order, no more than asked for, and without waiting."""
+    channel: Channel[int] = Channel(8)
+    for item in (2, 4, 6, 7, 8):
+        channel.put(item)
+
+    def even(item: int) -> bool:
+        return item % 2 == 0
+
+    assert channel.take(2, even) == [2, 4]
+    assert channel.take(8, even) == [6]
+    assert channel.take(8, even) == []
+    channel.close()
+    assert list(channel) == [7, 8]
+
+
+def test_to_take_makes_room_for_a_waiting_producer() -> None:
+    """As reading one by one does."""
+    channel: Channel[int] = Channel(1, Overflow.WAIT)
+    channel.put(1)
+    producer = threading.Thread(target=channel.put, args=(2,))
+    producer.start()
+    assert channel.take(1, lambda _: True) == [1]
+    producer.join(10)
+    assert channel.get(timeout_s=1.0) == 2

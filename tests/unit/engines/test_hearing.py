@@ -1,5 +1,7 @@
 """A short window first, the full one only where that failed."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.engines.context import FULL, FULL_WINDOW, ContextPolicy, Window
 from agent.engines.evidence import Attempt
-from agent.engines.hearing import Label, hear
+from agent.engines.hearing import Label, hear, hear_many
 from agent.errors import EngineError
 from agent.transcript import Segment, Transcript, Verdict
 
@@ -113,3 +115,75 @@ def test_the_transcript_says_where_it_comes_from() -> None:
     transcript = heard(Decoder("yes"))
     assert (transcript.utterance_id, transcript.engine, transcript.model) == ("01U", "scripted", "none")
     assert 0 < transcript.inference_s < 60
+
+
+class BatchDecoder:
+    """Decodes several at once in the window of the longest, and takes 50 ms for it."""
+
+    def __init__(self, *texts: str) -> None:
+        self._decoder = Decoder(*texts)
+        self.calls: list[list[int]] = []
+
+    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Attempt]:
+        """Decode nothing."""
+        self.calls.append([window.positions for window in windows])
+        time.sleep(0.05)
+        largest = max(windows, key=lambda window: window.positions)
+        return [self._decoder(samples, largest) for samples in sounds]
+
+
+def several(*seconds: float) -> list[Utterance]:
+    """As many utterances, with ids of their own."""
+    return [replace(utterance(each), id=f"01U{index}") for index, each in enumerate(seconds)]
+
+
+def test_several_are_decoded_at_once_and_answered_in_order() -> None:
+    """One call for all, each with the window that it would have alone."""
+    together, alone = BatchDecoder("One.", "Two.", "Three."), Decoder()
+    transcripts = hear_many(several(3.0, 8.0, 1.0), FOLLOW, together, alone, LABEL)
+    assert together.calls == [[384, 528, 384]]
+    assert alone.windows == []
+    assert [(transcript.utterance_id, transcript.text) for transcript in transcripts] == [
+        ("01U0", "One."),
+        ("01U1", "Two."),
+        ("01U2", "Three."),
+    ]
+
+
+def test_a_loop_in_a_batch_is_retried_by_itself() -> None:
+    """The others are done; what was wrong with one costs them nothing."""
+    together, alone = BatchDecoder("One.", LOOP, "Three."), Decoder("Two.")
+    transcripts = hear_many(several(3.0, 3.0, 3.0), FOLLOW, together, alone, LABEL)
+    assert [window.positions for window in alone.windows] == [FULL_WINDOW]
+    assert [(transcript.text, transcript.retries) for transcript in transcripts] == [
+        ("One.", 0),
+        ("Two.", 1),
+        ("Three.", 0),
+    ]
+
+
+def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
+    """Nothing is published from a batch that would not be published alone."""
+    sure, doubtful = several(3.0, 1.2)
+    doubtful = replace(doubtful, speech_s=0.5, speech_prob=0.4)
+    alone = Decoder("Thanks!")
+    transcripts = hear_many([sure, doubtful], FOLLOW, BatchDecoder("One.", "RAGE!"), alone, LABEL)
+    assert [transcript.verdict for transcript in transcripts] == [Verdict.CONFIDENT, Verdict.REJECTED]
+    assert [window.positions for window in alone.windows] == [FULL_WINDOW]
+
+
+def test_the_time_for_a_batch_is_shared_out() -> None:
+    """The sum is what it took: a real-time factor over many utterances stays right. Larger windows take more."""
+    began_s = time.monotonic()
+    transcripts = hear_many(several(3.0, 20.0), FOLLOW, BatchDecoder("One.", "Two."), Decoder(), LABEL)
+    shares_s = [transcript.inference_s for transcript in transcripts]
+    assert 0.05 <= sum(shares_s) <= time.monotonic() - began_s
+    assert shares_s[0] < shares_s[1]
+
+
+def test_one_that_is_too_long_spoils_the_batch_before_it_begins() -> None:
+    """Whoever asked tries each by itself, and finds out which."""
+    together = BatchDecoder()
+    with pytest.raises(EngineError, match=r"01U1.*31\.0 s"):
+        hear_many(several(3.0, 31.0), FOLLOW, together, Decoder(), LABEL)
+    assert together.calls == []

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from agent.audio import Utterance
-from agent.engines.pipe import MAX_HEAD_BYTES, MAX_PCM_BYTES, Packet, pack_utterance, receive, send, unpack_utterance
+from agent.engines.pipe import (
+    MAX_HEAD_BYTES,
+    MAX_PCM_BYTES,
+    Packet,
+    pack_batch,
+    pack_utterance,
+    receive,
+    receive_utterances,
+    send,
+    unpack_utterance,
+)
 
 
 @pytest.fixture
@@ -39,6 +49,26 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
     ]
     assert received.truncated
     assert (received.speech_s, received.speech_prob) == (1.5, 0.75)
+
+
+def test_a_batch_arrives_whole_and_in_order(ends: tuple[socket.socket, socket.socket]) -> None:
+    """More sound than one packet may hold, and each utterance with its own."""
+    ours, theirs = ends
+    sounds = [np.full(29 * 16_000, level, np.int16) for level in (1, 2, 3, 4)]
+    sent = [Utterance(f"01PIPE{index}", pcm, 0, 0, speech_end=0, closed_at=0) for index, pcm in enumerate(sounds)]
+
+    def ask() -> None:
+        for packet in pack_batch(sent, 7.5):
+            send(ours, packet)
+
+    sender = threading.Thread(target=ask)
+    sender.start()
+    question = receive(theirs, 10.0)
+    received = receive_utterances(theirs, question)
+    sender.join(10.0)
+    assert question.head["deadline_s"] == 7.5
+    assert [utterance.id for utterance in received] == [utterance.id for utterance in sent]
+    assert all(np.array_equal(one.pcm, other.pcm) for one, other in zip(received, sent, strict=True))
 
 
 @pytest.mark.parametrize("lengths", [(MAX_HEAD_BYTES + 1, 0), (2, MAX_PCM_BYTES + 1), (2**32 - 1, 2**32 - 1)])
