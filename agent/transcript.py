@@ -51,7 +51,8 @@ class Transcript:
     model: str
     """Catalogue name, such as `tiny.en-q8_0`."""
     inference_s: float
-    """Seconds from the samples to the words, mel spectrogram and retries included."""
+    """Seconds from the samples to the words, mel spectrogram and retries included; its share where several were
+    transcribed at once."""
     audio_ctx: int
     """Encoder positions used; 50 are one second, 1500 is Whisper's full window."""
     tokens: int = 0
