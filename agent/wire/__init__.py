@@ -146,8 +146,8 @@ class Latency(Part):
     queue: int
     """Waiting for the engine."""
     encode_decode: int
-    """Inference, mel spectrogram and retries included; it may have taken place inside the hang-over. A share of it, where
-    several that waited were transcribed at once."""
+    """Inference, mel spectrogram and retries included; it may have taken place inside the hang-over. A share of it,
+    where several that waited were transcribed at once."""
     total_from_speech_end: int
     """From the end of speech until the message was handed to the sink."""
 
