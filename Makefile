@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
-SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2-dev libasound2-plugins openssl systemd
+SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins libfaketime pulseaudio openssl systemd
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help
@@ -16,8 +16,8 @@ ifeq ($(MIC),)
 	@scripts/virtualenv $(VENV) demo
 	@$(BIN)/edgescribe demo
 else
-	@scripts/system-packages libasound2-dev $(COMPILER_PACKAGES)
-	@scripts/virtualenv $(VENV) demo,alsa
+	@scripts/system-packages libasound2 $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) demo
 	@$(BIN)/edgescribe demo --mic
 endif
 

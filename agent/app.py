@@ -17,9 +17,11 @@ from dataclasses import replace
 from agent import identity
 from agent.assist.factory import open_assist
 from agent.audio import AudioFrame
+from agent.audio_monitor import AudioMonitor
 from agent.capture import capture
 from agent.channel import Channel, Overflow
-from agent.config import Settings
+from agent.conditioner import create_conditioner
+from agent.config import AlsaSettings, Settings
 from agent.controls.changes import Applied
 from agent.controls.device import Parts
 from agent.controls.remote import Remote, Self
@@ -31,6 +33,7 @@ from agent.listen import Listener
 from agent.monitoring import Monitor
 from agent.naming import broker_name, engine_name, source_name
 from agent.outbox.factory import create_outbox
+from agent.publishing.hearing import Hearing
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import Publisher
 from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
@@ -43,7 +46,6 @@ from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
 from agent.sinks.stdout import StdoutSink
 from agent.sources.factory import create_source, is_live
-from agent.sources.reconnecting import MicrophoneEvents
 from agent.sources.switched import SwitchedSource
 from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_as_commanded, load_engine
 from agent.telemetry.counters import Counters
@@ -109,8 +111,11 @@ class App:
     def _wire_stages(self, engine: Engine, *, listening: bool) -> None:
         """Source, listener and transcriber, with the channels between them."""
         settings = self._settings
+        monitor = AudioMonitor()
+        is_microphone = isinstance(settings.source, AlsaSettings)
+        self._hearing = Hearing(self._publisher, self._counters, monitor, self._alive, live=is_microphone)
         self._source = SwitchedSource(
-            lambda: create_source(settings.source, self._microphone_events()),
+            lambda: create_source(settings.source, self._hearing.anew()),
             live=is_live(settings.source),
             listening=listening,
             on_wait=self._alive,
@@ -125,6 +130,8 @@ class App:
             self._segmenter,
             on_event=self._heard,
             on_end=self._transcriber.close,
+            monitor=monitor,
+            conditioner=create_conditioner(settings.sound),
         )
         # From the far end to the near one: who receives stands before who sends.
         self._workers = [
@@ -182,6 +189,7 @@ class App:
             self._wake.wait(TICK_S)
             self._wake.clear()
             self._start_reload()
+            self._hearing.tick()
             self._monitor.tick()
             self._remote.tick()
             self._publisher.repeat_speaking()
@@ -231,15 +239,6 @@ class App:
                 pass
         self._publisher.heard(event)
 
-    def _microphone_events(self) -> MicrophoneEvents:
-        publisher = self._publisher
-        return MicrophoneEvents(
-            absent=publisher.microphone_absent,
-            back=publisher.microphone_back,
-            trying=self._alive,
-            overrun=publisher.overrun,
-        )
-
     def _open_outbox(self) -> Outbox:
         settings = self._settings
         replayable = settings.publish.privacy == "full"
@@ -269,8 +268,8 @@ class App:
     def _status(self) -> str:
         """For `systemctl status`."""
         problems = self._publisher.problems
-        if "mic_absent" in problems:
-            return f"no {source_name(self._settings)}: waiting for it"
+        if trouble := self._hearing.trouble(source_name(self._settings)):
+            return trouble
         what = f"listening to {source_name(self._settings)}" if self._source.listening else "mute"
         return f"{what}; {', '.join(problems)}" if problems else what
 

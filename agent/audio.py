@@ -29,6 +29,8 @@ class AudioFrame:
     """Index of the first sample since the source was opened. Lost samples are counted in it, so a jump is a gap."""
     captured_ns: int
     """Monotonic clock when the last sample was captured (for a file read flat out: when it would have been)."""
+    resumed: bool = False
+    """True where there was no device before it: muted, or absent. Then a gap before it is nobody's loss."""
 
     @property
     def end(self) -> int:

@@ -5,6 +5,8 @@
     ├── ModelError                  exit 78   a model is unknown, missing, incomplete or not what it should be
     ├── SourceError                 exit 65   audio that cannot be read (not audio, no such file)
     │   └── DeviceUnavailable       exit 69   the microphone is absent or was lost
+    │       ├── DeviceStalled                 it is there, and nothing comes from it
+    │       └── DeviceEndless                 it delivers more than there is time for, as a FIFO without a writer does
     ├── EngineError                 exit 70   inference failed
     └── SinkError                   exit 69   the broker is out of reach or refuses us
 
@@ -45,6 +47,20 @@ class DeviceUnavailable(SourceError):  # noqa: N818 - reads as a condition, and 
     """The capture device is absent, busy, or went away."""
 
     exit_code = 69
+    code: ClassVar[str] = "mic_absent"
+    """What `health` says."""
+
+
+class DeviceStalled(DeviceUnavailable):
+    """The capture device, or what serves it, hangs."""
+
+    code = "mic_stalled"
+
+
+class DeviceEndless(DeviceUnavailable):
+    """The capture device delivers sound faster than it can have been captured."""
+
+    code = "mic_endless"
 
 
 class EngineError(AgentError):

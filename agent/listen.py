@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.audio import SAMPLE_RATE_HZ, AudioFrame
+from agent.audio_monitor import AudioMonitor
 from agent.channel import Channel
+from agent.conditioner import Conditioner
 from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
 
@@ -46,6 +48,7 @@ class Listener:
 
     `run` is the work of the listen thread. It returns when `frames` is closed and read empty. `on_event` is called from
     that thread with every event of the segmenter, and `on_end` once, when there will be no more, however `run` ends.
+    `monitor` hears the sound as it came; detector and segmenter hear what `conditioner` has made of it.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Listener:
         segmenter: Segmenter,
         on_event: Callable[[SegmenterEvent], None],
         on_end: Callable[[], None] = lambda: None,
+        monitor: AudioMonitor | None = None,
+        conditioner: Conditioner | None = None,
     ) -> None:
         self.counters = ListenCounters()
         self._frames = frames
@@ -62,6 +67,8 @@ class Listener:
         self._segmenter = segmenter
         self._on_event = on_event
         self._on_end = on_end
+        self._monitor = monitor
+        self._conditioner = conditioner
         self._expected: int | None = None
 
     @property
@@ -74,7 +81,8 @@ class Listener:
         try:
             for frame in self._frames:
                 self._note(frame)
-                self._tell(self._segmenter.push(frame, self._detector.probability(frame.pcm)))
+                heard = self._conditioner.condition(frame) if self._conditioner else frame
+                self._tell(self._segmenter.push(heard, self._detector.probability(heard.pcm)))
             self._tell(self._segmenter.finish())
         finally:
             self._on_end()
@@ -86,6 +94,8 @@ class Listener:
             self.counters.lost_samples += max(0, frame.position - self._expected)
             self._detector.reset()
         self._expected = frame.end
+        if self._monitor:
+            self._monitor.hear(frame)
         self.counters.frames += 1
         self.counters.heard_samples += len(frame.pcm)
 

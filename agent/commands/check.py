@@ -121,17 +121,30 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def missing_packages(loaded: "Loaded", installed: Callable[[str], bool] = is_installed) -> Iterator[str]:
-    """Optional packages that the settings need."""
+def has_libasound() -> bool:
+    """True if there is ALSA's library."""
+    from agent.sources import libasound
+
+    return libasound.installed()
+
+
+def missing_packages(
+    loaded: "Loaded", installed: Callable[[str], bool] = is_installed, alsa: Callable[[], bool] = has_libasound
+) -> Iterator[str]:
+    """Optional packages and libraries that the settings need."""
     if loaded.settings.engine.kind == "faster_whisper" and not installed("ctranslate2"):
         yield (
             f'{_at(loaded, "engine.kind")}engine.kind = "faster_whisper" needs a package that is not installed: '
             "pip install 'edgescribe[faster-whisper]'"
         )
-    if loaded.settings.source.kind == "alsa" and not installed("alsaaudio"):
+    sound = loaded.settings.sound
+    if (sound.noise_suppression or sound.auto_gain) and not installed("webrtc_noise_gain"):
+        key = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain"
+        yield (f"{_at(loaded, key)}{key} needs a package that is not installed: pip install 'edgescribe[enhance]'")
+    if loaded.settings.source.kind == "alsa" and not alsa():
         yield (
-            f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a package that is not installed: '
-            "apt install libasound2-dev; pip install 'edgescribe[alsa]'"
+            f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a library that is not installed: '
+            "apt install libasound2"
         )
 
 

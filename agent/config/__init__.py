@@ -15,6 +15,10 @@ from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
 from agent.config.observing import PrometheusSettings, TelemetrySettings
 from agent.config.section import Fraction, Section
+from agent.config.source import AlsaSettings as AlsaSettings
+from agent.config.source import SoundSettings
+from agent.config.source import SourceSettings as SourceSettings
+from agent.config.source import WavSettings as WavSettings
 
 DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$")]
 
@@ -26,29 +30,6 @@ class DeviceSettings(Section):
     """Topic level, MQTT client id and default user name: `a-z`, `0-9`, `-`, at most 36. Default: from the host name."""
     name: str | None = None
     """What people call it; shown by Home Assistant. Default: the host name."""
-
-
-class AlsaSettings(Section):
-    """A microphone, by ALSA."""
-
-    kind: Literal["alsa"] = "alsa"
-    device: str = "default"
-    """PCM name. Prefer `plughw:CARD=<id>` (see `edgescribe devices`) to a card number, which changes on replugging."""
-    when_missing: Literal["exit", "wait"] = "exit"
-    """What to do if there is no such device at the start: say so and exit with 69, or wait for it (services do)."""
-
-
-class WavSettings(Section):
-    """A recording (WAV, FLAC, OGG or MP3), resampled and mixed down as needed."""
-
-    kind: Literal["wav"] = "wav"
-    path: Path
-    """The file."""
-    pace: Literal["realtime", "flat_out"] = "realtime"
-    """As fast as a microphone would deliver it, or as fast as it can be transcribed (then nothing is ever dropped)."""
-
-
-SourceSettings = Annotated[AlsaSettings | WavSettings, Field(discriminator="kind")]
 
 
 class VadSettings(Section):
@@ -272,6 +253,7 @@ class Settings(Section):
 
     device: DeviceSettings = DeviceSettings()
     source: SourceSettings = AlsaSettings()
+    sound: SoundSettings = SoundSettings()
     vad: VadSettings = VadSettings()
     segmenter: SegmenterSettings = SegmenterSettings()
     engine: EngineChoice = WhisperCppSettings()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from agent.audio import Utterance, clipped_samples
-from agent.errors import DeviceUnavailable, EngineError
+from agent.errors import EngineError
 from agent.identity import time_synced
 from agent.publishing.messages import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
 from agent.publishing.policy import PublishPolicy
@@ -157,20 +157,6 @@ class Publisher:
             self._said_on_s = time.monotonic() if speaking else None
         if changed:
             self.send(Vad(state="ON" if speaking else "OFF"))
-
-    # What the microphone reports.
-
-    def microphone_absent(self, _error: DeviceUnavailable) -> None:
-        """Say that there is no sound to listen to. Why, the source has logged."""
-        self.problem("mic_absent")
-
-    def microphone_back(self) -> None:
-        """Say that there is sound again."""
-        self.resolve("mic_absent")
-
-    def overrun(self, lost_s: float) -> None:
-        """Count sound that was not fetched in time."""
-        self._counters.overrun(lost_s)
 
     # Health: what is wrong, said on change only.
 

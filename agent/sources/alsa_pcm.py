@@ -1,24 +1,24 @@
-"""The only module that talks to libasound: opening, reading, and what devices there are."""
+"""Microphones by libasound: opening, reading, and what devices there are."""
 
-import ctypes
 import errno
-import os
+import logging
 import re
-import select
 import time
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from agent.audio import SAMPLE_RATE_HZ
-from agent.errors import ConfigError, DeviceUnavailable, SourceError
-from agent.sources.framer import SAMPLE_BYTES, PcmFormat
+from agent.errors import DeviceUnavailable, SourceError
+from agent.sources import libasound
+from agent.sources.framer import PcmFormat
+from agent.sources.libasound import AlsaError, Pcm, Wish
+
+log = logging.getLogger(__name__)
 
 PERIODS_PER_S = 50
 """Chunks of 20 ms."""
-BUFFER_S = 1
+BUFFER_S = 1.0
+RATES_HZ = (16_000, 48_000, 32_000, 96_000, 44_100, 192_000, 22_050)
+"""Ours, then what comes down to it by a whole number, then the others that are not below it."""
 IDLE_S = 0.01
 """Pause where a device claims to be readable and gives nothing."""
 
@@ -51,21 +51,25 @@ class Chunk:
 
 
 class AlsaPcm:
-    """An open capture device. Used by one thread only, `close` included."""
+    """An open capture device. Used by one thread only, `close` included.
 
-    def __init__(self, device: str) -> None:
-        """Open `device`.
+    Asks for the hardware's own rate and channels, so that the microphone wanted can be picked out of them and the rate
+    be converted well (libasound's own converter folds what is above 8 kHz into speech). Where that cannot be had, or
+    not in samples that we understand, libasound converts after all.
+    """
+
+    def __init__(self, device: str, channel: int = 1) -> None:
+        """Open `device`, for the sake of its n-th channel.
 
         Raises:
-            ConfigError: pyalsaaudio is not installed.
+            ConfigError: there is no libasound.
             DeviceUnavailable: there is no such device, or it is busy.
-            SourceError: it delivers samples in a form that we do not understand.
+            SourceError: it has not so many channels, or cannot be made to deliver samples that we understand.
         """
         self._name = device
-        self._pcm, self.format = _open(device)
-        self._poll = select.poll()
-        for descriptor, events in self._pcm.polldescriptors():
-            self._poll.register(descriptor, events)
+        self._pcm = _open(device, channel)
+        got = self._pcm.got
+        self.format = PcmFormat(got.rate_hz, got.channels, got.sample)
 
     def read(self, timeout_s: float) -> Chunk:
         """Return what has been captured; an empty chunk if that is nothing within `timeout_s`.
@@ -73,31 +77,24 @@ class AlsaPcm:
         Raises:
             DeviceUnavailable: the device is gone or broken; only closing it and opening it again helps.
         """
-        # pyalsaaudio's exceptions carry nothing but text, and what they say varies: any of them means "reopen".
         try:
-            count, data = self._pcm.read()
-            if not count:
-                self._wait(timeout_s)
-        except (_alsaaudio().ALSAAudioError, OSError) as error:
-            raise DeviceUnavailable(f'the microphone "{self._name}" was lost ({_reason(error)})') from error
-        if count == -errno.EPIPE:
-            return Chunk(b"", overrun=True)
-        if count < 0:
-            raise DeviceUnavailable(f'the microphone "{self._name}" was lost ({os.strerror(-count)})')
+            data = self._pcm.read()
+        except AlsaError as error:
+            if error.number == errno.EPIPE:
+                return Chunk(b"", overrun=True)
+            raise DeviceUnavailable(f'the microphone "{self._name}" was lost ({error})') from error
+        if not data and self._pcm.wait(timeout_s):
+            time.sleep(IDLE_S)
         return Chunk(data)
 
     def close(self) -> None:
         """Release the device; idempotent."""
         self._pcm.close()
 
-    def _wait(self, timeout_s: float) -> None:
-        if self._poll.poll(timeout_s * 1_000):
-            time.sleep(IDLE_S)
-
 
 def capture_devices(proc: Path = Path("/proc/asound")) -> tuple[CaptureDevice, ...]:
     """Every capture device: the cards that the kernel lists, then the PCMs that libasound's configuration names."""
-    named = _alsaaudio().pcms(_alsaaudio().PCM_CAPTURE)
+    named = libasound.capture_names()
     # With a colon they are the many forms of the same hardware (hw:, sysdefault:, dsnoop: …).
     by_name = [name for name in named if ":" not in name and name not in NO_MICROPHONES]
     return (*card_devices(proc), *(CaptureDevice(name, "named in ALSA's configuration") for name in by_name))
@@ -118,37 +115,29 @@ def card_devices(proc: Path) -> tuple[CaptureDevice, ...]:
     return tuple(devices)
 
 
-def _open(device: str) -> tuple[Any, PcmFormat]:
-    """Open with 16 kHz mono, or else with what the hardware gives instead."""
-    pcm, got = _open_as(device, PcmFormat(SAMPLE_RATE_HZ, 1, "S16_LE"))
-    if got.rate_hz == SAMPLE_RATE_HZ:
-        return pcm, got
-    # Again, for the sake of a period and a buffer that fit the hardware's own rate.
-    pcm.close()
-    return _open_as(device, got)
-
-
-def _open_as(device: str, wanted: PcmFormat) -> tuple[Any, PcmFormat]:
-    alsa = _alsaaudio()
+def _open(device: str, channel: int) -> Pcm:
+    wish = Wish(channel, RATES_HZ, converted=False, periods_per_s=PERIODS_PER_S, buffer_s=BUFFER_S)
     try:
-        pcm = alsa.PCM(
-            alsa.PCM_CAPTURE,
-            alsa.PCM_NONBLOCK,
-            device=device,
-            rate=wanted.rate_hz,
-            channels=wanted.channels,
-            format=getattr(alsa, f"PCM_FORMAT_{wanted.sample}"),
-            periodsize=wanted.rate_hz // PERIODS_PER_S,
-            periods=PERIODS_PER_S * BUFFER_S,
-        )
-    except alsa.ALSAAudioError as error:
-        raise DeviceUnavailable(f'cannot open the microphone "{device}" ({_reason(error)}): {_choice()}') from error
-    info = pcm.info()
-    if info["format_name"] not in SAMPLE_BYTES:
-        pcm.close()
-        plug = device.replace("hw:", "plughw:", 1)
-        raise SourceError(f'"{device}" delivers {info["format_name"]} samples: use "{plug}", which converts them')
-    return pcm, PcmFormat(info["rate"], info["channels"], info["format_name"])
+        return Pcm(device, wish)
+    except AlsaError as error:
+        if error.number != errno.EINVAL:
+            raise DeviceUnavailable(f'cannot open the microphone "{device}" ({error}): {_choice()}') from error
+    try:
+        pcm = Pcm(plugged(device), replace(wish, converted=True))
+    except AlsaError as error:
+        raise SourceError(
+            f'the microphone "{device}" delivers nothing that can be used ({error}): '
+            f"see what it can do (`arecord -D {device} --dump-hw-params`), and whether it has a channel {channel}"
+        ) from error
+    log.info(f'libasound converts what the microphone "{device}" delivers')
+    return pcm
+
+
+def plugged(device: str) -> str:
+    """The same device behind libasound's converter."""
+    if device.startswith("hw:"):
+        return f"plug{device}"
+    return device if device.startswith("plug") else f"plug:'{device}'"
 
 
 def _choice() -> str:
@@ -157,37 +146,3 @@ def _choice() -> str:
     if not devices:
         return "there is no microphone on this machine; plug one in (`edgescribe devices` lists them)"
     return f"set source.device to {' or '.join(device.pcm for device in devices)}"
-
-
-def _reason(error: Exception) -> str:
-    """`No such file or directory [plughw:CARD=Foo]` without the device, which we name ourselves."""
-    return str(error).partition(" [")[0]
-
-
-@cache
-def _alsaaudio() -> ModuleType:
-    try:
-        import alsaaudio  # noqa: PLC0415 - an extra: it has to be compiled, and a wav source does without
-    except ImportError as error:
-        raise ConfigError(
-            "a microphone needs pyalsaaudio, which is not installed: "
-            "apt install libasound2-dev; pip install 'edgescribe[alsa]'"
-        ) from error
-    _silence_libasound()
-    return alsaaudio  # type: ignore[no-any-return]  # it has no types
-
-
-_KEPT: list[object] = []
-"""What C still calls, and ctypes does not hold on to."""
-
-
-def _silence_libasound() -> None:
-    """Keep libasound from writing to standard error; what goes wrong reaches us as a return value anyway."""
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
-    try:
-        silent = handler(lambda *_: None)
-        _KEPT.append(silent)
-        ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(silent)
-    except (OSError, AttributeError, MemoryError):
-        # MemoryError: an older libffi under `MemoryDenyWriteExecute=yes`. Chatter is no reason not to listen.
-        return

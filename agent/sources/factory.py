@@ -32,9 +32,11 @@ def is_live(settings: SourceSettings) -> bool:
 
 
 def _microphone(settings: AlsaSettings, events: MicrophoneEvents) -> Source:
-    from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - see above
+    from agent.sources.alsa import AlsaSource, Hanging  # noqa: PLC0415 - see above
+
+    hanging = Hanging()
 
     def open_again() -> Source:
-        return AlsaSource(settings, events.overrun)
+        return AlsaSource(settings, events.overrun, hanging)
 
     return ReconnectingSource(open_again, wait_at_start=settings.when_missing == "wait", events=events)

@@ -8,15 +8,26 @@ import soxr
 from numpy.typing import NDArray
 
 from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
-from agent.errors import SourceError
+from agent.errors import DeviceEndless
 
 NS_PER_S: Final = 1_000_000_000
-SAMPLE_BYTES: Final = {"S16_LE": 2, "S24_3LE": 3, "S32_LE": 4}
+SAMPLE_BYTES: Final = {"S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
 """ALSA's names of the sample formats that are understood, and how many bytes a sample takes."""
 
 CLOCK_FOLLOWS: Final = 0.001
 """How far one late chunk moves our idea of the card's clock. Arrivals are late by the load of the machine, while
 crystals differ by 100 ppm at most: a thousandth follows the latter to within 4 ms and hardly notices the former."""
+BURST_S: Final = 0.5
+BURST_ENDS_NS: Final = 3 * NS_PER_S // 10
+"""What a device kept back while nobody had time for it is handed over in much less; an endless one is found out."""
+MOST_FOLLOWED_NS: Final = NS_PER_S // 5
+LOST_NS: Final = NS_PER_S // 2
+LOST_AFTER_S: Final = 2
+"""If not one chunk in two seconds comes less than half a second late, that sound will not come any more: it was lost
+without an overrun, as by a sound server or a USB hub. Who is late for want of time makes up for it sooner."""
+
+
+_NEVER: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +51,24 @@ class PcmFormat:
 
 
 class Framer:
-    """Takes the first channel, resamples it, and cuts it into `AudioFrame`s with positions and capture times.
+    """Takes the n-th channel, resamples it, and cuts it into `AudioFrame`s with positions and capture times.
 
     Positions count what was lost: after `overrun` the next chunk's arrival tells how much time is missing, and the
     position jumps by that. An incomplete frame before a gap is filled up with zeros.
     """
 
-    def __init__(self, source: PcmFormat) -> None:
+    def __init__(self, source: PcmFormat, channel: int = 1) -> None:
         self.lost_samples = 0
         """Samples (at 16 kHz) that were never delivered, as far as the clock tells."""
         self._source = source
+        self._channel = channel
         self._resampler = self._new_resampler()
         self._rest = np.zeros(0, np.int16)
         self._position = 0
         self._end_ns: int | None = None
         self._overrun = False
+        self._least_late_ns = _NEVER
+        self._watched = 0
 
     def overrun(self) -> None:
         """Some sound was lost; what comes next does not continue what was before."""
@@ -68,15 +82,28 @@ class Framer:
         """
         whole = len(data) - len(data) % self._source.frame_bytes
         arrived = whole // self._source.frame_bytes
-        frames = self._close_gap(arrived, now_ns) if self._overrun else []
+        frames = self._close_gap(arrived, now_ns) if self._overrun or self._lost_unsaid(arrived, now_ns) else []
         self._follow_clock(arrived, now_ns)
-        pcm = first_channel(data[:whole], self._source)
+        pcm = one_channel(data[:whole], self._source, self._channel)
         if self._resampler:
             pcm = self._resampler.resample_chunk(pcm)
         self._rest = np.concatenate([self._rest, pcm])
         while len(self._rest) >= FRAME_SAMPLES:
             frames.append(self._cut())
         return frames
+
+    def _lost_unsaid(self, arrived: int, now_ns: int) -> bool:
+        """Whether sound is missing although the device has not said so."""
+        if self._end_ns is None:
+            return False
+        late_ns = now_ns - self._end_ns - arrived * NS_PER_S // self._source.rate_hz
+        self._least_late_ns = min(self._least_late_ns, late_ns)
+        self._watched += arrived
+        if self._watched < LOST_AFTER_S * self._source.rate_hz:
+            return False
+        lost = self._least_late_ns > LOST_NS
+        self._least_late_ns, self._watched = _NEVER, 0
+        return lost
 
     def _close_gap(self, arrived: int, now_ns: int) -> list[AudioFrame]:
         """Fill up the frame that was begun, and move the position on by what the clock says was lost."""
@@ -103,7 +130,8 @@ class Framer:
             self._end_ns = now_ns
             return
         reckoned_ns = self._end_ns + arrived * NS_PER_S // self._source.rate_hz
-        self._end_ns = min(now_ns, reckoned_ns + int((now_ns - reckoned_ns) * CLOCK_FOLLOWS))
+        late_ns = min(now_ns - reckoned_ns, MOST_FOLLOWED_NS)
+        self._end_ns = min(now_ns, reckoned_ns + int(late_ns * CLOCK_FOLLOWS))
 
     def _cut(self) -> AudioFrame:
         pcm, self._rest = self._rest[:FRAME_SAMPLES], self._rest[FRAME_SAMPLES:]
@@ -116,13 +144,14 @@ class Framer:
         return soxr.ResampleStream(self._source.rate_hz, SAMPLE_RATE_HZ, 1, dtype="int16")
 
 
-def first_channel(data: bytes, source: PcmFormat) -> Pcm16:
-    """The first channel of interleaved samples, as int16; of longer samples the upper 16 bits."""
+def one_channel(data: bytes, source: PcmFormat, channel: int = 1) -> Pcm16:
+    """The n-th channel of interleaved samples, as int16; of longer samples the upper 16 bits."""
     if source.sample == "S16_LE":
         # A copy: what is handed on must not hold on to the other channels.
-        return np.frombuffer(data, "<i2").reshape(-1, source.channels)[:, 0].astype(np.int16)
+        return np.frombuffer(data, "<i2").reshape(-1, source.channels)[:, channel - 1].astype(np.int16)
     width = SAMPLE_BYTES[source.sample]
-    octets: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(-1, source.channels, width)[:, 0, -2:]
+    upper = slice(1, 3) if source.sample == "S24_LE" else slice(width - 2, width)
+    octets: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(-1, source.channels, width)[:, channel - 1, upper]
     return np.ascontiguousarray(octets).view("<i2")[:, 0].astype(np.int16)
 
 
@@ -139,18 +168,27 @@ class RateGuard:
         self._tolerated_rate = tolerated_rate
         self._surplus_s = 0.0
         self._last_ns: int | None = None
+        self._burst_ns: int | None = None
 
     def check(self, delivered_s: float, now_ns: int) -> None:
         """Take note of `delivered_s` seconds of sound that arrived at `now_ns`.
 
         Raises:
-            SourceError: too much for too long.
+            DeviceEndless: too much for too long.
         """
         elapsed_s = (now_ns - self._last_ns) / NS_PER_S if self._last_ns is not None else 0.0
         self._last_ns = now_ns
         self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * self._tolerated_rate)
+        if self._surplus_s <= BURST_S:
+            self._burst_ns = None
+        elif self._burst_ns is None:
+            self._burst_ns = now_ns
         if self._surplus_s > self._allowed_surplus_s:
-            raise SourceError(
-                "the device delivers sound much faster than real time, as a FIFO does when its writer has gone: "
+            raise DeviceEndless(
+                "the microphone delivers sound much faster than real time, as a FIFO does when its writer has gone: "
                 "start the writer again, or choose another device"
             )
+
+    def suspicious(self, now_ns: int) -> bool:
+        """Whether a burst has begun that may turn out to be endless: its sound had better not be used yet."""
+        return self._burst_ns is not None and now_ns - self._burst_ns < BURST_ENDS_NS

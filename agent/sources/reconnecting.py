@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.audio import SAMPLE_RATE_HZ, AudioFrame
@@ -23,13 +23,13 @@ class MicrophoneEvents:
     """What a microphone tells beside sound. Called from the capture threads: to be quick, and to raise nothing."""
 
     absent: Callable[[DeviceUnavailable], None] = lambda _error: None
-    """It is not there, or was lost; said once until it is back."""
+    """It is not there, hangs, or was lost; said once for each of these until it is back."""
     back: Callable[[], None] = lambda: None
     """Sound comes again."""
     trying: Callable[[], None] = lambda: None
     """It is looked for once more: a sign of life while there is no sound."""
-    overrun: Callable[[float], None] = lambda _lost_s: None
-    """So many seconds were lost because they were not fetched in time."""
+    overrun: Callable[[], None] = lambda: None
+    """Sound was lost because it was not fetched in time."""
 
 
 class ReconnectingSource:
@@ -56,7 +56,8 @@ class ReconnectingSource:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._retry_s = FIRST_RETRY_S
-        self._absent = False
+        self._trouble: type[DeviceUnavailable] | None = None
+        """Why there is no sound; None while there is."""
         self._offset: int | None = 0
         """Added to the positions of the source that is open; None until its first frame after an absence."""
         self._last: AudioFrame | None = None
@@ -99,9 +100,9 @@ class ReconnectingSource:
         return opened
 
     def _lost(self, error: DeviceUnavailable) -> None:
-        """Let go of the device, say so once, and wait a little."""
-        if not self._absent:
-            self._absent = True
+        """Let go of the device, say so once for each kind of trouble, and wait a little."""
+        if self._trouble is not type(error):
+            self._trouble = type(error)
             log.warning("%s; trying again until it is there", error)
             self._events.absent(error)
         with self._lock:
@@ -115,16 +116,17 @@ class ReconnectingSource:
 
     def _found(self) -> None:
         self._retry_s = FIRST_RETRY_S
-        if self._absent:
-            self._absent = False
+        if self._trouble:
+            self._trouble = None
             log.info("the microphone is back")
             self._events.back()
 
     def _in_line(self, frame: AudioFrame) -> AudioFrame:
         """Give the frame its position since the beginning, absences included."""
+        resumed = self._offset is None
         if self._offset is None:
             self._offset = self._after_absence(frame) - frame.position
-        self._last = AudioFrame(frame.pcm, frame.position + self._offset, frame.captured_ns)
+        self._last = replace(frame, position=frame.position + self._offset, resumed=resumed)
         return self._last
 
     def _after_absence(self, frame: AudioFrame) -> int:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -113,14 +114,16 @@ class SwitchedSource:
     def _silence(self, last: AudioFrame) -> AudioFrame:
         samples_on = _GAP_SAMPLES + FRAME_SAMPLES
         captured_ns = last.captured_ns + samples_on * _NS_PER_S // SAMPLE_RATE_HZ
-        self._last = AudioFrame(np.zeros(FRAME_SAMPLES, np.int16), last.end + _GAP_SAMPLES, captured_ns)
+        self._last = AudioFrame(np.zeros(FRAME_SAMPLES, np.int16), last.end + _GAP_SAMPLES, captured_ns, resumed=True)
         return self._last
 
     def _in_line(self, frame: AudioFrame) -> AudioFrame:
         """Give the frame its position since the beginning, pauses included."""
+        resumed = frame.resumed
         if self._offset is None:
             self._offset = self._after_pause(frame) - frame.position
-        self._last = AudioFrame(frame.pcm, frame.position + self._offset, frame.captured_ns)
+            resumed = True
+        self._last = replace(frame, position=frame.position + self._offset, resumed=resumed)
         return self._last
 
     def _after_pause(self, frame: AudioFrame) -> int:

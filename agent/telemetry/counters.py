@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+from agent.audio_monitor import Condition
 from agent.telemetry.histogram import Distribution, Histogram
 from agent.window import Window
 from agent.wire import Latency
@@ -28,7 +29,8 @@ class Counters:
         self._spoken_samples = 0
         self._clipped_samples = 0
         self._xruns = 0
-        self._gaps_s = 0.0
+        self._losses = 0
+        self._sound = Condition()
         self._noise_floor_dbfs: float | None = None
         self._transcribed = 0
         self._rejected = 0
@@ -56,11 +58,20 @@ class Counters:
         with self._lock:
             self._noise_floor_dbfs = dbfs
 
-    def overrun(self, lost_s: float) -> None:
-        """The microphone was not read in time, and so much sound is missing."""
+    def overrun(self) -> None:
+        """The microphone was not read in time, and sound is missing."""
         with self._lock:
             self._xruns += 1
-            self._gaps_s += lost_s
+
+    def microphone_lost(self) -> None:
+        """It went away, or nothing came from it any more."""
+        with self._lock:
+            self._losses += 1
+
+    def sound(self, condition: Condition) -> None:
+        """What the sound is like."""
+        with self._lock:
+            self._sound = condition
 
     def transcribed(self, *, rtf: float, latency: Latency) -> None:
         """An utterance was published; this is where the time went."""
@@ -94,9 +105,12 @@ class Counters:
             spoken = self._spoken_samples
             return Audio(
                 xruns=self._xruns,
-                gaps_s=round(self._gaps_s, 2),
+                gaps_s=round(self._sound.lost_s, 2),
+                losses=self._losses,
+                silences=self._sound.silences,
                 noise_floor_dbfs=_rounded(self._noise_floor_dbfs, 1),
                 clip_pct=round(100 * self._clipped_samples / spoken, 2) if spoken else None,
+                offset_pct=_rounded(self._sound.offset_pct, 1),
             )
 
     def asr(self, waiting: int | None = None) -> Asr:

@@ -100,10 +100,16 @@ class Audio(Part):
     xruns: int
     """Overruns since the start."""
     gaps_s: float
-    """Seconds of sound lost since the start."""
+    """Seconds of sound lost on its way since the start; while muted or without a microphone, none is."""
+    losses: int = 0
+    """How often the microphone went away or hung since the start."""
+    silences: int = 0
+    """How often it fell dead silent since the start."""
     noise_floor_dbfs: float | None = None
     clip_pct: float | None = None
     """Share of the samples of all utterances since the start that were at full scale, 0–100."""
+    offset_pct: float | None = None
+    """Mean of the samples of the last minute, in percent of full scale."""
 
 
 class Asr(Part):

@@ -93,11 +93,13 @@ def test_files_that_are_named_must_exist(tmp_path: Path) -> None:
 
 
 def test_packages_that_are_needed_must_be_installed() -> None:
-    """An extra that is missing is named with the command that installs it, and only where it is used."""
+    """What is missing is named with the command that installs it, and only where it is used."""
     given = loaded(engine__kind="faster_whisper")
-    engine, source = missing_packages(given, installed=lambda _package: False)
+    engine, source = missing_packages(given, installed=lambda _package: False, alsa=lambda: False)
     assert engine.endswith("pip install 'edgescribe[faster-whisper]'")
-    assert source.endswith("apt install libasound2-dev; pip install 'edgescribe[alsa]'")
+    assert source.endswith("apt install libasound2")
+    (sound,) = missing_packages(loaded(sound__auto_gain=True), installed=lambda _package: False, alsa=lambda: True)
+    assert sound.endswith("sound.auto_gain needs a package that is not installed: pip install 'edgescribe[enhance]'")
     plain = loaded(source__kind="wav", source__path="a.wav")
     assert list(missing_packages(plain, installed=lambda _package: False)) == []
 

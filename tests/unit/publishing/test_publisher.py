@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agent.audio import Utterance
-from agent.errors import DeviceUnavailable, EngineError
+from agent.errors import EngineError
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
@@ -90,7 +90,7 @@ def test_what_was_wrong_before_there_was_a_sink_is_told_then() -> None:
     """A microphone that is missing at the start is not forgotten, and nothing is sent into the void."""
     basket = Basket()
     publisher = Publisher(Counters(), "boot-1")
-    publisher.microphone_absent(DeviceUnavailable("gone"))
+    publisher.problem("mic_absent")
     publisher.open([basket])
     assert basket.health == [("ON", ("mic_absent",))]
 
@@ -165,10 +165,10 @@ def test_the_log_tells_of_an_utterance_without_its_words(rig: Rig, caplog: pytes
 
 def test_health_is_said_on_change_only(rig: Rig) -> None:
     """A problem that goes on is said once, and its end once."""
-    rig.publisher.microphone_absent(DeviceUnavailable("gone"))
-    rig.publisher.microphone_absent(DeviceUnavailable("gone"))
-    rig.publisher.microphone_back()
-    rig.publisher.microphone_back()
+    rig.publisher.problem("mic_absent")
+    rig.publisher.problem("mic_absent")
+    rig.publisher.resolve("mic_absent")
+    rig.publisher.resolve("mic_absent")
     assert rig.basket.health == [("ON", ("mic_absent",)), ("OFF", ())]
 
 
@@ -195,14 +195,6 @@ def test_an_engine_that_cannot_keep_up_is_a_problem(rig: Rig) -> None:
     rig.recognise()
     assert rig.basket.health == [("ON", ("falling_behind",)), ("OFF", ())]
     assert rig.counters.asr().dropped_s == 4.0
-
-
-def test_lost_sound_is_counted(rig: Rig) -> None:
-    """An overrun is a number in telemetry, and no message."""
-    rig.publisher.overrun(0.5)
-    audio = rig.counters.audio()
-    assert (audio.xruns, audio.gaps_s) == (1, 0.5)
-    assert rig.basket.messages == []
 
 
 def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16
-from agent.errors import SourceError
-from agent.sources.framer import Framer, PcmFormat, RateGuard, first_channel
+from agent.errors import DeviceEndless
+from agent.sources.framer import Framer, PcmFormat, RateGuard, one_channel
 
 MONO_16K = PcmFormat(16_000, 1, "S16_LE")
 STEREO_48K = PcmFormat(48_000, 2, "S16_LE")
@@ -75,7 +77,34 @@ def test_an_overrun_before_any_sound_is_no_gap() -> None:
     assert (frame.position, framer.lost_samples) == (0, 0)
 
 
-def test_stereo_at_48_khz_becomes_its_first_channel_at_16_khz() -> None:
+def test_sound_that_was_lost_without_a_word_is_found_out_by_the_clock() -> None:
+    """Three seconds that never come are a jump of the position within two more, and counted; with a word or without."""
+    framer = Framer(MONO_16K)
+    before = [frame for index in range(100) for frame in framer.push(ramp(512).tobytes(), index * 32 * MS)]
+    after = [
+        frame for index in range(100, 200) for frame in framer.push(ramp(512).tobytes(), 3_000 * MS + index * 32 * MS)
+    ]
+    frames = [*before, *after]
+    assert framer.lost_samples == pytest.approx(48_000, abs=1_600)
+    jumps = [(late.position - early.end, index) for index, (early, late) in enumerate(itertools.pairwise(frames), 1)]
+    ((lost, found_at),) = [jump for jump in jumps if jump[0]]
+    assert lost == framer.lost_samples
+    assert 100 <= found_at <= 100 + 3_000 // 32
+    assert abs(frames[-1].captured_ns - (3_000 + 199 * 32) * MS) < 100 * MS
+
+
+def test_who_is_late_and_makes_up_for_it_has_lost_nothing() -> None:
+    """A machine that was busy for a second and a half finds the sound waiting."""
+    framer = Framer(MONO_16K)
+    for index in range(300):
+        now_ns = index * 32 * MS
+        if 100 <= index < 147:  # held up, and then fetched at once
+            now_ns = 147 * 32 * MS
+        framer.push(ramp(512).tobytes(), now_ns)
+    assert framer.lost_samples == 0
+
+
+def test_stereo_at_48_khz_becomes_its_one_channel_at_16_khz() -> None:
     """A tone on the left comes out as the same tone, at its level; the other channel is not heard."""
     seconds = np.arange(48_000) / 48_000
     left = (10_000 * np.sin(2 * np.pi * 440 * seconds)).astype(np.int16)
@@ -92,13 +121,27 @@ def test_stereo_at_48_khz_becomes_its_first_channel_at_16_khz() -> None:
     assert np.sqrt(np.mean(pcm**2)) == pytest.approx(10_000 / np.sqrt(2), rel=0.02)
 
 
+def test_the_channel_that_was_chosen_is_the_one_that_is_heard() -> None:
+    """The second of four, and of no other a trace."""
+    four = np.column_stack([ramp(512) + 1_000 * channel for channel in range(4)]).astype(np.int16)
+    (frame,) = Framer(PcmFormat(16_000, 4, "S16_LE"), channel=2).push(four.tobytes(), SECOND_NS)
+    assert np.array_equal(frame.pcm, ramp(512) + 1_000)
+
+
+def test_24_bits_in_four_bytes_are_taken_from_the_lower_three() -> None:
+    """As I2S microphones deliver them: the uppermost byte is padding."""
+    values = np.array([0, 1, -1, 32_767, -32_768], np.int16)
+    data = b"".join((int(value) << 8).to_bytes(3, "little", signed=True) + b"\x55" for value in values)
+    assert np.array_equal(one_channel(data, PcmFormat(16_000, 1, "S24_LE")), values)
+
+
 @pytest.mark.parametrize(("sample", "width"), [("S24_3LE", 3), ("S32_LE", 4)])
 def test_wider_samples_keep_their_upper_16_bits(sample: str, width: int) -> None:
     """24 and 32 bits, two channels: the first channel's upper half."""
     values = np.array([0, 1, -1, 32_767, -32_768], np.int16)
     wide = [int(value) << (8 * (width - 2)) for value in values]
     data = b"".join(value.to_bytes(width, "little", signed=True) + b"\x55" * width for value in wide)
-    assert np.array_equal(first_channel(data, PcmFormat(16_000, 2, sample)), values)
+    assert np.array_equal(one_channel(data, PcmFormat(16_000, 2, sample)), values)
 
 
 def test_capture_times_are_steady_though_arrivals_jitter() -> None:
@@ -133,7 +176,7 @@ def test_a_device_faster_than_time_is_noticed() -> None:
     """Three seconds of surplus are too much; what a pipe kept back (2 s) is not."""
     guard = RateGuard()
     flood(guard, 0)
-    with pytest.raises(SourceError, match="faster than real time"):
+    with pytest.raises(DeviceEndless, match="faster than real time"):
         flood(guard, 0)
 
 
@@ -142,7 +185,7 @@ def test_months_of_good_behaviour_buy_no_credit() -> None:
     guard = RateGuard()
     for second in range(100_000):
         guard.check(1.0, second * SECOND_NS)
-    with pytest.raises(SourceError):
+    with pytest.raises(DeviceEndless):
         flood(guard, 100_000 * SECOND_NS, chunks=200)
 
 
@@ -151,3 +194,13 @@ def test_a_card_that_is_a_little_fast_is_let_be() -> None:
     guard = RateGuard()
     for second in range(100_000):
         guard.check(1.01, second * SECOND_NS)
+
+
+def test_a_burst_is_suspicious_until_it_has_ended_or_given_itself_away() -> None:
+    """Two seconds that were kept back are used a third of a second later; of an endless source nothing is."""
+    guard = RateGuard()
+    flood(guard, 0, chunks=10)
+    assert not guard.suspicious(0)
+    flood(guard, 0, chunks=90)
+    assert guard.suspicious(200 * MS)
+    assert not guard.suspicious(300 * MS)

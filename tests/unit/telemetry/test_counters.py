@@ -1,5 +1,6 @@
 import threading
 
+from agent.audio_monitor import Condition
 from agent.telemetry.counters import RTF_BOUNDS, STAGES, Counters
 from agent.wire import Latency
 from tests.messages import latency
@@ -68,11 +69,14 @@ def test_losses_are_counted_by_kind() -> None:
     counters.rejected()
     counters.dropped(3.0)
     counters.dropped(1.5)
-    counters.overrun(0.064)
+    counters.overrun()
+    counters.microphone_lost()
+    counters.sound(Condition(gaps=2, lost_s=0.064, silences=3, offset_pct=-0.26))
     counters.noise_floor(-52.34)
     asr, audio = counters.asr(), counters.audio()
     assert (asr.rejected, asr.dropped_s, asr.utt) == (1, 4.5, 0)
-    assert (audio.xruns, audio.gaps_s, audio.noise_floor_dbfs) == (1, 0.06, -52.3)
+    assert (audio.xruns, audio.losses, audio.gaps_s, audio.silences) == (1, 1, 0.06, 3)
+    assert (audio.noise_floor_dbfs, audio.offset_pct) == (-52.3, -0.3)
 
 
 def test_stages_may_count_at_the_same_time() -> None:

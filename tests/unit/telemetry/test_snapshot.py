@@ -70,7 +70,15 @@ def test_a_message_is_at_most_a_kilobyte(board: str, tmp_path: Path) -> None:
     full = replace(
         moment,
         up_s=31_000_000.0,
-        audio=Audio(xruns=123_456, gaps_s=123_456.78, noise_floor_dbfs=-58.2, clip_pct=12.34),
+        audio=Audio(
+            xruns=123_456,
+            gaps_s=123_456.78,
+            losses=123,
+            silences=123,
+            noise_floor_dbfs=-58.2,
+            clip_pct=12.34,
+            offset_pct=-1.2,
+        ),
         asr=moment.asr.model_copy(
             update={
                 "utt": 1_234_567,

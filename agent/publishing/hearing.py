@@ -1,0 +1,71 @@
+"""What `health` and telemetry say of the microphone."""
+
+from collections.abc import Callable
+from typing import Final
+
+from agent.audio_monitor import AudioMonitor
+from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
+from agent.publishing.publisher import Publisher
+from agent.sources.reconnecting import MicrophoneEvents
+from agent.telemetry.counters import Counters
+
+_TROUBLES: Final = {
+    DeviceUnavailable.code: "no {}: waiting for it",
+    DeviceStalled.code: "{} hangs: waiting for it",
+    DeviceEndless.code: "{} delivers sound that nobody made: waiting for it",
+}
+
+
+class Hearing:
+    """Between a source and those who want to know how it is.
+
+    Args:
+        publisher, counters: Where it is told and counted.
+        monitor: Listens to the sound itself.
+        live: Whether it is a microphone. A recording may be as silent or as loud as it likes.
+        alive: A sign of life of the capture stage.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        counters: Counters,
+        monitor: AudioMonitor,
+        alive: Callable[[], None],
+        *,
+        live: bool,
+    ) -> None:
+        self._publisher = publisher
+        self._counters = counters
+        self._monitor = monitor
+        self._live = live
+        self._absent = ""
+        self._events = MicrophoneEvents(self._lost, self._back, alive, counters.overrun)
+
+    def anew(self) -> MicrophoneEvents:
+        """For a source that is about to be opened, to call from its threads. What an earlier one lacked is past."""
+        self._back()
+        return self._events
+
+    def trouble(self, name: str) -> str:
+        """Why nothing comes from the source called `name`, for `systemctl status`; empty if something does."""
+        return _TROUBLES[self._absent].format(name) if self._absent else ""
+
+    def tick(self) -> None:
+        """Say what is wrong with the sound; called about once a second."""
+        condition = self._monitor.condition
+        self._counters.sound(condition)
+        if self._live:
+            # Where nothing comes any more, what was wrong with it is of no interest.
+            self._publisher.conditions("audio_", () if self._absent else condition.codes)
+
+    def _lost(self, error: DeviceUnavailable) -> None:
+        """Nothing comes; why, the source has logged."""
+        if not self._absent:
+            self._counters.microphone_lost()
+        self._absent = error.code
+        self._publisher.conditions("mic_", (error.code,))
+
+    def _back(self) -> None:
+        self._absent = ""
+        self._publisher.conditions("mic_", ())
