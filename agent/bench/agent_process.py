@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +29,16 @@ _DEVICE_ID = "bench"
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the agent had cost at one moment."""
+
+    age_s: float
+    """Since its process was started."""
+    cpu_s: float
+    """Of the agent with its children, so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRun:
     """What came of one recording."""
 
@@ -39,6 +49,8 @@ class AgentRun:
     cpu_s: float
     """From the start of the process, loading included."""
     wall_s: float
+    looks: tuple[Look, ...]
+    """About four a second."""
 
 
 def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> AgentRun:
@@ -71,7 +83,9 @@ def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> Ag
         received = list(subscriber)
     clock_offset_s = time.time() - time.monotonic()
     arrivals = tuple(_arrival(message.payload, message.received_s + clock_offset_s) for message in received)
-    return AgentRun(arrivals, watched.peak_pss_bytes, watched.peak_rss_bytes, watched.cpu_s, wall_s)
+    return AgentRun(
+        arrivals, watched.peak_pss_bytes, watched.peak_rss_bytes, watched.cpu_s, wall_s, tuple(watched.looks)
+    )
 
 
 @dataclass(slots=True)
@@ -79,6 +93,7 @@ class _Watched:
     peak_pss_bytes: int = 0
     peak_rss_bytes: int = 0
     cpu_s: float = 0.0
+    looks: list[Look] = field(default_factory=list)
 
 
 def _watch(config: Path, overrides: Sequence[str], limit_s: float, complaints: Path) -> _Watched:
@@ -95,13 +110,15 @@ def _watch(config: Path, overrides: Sequence[str], limit_s: float, complaints: P
             start_new_session=True,
         )
     watched = _Watched()
-    deadline = time.monotonic() + limit_s
+    started_s = time.monotonic()
+    deadline = started_s + limit_s
     while process.poll() is None:
         if time.monotonic() > deadline:
             process.kill()
             process.wait()
             raise PeerError(f"the agent did not end within {limit_s:.0f} s")
         _look(process.pid, watched)
+        watched.looks.append(Look(time.monotonic() - started_s, watched.cpu_s))
         time.sleep(_SAMPLE_EVERY_S)
     if process.returncode:
         lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]

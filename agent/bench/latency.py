@@ -63,18 +63,19 @@ class Delay:
 
 def string_together(clips: Sequence[Pcm16]) -> Playlist:
     """All clips, in order, with a pause before each and behind the last."""
-    generator = np.random.default_rng(0)
-
-    def pause() -> Pcm16:
-        noise: Pcm16 = generator.normal(0.0, _NOISE_LEVEL, samples(PAUSE_MS)).astype(np.int16)
-        return noise
-
-    parts = [pause()]
+    pauses = [quiet_room(samples(PAUSE_MS), seed) for seed in range(len(clips) + 1)]
+    parts = [pauses[0]]
     starts = []
-    for clip in clips:
+    for clip, pause in zip(clips, pauses[1:], strict=True):
         starts.append(sum(map(len, parts)))
-        parts += [clip, pause()]
+        parts += [clip, pause]
     return Playlist(np.concatenate(parts), tuple(starts))
+
+
+def quiet_room(length: int, seed: int = 0) -> Pcm16:
+    """`length` samples of what a microphone hears where nothing happens; always the same for the same `seed`."""
+    noise: Pcm16 = np.random.default_rng(seed).normal(0.0, _NOISE_LEVEL, length).astype(np.int16)
+    return noise
 
 
 def delays(playlist: Playlist, utterances: Sequence[Utterance], arrivals: Iterable[Arrival]) -> list[Delay]:

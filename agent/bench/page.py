@@ -39,6 +39,7 @@ def render(report: Report) -> str:
             *_head(report),
             *(part for section in (_main_table, _duels, _plots) if report.systems for part in section(report)),
             *_latency(report),
+            *_idle(report),
             *_trust(report),
             *_sets(report),
             *_failures(report),
@@ -161,6 +162,27 @@ def _latency(report: Report) -> Iterator[str]:
                 f"{system.cpu_rtf:.3f}",
             ]
             for system in report.latencies
+        ],
+    )
+
+
+def _idle(report: Report) -> Iterator[str]:
+    if not report.idle:
+        return
+    yield "<h2>At rest: whole agents while nobody speaks</h2>"
+    yield _table(
+        ["system", "runs", "of one core, %", "highest, %", "loading, CPU s", "peak PSS, MB", "transcripts"],
+        [
+            [
+                system.name,
+                str(system.runs),
+                f"{100 * system.core_share:.2f}",
+                f"{100 * system.core_share_max:.2f}",
+                f"{system.loading_cpu_s:.1f}",
+                f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+                str(system.transcripts),
+            ]
+            for system in report.idle
         ],
     )
 

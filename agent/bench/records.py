@@ -101,9 +101,26 @@ class LatencyBlock:
     peak_rss_bytes: int
 
 
-Record = Measurement | Failure | SystemStart | Machine | LatencyMeasurement | LatencyBlock
+@dataclass(frozen=True, slots=True)
+class IdleMeasurement:
+    """A whole agent while nobody spoke, once."""
+
+    system: str
+    repeat: int
+    wall_s: float
+    """Without loading, as `cpu_s`."""
+    cpu_s: float
+    """Children included."""
+    loading_cpu_s: float
+    peak_pss_bytes: int
+    """Children included, loading too."""
+    transcripts: int
+
+
+Record = Measurement | Failure | SystemStart | Machine | LatencyMeasurement | LatencyBlock | IdleMeasurement
 _KINDS: dict[str, type[Record]] = {
-    kind.__name__: kind for kind in (Measurement, Failure, SystemStart, Machine, LatencyMeasurement, LatencyBlock)
+    kind.__name__: kind
+    for kind in (Measurement, Failure, SystemStart, Machine, LatencyMeasurement, LatencyBlock, IdleMeasurement)
 }
 
 

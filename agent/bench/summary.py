@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.bench.clips import NO_SPEECH
+from agent.bench.idle import IdleSummary, idle_summaries
 from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
 from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Machine, Measurement, Record, SystemStart
 from agent.bench.scoring import BY_CHARACTER, Errors, score
@@ -136,6 +137,7 @@ class Report:
     systems: tuple[SystemSummary, ...]
     duels: tuple[Duel, ...]
     latencies: tuple[LatencySummary, ...]
+    idle: tuple[IdleSummary, ...]
     failures: tuple[Failure, ...]
 
 
@@ -156,7 +158,7 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
     failures = tuple(record for record in records if isinstance(record, Failure))
     machine = next((record for record in records if isinstance(record, Machine)), None)
     pairs = tuple(duels(results, resamples))
-    return Report(machine, chosen, repeats, systems, pairs, latencies(records), failures)
+    return Report(machine, chosen, repeats, systems, pairs, latencies(records), idle_summaries(records), failures)
 
 
 def duels(results: Mapping[str, Sequence[ClipResult]], resamples: int = RESAMPLES) -> Iterator[Duel]:

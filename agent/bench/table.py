@@ -1,5 +1,7 @@
 """The report in a terminal."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +16,8 @@ def print_report(report: Report, console: Console) -> None:
     """Print every figure that fits on a screen; the page has the rest."""
     if report.machine:
         _say(console, f"{report.machine.cpu}, {report.machine.cores} cores; {how_often(report.repeats)}")
-    for number, system in enumerate(report.systems, start=1):
-        _say(console, f"{number:3}  {system.name}" + ("  (baseline)" if system.name == report.baseline else ""))
+    names = [system.name for system in report.systems]
+    _list(console, [name + ("  (baseline)" if name == report.baseline else "") for name in names])
     if report.systems:
         console.print(_accuracy_table(report))
         console.print(_cost_table(report))
@@ -26,10 +28,20 @@ def print_report(report: Report, console: Console) -> None:
     if any(system.error_rate for system in report.systems):
         console.print(_set_table(report))
     if report.latencies:
+        _list(console, [system.name for system in report.latencies])
         console.print(_latency_table(report))
+    if report.idle:
+        _list(console, [system.name for system in report.idle])
+        console.print(_idle_table(report))
     for failure in report.failures:
         where = f" on {failure.set_name}/{failure.clip_id}" if failure.clip_id else ""
         _say(console, f"{failure.system}{where}: {failure.reason}")
+
+
+def _list(console: Console, names: Sequence[str]) -> None:
+    """The names behind the numbers of the table that follows: they are too long for a column."""
+    for number, name in enumerate(names, start=1):
+        _say(console, f"{number:3}  {name}")
 
 
 def _say(console: Console, line: str) -> None:
@@ -105,15 +117,31 @@ def _latency_table(report: Report) -> Table:
     headings = ("utterances", "pause p50 s", "p95 s", "speech p50 s", "p95 s", "PSS MB")
     title = "Latency of whole systems: from the end of the pause, and from the end of speech, to a subscriber"
     table = _columns(title, "", *headings)
-    for system in report.latencies:
+    for number, system in enumerate(report.latencies, start=1):
         table.add_row(
-            system.name,
+            str(number),
             str(system.utterances),
             seconds(system.after_hangover_p50_s),
             seconds(system.after_hangover_p95_s),
             seconds(system.from_speech_end_p50_s),
             seconds(system.from_speech_end_p95_s),
             f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+        )
+    return table
+
+
+def _idle_table(report: Report) -> Table:
+    headings = ("runs", "of one core, %", "highest, %", "loading, CPU s", "peak PSS MB", "transcripts")
+    table = _columns("At rest: whole agents while nobody speaks", "", *headings)
+    for number, system in enumerate(report.idle, start=1):
+        table.add_row(
+            str(number),
+            str(system.runs),
+            f"{100 * system.core_share:.2f}",
+            f"{100 * system.core_share_max:.2f}",
+            f"{system.loading_cpu_s:.1f}",
+            f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+            str(system.transcripts),
         )
     return table
 

@@ -14,6 +14,7 @@ from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.bench.clips import Clip
+    from agent.bench.idle import IdleStep
     from agent.bench.latency_runner import BlockStep
     from agent.bench.models import ModelShelf
     from agent.bench.records import Journal, Record
@@ -55,6 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--system", action="append", default=[], metavar="SYSTEM", help="what to measure (default: installed models)")
     add("--peers", action="store_true", help="measure, for each model, the peers that can take it as well")
     add("--latency", action="store_true", help="time whole systems, from the end of speech to a subscriber")
+    add("--idle", type=_positive, metavar="SECONDS", help="measure whole agents while nobody speaks, for so long")
     add("--baseline", metavar="SYSTEM", help="what the others are compared with (default: the first peer)")
     add("--threads", type=_positive, metavar="N", help="inference threads of every system (default: all cores but one)")
     add("--repeats", type=_positive, default=1, metavar="N", help="go through everything N times, report medians")
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     report = _report(args, systems)
     print_report(report, Console())
     print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
-    return 0 if report.systems or report.latencies else 1
+    return 0 if report.systems or report.latencies or report.idle else 1
 
 
 def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
@@ -99,6 +101,10 @@ def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
     if args.peers:
         known = {(system.model, system.adapter.model_format) for system in systems if system.adapter.ours}
         systems += [peer for model, kind in sorted(known) for peer in peers_of(model, kind)]
+    if args.idle:
+        systems = [system for system in systems if system.adapter.ours]
+        if not systems:
+            raise ConfigError("--idle: none of these is an agent; take our engines")
     if args.latency:
         systems = [system for system in systems if can_be_timed(system)]
     if not systems:
@@ -144,7 +150,7 @@ def _measure(
     try:
         if not earlier:
             journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
-        take = _take_blocks if args.latency else _take_clips
+        take = _take_rest if args.idle else _take_blocks if args.latency else _take_clips
         take(args, systems, clips, paths, journal, earlier)
     finally:
         journal.close()
@@ -182,7 +188,23 @@ def _take_blocks(
     _show_progress(LatencyRunner(paths, journal, args.peer_python).run(left), len(left))
 
 
-def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep]", total: int) -> None:
+def _take_rest(
+    args: argparse.Namespace,
+    systems: "Sequence[System]",
+    clips: "Sequence[Clip]",
+    paths: dict[str, Path],
+    journal: "Journal",
+    earlier: "Sequence[Record]",
+) -> None:
+    from agent.bench.idle import LOADING_S, IdleRunner, idle_done, plan_idle, quiet_sound
+
+    taken = idle_done(earlier)
+    left = [step for step in plan_idle(systems, args.repeats) if step.key not in taken]
+    sound = quiet_sound(clips, args.idle + LOADING_S)
+    _show_progress(IdleRunner(paths, journal, sound).run(left), len(left))
+
+
+def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep] | Iterable[IdleStep]", total: int) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -79,8 +79,10 @@ class EngineCommon(EngineIsolation):
     """Names and terms that are likely to be heard; primes the decoder."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Inference threads; 0 leaves one core free for everything else."""
-    context: Literal["follow", "full"] = "follow"
-    """How much of Whisper's 30-second window is computed: what the utterance needs, or always all of it (slower)."""
+    context: Annotated[str, Field(pattern=r"^(follow|full|\d{1,4}\+\d{1,4})$")] = "follow"
+    """How much of Whisper's 30-second window is computed: what the utterance needs (`follow`), or always all of it
+    (`full`, slower). `MIN+MARGIN`, such as `256+64`, says what it needs in encoder positions of 20 ms: its length and
+    MARGIN more, and never fewer than MIN; for models that were fine-tuned to short windows."""
 
 
 class WhisperCppSettings(EngineCommon):

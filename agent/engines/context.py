@@ -7,7 +7,7 @@ what it has to. Too short a window makes the decoder loop. The figures are found
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 POSITIONS_PER_SECOND: Final = 50
 FULL_WINDOW: Final = 1_500
@@ -61,13 +61,17 @@ FOLLOW: Final = ContextPolicy(min_positions=384, margin_positions=128)
 """For models up to base."""
 
 
-def policy_for(context: Literal["follow", "full"], audio_state: int) -> ContextPolicy:
+def policy_for(context: str, audio_state: int) -> ContextPolicy:
     """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
 
-    Tiny and base were measured to want the same. Larger models have more to lose and get more room.
+    `context` is the setting: `follow`, `full`, or `MIN+MARGIN` in positions. Tiny and base were measured to want the
+    same. Larger models have more to lose and get more room.
     """
     if context == "full":
         return FULL
+    if "+" in context:
+        least, margin = map(int, context.split("+"))
+        return ContextPolicy(least, margin)
     if audio_state <= _BASE_STATE:
         return FOLLOW
     return ContextPolicy(min_positions=512, margin_positions=256)

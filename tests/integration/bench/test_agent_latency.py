@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.audio import SAMPLE_RATE_HZ
 from agent.bench.adapters.ours import segment
 from agent.bench.agent_process import run_agent
 from agent.bench.clips import demo_clips, load_pcm
-from agent.bench.latency import delays, string_together
+from agent.bench.latency import delays, quiet_room, string_together
 from agent.bench.systems import parse_system
 
 pytestmark = [
@@ -30,3 +31,12 @@ def test_every_clip_arrives_once_and_no_earlier_than_it_can() -> None:
     assert all(0.5 < delay.from_speech_end_s < 3.0 for delay in found)
     assert played.peak_rss_bytes > played.peak_pss_bytes > 20_000_000
     assert 0.1 < played.cpu_s < played.wall_s
+
+
+def test_an_agent_at_rest_is_seen_from_its_start_to_its_end() -> None:
+    """CPU time only grows, and in a quiet room nothing is published."""
+    played = run_agent(parse_system("scripted:none"), Path("/dev/null"), quiet_room(3 * SAMPLE_RATE_HZ), "en")
+    cpu_s = [look.cpu_s for look in played.looks]
+    assert cpu_s == sorted(cpu_s)
+    assert played.looks[-1].age_s - played.looks[0].age_s > 2.0
+    assert played.arrivals == ()

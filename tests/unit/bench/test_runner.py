@@ -72,6 +72,14 @@ def test_languages_come_one_after_the_other() -> None:
     assert languages == sorted(languages)
 
 
+def test_a_run_that_is_cut_short_has_heard_something_of_every_set() -> None:
+    """Sets are mixed, so that whoever stops early has a sample of all of them, and resuming finds the same order."""
+    sets = [Clip(f"set{number // 20}", str(number), Path("x.flac"), "en", "text", 1.0) for number in range(60)]
+    steps = plan(SYSTEMS, sets, repeats=1)
+    assert {step.clip.set_name for step in steps[: len(steps) // 4]} == {"set0", "set1", "set2"}
+    assert plan(SYSTEMS, sets, repeats=1) == steps
+
+
 def test_a_resumed_run_knows_what_is_done() -> None:
     """The keys of results are the keys of the steps they came from."""
     steps = plan(SYSTEMS, clips(2), repeats=2)

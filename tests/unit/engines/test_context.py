@@ -46,6 +46,12 @@ def test_the_full_context_is_always_the_whole_window(audio_state: int, duration_
     assert FULL.window(duration_s).positions == FULL_WINDOW
 
 
+@pytest.mark.parametrize(("duration_s", "positions"), [(1.0, 256), (3.84, 256), (4.0, 264), (29.0, 1_500)])
+def test_a_policy_can_be_given_in_positions(duration_s: float, positions: int) -> None:
+    """`engine.context = "256+64"`: the length and 64 more, but at least 256 and at most the window."""
+    assert policy_for("256+64", 384).window(duration_s).positions == positions
+
+
 def test_two_mel_frames_fill_one_position() -> None:
     """The encoder's convolutions halve the 100 frames a second."""
     assert FULL.window(1.0).frames == 3_000
