@@ -42,6 +42,14 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
         self._closed = False
         self._dropped = 0
+        self._rouse_at = 1
+
+    def rouse_at(self, count: int) -> None:
+        """Let a consumer that waits sleep on until `count` items are queued (at first: one) or the channel is closed.
+
+        Called by the consumer, where it can wait: every time a thread is woken costs more than looking at an item.
+        """
+        self._rouse_at = min(count, self._capacity)
 
     def put(self, item: T) -> bool:
         """Queue `item`; False if the channel is closed. Never blocks under `DROP_OLDEST`."""
@@ -53,7 +61,8 @@ class Channel(Generic[T]):
             victim = self._items.popleft() if len(self._items) >= self._capacity else None
             self._dropped += victim is not None
             self._items.append(item)
-            self._changed.notify_all()
+            if len(self._items) >= self._rouse_at:
+                self._changed.notify_all()
         if victim is not None and self._on_drop:
             self._on_drop(victim)
         return True

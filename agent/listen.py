@@ -10,6 +10,11 @@ from agent.conditioner import Conditioner
 from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
 
+FRAMES_AT_REST = 6
+"""While the detector hears nothing at all, its gate shut, the thread wakes for every sixth frame: being woken is most of
+what a quiet room costs. Speech is noticed up to 160 ms later for it, and no sound is lost; nor does its end come later,
+for by then the gate is open."""
+
 
 @dataclass(slots=True)
 class ListenCounters:
@@ -82,7 +87,9 @@ class Listener:
             for frame in self._frames:
                 self._note(frame)
                 heard = self._conditioner.condition(frame) if self._conditioner else frame
-                self._tell(self._segmenter.push(heard, self._detector.probability(heard.pcm)))
+                probability = self._detector.probability(heard.pcm)
+                self._tell(self._segmenter.push(heard, probability))
+                self._frames.rouse_at(1 if probability or self._segmenter.listening else FRAMES_AT_REST)
             self._tell(self._segmenter.finish())
         finally:
             self._on_end()

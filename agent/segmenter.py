@@ -113,6 +113,11 @@ class Segmenter:
         self._tape = Tape()
         self._passage: _Passage | None = None
 
+    @property
+    def listening(self) -> bool:
+        """Whether somebody may be speaking: an utterance has begun and is not over."""
+        return self._passage is not None
+
     def push(self, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
         """Take the next frame; return what it led to, in order (as a rule: nothing)."""
         events = self._bridge_gap(frame.position)

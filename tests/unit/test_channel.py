@@ -68,6 +68,33 @@ def test_close_releases_a_waiting_consumer() -> None:
     assert received == [[]]
 
 
+def test_a_patient_consumer_sleeps_until_enough_is_there() -> None:
+    """It is woken once for three items, gets all of them, and never waits for more than the channel can hold."""
+    channel: Channel[int] = Channel(2, Overflow.WAIT)
+    channel.rouse_at(3)
+    taken: list[int] = []
+    consumer = threading.Thread(target=lambda: taken.extend(channel))
+    consumer.start()
+    for item in range(5):
+        assert channel.put(item)
+    channel.close()
+    consumer.join(10)
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def test_what_a_patient_consumer_sleeps_through_is_there_at_the_end() -> None:
+    """Closing wakes it, however little is queued."""
+    channel: Channel[int] = Channel(8)
+    channel.rouse_at(4)
+    taken: list[int] = []
+    consumer = threading.Thread(target=lambda: taken.extend(channel))
+    consumer.start()
+    channel.put(1)
+    channel.close()
+    consumer.join(10)
+    assert taken == [1]
+
+
 def test_get_gives_up_after_its_timeout() -> None:
     """Nothing to read within the timeout is None, not an endless wait."""
     assert Channel[int](1).get(timeout_s=0.01) is None
