@@ -11,8 +11,8 @@ from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
 
 FRAMES_AT_REST = 6
-"""While the detector hears nothing at all, its gate shut, the thread wakes for every sixth frame: being woken is most of
-what a quiet room costs. Speech is noticed up to 160 ms later for it, and no sound is lost; nor does its end come later,
+"""While the detector hears nothing at all, its gate shut, the thread wakes for every sixth frame: being woken is most
+of what a quiet room costs. Speech is noticed up to 160 ms later for it. No sound is lost, and its end comes no later,
 for by then the gate is open."""
 
 
