@@ -10,7 +10,7 @@ import pytest
 from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, samples
 from agent.channel import Channel, Overflow
 from agent.config import SegmenterSettings, VadSettings
-from agent.listen import Listener
+from agent.listen import FRAMES_AT_REST, Listener
 from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent, SpeechStarted
 from agent.vad import VoiceActivityDetector
 from agent.vad.factory import create_detector
@@ -101,6 +101,34 @@ def test_lost_sound_is_counted_and_the_detector_begins_anew() -> None:
     assert (stage.listener.counters.gaps, stage.listener.counters.lost_s) == (2, 2.5)
     assert detector.count == 2
     assert stage.listener.noise_floor_dbfs == -60.0
+
+
+def test_only_a_quiet_room_lets_the_listener_sleep_on() -> None:
+    """Frames are waited for in sixes while the gate is shut, and one by one from onset to end of an utterance."""
+
+    class Asked(Channel[AudioFrame]):
+        def __init__(self, capacity: int) -> None:
+            super().__init__(capacity)
+            self.counts: list[int] = []
+
+        def rouse_at(self, count: int) -> None:
+            self.counts.append(count)
+            super().rouse_at(count)
+
+    speech = clip("en_conf-waitforleader")
+    frames = audio_frames(np.concatenate([silence(6), speech, silence(6)]))
+    incoming = Asked(len(frames))
+    for frame in frames:
+        incoming.put(frame)
+    incoming.close()
+    events: list[SegmenterEvent] = []
+    detector, ids = create_detector(VadSettings()), count()
+    segmenter = Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids)))
+    Listener(incoming, detector, segmenter, events.append).run()
+    (ended,) = (event.utterance for event in events if isinstance(event, Ended))
+    within = incoming.counts[ended.speech_end // FRAME_SAMPLES - 10 : ended.closed_at // FRAME_SAMPLES - 1]
+    assert set(within) == {1}
+    assert incoming.counts[150] == incoming.counts[-1] == FRAMES_AT_REST
 
 
 def test_a_failure_closes_the_outgoing_channel() -> None:
