@@ -22,6 +22,8 @@ TOKENS_OF_GRACE: Final = 12
 MIN_REPEATS: Final = 4
 """As many copies of the same words in a row are a loop; people do say a thing three times."""
 LONGEST_REPEATED_WORDS: Final = 8
+SHORTEST_ECHO_WORDS: Final = 3
+"""Of a phrase that is repeated in part; and at least a third of it, or the end merely resembles the beginning."""
 
 SILENCE_NO_SPEECH_PROB: Final = 0.6
 DOUBTFUL_AVG_LOGPROB: Final = -1.0
@@ -147,13 +149,15 @@ def repeats_itself(text: str) -> bool:
 
 
 def is_echo(text: str) -> bool:
-    """True if the whole text is one phrase, said twice or more ("View glass. View glass.").
+    """True if the whole text is one phrase, said twice or more, the last time perhaps not to its end.
 
-    Somebody may have said so; but a short window repeats a single word just like this, so it is worth a second look.
+    "View glass. View glass."; "E-M-B-G-6-E-M-B-G". Somebody may have said so; but a short window repeats what it has
+    heard just like this, so it is worth a second look.
     """
     words = re.findall(r"\w+", text.lower())
     return any(
-        words == words[:size] * (len(words) // size) for size in range(1, len(words) // 2 + 1) if not len(words) % size
+        words[size:] == words[:-size] and (not len(words) % size or len(words) - size >= SHORTEST_ECHO_WORDS)
+        for size in range(1, len(words) * 2 // 3 + 1)
     )
 
 

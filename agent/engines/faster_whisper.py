@@ -111,7 +111,8 @@ class FasterWhisper:
             encoded,
             prompts,
             beam_size=self._settings.beam_size,
-            max_length=len(prompts[0]) + common.max_tokens,  # a language is one token: all are of the same length
+            # A language is one token, so that all prompts are of the same length.
+            max_length=_max_length(len(prompts[0]), common.max_tokens),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
@@ -167,6 +168,15 @@ class FasterWhisper:
             return [(self._settings.language, None)] * sounds
         likeliest = [ranking[0] for ranking in self._model.detect_language(encoded)]
         return [(token.strip("<|>"), probability) for token, probability in likeliest]
+
+
+def _max_length(prompt_tokens: int, max_tokens: int) -> int:
+    """What to ask CTranslate2 for, to get at most `max_tokens`.
+
+    Its Whisper decodes min(max_length / 2, max_length - prompt) tokens, as if every prompt took half of the decoder's
+    positions (`src/models/whisper.cc`, `WhisperReplica::generate`).
+    """
+    return max(2 * max_tokens, prompt_tokens + max_tokens)
 
 
 def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from agent.audio import Pcm16, Utterance
+from agent.audio import Pcm16, Utterance, to_float
 from agent.config import FasterWhisperSettings, WhisperCppSettings
 from agent.engines import Engine
+from agent.engines.context import Window
 from agent.engines.factory import create_engine
+from agent.engines.hearing import Decode
 from agent.errors import EngineError
 from tests.clips import SPEECH, clip
 
@@ -87,6 +89,18 @@ def test_the_full_window_gives_the_same_words_and_costs_more(kind: str, pulled: 
     assert (short.text, short.retries) == (long.text, 0)
     assert (short.audio_ctx < 500, long.audio_ctx) == (True, 1500)
     assert short.inference_s < long.inference_s
+
+
+def test_a_window_gives_all_of_its_tokens_and_tells_when_they_did_not_suffice(english: Engine) -> None:
+    """Half as many would cut fast speakers short; and a loop is known by the cap that ended it.
+
+    No public call takes a window, so this looks inside.
+    """
+    decode: Decode = english._decode  # type: ignore[attr-defined]
+    samples = to_float(clip("en_dir-intro"))
+    short, enough = decode(samples, Window(640, 12)), decode(samples, Window(640, 100))
+    assert (short.capped, enough.capped) == (True, False)
+    assert short.tokens >= 12 - 2  # two may be timestamps
 
 
 def test_the_evidence_of_clear_speech_is_good(english: Engine) -> None:

@@ -112,6 +112,9 @@ def test_an_ordinary_sentence_is_no_loop() -> None:
     [
         ("View glass. View glass.", True),
         ("Computer, computer, computer.", True),
+        ("E-M-B-G-6-E-M-B-G-", True),
+        ("Just suppose it is true and I say yes. Just suppose it is true and", True),
+        ("two one seven two one", False),
         ("Computer.", False),
         ("yes yes no", False),
         ("", False),
@@ -119,7 +122,7 @@ def test_an_ordinary_sentence_is_no_loop() -> None:
     ],
 )
 def test_a_text_of_one_phrase_over_and_over_is_an_echo(text: str, echo: bool) -> None:  # noqa: FBT001 - a table
-    """A short window says a single word twice."""
+    """A short window says a single word twice, or begins a sentence again that it has heard to its end."""
     assert is_echo(text) is echo
 
 
