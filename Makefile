@@ -3,13 +3,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
 SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins libfaketime pulseaudio openssl systemd
+ARCH ?= $(shell uname -m)
+CPU ?= native
+EXTRA ?= none
+FOR_PYTHON ?=
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format settings clean
+.PHONY: help demo test lint format settings wheelhouse lock clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## transcribe a bundled recording (MIC=1: your microphone) and show what a subscriber receives
 ifeq ($(MIC),)
@@ -36,6 +40,12 @@ format: ## let ruff format and fix
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+wheelhouse: ## what a kind of device installs from, offline: ARCH=aarch64 CPU=cortex-a76 (docs/wheelhouse.md)
+	@scripts/wheelhouse --arch $(ARCH) --cpu $(CPU) --extra $(EXTRA) $(if $(FOR_PYTHON),--python $(FOR_PYTHON))
+
+lock: ## pin what wheelhouses take from the package index (UPGRADE=1: the newest)
+	@scripts/lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the virtual environment, caches and test models
 	rm -rf $(VENV) build dist .edgescribe .mypy_cache .ruff_cache .pytest_cache *.egg-info

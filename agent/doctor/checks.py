@@ -90,6 +90,10 @@ class Facts:
     """Kind of engine that is used."""
     whisper_cpp: str | None
     """whisper.cpp's own line about its build; None if it cannot be imported."""
+    whisper_cpp_for: str
+    """CPU class that its wheel was built for; empty if it does not say, as the index's wheel."""
+    whisper_cpp_refusal: str
+    """Why it must not be imported: it was built for another CPU. Empty if it may."""
     ctranslate2: CTranslate2Build | None
     """None if it is not installed."""
     model: ModelFacts | None
@@ -133,13 +137,17 @@ def settings(facts: Facts) -> Iterator[Finding]:
 
 def whisper_cpp(facts: Facts) -> Iterator[Finding]:
     """What its build can use, and what of this CPU it leaves unused."""
+    if facts.whisper_cpp_refusal:
+        status = Status.FAIL if facts.engine == "whisper_cpp" else Status.WARN
+        yield Finding(status, "whisper.cpp", facts.whisper_cpp_refusal)
+        return
     if facts.whisper_cpp is None:
         if facts.engine == "whisper_cpp":
             remedy = "pip install --force-reinstall pywhispercpp"
             yield Finding(Status.FAIL, "whisper.cpp", "cannot be imported", remedy)
         return
     built_with = build_features(facts.whisper_cpp)
-    used = f"built with {', '.join(sorted(built_with))}" if built_with else "built for the plainest CPU"
+    used = f"built for {facts.whisper_cpp_for or 'any CPU'}, with {', '.join(sorted(built_with)) or 'nothing special'}"
     unused = [name for name, needs in WORTH_A_BUILD.items() if needs & facts.cpu_features and name not in built_with]
     if unused:
         gain = ": half the instructions with q8_0 or q4_0" if "DOTPROD" in unused else ""
@@ -147,7 +155,8 @@ def whisper_cpp(facts: Facts) -> Iterator[Finding]:
             Status.WARN,
             "whisper.cpp",
             f"{used}; this CPU could also do {', '.join(unused)}{gain}",
-            "build it for this CPU: pip install --force-reinstall --no-binary pywhispercpp pywhispercpp; "
+            f"install from wheelhouse/{facts.arch}-{_wheelhouse(facts)} (docs/wheelhouse.md), or build it here: "
+            "pip install --force-reinstall --no-binary pywhispercpp pywhispercpp; "
             'or set engine.kind = "faster_whisper", which chooses at run time',
         )
     else:
@@ -277,6 +286,11 @@ def memory_need_mb(wanted: ModelFacts) -> int:
     if wanted.ctranslate2:
         return CTRANSLATE2_MB.get(wanted.size, OTHER_PROCESS_MB + file_mb)
     return PROCESS_MB.get(wanted.size, OTHER_PROCESS_MB) + file_mb
+
+
+def _wheelhouse(facts: Facts) -> str:
+    """The CPU class that suits this CPU best."""
+    return "cortex-a76" if WORTH_A_BUILD["DOTPROD"] | WORTH_A_BUILD["FP16_VA"] <= facts.cpu_features else "native"
 
 
 def _memory(facts: Facts, need_mb: int) -> Finding:

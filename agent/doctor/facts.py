@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from agent import identity
+from agent import cpu, identity
 from agent.calibration.chosen import in_words, resolve
 from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
 from agent.doctor.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
@@ -29,6 +29,8 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
     here, memory = identity.describe(root), psutil.virtual_memory()
     folder = state_dir(settings)
     mqtt = settings.mqtt
+    built = cpu.built_for("pywhispercpp")
+    refusal = cpu.refusal(built, cpu.features(root), here.arch)
     engine, auto = engine_facts(settings)
     return Facts(
         hardware=here.hardware or "unknown board",
@@ -37,11 +39,13 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
         cores=len(os.sched_getaffinity(0)),
         memory_total_mb=memory.total // MIB,
         memory_available_mb=memory.available // MIB,
-        cpu_features=cpu_features(root),
+        cpu_features=cpu.features(root),
         gpu=has_gpu(root),
         settings_problem=settings_problem,
         engine=engine.kind if engine else settings.engine.kind,
-        whisper_cpp=whisper_cpp_build(),
+        whisper_cpp=None if refusal else whisper_cpp_build(),
+        whisper_cpp_for=built.cpu if built else "",
+        whisper_cpp_refusal=refusal,
         ctranslate2=ctranslate2_build(),
         model=model_facts(settings, engine) if engine else None,
         source=_source_name(settings.source),
@@ -54,16 +58,6 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
         state_free_mb=shutil.disk_usage(_existing(folder)).free // MIB,
         auto=auto,
     )
-
-
-def cpu_features(root: Path) -> frozenset[str]:
-    """`flags` (x86) or `Features` (ARM) of the first core in /proc/cpuinfo; empty if it cannot be read."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    features = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))
-    return frozenset(next(features, "").split())
 
 
 def has_gpu(root: Path) -> bool:

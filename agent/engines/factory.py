@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import cpu
 from agent.engines import Engine
 from agent.errors import EngineError
 
@@ -35,6 +36,8 @@ def _scripted(settings: "ScriptedSettings") -> Engine:
 
 
 def _whisper_cpp(settings: "WhisperCppSettings", model_path: Path) -> Engine:
+    if refusal := cpu.refused("pywhispercpp"):
+        raise EngineError(refusal)
     try:
         from agent.engines.whisper_cpp import WhisperCpp  # noqa: PLC0415 - see above
     except ImportError as error:

@@ -27,6 +27,8 @@ PI_4 = Facts(
     settings_problem="",
     engine="whisper_cpp",
     whisper_cpp="WHISPER : COREML = 0 | OPENVINO = 0 | CPU : NEON = 1 | ARM_FMA = 1 | OPENMP = 1 | REPACK = 1 | ",
+    whisper_cpp_for="",
+    whisper_cpp_refusal="",
     ctranslate2=None,
     model=MODEL,
     source="microphone plughw:CARD=Device",
@@ -56,9 +58,30 @@ def test_a_pi_5_learns_what_the_public_wheel_leaves_unused() -> None:
     (finding,) = worse(PI_5)
     assert finding.status is Status.WARN
     assert "DOTPROD, FP16_VA" in finding.text
+    assert "wheelhouse/aarch64-cortex-a76" in finding.remedy
     assert "--no-binary pywhispercpp" in finding.remedy
     built = replace(PI_5, whisper_cpp="CPU : NEON = 1 | FP16_VA = 1 | DOTPROD = 1 | ")
     assert worse(built) == []
+
+
+def test_a_wheel_for_another_cpu_fails_if_its_engine_is_wanted() -> None:
+    """What was refused is said as it was, and nothing about how it was built."""
+    refused = replace(PI_4, whisper_cpp=None, whisper_cpp_refusal="built for cortex-a76: take another")
+    (finding,) = worse(refused)
+    assert (finding.status, finding.subject, finding.text) == (
+        Status.FAIL,
+        "whisper.cpp",
+        "built for cortex-a76: take another",
+    )
+    other = replace(refused, engine="faster_whisper", ctranslate2=CTranslate2Build("4.5.0", ("int8",), 0))
+    assert [finding.status for finding in worse(other)] == [Status.WARN]
+
+
+def test_the_class_that_a_wheel_was_built_for_is_said() -> None:
+    """A user sees which wheelhouse a device was installed from."""
+    built = replace(PI_5, whisper_cpp="CPU : FP16_VA = 1 | DOTPROD = 1 |", whisper_cpp_for="cortex-a76")
+    (said,) = [finding.text for finding in diagnose(built) if finding.subject == "whisper.cpp"]
+    assert said == "built for cortex-a76, with DOTPROD, FP16_VA"
 
 
 def test_a_jetson_learns_that_ctranslate2_does_not_see_its_gpu() -> None:

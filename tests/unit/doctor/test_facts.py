@@ -4,27 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Settings, WavSettings, WhisperCppSettings
-from agent.doctor.facts import connect_problem, cpu_features, has_gpu, model_facts, source_problem, write_problem
-
-PI_5_CPUINFO = """\
-processor	: 0
-BogoMIPS	: 108.00
-Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
-CPU implementer	: 0x41
-
-processor	: 1
-Features	: fp asimd
-"""
-
-
-def test_cpu_features_are_those_of_the_first_core(tmp_path: Path) -> None:
-    """ARM says `Features`, x86 says `flags`; no /proc/cpuinfo, no features."""
-    assert cpu_features(tmp_path) == frozenset()
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text(PI_5_CPUINFO, encoding="utf-8")
-    assert {"asimddp", "fphp", "asimdhp"} <= cpu_features(tmp_path)
-    (tmp_path / "proc" / "cpuinfo").write_text("flags\t\t: fpu avx2 avx512_vnni\n", encoding="utf-8")
-    assert cpu_features(tmp_path) == {"fpu", "avx2", "avx512_vnni"}
+from agent.doctor.facts import connect_problem, has_gpu, model_facts, source_problem, write_problem
 
 
 @pytest.mark.parametrize("path", ["proc/driver/nvidia/version", "dev/nvhost-gpu"])

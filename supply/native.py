@@ -1,0 +1,147 @@
+"""Compiles pywhispercpp for a CPU class.
+
+Its own build script is not run: it compiles for the machine that it runs on, and links libraries that have to be
+gathered afterwards. What it does is little enough to be said here.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.cpu import RECORD_NAME
+from supply.commands import run, say
+from supply.cpus import CpuClass
+from supply.errors import SupplyError
+from supply.target import Target
+from supply.toolchain import Toolchain
+from supply.wheel import write_wheel
+
+_LIBRARIES: Final = "pywhispercpp.libs"
+"""Folder beside the module for what it links, as auditwheel names it."""
+_WHISPER_OPTIONS: Final = (
+    *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DCMAKE_POSITION_INDEPENDENT_CODE=ON"),
+    *("-DWHISPER_BUILD_TESTS=OFF", "-DWHISPER_BUILD_EXAMPLES=OFF", "-DWHISPER_BUILD_SERVER=OFF"),
+    *("-DGGML_OPENMP=ON", "-DGGML_CCACHE=OFF"),
+)
+_ARCHIVES: Final = ("src/libwhisper.a", "ggml/src/libggml.a", "ggml/src/libggml-cpu.a", "ggml/src/libggml-base.a")
+"""In the order in which the linker wants them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a build needs to know."""
+
+    target: Target
+    tools: Toolchain
+    out: Path
+    """Folder for the wheel."""
+    log: Path
+    epoch_s: int
+    """Time stamp for everything."""
+
+    def environment(self, source: Path) -> dict[str, str]:
+        """For compilers and CMake: no time, no folder and no commit of this machine gets into what they make."""
+        return {
+            "SOURCE_DATE_EPOCH": str(self.epoch_s),
+            "GIT_CEILING_DIRECTORIES": str(source.parent),
+            "ZERO_AR_DATE": "1",
+            "LC_ALL": "C",
+        }
+
+    def flags(self, source: Path) -> list[str]:
+        """Of the compiler, for a module that is the same wherever it was made."""
+        return ["-O2", "-fPIC", f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-s"]
+
+
+def build_whisper(job: Job, source: Path, cpu: CpuClass) -> Path:
+    """Compile pywhispercpp's unpacked `source` for `cpu`; return the wheel.
+
+    Raises:
+        SupplyError: a compiler failed, or the source is not laid out as expected.
+    """
+    say(f"compiling whisper.cpp for {cpu.name} ({job.target.arch}): some minutes")
+    built = _whisper_libraries(job, source, cpu)
+    module = source / f"_pywhispercpp{job.target.extension}"
+    headers = (*job.tools.python_headers, source / "pybind11/include", source / "whisper.cpp/include")
+    run(
+        [
+            *(job.tools.cxx, "-shared", "-std=c++17", "-fvisibility=hidden", f"-march={cpu.march}", *job.flags(source)),
+            *(f"-I{folder}" for folder in (*headers, source / "whisper.cpp/ggml/include")),
+            *("-o", module, source / "src/main.cpp", *(built / archive for archive in _ARCHIVES)),
+            *("-fopenmp", "-pthread", "-ldl", "-lm", f"-Wl,-rpath,$ORIGIN/{_LIBRARIES}"),
+        ],
+        job.log,
+        environment=job.environment(source),
+    )
+    metadata = (source / "PKG-INFO").read_text(encoding="utf-8")
+    local = re.sub(r"[^a-z0-9]+", ".", cpu.name)
+    metadata = re.sub(r"(?m)^Version: (.*)$", rf"Version: \1+{local}", metadata, count=1)
+    files = {
+        **_python_files(source, "pywhispercpp"),
+        module.name: module.read_bytes(),
+        f"{_LIBRARIES}/libgomp.so.1": job.tools.openmp.read_bytes(),
+        f".dist-info/{RECORD_NAME}": _record(job, source, cpu),
+        ".dist-info/top_level.txt": b"_pywhispercpp\npywhispercpp\n",
+        ".dist-info/licenses/LICENSE": (source / "LICENSE").read_bytes(),
+        ".dist-info/licenses/LICENSE.whisper.cpp": (source / "whisper.cpp/LICENSE").read_bytes(),
+        ".dist-info/licenses/LICENSE.pybind11": (source / "pybind11/LICENSE").read_bytes(),
+    }
+    return write_wheel(job.out, metadata, job.target.wheel_tag, files, job.epoch_s)
+
+
+def _whisper_libraries(job: Job, source: Path, cpu: CpuClass) -> Path:
+    """Build whisper.cpp and ggml as archives; return the folder that they lie in."""
+    built, prefix_map = source / "built", f"-ffile-prefix-map={source}=."
+    environment = job.environment(source)
+    configure = ["cmake", "-GNinja", "-S", source / "whisper.cpp", "-B", built, *_WHISPER_OPTIONS, *cpu.cmake]
+    flags = (f"-DCMAKE_C_FLAGS={prefix_map}", f"-DCMAKE_CXX_FLAGS={prefix_map}")
+    run([*configure, *job.tools.cmake, *flags], job.log, environment=environment)
+    run(["cmake", "--build", built, "--parallel", str(os.cpu_count() or 1)], job.log, environment=environment)
+    missing = [archive for archive in _ARCHIVES if not (built / archive).is_file()]
+    if missing:
+        raise SupplyError(f"whisper.cpp was built without {', '.join(missing)}: this release is laid out differently")
+    return built
+
+
+def _python_files(source: Path, package: str) -> dict[str, bytes]:
+    """The Python part, without its examples, which want packages of their own."""
+    found = (path for path in sorted((source / package).rglob("*")) if path.suffix in {".py", ".pyi", ".typed"})
+    return {
+        str(path.relative_to(source)): path.read_bytes()
+        for path in [*found, source / package / "py.typed"]
+        if path.is_file() and "examples" not in path.parts
+    }
+
+
+def _record(job: Job, source: Path, cpu: CpuClass) -> bytes:
+    """What the agent reads before it imports the module (agent/cpu.py), and what the parts list says of its insides."""
+    pieces = {
+        "whisper.cpp": _found(r"project\(\"whisper.cpp\" VERSION ([\d.]+)\)", source / "whisper.cpp/CMakeLists.txt"),
+        "pybind11": _pybind_version(source / "pybind11/include/pybind11/detail/common.h"),
+        "libgomp": job.tools.version,
+    }
+    said = {
+        "cpu": cpu.name,
+        "arch": cpu.arch,
+        "needs": sorted(cpu.needs),
+        "march": cpu.march,
+        "ggml": [*_WHISPER_OPTIONS, *cpu.cmake],
+        "compiler": job.tools.version,
+        "contains": pieces,
+    }
+    return (json.dumps(said, indent=2) + "\n").encode()
+
+
+def _pybind_version(header: Path) -> str:
+    parts = (_found(rf"define PYBIND11_VERSION_{part} (\S+)", header) for part in ("MAJOR", "MINOR", "PATCH"))
+    return ".".join(parts)
+
+
+def _found(pattern: str, path: Path) -> str:
+    found = re.search(pattern, path.read_text(encoding="utf-8"))
+    if found is None:
+        raise SupplyError(f"{path.name} of the source says no version: this release is laid out differently")
+    return found[1]
