@@ -254,6 +254,7 @@ class App:
                 self._settings.mqtt, self._device_id, self._outbox, self._on_failure, inbox=self._remote.inbox
             )
             sinks.append(mqtt)
+        sinks += self._monitor.sinks
         return mqtt, sinks
 
     def _load_engine(self, settings: Settings) -> Engine:

@@ -10,7 +10,10 @@ from typing import NoReturn
 from agent import __version__
 from agent.errors import AgentError
 
-VERBS = ("run", "demo", "transcribe", "models", "devices", "config", "check", "doctor", "bench", "calibrate", "watch")
+VERBS = (
+    *("run", "demo", "transcribe", "models", "devices", "config", "check"),
+    *("doctor", "bench", "calibrate", "watch", "top"),
+)
 
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
 _USAGE = 2

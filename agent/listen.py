@@ -67,6 +67,8 @@ class Listener:
         conditioner: Conditioner | None = None,
     ) -> None:
         self.counters = ListenCounters()
+        self.observer: Callable[[AudioFrame, float], None] | None = None
+        """Is told of every frame, as it came, and its probability of speech, from the listen thread; any may set it."""
         self._frames = frames
         self._detector = detector
         self._segmenter = segmenter
@@ -88,6 +90,8 @@ class Listener:
                 self._note(frame)
                 heard = self._conditioner.condition(frame) if self._conditioner else frame
                 probability = self._detector.probability(heard.pcm)
+                if (observer := self.observer) is not None:
+                    observer(frame, probability)
                 self._tell(self._segmenter.push(heard, probability))
                 self._frames.rouse_at(1 if probability or self._segmenter.listening else FRAMES_AT_REST)
             self._tell(self._segmenter.finish())

@@ -8,13 +8,16 @@ from agent.listen import Listener
 from agent.publishing.publisher import Publisher
 from agent.publishing.reporting import Surveyor, TelemetryReporter
 from agent.settings.sources import state_dir
+from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
 from agent.telemetry.counters import Counters
 from agent.telemetry.exposition import exposition
 from agent.telemetry.host import Host
 from agent.telemetry.prometheus import PrometheusServer
 from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.top.telling import TopSink
 from agent.transcriber import Transcriber
+from agent.wire.telemetry import TelemetryMessage
 from agent.worker import Worker
 
 
@@ -44,6 +47,7 @@ class Monitor:
         self._watch = VitalsWatch(settings.telemetry.host_root)
         self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
         self._mqtt: MqttSink | None = None
+        self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
         self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
 
     @property
@@ -54,6 +58,11 @@ class Monitor:
     def open(self, mqtt: MqttSink | None) -> None:
         """From now on there is a link to tell of."""
         self._mqtt = mqtt
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """Who else is to be told what is published."""
+        return [self._top] if self._top else []
 
     def change_interval(self, interval_s: float) -> None:
         """Send telemetry every `interval_s` seconds from now on; any thread may ask for it."""
@@ -74,6 +83,22 @@ class Monitor:
             return exposition(surveyor.snapshot(self._mqtt, self._publisher.problems))
 
         return PrometheusServer(self._settings.prometheus, render, on_failure)
+
+    def _offer_top(self, device_id: str, listener: Listener, on_failure: Callable[[Worker], None]) -> TopSink:
+        surveyor = self._surveyor()
+
+        def survey() -> TelemetryMessage:
+            return surveyor.snapshot(self._mqtt, self._publisher.problems).message()
+
+        return TopSink(
+            self._settings,
+            device_id,
+            listener=listener,
+            transcriber=self._transcriber,
+            publisher=self._publisher,
+            survey=survey,
+            on_failure=on_failure,
+        )
 
     def _surveyor(self) -> Surveyor:
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
-from agent.config.observing import PrometheusSettings, TelemetrySettings
+from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
 from agent.config.section import Fraction, Section
 from agent.config.source import AlsaSettings as AlsaSettings
 from agent.config.source import SoundSettings
@@ -268,6 +268,7 @@ class Settings(Section):
     stdout: StdoutSettings = StdoutSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     prometheus: PrometheusSettings = PrometheusSettings()
+    top: TopSettings = TopSettings()
     log: LogSettings = LogSettings()
     state_dir: Path | None = None
     """Where models and queues live. Default: `$STATE_DIRECTORY` (systemd), else `~/.local/share/edgescribe`."""

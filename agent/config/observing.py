@@ -31,3 +31,11 @@ class PrometheusSettings(Section):
     belongs behind a firewall."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9478
     """Port to listen at; 0 takes a free one, which the log names."""
+
+
+class TopSettings(Section):
+    """What `edgescribe top` shows."""
+
+    enabled: bool = True
+    """Offer a socket in the runtime folder, else in the state folder, that only this user and root can open. It costs
+    nothing while nobody looks."""

@@ -1,7 +1,8 @@
-"""What the device says about itself, asked of a real agent: Prometheus, and the telemetry of another machine."""
+"""What the device says about itself, asked of a real agent: Prometheus, telemetry, `edgescribe top`."""
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.boards import unfold
 from tests.clips import clip, silence
-from tests.integration.agent_process import AgentProcess, write_wav
+from tests.integration.agent_process import LIMIT_S, AgentProcess, command, environment, write_wav
 from tests.integration.receiver import eventually
 
 
@@ -97,3 +98,79 @@ def test_the_agent_reads_the_machine_below_the_root_that_is_configured(start_age
     assert eventually(lambda: "hot" not in published(agent, "health")[-1]["codes"])
     assert eventually(lambda: published(agent, "telemetry")[-1]["pwr"]["uv_now"] is False)
     assert published(agent, "telemetry")[-1]["pwr"]["uv_events"] == 1
+
+
+def top(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`edgescribe top`, with the settings of the agent in `folder`."""
+    return subprocess.run(
+        command("top", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+        env=environment(folder, COLUMNS="120"),
+    )
+
+
+def glance(folder: Path) -> dict[str, Any]:
+    """What the agent tells who looks."""
+    done = top(folder, "--once", "--json")
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def test_top_shows_what_the_agent_hears_and_what_it_made_of_it(start_agent: StartAgent, tmp_path: Path) -> None:
+    """Level, probability, the last words and where the time went, from the agent's own socket; as a picture, too."""
+    agent = start_agent(engine__texts=["the heater is off"])
+    assert eventually(lambda: len(published(agent, "transcript")) >= 1)
+    assert eventually(lambda: glance(tmp_path)["sound"].get("rms_dbfs", -96.0) > -60.0)
+    seen = glance(tmp_path)
+    assert (seen["engine"], seen["listening"], seen["shows_text"]) == ("scripted", True, True)
+    assert seen["last"]["text"] == "the heater is off"
+    assert set(seen["last"]["latency_ms"]) == {"vad_close", "queue", "encode_decode", "total_from_speech_end"}
+    assert seen["telemetry"]["mem"]["rss_mb"] > 20
+    done = top(tmp_path, "--once")
+    assert done.returncode == 0
+    assert "the heater is off" in done.stdout
+    assert re.search(r"^level +[█▐░┆]{40}", done.stdout, re.MULTILINE)
+    lines = top(tmp_path, "--seconds", "1.5").stdout.splitlines()
+    assert lines
+    assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in lines)
+
+
+def test_top_keeps_to_the_privacy_of_the_settings(start_agent: StartAgent, tmp_path: Path) -> None:
+    """With `keywords` no word of an utterance is to be seen, though it was understood."""
+    agent = start_agent(
+        engine__texts=["the heater is off"],
+        publish__privacy="keywords",
+        publish__keywords=["heater"],
+        log__level="debug",
+    )
+    assert eventually(lambda: len(published(agent, "keyword")) >= 2)
+    done = top(tmp_path, "--once", "--json")
+    assert json.loads(done.stdout)["shows_text"] is False
+    assert "heater" not in done.stdout
+    assert "last" not in json.loads(done.stdout)
+
+
+def test_top_leaves_no_socket_behind(start_agent: StartAgent, tmp_path: Path) -> None:
+    """It is there while the agent runs, for this user only, and says in one line that there is none afterwards."""
+    agent = start_agent()
+    agent.await_log("listening to")
+    socket = tmp_path / "state" / "top.sock"
+    assert socket.stat().st_mode & 0o777 == 0o600
+    agent.stop()
+    assert agent.wait() == 0
+    assert not socket.exists()
+    done = top(tmp_path, "--once")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"edgescribe: no agent answers at {socket}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_top_can_be_switched_off(start_agent: StartAgent, tmp_path: Path) -> None:
+    """No socket, and the agent is none the worse."""
+    agent = start_agent(top__enabled=False)
+    assert eventually(lambda: len(published(agent, "transcript")) >= 1)
+    assert not (tmp_path / "state" / "top.sock").exists()

@@ -1,0 +1,69 @@
+"""One line of what a running agent tells `edgescribe top`. Both are of one release; fields may come and go with it."""
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.wire import Instant, Latency
+from agent.wire.telemetry import TelemetryMessage
+
+
+class Part(BaseModel):
+    """What is not known is left out; what is not known to us is ignored, should the agent be a newer one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class Sound(Part):
+    """The microphone, since the line before."""
+
+    rms_dbfs: float | None = None
+    peak_dbfs: float | None = None
+    noise_floor_dbfs: float | None = None
+    speech_prob: float | None = None
+    """The highest of the frames, in [0, 1]."""
+
+
+class UnderWay(Part):
+    """What the engine works on."""
+
+    duration_s: float
+    """Length of the utterance."""
+    since_s: float
+    """How long it has been at it."""
+
+
+class Last(Part):
+    """The last utterance that was published with its text."""
+
+    ago_s: float
+    text: str
+    verdict: str
+    duration_s: float
+    rtf: float
+    latency_ms: Latency
+
+
+class Glance(Part):
+    """This moment."""
+
+    at: Instant
+    device: str
+    agent: str
+    """Version of edgescribe."""
+    source: str
+    engine: str
+    model: str
+    language: str
+    listening: bool
+    shows_text: bool
+    """Whether `publish.privacy` lets words leave the pipeline."""
+    sound: Sound
+    speaking_s: float | None = None
+    """For how long somebody has been speaking; None if nobody is."""
+    partial: str | None = None
+    """What was understood of it so far, where `publish.partials` is on."""
+    under_way: UnderWay | None = None
+    last: Last | None = None
+    health: tuple[str, ...] = ()
+    """What is wrong, as codes."""
+    telemetry: TelemetryMessage
+    """As it would be published now; at most a second old."""
