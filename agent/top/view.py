@@ -34,6 +34,7 @@ def picture(glance: Glance) -> RenderableType:
         ("engine", _engine(glance)),
         ("heard", _heard(glance)),
         ("latency", _latency(glance)),
+        ("pace", _pace(glance)),
         ("machine", _machine(glance)),
         ("broker", _broker(glance)),
     ):
@@ -147,11 +148,20 @@ def _latency(glance: Glance) -> Text | None:
     took, asr = glance.last.latency_ms, glance.telemetry.asr
     words = _split(_parts(took))
     words.append(f" {took.total_from_speech_end} ms after the last word")
-    words.append(_figure("  p50 {:.0f}", asr.lat_ms_p50) + _figure(", p95 {:.0f}", asr.lat_ms_p95), "dim")
     words.append("\n")
     for ms, style, name in _parts(took):
         words.append(f"{name} {ms}  ", style)
-    words.append(_figure(" real-time factor {:.2f}", asr.rtf_p50) + _figure(", p95 {:.2f}", asr.rtf_p95), "dim")
+    words.append(_figure(" p50 {:.0f}", asr.lat_ms_p50) + _figure(", p95 {:.0f} ms", asr.lat_ms_p95), "dim")
+    return words
+
+
+def _pace(glance: Glance) -> Text | None:
+    asr = glance.telemetry.asr
+    if asr.rtf_p50 is None:
+        return None
+    words = Text(f"real-time factor {asr.rtf_p50:.2f}", "dim")
+    words.append(_figure(", p95 {:.2f}", asr.rtf_p95))
+    words.append(f"   {asr.utt} utterances, {asr.rejected} rejected, {asr.speech_pct:.0f} % speech")
     return words
 
 
