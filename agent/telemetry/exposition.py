@@ -154,6 +154,9 @@ def _sound(snapshot: Snapshot) -> Iterable[Family]:
     yield _counter("audio_speech_seconds", "Sound of it that became utterances.", round(snapshot.speech_s, 3))
     yield _counter("audio_overruns", "How often the microphone was not read in time.", audio.xruns)
     yield _counter("audio_lost_seconds", "Sound lost by that.", audio.gaps_s)
+    yield _counter("audio_device_losses", "How often the microphone went away or hung.", audio.losses)
+    yield _counter("audio_silences", "How often the microphone fell dead silent.", audio.silences)
+    yield _gauge("audio_offset_ratio", "Mean of the samples of the last minute.", _times(audio.offset_pct, _PERCENT))
     yield _gauge("audio_noise_floor_dbfs", "Level of the room without speech.", audio.noise_floor_dbfs)
     yield _gauge(
         "audio_clipped_ratio", "Share of the samples of speech at full scale.", _times(audio.clip_pct, _PERCENT)
