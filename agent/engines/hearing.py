@@ -1,7 +1,7 @@
-"""The course of one transcription, the same for every engine: a short window first, the full one where that failed.
+"""The course of one transcription, the same for every engine: a short window first, wider ones where that failed.
 
 samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no──▶ suspicious? ──no──▶ transcript
-               decode in the full window ◀─yes─┘                          └─yes─▶ decode in another window: the same?
+     decode in half of the window, then in all ◀─yes─┘                    └─yes─▶ decode in another window: the same?
 """
 
 import time
@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.audio import PcmFloat, Utterance, to_float
-from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WINDOW_S, ContextPolicy, Window
+from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.engines.evidence import (
     Attempt,
     Sound,
+    agree,
     better,
     compression_ratio,
+    is_loop,
     judge,
     needs_retry,
     needs_second_look,
@@ -40,13 +42,13 @@ class Label:
 
 
 def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
-    """Transcribe `utterance`, with at most one retry and one second look.
+    """Transcribe `utterance`, with at most two retries and one second look.
 
     The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
     it. Noise gives other words in another window.
 
-    Greedy decoding is deterministic, so a loop in the full window would only come back: there is no second retry, and
-    no temperature fallback as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
+    Decoding is deterministic, so a loop would only come back in the same window; and there is no temperature fallback
+    as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
 
     Raises:
         EngineError: the utterance is longer than Whisper's window, or decoding failed.
@@ -83,15 +85,13 @@ def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Lab
     """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
     began_ns = time.monotonic_ns()
     duration_s, samples = utterance.duration_s, to_float(utterance.pcm)
-    tokens, retries = attempt.tokens, 0
-    if needs_retry(attempt, duration_s):
-        retry = decode(samples, FULL.window(duration_s))
-        tokens, retries = tokens + retry.tokens, 1
+    tries = [attempt, *_retries(attempt, samples, duration_s, decode)]
+    for retry in tries[1:]:
         attempt = better(attempt, retry, duration_s)
     sound, second = Sound(duration_s, utterance.speech_s, utterance.speech_prob), None
     if needs_second_look(attempt, sound):
         second = decode(samples, _other_window(attempt, duration_s))
-        tokens, retries = tokens + second.tokens, retries + 1
+        tries.append(second)
     verdict = judge(attempt, sound, second)
     rejected = verdict is Verdict.REJECTED
     return Transcript(
@@ -103,11 +103,25 @@ def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Lab
         model=label.model,
         inference_s=spent_s + _since_s(began_ns),
         audio_ctx=attempt.audio_ctx,
-        tokens=tokens,
-        retries=retries,
+        tokens=sum(one.tokens for one in tries),
+        retries=len(tries) - 1,
         evidence=_evidence(attempt),
         verdict=verdict,
     )
+
+
+def _retries(first: Attempt, samples: PcmFloat, duration_s: float, decode: Decode) -> list[Attempt]:
+    """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
+    retries: list[Attempt] = []
+    latest = first
+    for window in (WIDER.window(duration_s), FULL.window(duration_s)):
+        if window.positions > latest.audio_ctx and needs_retry(latest, duration_s):
+            retries.append(decode(samples, window))
+            said_again = not is_loop(retries[-1], duration_s) and agree(latest.text, retries[-1].text)
+            if said_again:
+                break
+            latest = retries[-1]
+    return retries
 
 
 def _since_s(began_ns: int) -> float:

@@ -1,4 +1,4 @@
-"""A short window first, the full one only where that failed."""
+"""A short window first, wider ones only where that failed."""
 
 import time
 from collections.abc import Sequence
@@ -59,20 +59,43 @@ def test_one_short_window_is_all_that_an_ordinary_utterance_costs() -> None:
     assert transcript.verdict is Verdict.CONFIDENT
 
 
-def test_a_loop_is_decoded_once_more_in_the_full_window() -> None:
+def test_a_loop_is_decoded_once_more_in_half_of_the_window() -> None:
     """The retry's words are what counts; the tokens of both are."""
     decoder = Decoder(LOOP, "Ask him.")
     transcript = heard(decoder)
-    assert [window.positions for window in decoder.windows] == [384, FULL_WINDOW]
-    assert (transcript.text, transcript.retries, transcript.audio_ctx, transcript.tokens) == ("Ask him.", 1, 1500, 32)
+    assert [window.positions for window in decoder.windows] == [384, 768]
+    assert (transcript.text, transcript.retries, transcript.audio_ctx, transcript.tokens) == ("Ask him.", 1, 768, 32)
 
 
-def test_there_is_never_a_second_retry() -> None:
-    """A loop in the full window too is published as doubtful, not tried for ever."""
-    decoder = Decoder(LOOP, LOOP)
+def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
+    """And is believed, if it listened."""
+    decoder = Decoder(LOOP, LOOP, "Ask him.")
     transcript = heard(decoder)
-    assert len(decoder.windows) == 2
+    assert [window.positions for window in decoder.windows] == [384, 768, FULL_WINDOW]
+    assert (transcript.text, transcript.retries, transcript.audio_ctx) == ("Ask him.", 2, 1500)
+
+
+def test_there_is_never_a_third_retry() -> None:
+    """A loop in the full window too is published as doubtful, not tried for ever."""
+    decoder = Decoder(LOOP, LOOP, LOOP)
+    transcript = heard(decoder)
+    assert len(decoder.windows) == 3
     assert transcript.verdict is Verdict.DOUBTFUL
+
+
+def test_an_echo_that_comes_again_was_said() -> None:
+    """Somebody who says "stop, stop" costs one retry, not two."""
+    decoder = Decoder("Stop, stop.", "Stop. Stop.")
+    transcript = heard(decoder)
+    assert [window.positions for window in decoder.windows] == [384, 768]
+    assert (transcript.text, transcript.verdict) == ("Stop. Stop.", Verdict.CONFIDENT)
+
+
+def test_a_long_utterance_goes_to_the_full_window_at_once() -> None:
+    """Where half of the window is no more than it had."""
+    decoder = Decoder(" ".join(["ask,"] * 400), "Ask him.")
+    assert heard(decoder, ContextPolicy(512, 512), seconds=19.0).audio_ctx == FULL_WINDOW
+    assert len(decoder.windows) == 2
 
 
 @pytest.mark.parametrize(("policy", "seconds"), [(FULL, 3.0), (FOLLOW, 28.0)])
@@ -154,7 +177,7 @@ def test_a_loop_in_a_batch_is_retried_by_itself() -> None:
     """The others are done; what was wrong with one costs them nothing."""
     together, alone = BatchDecoder("One.", LOOP, "Three."), Decoder("Two.")
     transcripts = hear_many(several(3.0, 3.0, 3.0), FOLLOW, together, alone, LABEL)
-    assert [window.positions for window in alone.windows] == [FULL_WINDOW]
+    assert [window.positions for window in alone.windows] == [768]
     assert [(transcript.text, transcript.retries) for transcript in transcripts] == [
         ("One.", 0),
         ("Two.", 1),
