@@ -8,7 +8,6 @@ Stopping means closing the source; the rest follows by itself, stage by stage.
 """
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,17 +24,17 @@ from agent.config import AlsaSettings, Settings
 from agent.controls.changes import Applied
 from agent.controls.device import Parts
 from agent.controls.remote import Remote, Self
-from agent.delivery import Outbox
 from agent.engines import Engine
 from agent.engines.process import longest_inference_s
 from agent.errors import AgentError, SinkError
+from agent.governor.factory import create_spool
+from agent.governor.keeper import Keeper
+from agent.governor.steering import Governed, Reach, Steering
+from agent.links import create_publisher, open_outbox, open_sinks
 from agent.listen import Listener
 from agent.monitoring import Monitor
 from agent.naming import broker_name, engine_name, source_name
-from agent.outbox.factory import create_outbox
 from agent.publishing.hearing import Hearing
-from agent.publishing.policy import PublishPolicy
-from agent.publishing.publisher import Publisher
 from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
 from agent.service.reload import Reload
 from agent.service.reloading import Reloadable, Reloader
@@ -43,8 +42,6 @@ from agent.service.supervision import Supervisor
 from agent.service.systemd import Notifier
 from agent.settings.sources import state_dir
 from agent.sinks import Sink
-from agent.sinks.mqtt import MqttSink
-from agent.sinks.stdout import StdoutSink
 from agent.sources.factory import create_source, is_live
 from agent.sources.switched import SwitchedSource
 from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_as_commanded, load_engine
@@ -84,6 +81,7 @@ class App:
         read_again: Callable[[], Settings] | None = None,
         options: Sequence[str] = (),
     ) -> None:
+        self._governed = Governed()
         configured = settings.model_copy(update={"engine": concrete_engine(settings)})
         applied = Applied(state_dir(settings))
         engine, self._settings = load_as_commanded(configured, applied, self._load_engine)
@@ -97,16 +95,10 @@ class App:
         self._failed: Worker | None = None
         self._reloading: Worker | None = None
         self._counters = Counters()
-        self._outbox = self._open_outbox() if settings.mqtt.enabled else None
-        self._publisher = self._create_publisher()
+        self._outbox = open_outbox(self._settings, self._on_failure)
+        self._publisher = create_publisher(self._settings, self._counters, self._machine.boot_id, self._outbox)
         self._wire_stages(engine, listening=applied.listening)
         self._wire_oversight(applied, read_again or (lambda: self._settings), options)
-
-    def _create_publisher(self) -> Publisher:
-        next_seq = self._outbox.next_seq if self._outbox else None
-        publisher = Publisher(self._counters, self._machine.boot_id, next_seq)
-        publisher.policy = PublishPolicy.of(self._settings.publish)
-        return publisher
 
     def _wire_stages(self, engine: Engine, *, listening: bool) -> None:
         """Source, listener and transcriber, with the channels between them."""
@@ -122,7 +114,9 @@ class App:
         )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._frames: Channel[AudioFrame] = Channel(FRAMES_CAPACITY, overflow)
-        self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow)
+        self._spool = create_spool(settings)
+        self._keeper = Keeper(self._publisher, self._spool)
+        self._transcriber = Transcriber(engine, self._keeper, UTTERANCES_CAPACITY, overflow)
         self._segmenter = create_segmenter(settings)
         self._listener = Listener(
             self._frames,
@@ -146,7 +140,7 @@ class App:
             Self(self._device_id, self._machine, source_name(self._settings)),
             settings=self._settings,
             applied=applied,
-            parts=Parts(self._source, self._segmenter, self._transcriber, self._publisher, self._load_engine),
+            parts=self._parts(),
             restart=self.restart,
             options=options,
             on_failure=self._on_failure,
@@ -160,6 +154,7 @@ class App:
             publisher=self._publisher,
             on_failure=self._on_failure,
         )
+        self._steering = Steering(self._reach(), self._on_failure) if self._source.live else None
         self._supervisor = Supervisor(
             self._notifier,
             live=self._source.live,
@@ -176,27 +171,36 @@ class App:
         Raises:
             AgentError: what made a stage fail; or SinkError, if messages could not be delivered at the end.
         """
-        mqtt, sinks = self._open_sinks()
+        inbox = self._remote.inbox
+        mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
+        sinks += self._monitor.sinks
         self._monitor.open(mqtt)
+        if self._steering:
+            self._steering.open()
         self._remote.open(mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
             worker.start()
-        log.info(f"listening to {source_name(self._settings)} as {self._device_id}, with {engine_name(self._settings)}")
-        self._notifier.ready(f"listening to {source_name(self._settings)}")
+        source = source_name(self._settings)
+        log.info(f"listening to {source} as {self._device_id}, with {engine_name(self._settings)}")
+        self._notifier.ready(f"listening to {source}")
         while self._working:
             self._wake.wait(TICK_S)
             self._wake.clear()
             self._start_reload()
             self._hearing.tick()
             self._monitor.tick()
+            if self._steering:
+                self._steering.tick(self._monitor.vitals)
             self._remote.tick()
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
             self._supervisor.tick(self._status)
         if assist:
             assist.close()
+        if self._steering:
+            self._steering.close()
         return self._shut_down(sinks)
 
     def stop(self) -> None:
@@ -239,26 +243,32 @@ class App:
                 pass
         self._publisher.heard(event)
 
-    def _open_outbox(self) -> Outbox:
-        settings = self._settings
-        replayable = settings.publish.privacy == "full"
-        return create_outbox(settings.mqtt.outbox, state_dir(settings), self._on_failure, replayable=replayable)
+    def _parts(self) -> Parts:
+        return Parts(
+            self._source,
+            self._segmenter,
+            self._transcriber,
+            self._publisher,
+            self._load_engine,
+            self._governed,
+            self._spool,
+        )
 
-    def _open_sinks(self) -> tuple[MqttSink | None, list[Sink]]:
-        sinks: list[Sink] = []
-        mqtt = None
-        if self._settings.stdout.enabled:
-            sinks.append(StdoutSink(self._device_id, sys.stdout))
-        if self._outbox:
-            mqtt = MqttSink(
-                self._settings.mqtt, self._device_id, self._outbox, self._on_failure, inbox=self._remote.inbox
-            )
-            sinks.append(mqtt)
-        sinks += self._monitor.sinks
-        return mqtt, sinks
+    def _reach(self) -> Reach:
+        return Reach(
+            self._governed,
+            settings=lambda: self._remote.settings,
+            changing=self._remote.changing,
+            load_engine=lambda settings: load_engine(settings, self._engine_lost),
+            transcriber=self._transcriber,
+            keeper=self._keeper,
+            spool=self._spool,
+            publisher=self._publisher,
+            tell=self._remote.applied,
+        )
 
     def _load_engine(self, settings: Settings) -> Engine:
-        return load_engine(settings, self._engine_lost)
+        return load_engine(self._governed.overlay(settings), self._engine_lost)
 
     def _engine_lost(self, reason: str) -> None:
         self._publisher.engine_lost(reason)
@@ -268,10 +278,10 @@ class App:
     @property
     def _status(self) -> str:
         """For `systemctl status`."""
-        problems = self._publisher.problems
-        if trouble := self._hearing.trouble(source_name(self._settings)):
+        problems, source = self._publisher.problems, source_name(self._settings)
+        if trouble := self._hearing.trouble(source):
             return trouble
-        what = f"listening to {source_name(self._settings)}" if self._source.listening else "mute"
+        what = f"listening to {source}" if self._source.listening else "mute"
         return f"{what}; {', '.join(problems)}" if problems else what
 
     def _start_reload(self) -> None:
@@ -331,7 +341,6 @@ class App:
         if undelivered := lost or kept:
             messages = "1 message" if undelivered == 1 else f"{undelivered} messages"
             fate = "" if lost else ", and wait in the state folder for the next start"
-            raise SinkError(
-                f"{messages} could not be delivered{fate}: is there a broker at {broker_name(self._settings)}?"
-            )
+            broker = broker_name(self._settings)
+            raise SinkError(f"{messages} could not be delivered{fate}: is there a broker at {broker}?")
         return self._exit_status

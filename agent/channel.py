@@ -36,6 +36,7 @@ class Channel(Generic[T]):
             msg = f"a channel needs room for at least one item, not {capacity}"
             raise ValueError(msg)
         self._items: deque[T] = deque()
+        self._ahead: deque[T] = deque()
         self._capacity = capacity
         self._overflow = overflow
         self._on_drop = on_drop
@@ -67,13 +68,40 @@ class Channel(Generic[T]):
             self._on_drop(victim)
         return True
 
+    def put_first(self, item: T) -> bool:
+        """Let `item` be read before all that is queued; False if the channel is closed.
+
+        For what is no part of the flow: it neither waits behind that nor takes its room, and is never dropped.
+        """
+        with self._changed:
+            if self._closed:
+                return False
+            self._ahead.append(item)
+            self._changed.notify_all()
+            return True
+
+    def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
+        """Remove the queued items that are `wanted`, in order, and return them."""
+        with self._changed:
+            taken, left = list[T](), deque[T]()
+            for item in self._items:
+                (taken if wanted(item) else left).append(item)
+            self._items = left
+            self._changed.notify_all()
+            return taken
+
+    def snapshot(self) -> tuple[T, ...]:
+        """What is queued at this moment, the oldest first."""
+        with self._changed:
+            return tuple(self._items)
+
     def get(self, timeout_s: float | None = None) -> T | None:
         """Return the oldest item; None if none came within `timeout_s`, or the channel is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._items), timeout_s)
-            if not self._items:
+            self._changed.wait_for(lambda: self._closed or bool(self._ahead or self._items), timeout_s)
+            if not self._ahead and not self._items:
                 return None
-            item = self._items.popleft()
+            item = (self._ahead or self._items).popleft()
             self._changed.notify_all()
             return item
 
@@ -81,7 +109,7 @@ class Channel(Generic[T]):
         """Return the oldest items up to the first that is not `wanted`, at most `limit`, without waiting for any."""
         with self._changed:
             items: list[T] = []
-            while len(items) < limit and self._items and wanted(self._items[0]):
+            while len(items) < limit and not self._ahead and self._items and wanted(self._items[0]):
                 items.append(self._items.popleft())
             if items:
                 self._changed.notify_all()

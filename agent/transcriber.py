@@ -24,6 +24,8 @@ from agent.transcript import Transcript
 log = logging.getLogger(__name__)
 
 NS_PER_S = 1_000_000_000
+LONGEST_REST_S = 10.0
+"""Between two utterances, where the board has to cool down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Recognition:
     """Seconds the finished utterance waited before the engine took it; 0 if it was decoded inside the pause."""
     wait_s: float
     """Seconds from the end of the pause to the words; what the draft spent inside the pause does not count."""
+    late: bool = False
+    """The engine had no time for it when it was said, and it was kept until there was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,16 @@ class UnderWay:
     """Length of the utterance, or of all that are transcribed at once together."""
     since_s: float
     """Monotonic time at which it was begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The finished utterances that wait for the engine."""
+
+    age_s: float
+    """How long the oldest has waited; 0 if none waits."""
+    speech_s: float
+    """Their length, added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +105,12 @@ class Transcriber:
     ) -> None:
         self._engine = engine
         self._recipient = recipient
+        self._capacity = capacity
         self._jobs: Channel[_Job | _Errand] = Channel(capacity, overflow, self._dropped)
-        self._eager = eager
+        self.eager = eager
+        """Whether drafts are decoded at all. Any thread may change it."""
+        self.duty = 1.0
+        """Share of the time in which the engine may work; less lets the board cool down. Any thread may change it."""
         self._budget = DraftBudget()
         self._withdrawn = threading.Event()
         self._held: Recognition | None = None
@@ -102,7 +120,7 @@ class Transcriber:
     def draft(self, utterance: Utterance) -> None:
         """The utterance may be over: begin on it, if nothing else waits."""
         self._withdrawn.clear()
-        if self._eager and not len(self._jobs) and self._budget.allows:
+        if self.eager and not len(self._jobs) and self._budget.allows:
             self._jobs.put(_Job(utterance, is_draft=True, submitted_ns=time.monotonic_ns()))
 
     def withdraw(self) -> None:
@@ -126,7 +144,7 @@ class Transcriber:
             old.close()
 
         try:
-            self._between(work, timeout_s)
+            self._between(work, timeout_s, self._jobs.put_first)
         except EngineError:
             engine.close()
             raise
@@ -137,14 +155,18 @@ class Transcriber:
         Raises:
             EngineError: the engine failed, or had no time.
         """
-        transcript = self._between(lambda: self._engine.transcribe(utterance), timeout_s)
+        if self.waiting >= self._capacity:
+            raise EngineError("the engine is behind: its queue is full")
+        transcript = self._between(lambda: self._engine.transcribe(utterance), timeout_s, self._jobs.put)
         if transcript is None:
             raise EngineError("nothing was transcribed")
         return transcript
 
-    def _between(self, work: Callable[[], Transcript | None], timeout_s: float) -> Transcript | None:
+    def _between(
+        self, work: Callable[[], Transcript | None], timeout_s: float, put: Callable[["_Errand"], bool]
+    ) -> Transcript | None:
         errand = _Errand(work, Future())
-        if not self._jobs.put(errand):
+        if not put(errand):
             raise EngineError("the agent is stopping")
         try:
             return errand.answer.result(timeout_s)
@@ -155,6 +177,22 @@ class Transcriber:
             raise EngineError(f"the engine had no time within {timeout_s:.0f} s") from error
         except CancelledError as error:
             raise EngineError("the engine is behind: its queue was full") from error
+
+    @property
+    def queue(self) -> Queue:
+        """How much waits, and for how long; any thread may ask."""
+        jobs = [job for job in self._jobs.snapshot() if isinstance(job, _Job) and _is_final(job)]
+        oldest_ns = min((job.submitted_ns for job in jobs), default=None)
+        age_s = 0.0 if oldest_ns is None else (time.monotonic_ns() - oldest_ns) / NS_PER_S
+        return Queue(age_s, sum(job.utterance.duration_s for job in jobs))
+
+    def set_aside(self, older_than_s: float) -> list[Utterance]:
+        """Take out what has waited longer than that, for somebody else to keep. Called from any other thread."""
+        before_ns = time.monotonic_ns() - round(older_than_s * NS_PER_S)
+        taken = self._jobs.take_out(
+            lambda job: isinstance(job, _Job) and _is_final(job) and job.submitted_ns < before_ns
+        )
+        return [job.utterance for job in taken if isinstance(job, _Job)]
 
     def close(self) -> None:
         """No more utterances will come; what waits is still transcribed."""
@@ -172,13 +210,20 @@ class Transcriber:
                 if isinstance(job, _Errand):
                     _run_errand(job)
                     continue
+                began_s = time.monotonic()
                 if job.is_draft:
                     self._decode_draft(job.utterance)
                 elif not self._came_true(job):
                     self._decode([job, *self._also_waiting()])
                 self.under_way = None
+                self._rest(time.monotonic() - began_s)
         finally:
             self._engine.close()
+
+    def _rest(self, worked_s: float) -> None:
+        """Let the board cool, where `duty` asks for it; not when the agent is stopping."""
+        if self.duty < 1.0 and not self._jobs.closed:
+            time.sleep(min(LONGEST_REST_S, worked_s * (1.0 / self.duty - 1.0)))
 
     def _decode_draft(self, utterance: Utterance) -> None:
         self._discard_held()

@@ -9,7 +9,7 @@ from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, Model
 
 _ORDER = ("tiny", "base", "small", "medium", "large")
-_LIKELIEST = ("q8_0", "q4_0", "q5_1", "q5_0", "q4_1", "f16")
+LIKELIEST = ("q8_0", "q4_0", "q5_1", "q5_0", "q4_1", "f16")
 """Quantisations, the fastest on most CPUs first: should time run out, those are measured that probably win."""
 _ROOM = 1.3
 """Times the memory that we expect a model to take: only what is far beyond the budget is not even loaded."""
@@ -126,7 +126,7 @@ def size_rank(size: str) -> int:
 
 def _cost(model: Model) -> tuple[int, int, str]:
     """For sorting: small before large; CTranslate2 just behind the likeliest quantisation."""
-    form = 0.5 if model.format is ModelFormat.CTRANSLATE2 else _LIKELIEST.index(model.quantisation)
+    form = 0.5 if model.format is ModelFormat.CTRANSLATE2 else LIKELIEST.index(model.quantisation)
     return size_rank(model.size), int(2 * form), model.name
 
 

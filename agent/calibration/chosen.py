@@ -50,14 +50,14 @@ def resolve(settings: Settings) -> Resolved:
         calibration = read_calibration(state_dir(settings))
     except CalibrationError as error:
         return _without(wanted, store, str(error))
-    usable = _usable(calibration.measurements, wanted.language, store)
-    if not usable:
+    suitable = usable(calibration.measurements, wanted.language, store)
+    if not suitable:
         problem = "nothing that was measured can be used now: run `edgescribe calibrate` again"
         return _without(wanted, store, problem)
-    if any(one.candidate == calibration.choice.candidate for one in usable):
+    if any(one.candidate == calibration.choice.candidate for one in suitable):
         candidate, warning = calibration.choice.candidate, ""
     else:
-        candidate = choose(usable, calibration.limits).candidate
+        candidate = choose(suitable, calibration.limits).candidate
         warning = (
             f"the calibration chose {calibration.choice.candidate.model}, which does not do now; {candidate.model} is "
             "used instead: run `edgescribe calibrate` again"
@@ -75,7 +75,7 @@ def in_words(engine: EngineSettings) -> str:
     return f"{engine.kind} {engine.model}" + (f", {plural(engine.threads, 'thread')}" if engine.threads else "")
 
 
-def _usable(measurements: Sequence[Measurement], language: str, store: Store) -> list[Measurement]:
+def usable(measurements: Sequence[Measurement], language: str, store: Store) -> list[Measurement]:
     """Those whose engine and model are here, for the language."""
     engines, measured = installed_engines(), {one.candidate.model for one in measurements}
     here = [model for model in store.installed() if model.name in measured]

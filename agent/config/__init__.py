@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
+from agent.config.governor import GovernorSettings
 from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
 from agent.config.section import Fraction, Section
 from agent.config.source import AlsaSettings as AlsaSettings
@@ -261,6 +262,7 @@ class Settings(Section):
     segmenter: SegmenterSettings = SegmenterSettings()
     engine: EngineChoice = WhisperCppSettings()
     models: ModelsSettings = ModelsSettings()
+    governor: GovernorSettings = GovernorSettings()
     mqtt: MqttSettings = MqttSettings()
     publish: PublishSettings = PublishSettings()
     commands: CommandSettings = CommandSettings()

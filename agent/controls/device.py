@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -33,6 +33,8 @@ from agent.delivery import Replay as SentAgain
 from agent.delivery import SeqRange
 from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
+from agent.governor.spool import Spool
+from agent.governor.steering import Governed
 from agent.publishing.publisher import Publisher
 from agent.segmenter import Segmenter
 from agent.sources.switched import SwitchedSource
@@ -55,6 +57,10 @@ class Parts:
     publisher: Publisher
     load_engine: Callable[[Settings], Engine]
     """Raises ModelError or EngineError."""
+    governed: Governed = field(default_factory=Governed)
+    """What the governor makes of the settings at the moment."""
+    spool: Spool | None = None
+    """Where utterances wait for better times."""
 
 
 class Surroundings(Protocol):

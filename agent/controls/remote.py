@@ -151,8 +151,9 @@ class Remote:
             self._announcer.announce(self._facts())
 
     def purge(self) -> int:
-        """Delete what waits for the broker."""
-        return self._mqtt.purge() if self._mqtt else 0
+        """Delete what waits for the broker, and what waits to be transcribed."""
+        kept = self._parts.spool.purge() if self._parts.spool else 0
+        return kept + (self._mqtt.purge() if self._mqtt else 0)
 
     def replay(self, wanted: SeqRange) -> Replay:
         """Send transcripts again."""
@@ -184,12 +185,18 @@ class Remote:
         return self.settings.device.name or self._me.device_id
 
     @property
+    def _in_force(self) -> Settings:
+        return self._parts.governed.overlay(self.settings)
+
+    @property
     def _model(self) -> str:
-        return str(value_at(self.settings, "engine.model") or self.settings.engine.kind)
+        return str(value_at(self._in_force, "engine.model") or self._in_force.engine.kind)
 
     def state(self) -> State:
         """The applied values of what can be set."""
-        return State.model_validate({"listening": self._device.listening, **as_mapping(self.settings)})
+        governed = self._parts.governed
+        in_force = as_mapping(governed.overlay(self.settings))
+        return State.model_validate({"listening": self._device.listening, **in_force, "governor": governed.state})
 
     def info(self) -> Info:
         """What the device is."""
@@ -204,7 +211,7 @@ class Remote:
             kernel=machine.kernel,
             arch=machine.arch,
             python=machine.python,
-            engine=self.settings.engine.kind,
+            engine=self._in_force.engine.kind,
             model=self._model,
             source=self._me.source,
         )

@@ -34,13 +34,20 @@ class Delay:
 
 
 def transcript_message(
-    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment
+    utterance: Utterance,
+    transcript: Transcript,
+    delay: Delay,
+    *,
+    seq: int,
+    boot_id: str,
+    now: Moment,
+    late: bool = False,
 ) -> TranscriptMessage:
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
     The beginning is reckoned back from now on the monotonic clock, so that a jump of the wall clock while somebody
     spoke does no harm. A recording that is read faster than it lasts keeps its own time line, which began when it was
-    opened: there, beginnings lie ahead.
+    opened: there, beginnings lie ahead. `late` says that the sound was kept until there was time for it.
     """
     text, cut = cut_text(transcript.text)
     age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
@@ -69,6 +76,8 @@ def transcript_message(
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
         snr_db=_snr(utterance),
         clipped=clipped_samples(utterance.pcm) > 0,
+        replayed=late,
+        late=late or None,
     )
 
 

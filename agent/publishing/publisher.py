@@ -62,7 +62,10 @@ class Publisher:
     # What the transcriber reports.
 
     def recognised(self, recognition: Recognition) -> None:
-        """Publish the words, if there are any; one line in the log, without them."""
+        """Publish the words, if there are any; one line in the log, without them.
+
+        What was kept until there was time goes to the backlog, fires no keyword, and counts for no latency.
+        """
         utterance, transcript = recognition.utterance, recognition.transcript
         rtf = transcript.inference_s / utterance.duration_s
         seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
@@ -75,8 +78,12 @@ class Publisher:
         delay = Delay(recognition.queue_s, recognition.wait_s)
         if policy.publishes_text:
             seq = self._next_seq()
-            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=self._boot_id, now=now)
+            late, boot_id = recognition.late, self._boot_id
+            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=boot_id, now=now, late=late)
             self.send(message)
+        if recognition.late:
+            log.info(f"{seconds}, late")
+            return
         for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
             self.send(keyword)
         latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)

@@ -101,6 +101,19 @@ class Info(Message):
     """Source kind and device."""
 
 
+class GovernorState(Part):
+    """What the device can keep up with at the moment."""
+
+    level: int
+    """Steps below what the settings ask for; 0 is that itself."""
+    levels: int
+    """How many steps there are below."""
+    reason: Literal["behind", "hot", "throttled", "undervoltage", "memory"] | None = None
+    """Why it is not 0."""
+    eager: bool
+    """Whether utterances are decoded ahead, inside the pause that may end them."""
+
+
 class State(Message):
     """The applied values of what can be set."""
 
@@ -122,6 +135,8 @@ class State(Message):
     """What primes the decoder."""
     privacy: Literal["full", "keywords", "off"] = "full"
     """What of the speech leaves the device. Cannot be changed by a command."""
+    governor: GovernorState | None = None
+    """Which step of the ladder the device is on; left out where the governor is off."""
 
 
 class Health(Message):
@@ -199,6 +214,9 @@ class TranscriptMessage(Message):
     clipped: bool = False
     """Some samples were at full scale."""
     replayed: bool = False
+    """It leaves the device late."""
+    late: bool | None = None
+    """The device had no time for it when it was said, and kept the sound until it had."""
 
 
 class Keyword(Message):
@@ -252,4 +270,5 @@ def cut_text(text: str) -> tuple[str, bool]:
 
 def topic_for(device_id: str, kind: type[Message] | Message, *, late: bool = False) -> str:
     """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`, or the one for those that are late."""
+    late = late or (isinstance(kind, TranscriptMessage) and bool(kind.late))
     return f"edgescribe/v{CONTRACT}/{device_id}/{(late and kind.late_topic) or kind.topic}"

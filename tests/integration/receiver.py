@@ -42,6 +42,8 @@ class Receiver:
     """
 
     def __init__(self, port: int, wanted: str = "edgescribe/#", **options: Any) -> None:
+        self.port = port
+        """Of the broker."""
         self.messages: list[Message] = []
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)

@@ -131,3 +131,28 @@ def test_to_take_makes_room_for_a_waiting_producer() -> None:
     assert channel.take(1, lambda _: True) == [1]
     producer.join(10)
     assert channel.get(timeout_s=1.0) == 2
+
+
+def test_what_goes_ahead_is_read_first_and_never_dropped() -> None:
+    """It takes nobody's room, whether it comes before the channel is full or after; several keep their order."""
+    channel: Channel[str] = Channel(2)
+    channel.put_first("errand 1")
+    for item in ("a", "b", "c"):
+        channel.put(item)
+    channel.put_first("errand 2")
+    assert len(channel) == 2
+    assert channel.snapshot() == ("b", "c")
+    assert channel.take(8, lambda _: True) == []
+    channel.close()
+    assert not channel.put_first("too late")
+    assert list(channel) == ["errand 1", "errand 2", "b", "c"]
+
+
+def test_what_is_wanted_is_taken_out_from_wherever_it_stands() -> None:
+    """The rest keeps its order."""
+    channel: Channel[int] = Channel(8)
+    for item in (1, 2, 3, 4):
+        channel.put(item)
+    assert channel.take_out(lambda item: item % 2 == 0) == [2, 4]
+    channel.close()
+    assert list(channel) == [1, 3]

@@ -1,4 +1,5 @@
 import threading
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -195,6 +196,53 @@ def test_what_a_draft_understood_is_told_each_time() -> None:
     assert notebook.ids == []
 
 
+def test_another_engine_does_not_wait_behind_the_queue() -> None:
+    """What is under way is finished; everything that waits is the new engine's, though the queue is full."""
+    rig = Rig(capacity=2)
+    fresh = CountingEngine()
+    fresh.allow(100)
+    rig.transcriber.submit(utterance("under way"))
+    rig.engine.wait_until_started()
+    for name in ("a", "b"):
+        rig.transcriber.submit(utterance(name))
+    exchange = threading.Thread(target=rig.transcriber.exchange, args=(fresh, 10.0))
+    exchange.start()
+    rig.engine.allow(1)
+    exchange.join(10)
+    assert rig.engine.asked == ["under way"]
+    old, rig.engine = rig.engine, fresh
+    assert rig.finish().ids == ["under way", "a", "b"]
+    assert old.closed
+
+
+def test_what_has_waited_too_long_can_be_set_aside() -> None:
+    """The oldest of the queue goes to somebody else, the rest stays; the queue tells its age and length."""
+    rig = Rig()
+    rig.transcriber.submit(utterance("under way"))
+    rig.engine.wait_until_started()
+    assert (rig.transcriber.queue.age_s, rig.transcriber.queue.speech_s) == (0.0, 0.0)
+    rig.transcriber.submit(utterance("old", 16_000))
+    time.sleep(0.05)
+    rig.transcriber.submit(utterance("new", 8_000))
+    queue = rig.transcriber.queue
+    assert queue.age_s >= 0.05
+    assert queue.speech_s == 1.5
+    assert [one.id for one in rig.transcriber.set_aside(0.04)] == ["old"]
+    assert rig.finish().ids == ["under way", "new"]
+
+
+def test_a_probe_pushes_nothing_out() -> None:
+    """Where the queue is full, it is refused; nobody loses an utterance for it."""
+    rig = Rig(capacity=1)
+    rig.transcriber.submit(utterance("under way"))
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("waits"))
+    with pytest.raises(EngineError, match="behind"):
+        rig.transcriber.probe(utterance("probe"), 1.0)
+    notebook = rig.finish()
+    assert (notebook.ids, notebook.drops) == (["under way", "waits"], [])
+
+
 def test_a_full_queue_drops_the_oldest_and_says_which() -> None:
     """What had to make room is reported, so that it can be counted in seconds."""
     rig = Rig(capacity=2)
@@ -224,6 +272,7 @@ def test_another_engine_takes_over_between_two_utterances() -> None:
     newcomer = CountingEngine()
     newcomer.allow(1)
     rig.transcriber.submit(utterance("a"))
+    rig.engine.wait_until_started()
     rig.transcriber.exchange(newcomer, timeout_s=10.0)
     assert rig.engine.closed
     rig.transcriber.submit(utterance("b"))

@@ -6,13 +6,14 @@ import pytest
 
 from agent.audio import Utterance
 from agent.errors import EngineError
+from agent.publishing.keywords import keyword_rules
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
 from agent.transcript import Transcript, Verdict
-from agent.wire import Health, Message, TranscriptMessage, Vad
+from agent.wire import Health, Message, TranscriptMessage, Vad, topic_for
 from agent.wire.partial import PartialTranscript
 from tests.messages import info
 
@@ -119,6 +120,20 @@ def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
     assert (partial.id, partial.text, partial.duration_s) == ("u1", "turn on the light", 2.0)
     rig.recognise()
     assert [transcript.seq for transcript in rig.basket.transcripts] == [1]
+
+
+def test_what_comes_late_is_for_the_archive(rig: Rig) -> None:
+    """On the backlog's topic, marked; it has its number, fires no keyword, and counts for no latency."""
+    rig.publisher.policy = PublishPolicy(rules=keyword_rules(("light",)))
+    rig.publisher.recognised(Recognition(UTTERANCE, TRANSCRIPT, queue_s=90.0, wait_s=90.5, late=True))
+    (message,) = rig.basket.messages
+    assert isinstance(message, TranscriptMessage)
+    assert (message.late, message.replayed, message.seq) == (True, True, 1)
+    assert topic_for("pi-1", message) == "edgescribe/v1/pi-1/transcript/backlog"
+    assert rig.counters.asr().lat_ms_p95 is None
+    rig.recognise()
+    assert topic_for("pi-1", rig.basket.transcripts[-1]) == "edgescribe/v1/pi-1/transcript"
+    assert b'"late"' not in rig.basket.transcripts[-1].payload()
 
 
 def test_transcripts_count_up_without_gaps(rig: Rig) -> None:

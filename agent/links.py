@@ -1,0 +1,40 @@
+"""From settings to what makes the messages and carries them away: publisher, outbox and sinks."""
+
+import sys
+from collections.abc import Callable
+
+from agent.config import Settings
+from agent.delivery import Inbox, Outbox
+from agent.outbox.factory import create_outbox
+from agent.publishing.policy import PublishPolicy
+from agent.publishing.publisher import Publisher
+from agent.settings.sources import state_dir
+from agent.sinks import Sink
+from agent.sinks.mqtt import MqttSink
+from agent.sinks.stdout import StdoutSink
+from agent.telemetry.counters import Counters
+from agent.worker import Worker
+
+
+def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:
+    """What keeps messages until the broker has them; None without a broker."""
+    if not settings.mqtt.enabled:
+        return None
+    replayable = settings.publish.privacy == "full"
+    return create_outbox(settings.mqtt.outbox, state_dir(settings), on_failure, replayable=replayable)
+
+
+def create_publisher(settings: Settings, counters: Counters, boot_id: str, outbox: Outbox | None) -> Publisher:
+    """What makes messages of what happens; their numbers are the outbox's."""
+    publisher = Publisher(counters, boot_id, outbox.next_seq if outbox else None)
+    publisher.policy = PublishPolicy.of(settings.publish)
+    return publisher
+
+
+def open_sinks(
+    settings: Settings, device_id: str, outbox: Outbox | None, inbox: Inbox, on_failure: Callable[[Worker], None]
+) -> tuple[MqttSink | None, list[Sink]]:
+    """The link to the broker, if there is an outbox for it, and all sinks, that one included."""
+    sinks: list[Sink] = [StdoutSink(device_id, sys.stdout)] if settings.stdout.enabled else []
+    mqtt = MqttSink(settings.mqtt, device_id, outbox, on_failure, inbox=inbox) if outbox else None
+    return mqtt, [*sinks, mqtt] if mqtt else sinks

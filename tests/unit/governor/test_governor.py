@@ -1,0 +1,174 @@
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from agent.governor.governor import DUTY, Decision, Governor, Limits, Reason, Signals
+from agent.telemetry.vitals import Vitals
+
+LIMITS = Limits(queue_age_s=10.0, hot_c=80.0, mem_available_mb=48)
+COSTS = (0.6, 0.4, 0.2, 0.1)
+
+
+def signals(now_s: float, temp_c: float | None = 50.0, **further: float) -> Signals:
+    """A device at ease, but for what is said."""
+    return Signals(now_s, Vitals(at_s=now_s, cpu_temp_c=temp_c), **further)
+
+
+def run(governor: Governor, since_s: float, seconds: float, **what: float) -> list[Decision]:
+    """One decision a second while it is like this."""
+    return [governor.decide(signals(since_s + second, **what)) for second in range(round(seconds))]
+
+
+def test_a_device_at_ease_stays_at_the_top() -> None:
+    """A day without trouble is a day without a step."""
+    governor = Governor(COSTS, LIMITS)
+    assert {decision.level for decision in run(governor, 0.0, 3_600, queue_age_s=0.4, rtf=0.3)} == {0}
+    assert governor.steps == 0
+
+
+def test_it_steps_down_before_the_queue_is_too_old() -> None:
+    """What waits will take longer than is allowed: the step comes while the oldest is still in time."""
+    governor = Governor(COSTS, LIMITS)
+    decision = governor.decide(signals(1.0, queue_age_s=2.0, backlog_s=8.0, rtf=0.6))
+    assert (decision.level, decision.reason) == (1, Reason.BEHIND)
+
+
+def test_one_step_at_a_time_and_each_gets_time_to_help() -> None:
+    """A backlog that lasts leads all the way down, ten seconds a step."""
+    governor = Governor(COSTS, LIMITS)
+    levels = [decision.level for decision in run(governor, 0.0, 40, queue_age_s=20.0, backlog_s=30.0, rtf=1.0)]
+    assert [levels.index(level) for level in (1, 2, 3)] == [0, 10, 20]
+
+
+@pytest.mark.parametrize(
+    ("vitals", "reason"),
+    [
+        (Vitals(0.0, cpu_temp_c=80.0), Reason.HOT),
+        (Vitals(0.0, throttled=True), Reason.THROTTLED),
+        (Vitals(0.0, undervoltage=True), Reason.UNDERVOLTAGE),
+        (Vitals(0.0, mem_available_mb=20), Reason.MEMORY),
+        (Vitals(0.0, mem_stalled_pct=25.0), Reason.MEMORY),
+    ],
+)
+def test_each_trouble_of_the_board_is_a_reason(vitals: Vitals, reason: Reason) -> None:
+    """One step at once, the next a minute later; what is not known is no trouble."""
+    governor = Governor(COSTS, LIMITS)
+    decisions = [governor.decide(Signals(float(second), vitals)) for second in range(round(LIMITS.down_after_s) + 1)]
+    assert [decision.level for decision in decisions] == [1] * round(LIMITS.down_after_s) + [2]
+    assert {decision.reason for decision in decisions} == {reason}
+
+
+def test_nothing_known_is_nothing_wrong() -> None:
+    """A board without sensors is left alone."""
+    assert Governor(COSTS, LIMITS).decide(Signals(1.0, Vitals(1.0))) == Decision(0)
+
+
+def test_a_temperature_that_rises_fast_is_met_before_the_limit() -> None:
+    """From three degrees below, if it would be there within a minute; a steady one there is no trouble."""
+    steady, rising = Governor(COSTS, LIMITS), Governor(COSTS, LIMITS)
+    assert {decision.level for decision in run(steady, 0.0, 600, temp_c=78.0)} == {0}
+    temperatures = [60.0 + 0.15 * second for second in range(133)]
+    decisions = [rising.decide(signals(float(at), temp_c)) for at, temp_c in enumerate(temperatures)]
+    first = next(at for at, decision in enumerate(decisions) if decision.level)
+    assert 77.0 <= temperatures[first] < 80.0
+
+
+def test_it_goes_up_again_one_step_after_a_long_quiet_time() -> None:
+    """Five minutes after the last trouble at the earliest, only when cool enough, and step by step."""
+    governor = Governor(COSTS, LIMITS)
+    run(governor, 0.0, 61, temp_c=81.0)
+    assert {decision.level for decision in run(governor, 61.0, 400, temp_c=77.0)} == {2}, "not cool enough"
+    levels = [decision.level for decision in run(governor, 461.0, 700, temp_c=60.0)]
+    assert levels[0] == 1
+    assert levels.index(0) == round(LIMITS.up_after_s)
+    assert governor.decide(signals(1_200.0)).reason is None
+
+
+def test_it_does_not_go_up_to_what_would_be_too_slow() -> None:
+    """Where costs are known: what there was to do has to fit on the level above."""
+    governor = Governor((0.9, 0.3), LIMITS)
+    run(governor, 0.0, 1, queue_age_s=9.0, backlog_s=10.0, rtf=0.9)
+    busy = run(governor, 1.0, 1_000, rtf=0.3, load=0.3)
+    assert {decision.level for decision in busy} == {1}, "0.3 of the time would be 0.9 there"
+    assert run(governor, 1_001.0, 2, rtf=0.3, load=0.1)[-1].level == 0
+
+
+def test_a_step_up_that_had_to_be_taken_back_makes_it_wait_longer() -> None:
+    """Each time twice as long, so that a device that cannot do better stops trying every few minutes."""
+    governor = Governor((None, None), LIMITS)
+    now_s, waits = 0.0, []
+    for _ in range(3):
+        governor.decide(signals(now_s, queue_age_s=9.0, backlog_s=9.0, rtf=1.0))
+        down_s = now_s
+        while governor.decide(signals(now_s)).level:
+            now_s += 1.0
+        waits.append(now_s - down_s)
+        now_s += 5.0
+    assert waits == [LIMITS.up_after_s, 2 * LIMITS.up_after_s, 4 * LIMITS.up_after_s]
+
+
+def test_at_the_lowest_level_what_is_too_old_is_set_aside() -> None:
+    """Only there, and only what has waited longer than allowed."""
+    governor = Governor((0.5, 0.2), LIMITS)
+    behind = {"backlog_s": 60.0, "rtf": 1.2}
+    first = governor.decide(signals(0.0, queue_age_s=9.0, **behind))
+    assert (first.level, first.set_aside) == (1, False)
+    assert governor.decide(signals(1.0, queue_age_s=10.5, **behind)).set_aside
+    assert not governor.decide(signals(2.0, queue_age_s=9.5, **behind)).set_aside
+
+
+def test_the_engine_rests_where_even_the_lowest_level_is_too_hot() -> None:
+    """A minute after it was reached; never for the sake of anything else."""
+    governor = Governor((0.5, 0.2), LIMITS)
+    duties = [decision.duty for decision in run(governor, 0.0, 90, temp_c=85.0)]
+    assert duties[0] == duties[59] == 1.0
+    assert duties[60] == duties[-1] == DUTY
+
+
+def test_a_step_that_could_not_be_made_is_tried_again_later() -> None:
+    """The device stays where it is, and the next attempt has to wait like any step."""
+    governor = Governor(COSTS, LIMITS)
+    assert governor.decide(signals(0.0, temp_c=85.0)).level == 1
+    governor.refused(0, 1.0)
+    assert governor.decide(signals(2.0, temp_c=85.0)).level == 0
+    assert governor.decide(signals(LIMITS.down_after_s + 1.0, temp_c=85.0)).level == 1
+
+
+def _weather(chance: random.Random, now_s: float, before: Signals) -> Signals:
+    """The next second of a device to which anything may happen, at random, and now and then nothing for a while."""
+    if chance.random() > 0.004:
+        return replace(before, now_s=now_s, vitals=replace(before.vitals, at_s=now_s))
+    if chance.random() < 0.6:
+        return signals(now_s)
+    vitals = Vitals(
+        now_s,
+        cpu_temp_c=chance.choice([None, chance.uniform(30, 95)]),
+        undervoltage=chance.choice([None, True, False, False]),
+        throttled=chance.choice([None, True, False, False]),
+        mem_available_mb=chance.choice([None, chance.randint(0, 4_000)]),
+    )
+    age_s = chance.choice([0.0, 0.0, chance.uniform(0, 60)])
+    return Signals(now_s, vitals, age_s, age_s * chance.random(), rtf=chance.uniform(0, 2), load=chance.random())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_it_keeps_to_its_rules(seed: int) -> None:
+    """Six hours of anything: within the ladder, one step at a time, at most one step up in five minutes, repeatable."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable
+    governor, twin = Governor(COSTS, LIMITS), Governor(COSTS, LIMITS)
+    now, levels, ups = signals(0.0), [0], list[float]()
+    for second in range(6 * 3_600):
+        now = _weather(chance, float(second), now)
+        decision = governor.decide(now)
+        assert twin.decide(now) == decision
+        assert 0 <= decision.level < len(COSTS)
+        assert abs(decision.level - levels[-1]) <= 1
+        assert (decision.reason is None) == (decision.level == 0)
+        if decision.level < levels[-1]:
+            ups.append(float(second))
+        levels.append(decision.level)
+    assert ups, "it never went up: nothing was tried"
+    assert all(later - earlier >= LIMITS.up_after_s for earlier, later in pairwise(ups))
+    assert governor.steps == sum(one != other for one, other in pairwise(levels))

@@ -1,0 +1,91 @@
+from agent.calibration.records import Candidate, Measurement
+from agent.config import FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
+from agent.governor.ladder import Rung, build_ladder, catalogued_rungs, measured_rungs
+from agent.models.catalogue import load_catalogue
+
+CATALOGUE = load_catalogue()
+BASE = WhisperCppSettings(model="base-q8_0", language="de", threads=2, initial_prompt="Grüezi")
+
+
+def measured(engine: str, model: str, cpu: float, threads: int = 1) -> Measurement:
+    """What a calibration might have found."""
+    candidate = Candidate("whisper_cpp" if engine == "whisper_cpp" else "faster_whisper", model, threads)
+    return Measurement(candidate, model.partition("-")[0], False, 80, 4, 0.2, 0.4, cpu, 150, 1.0, 3)
+
+
+def catalogued(*names: str, top: str) -> list[str]:
+    """Models that take over where these are installed."""
+    models = [CATALOGUE.find(name) for name in names]
+    return [rung.model for rung in catalogued_rungs(models, CATALOGUE.find(top), "whisper_cpp")]
+
+
+def test_the_first_steps_keep_the_model() -> None:
+    """What costs nothing in words goes first: decoding ahead, then a window that is always full."""
+    top = BASE.model_copy(update={"context": "full"})
+    ladder = build_ladder(top, [Rung("whisper_cpp", "tiny-q8_0")])
+    assert [(level.model, level.eager) for level in ladder] == [
+        ("base-q8_0", True),
+        ("base-q8_0", False),
+        ("base-q8_0", False),
+        ("tiny-q8_0", False),
+    ]
+    contexts = [level.engine.context for level in ladder if isinstance(level.engine, WhisperCppSettings)]
+    assert contexts == ["full", "full", "follow", "follow"]
+
+
+def test_a_model_that_takes_over_is_asked_as_before() -> None:
+    """Language, prompt and threads go on, whichever engine it is."""
+    ladder = build_ladder(BASE, [Rung("faster_whisper", "tiny-ct2", 0.1), Rung("whisper_cpp", "tiny-q4_0")])
+    other, last = ladder[-2].engine, ladder[-1].engine
+    assert isinstance(other, FasterWhisperSettings)
+    assert isinstance(last, WhisperCppSettings)
+    for engine in (other, last):
+        assert (engine.language, engine.initial_prompt, engine.threads) == ("de", "Grüezi", 2)
+    assert (other.model, last.model, ladder[-2].cost) == ("tiny-ct2", "tiny-q4_0", 0.1)
+
+
+def test_the_floor_is_never_gone_below() -> None:
+    """Neither by a further rung, nor if the floor is the model itself."""
+    rungs = [Rung("whisper_cpp", "tiny-q8_0"), Rung("whisper_cpp", "tiny-q4_0")]
+    assert build_ladder(BASE, rungs, "tiny-q8_0")[-1].model == "tiny-q8_0"
+    assert {level.model for level in build_ladder(BASE, rungs, "base-q8_0")} == {"base-q8_0"}
+
+
+def test_an_engine_without_models_has_two_levels() -> None:
+    """Decoding ahead, or not."""
+    assert [level.eager for level in build_ladder(ScriptedSettings(), [])] == [True, False]
+
+
+def test_what_was_measured_decides_where_it_was() -> None:
+    """Each rung clearly cheaper than the last; what is dearer, or hardly cheaper, is none."""
+    found = measured_rungs(
+        [
+            measured("whisper_cpp", "small-q8_0", 0.9),
+            measured("whisper_cpp", "base-q8_0", 0.40, threads=2),
+            measured("whisper_cpp", "base-q8_0", 0.45),
+            measured("whisper_cpp", "base-q5_1", 0.38),
+            measured("faster_whisper", "tiny-ct2", 0.1),
+            measured("whisper_cpp", "tiny-q8_0", 0.2),
+        ],
+        "base-q8_0",
+    )
+    assert [(rung.model, rung.cost) for rung in found] == [("base-q8_0", 0.40), ("tiny-q8_0", 0.2), ("tiny-ct2", 0.1)]
+    assert build_ladder(BASE, found)[0].cost == 0.40
+
+
+def test_a_model_that_was_not_measured_cannot_be_compared() -> None:
+    """Then the measurements say nothing."""
+    assert measured_rungs([measured("whisper_cpp", "tiny-q8_0", 0.2)], "base-q8_0") == ()
+
+
+def test_without_measurements_smaller_sizes_take_over() -> None:
+    """One a size, in the quantisation that is fastest as a rule, and last what takes least memory."""
+    here = ("tiny-q4_0", "tiny-q8_0", "base-q5_1", "base-q8_0", "small-q8_0")
+    assert catalogued(*here, top="small-q8_0") == ["base-q8_0", "tiny-q8_0", "tiny-q4_0"]
+    assert catalogued(*here, top="base-q8_0") == ["tiny-q8_0", "tiny-q4_0"]
+
+
+def test_the_smallest_size_has_only_fewer_bits_below_it() -> None:
+    """For the sake of memory; where the model is the slimmest already, nothing takes over."""
+    assert catalogued("tiny-q8_0", "tiny-q4_0", "base-q8_0", top="tiny-q8_0") == ["tiny-q4_0"]
+    assert catalogued("tiny-q4_0", "base-q8_0", top="tiny-q4_0") == []
