@@ -125,7 +125,8 @@ def test_heat_steps_the_model_down_and_back_up(
     zone = Zone(tmp_path / "board")
     recording = speech(tmp_path / "speech.wav")
     with Receiver(start_mosquitto().port, qos=0) as receiver:
-        with running(tmp_path, settings(receiver.port, recording, zone, pulled)) as agent:
+        chosen = settings(receiver.port, recording, zone, pulled, governor__queue_age_s=600)  # only heat counts here
+        with running(tmp_path, chosen) as agent:
             assert eventually(lambda: arrived(receiver) > 0, PATIENCE_S), agent.stderr
             zone.is_at(84.0)
             assert eventually(lambda: levels(receiver)[-1] == (2, "hot", FLOOR), PATIENCE_S), agent.stderr
@@ -139,7 +140,7 @@ def test_heat_steps_the_model_down_and_back_up(
     assert [level for level, _reason, _model in levels(receiver)] == [0, 1, 2, 1, 0]
     assert {one["model"] for one in found} == {TOP, FLOOR}
     assert any({"hot", "governor_hot"} <= set(one) for one in codes)
-    assert codes[-1] == ()
+    assert not any(code.startswith("governor_") for code in codes[-1])
 
 
 def test_a_stolen_processor_costs_steps_and_time_but_no_word(
