@@ -11,7 +11,7 @@ from agent import __version__
 from agent.errors import AgentError
 
 VERBS = (
-    *("run", "demo", "transcribe", "models", "devices", "config", "check"),
+    *("run", "demo", "transcribe", "models", "devices", "service", "config", "check"),
     *("doctor", "bench", "calibrate", "watch", "top"),
 )
 

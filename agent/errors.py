@@ -8,7 +8,8 @@
     │       ├── DeviceStalled                 it is there, and nothing comes from it
     │       └── DeviceEndless                 it delivers more than there is time for, as a FIFO without a writer does
     ├── EngineError                 exit 70   inference failed
-    └── SinkError                   exit 69   the broker is out of reach or refuses us
+    ├── SinkError                   exit 69   the broker is out of reach or refuses us
+    └── InstallError                exit 73   the service cannot be installed or removed as things are
 
 Exit codes are those of sysexits.h. 78 (EX_CONFIG) means that restarting cannot help: the systemd unit has
 `RestartPreventExitStatus=78`.
@@ -73,3 +74,9 @@ class SinkError(AgentError):
     """What was said could not be delivered: the broker is unreachable or refused us."""
 
     exit_code = 69
+
+
+class InstallError(AgentError):
+    """The service cannot be installed or removed as things are."""
+
+    exit_code = 73

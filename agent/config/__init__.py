@@ -225,13 +225,6 @@ class MqttSettings(Section):
     outbox: OutboxSettings = OutboxSettings()
     """What waits for the broker, see below."""
 
-    @model_validator(mode="after")
-    def _username_has_password(self) -> "MqttSettings":
-        if self.username is not None and self.password is None:
-            msg = "username is set without a password: set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
-            raise ValueError(msg)
-        return self
-
     @property
     def effective_port(self) -> int:
         """The port, with the default for TLS or plain text filled in."""

@@ -8,6 +8,7 @@ class, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a fi
 threads and language, and takes the default model of faster-whisper rather than a ggml file that it cannot open.
 """
 
+import contextlib
 import json
 import os
 import stat
@@ -37,6 +38,8 @@ from agent.settings.schema import (
 from agent.settings.toml import line_of
 
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
+PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
+"""Beside the configuration file: what the unit's `LoadCredential=` reads."""
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
 
@@ -76,7 +79,8 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
     problems: list[str] = []
     file = _config_file(config)
     layers = [_read_toml(path, problems) for path in _toml_files(file)]
-    layers.append(_read_credentials(problems))
+    beside = (file or DEFAULT_FILE).with_name(PASSWORD_FILE)
+    layers.append(_read_credentials(problems, beside))
     layers.append(_read_environment(problems))
     layers.append(_read_overrides(overrides or {}))
     merged = merge(layers)
@@ -84,6 +88,8 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
         settings = Settings.model_validate(nested(merged))
     except ValidationError as error:
         problems.extend(explain(error, merged))
+    else:
+        problems.extend(_nameless_password(settings, merged, beside))
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {path: entry.origin for path, entry in merged.items()}
@@ -221,15 +227,18 @@ def _unknown_variables(names: Mapping[str, str]) -> Iterator[str]:
             yield unknown(Entry(path, None, Origin(name)))
 
 
-def _read_credentials(problems: list[str]) -> list[Entry]:
+def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     """Read `mqtt__password`, or `mqtt-password`, as people name it. What is no setting of ours is not even opened.
+
+    Outside the service, root's commands (`sudo edgescribe watch`) take the password from where the unit takes it: from
+    `beside`, next to the configuration file.
 
     pydantic-settings 2.16's NestedSecretsSettingsSource fails here: it decodes every file in the folder, so that
     another program's binary key would keep this one from starting, and it knows the first spelling only.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():
-        return []
+        return _read_password(beside)
     names = {spelling: path for path in all_paths() if len(path) > 1 for spelling in _spellings(path)}
     entries = []
     for file in sorted(Path(folder).iterdir()):
@@ -246,6 +255,22 @@ def _read_credentials(problems: list[str]) -> list[Entry]:
         elif (path := tuple(file.name.split("__"))) and len(path) > 1 and path[:1] in section_paths():
             problems.append(unknown(Entry(path, None, origin)))
     return entries
+
+
+def _read_password(file: Path) -> list[Entry]:
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or not ours to read: then there is no password
+        if text := file.read_text(encoding="utf-8").strip():
+            return [Entry(("mqtt", "password"), text, Origin(str(file)))]
+    return []
+
+
+def _nameless_password(settings: Settings, entries: Mapping[KeyPath, Entry], beside: Path) -> Iterator[str]:
+    """A user name without a password. Where the service has one that this user may not read, all is well."""
+    if settings.mqtt.username is not None and settings.mqtt.password is None and not beside.exists():
+        yield (
+            f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password: "
+            f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
+        )
 
 
 def _spellings(path: KeyPath) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,20 +37,22 @@ def missing() -> str | None:
     return "may make no namespaces" if probe.returncode else None
 
 
-def make_base(base: Path) -> None:
-    """Fill `base` with a small Debian, once.
+def make_base(base: Path, packages: Sequence[str] = PACKAGES) -> None:
+    """Fill `base` with a small Debian that has `packages`, once.
 
     Raises:
         RigError: debootstrap failed.
     """
-    if (base / "complete").exists():
+    wanted = ",".join(packages)
+    complete = base / "complete"
+    if complete.exists() and complete.read_text(encoding="utf-8") == wanted:
         return
     shutil.rmtree(base, ignore_errors=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(base)]
+    command = ["debootstrap", "--variant=minbase", f"--include={wanted}", SUITE, str(base)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RigError(f"debootstrap failed: {result.stdout[-2000:]}{result.stderr[-2000:]}")
-    (base / "complete").touch()
+    complete.write_text(wanted, encoding="utf-8")
 
 
 def install(layer: Path, repository: Path, site_packages: Path) -> None:
@@ -79,9 +82,10 @@ def install(layer: Path, repository: Path, site_packages: Path) -> None:
 
 
 class SystemdHost:
-    """One host: its files are an overlay over `lower` (uppermost first) in `folder`."""
+    """One host: its files are an overlay over `lower` (uppermost first) in `folder`; a command may take `limit_s`."""
 
-    def __init__(self, folder: Path, name: str, *lower: Path) -> None:
+    def __init__(self, folder: Path, name: str, *lower: Path, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
         self.root = folder / "root"
         """Its root file system, as seen from outside."""
         self.since = ""
@@ -181,9 +185,11 @@ class SystemdHost:
     def _inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         enter = ["nsenter", "--all", f"--target={self._init}", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         try:
-            return subprocess.run([*enter, *command], capture_output=True, text=True, check=False, timeout=LIMIT_S)
+            return subprocess.run(
+                [*enter, *command], capture_output=True, text=True, check=False, timeout=self._limit_s
+            )
         except subprocess.TimeoutExpired as error:
-            raise RigError(f"{' '.join(command)} took more than {LIMIT_S:.0f} s") from error
+            raise RigError(f"{' '.join(command)} took more than {self._limit_s:.0f} s") from error
 
     def _find_init(self) -> int:
         if not self._boot:

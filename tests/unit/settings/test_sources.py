@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from agent.config import FasterWhisperSettings, ScriptedSettings, Settings, WavSettings, WhisperCppSettings
 from agent.errors import ConfigError
@@ -270,9 +271,39 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
 
 def test_contradictions_name_their_section(toml: WriteToml) -> None:
     """What the validators of `config.py` refuse keeps its own words, with a place in front."""
+    config = toml('[mqtt.tls]\nca_file = "x"\n')
+    (line,) = problems(config)
+    assert line.startswith(f"{config}:2: mqtt.tls: certificates are set but TLS is off")
+
+
+def test_a_user_name_needs_a_password(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, the line says where to put it; in the file beside, or in the environment, it is found."""
     config = toml('[mqtt]\nusername = "x"\n')
     (line,) = problems(config)
-    assert line.startswith(f"{config}:2: mqtt: username is set without a password: set EDGESCRIBE_MQTT__PASSWORD")
+    assert line.startswith(f"{config}:2: mqtt.username is set without a password: write it into {config.parent}/")
+    (config.parent / "mqtt-password").write_text("hunter2\n")
+    assert load_settings(config).mqtt.password == SecretStr("hunter2")
+    monkeypatch.setenv("EDGESCRIBE_MQTT__PASSWORD", "other")
+    assert load_settings(config).mqtt.password == SecretStr("other")
+
+
+def test_a_password_that_this_user_may_not_read_is_the_services(toml: WriteToml) -> None:
+    """Everybody can use the settings of the service; its password stays with it."""
+    config = toml('[mqtt]\nusername = "x"\n')
+    (config.parent / "mqtt-password").mkdir()  # cannot be read by anybody, root included
+    assert load_settings(config).mqtt.password is None
+
+
+def test_the_service_takes_its_password_from_its_credentials_only(
+    toml: WriteToml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a folder of credentials, nothing beside the configuration file is read."""
+    config = toml("")
+    (config.parent / "mqtt-password").write_text("hunter2\n")
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    assert load_settings(config).mqtt.password is None
 
 
 def test_overrides_are_split_at_the_first_equals_sign() -> None:

@@ -1,0 +1,274 @@
+"""`edgescribe service`: run on this device as a systemd service, see how it is, and take everything away again."""
+
+import argparse
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import engine_kind_for
+from agent.errors import ConfigError, InstallError, SinkError
+
+if TYPE_CHECKING:
+    from agent.config import Settings
+    from agent.installation.facts import Found
+    from agent.installation.plan import PlannedFile, Wishes
+    from agent.settings.sources import Loaded
+
+NOT_ACTIVE = 3
+"""As `systemctl status` has it."""
+READABLE_UMASK = 0o022
+STDIN = "-"
+_EXAMPLES = """\
+examples:
+  sudo /opt/edgescribe/bin/edgescribe service install --now
+  edgescribe service install --dry-run
+  sudo /opt/edgescribe/bin/edgescribe service uninstall
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb and what it can do."""
+    parser = subparsers.add_parser(
+        "service",
+        help="run as a systemd service, and stop doing so",
+        description="Runs edgescribe on this device as a systemd service, and takes everything away again.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _add_install(actions)
+    uninstall = actions.add_parser(
+        "uninstall",
+        help="stop it and remove what install wrote",
+        description="Stops the service and removes its unit, settings, password, models and state, undelivered "
+        "transcripts included. What you have changed or added stays, and is named. The program itself stays, too.",
+    )
+    uninstall.add_argument("--purge", action="store_true", help="remove changed and added settings and drop-ins, too")
+    uninstall.set_defaults(run=run, work=_uninstall)
+    actions.add_parser("status", help="how it is: 0 if it runs, 3 if not").set_defaults(run=run, work=_status)
+
+
+def _add_install(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    install = actions.add_parser(
+        "install",
+        help="write unit, settings and password, fetch the model",
+        description="Writes the unit, what the board needs beside it, minimal settings and the broker's password, and "
+        "fetches the model. Asks nothing that it can find out: the microphone if there is one, a broker on this "
+        "machine or at homeassistant.local. May be run again; settings that are there stay unless you say otherwise.",
+    )
+    install.add_argument("--mqtt-host", metavar="HOST", help="the broker (default: the one that is found)")
+    install.add_argument(
+        "--username", metavar="NAME", help="name at the broker (default, with a password: the device's id)"
+    )
+    install.add_argument("--password-file", metavar="FILE", help="file with its password; - for standard input")
+    install.add_argument(
+        "--device", metavar="PCM", help="the microphone, see `edgescribe devices` (default: the only one)"
+    )
+    install.add_argument("--model", metavar="NAME", help="see `edgescribe models list` (default: tiny.en-q8_0)")
+    install.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, such as mqtt.tls.enabled=true; may be repeated",
+    )
+    install.add_argument("--now", action="store_true", help="start it at once, and wait until it listens")
+    install.add_argument("--force", action="store_true", help="take over a unit that somebody else wrote")
+    install.add_argument("--dry-run", action="store_true", help="show what would be written; needs no root")
+    install.set_defaults(run=run, work=_install)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    status: int = args.work(args)
+    return status
+
+
+def _install(args: argparse.Namespace) -> int:
+    from agent.installation.facts import STATE, look
+    from agent.installation.plan import files, proposal
+
+    if not args.dry_run:
+        _must_be_able_to()
+    # Settings that name no folder mean the one that systemd gives the service, not one in root's home.
+    os.environ.setdefault("STATE_DIRECTORY", STATE)
+    wishes = _wishes(args)
+    found = look(ask_for_broker="mqtt.host" not in wishes.settings)
+    proposed = proposal(found, wishes)
+    loaded = _validated(proposed, wishes)
+    planned = files(found, wishes, proposed, loaded.settings)
+    _ask_broker(loaded.settings)
+    if args.dry_run:
+        _show(planned, loaded.settings)
+        return 0
+    _carry_out(found, planned, loaded.settings, now=args.now)
+    return 0
+
+
+def _must_be_able_to() -> None:
+    from agent.installation import systemctl
+
+    if os.geteuid():
+        again = shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
+        raise InstallError(f"this changes /etc and needs root: {again}")
+    if not systemctl.is_running():
+        raise InstallError("this machine does not run systemd: see `edgescribe run`, which runs in the foreground")
+
+
+def _wishes(args: argparse.Namespace) -> "Wishes":
+    from agent.installation.plan import Wishes
+    from agent.settings.sources import parse_override
+
+    said = {"mqtt.host": args.mqtt_host, "mqtt.username": args.username, "source.device": args.device}
+    if args.model:
+        said |= {"engine.kind": engine_kind_for(args.model), "engine.model": args.model}
+    settings: dict[str, object] = {key: value for key, value in said.items() if value is not None}
+    settings.update(parse_override(argument) for argument in args.overrides)
+    return Wishes(settings, _password(args), args.force)
+
+
+def _password(args: argparse.Namespace) -> str | None:
+    """From the file; asked for where a name needs one and somebody sits there."""
+    if args.password_file is None:
+        if args.username is None or not sys.stdin.isatty():
+            return None
+        return getpass.getpass(f"Password of {args.username} at the broker: ")
+    from_stdin = args.password_file == STDIN
+    try:
+        text = sys.stdin.read() if from_stdin else Path(args.password_file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "not text"
+        raise ConfigError(f"--password-file {args.password_file} cannot be read ({why})") from error
+    if not text.strip():
+        raise ConfigError(f"--password-file {args.password_file}: there is no password in it")
+    return text.strip()
+
+
+def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
+    """What will be in force; `ConfigError` if it cannot be."""
+    from agent.commands.check import contradictions, missing
+    from agent.settings.sources import load
+
+    secret = {} if wishes.password is None else {"mqtt.password": wishes.password}
+    loaded = load(None, {**proposed, **secret})
+    if problems := [*contradictions(loaded), *missing(loaded, model=False)]:
+        raise ConfigError("\n".join(problems))
+    return loaded
+
+
+def _ask_broker(settings: "Settings") -> None:
+    """A broker that refuses us is a mistake; one that is out of reach may come later."""
+    from agent import identity
+    from agent.installation import broker
+
+    if not settings.mqtt.enabled:
+        return
+    answer = broker.ask(settings.mqtt, identity.device_id(settings.device.id))
+    address = f"{settings.mqtt.host}:{settings.mqtt.effective_port}"
+    if answer.refused:
+        raise SinkError(f"the broker {address} refuses us ({answer.reason}): see --username and --password-file")
+    if answer.welcome:
+        print(f"broker      {address} lets us in")
+    else:
+        later = "the service will try again, and keep what is said until then"
+        print(f"edgescribe: warning: no broker at {address} ({answer.reason}): {later}", file=sys.stderr)
+
+
+def _show(planned: "Sequence[PlannedFile]", settings: "Settings") -> None:
+    from agent.installation.plan import SECRET
+
+    if model := _model_of(settings):
+        print(f"would fetch {model} into {_models_folder(settings)}, if it is not there")
+    for file in planned:
+        print(f"would write {file.path}, mode {file.mode:o}:")
+        text = "(the password)" if file.mode == SECRET else file.text
+        print("".join(f"    {line}\n" if line else "\n" for line in text.splitlines()))
+
+
+def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Settings", *, now: bool) -> None:
+    from agent.commands.models import pull
+    from agent.installation import disk, systemctl
+    from agent.installation.plan import MODELS
+
+    # Models and settings are for everybody, whatever root's own habits are.
+    os.umask(READABLE_UMASK)
+    record = found.record
+    if _models_folder(settings) == Path(MODELS):
+        record = disk.make_folder(MODELS, record)
+    if model := _model_of(settings):
+        pull(model, settings)
+        print(f"model       {model}")
+    written = disk.write(planned, record)
+    for path in written:
+        print(f"wrote       {path}")
+    if not written:
+        print("unchanged   what is there is as it should be")
+    systemctl.reread()
+    systemctl.enable()
+    before = systemctl.condition()
+    if now and (written or before.active != "active"):
+        systemctl.start()
+    after = systemctl.condition()
+    print(f"service     {after.active}{f': {after.status}' if after.status else ''}")
+    if written and not now:
+        print("\nIt starts with the machine. At once:  systemctl restart edgescribe")
+    elif settings.mqtt.enabled:
+        print(f"\nWhat is said:  mosquitto_sub -h {settings.mqtt.host} -t 'edgescribe/v1/+/transcript' -v")
+
+
+def _models_folder(settings: "Settings") -> Path:
+    from agent.settings.sources import models_dir
+
+    return models_dir(settings)
+
+
+def _model_of(settings: "Settings") -> str | None:
+    """The model to be fetched; None if the engine has none, or one of the user's own."""
+    from agent.config import AutoSettings, WhisperCppSettings
+    from agent.models.catalogue import load_catalogue
+
+    if isinstance(settings.engine, AutoSettings):
+        return WhisperCppSettings().model  # until a calibration chooses another
+    name = getattr(settings.engine, "model", None)
+    return name if name and (name in load_catalogue() or os.sep not in name) else None
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from agent.installation import disk, systemctl
+    from agent.installation.facts import look
+
+    _must_be_able_to()
+    found = look(ask_for_broker=False)
+    if not found.record.files and not found.record.folders:
+        print("nothing to remove: `edgescribe service install` has written nothing on this machine")
+        return 0
+    systemctl.take_down()
+    kept = disk.remove(found.record, purge=args.purge)
+    systemctl.reread()
+    for path in kept:
+        print(f"kept        {path}: not as install wrote it (--purge removes it)")
+    print(f"removed     the service, its settings and its state; the program itself:  rm -r {shlex.quote(sys.prefix)}")
+    return 0
+
+
+def _status(_args: argparse.Namespace) -> int:
+    from agent.installation import systemctl
+
+    if not systemctl.is_running():
+        raise InstallError("this machine does not run systemd")
+    now = systemctl.condition()
+    if not now.loaded:
+        print("service     not installed: edgescribe service install")
+        return NOT_ACTIVE
+    print(f"service     {now.active}{f': {now.status}' if now.status else ''}")
+    if now.since:
+        print(f"since       {now.since}, restarted {now.restarts} times")
+    print(f"at boot     {'starts' if now.enabled else 'does not start: systemctl enable edgescribe'}")
+    if now.active != "active":
+        print(*(f"said        {line}" for line in systemctl.last_words()), sep="\n")
+    return 0 if now.active == "active" else NOT_ACTIVE

@@ -1,0 +1,111 @@
+import argparse
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.commands import service
+from agent.errors import AgentError, ConfigError, InstallError
+from agent.installation import facts
+from agent.installation.plan import MODELS  # loaded here, before a test changes what it takes from `facts`
+from agent.settings import sources
+
+
+@pytest.fixture(autouse=True)
+def _a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings from outside, no file of an installation, and an environment that the service would see."""
+    for name in [name for name in os.environ if name.startswith("EDGESCRIBE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("STATE_DIRECTORY", "")  # so that it is gone again after the verb has set it
+    monkeypatch.delenv("STATE_DIRECTORY")
+    for module, name in ((sources, "DEFAULT_FILE"), (facts, "CONFIG")):
+        monkeypatch.setattr(module, name, tmp_path / "config.toml")
+    for name in ("PASSWORD", "COMMAND", "UNIT_FILE", "FILE"):
+        monkeypatch.setattr(facts, name, tmp_path / name)
+    monkeypatch.setattr(facts, "program_problem", lambda _program: "")
+
+
+def run(*arguments: str) -> int:
+    """The verb, called as the command line calls it."""
+    top = argparse.ArgumentParser()
+    service.add_parser(top.add_subparsers())
+    args = top.parse_args(["service", *arguments])
+    status: int = args.run(args)
+    return status
+
+
+def test_a_dry_run_shows_all_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every file with its mode and its text, but for the password; the machine stays as it was."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("hunter2\n"))
+    said = (
+        "--device",
+        "plughw:CARD=Device",
+        "--mqtt-host",
+        "127.0.0.1",
+        "--set",
+        "mqtt.port=1",
+        "--password-file",
+        "-",
+    )
+    assert run("install", "--dry-run", *said) == 0
+    printed = capsys.readouterr()
+    assert f"would fetch tiny.en-q8_0 into {MODELS}" in printed.out
+    assert "would write /etc/systemd/system/edgescribe.service, mode 644" in printed.out
+    assert '[source]\n    device = "plughw:CARD=Device"' in printed.out
+    assert "port = 1\n" in printed.out
+    assert "would write /etc/edgescribe/mqtt-password, mode 600:\n    (the password)" in printed.out
+    assert "hunter2" not in printed.out + printed.err
+    assert "no broker at 127.0.0.1:1" in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_are_there_are_kept_and_the_model_goes_where_they_say(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Somebody's own file names no folder of models: then it is the state folder, as the service will see it."""
+    (tmp_path / "config.toml").write_text('mqtt.host = "127.0.0.1"\nmqtt.port = 1\n')
+    assert run("install", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "would fetch tiny.en-q8_0 into /var/lib/edgescribe/models" in printed
+    assert "config.toml, mode" not in printed
+
+
+def test_without_root_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command line, with sudo and the whole path of the program."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("sys.argv", ["/opt/edgescribe/bin/edgescribe", "service", "install", "--device", "a b"])
+    with pytest.raises(InstallError, match=r"root: sudo /opt/edgescribe/bin/edgescribe service install --device 'a b'"):
+        run("install", "--device", "a b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--set", "mqtt.hots=x"), r"mqtt\.hots is not a setting: did you mean mqtt\.host\?"),
+        (("--set", "mqtt.port=much"), r"mqtt\.port"),
+        (("--set", "mqtt.password=hunter2"), "--password-file"),
+        (("--username", "kitchen"), r"mqtt\.username is set without a password"),
+        (("--password-file", "/nowhere"), r"--password-file /nowhere cannot be read \(No such file"),
+        (("--model", "tiny.en-q8_0", "--set", "engine.language=de"), "knows English only"),
+        (("--set", "mqtt.tls.enabled=true", "--set", "mqtt.tls.ca_file=/none.pem"), r"/none\.pem does not exist"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written; and no secret is repeated."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(AgentError, match=says) as caught:
+        run("install", "--dry-run", "--device", "plughw:CARD=Device", "--mqtt-host", "127.0.0.1", *arguments)
+    assert isinstance(caught.value, ConfigError)
+    assert "hunter2" not in str(caught.value) + capsys.readouterr().out
+
+
+def test_nothing_to_remove_is_no_failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uninstalling twice is as good as once."""
+    monkeypatch.setattr(service, "_must_be_able_to", lambda: None)
+    assert run("uninstall") == 0
+    assert "nothing to remove" in capsys.readouterr().out
