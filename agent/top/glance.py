@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.wire import Instant, Latency
+from agent.wire import GovernorState, Instant, Latency
 from agent.wire.telemetry import TelemetryMessage
 
 
@@ -63,6 +63,8 @@ class Glance(Part):
     """What was understood of it so far, where `publish.partials` is on."""
     under_way: UnderWay | None = None
     last: Last | None = None
+    governor: GovernorState | None = None
+    """Which step of its ladder the device is on; None where there is none."""
     health: tuple[str, ...] = ()
     """What is wrong, as codes."""
     telemetry: TelemetryMessage

@@ -107,6 +107,7 @@ class TopSink:
             if under_way
             else None,
             last=_last(remembered, now_s),
+            governor=state.governor if state else None,
             health=self._publisher.problems,
             telemetry=self._telemetry,
         )

@@ -35,6 +35,7 @@ def picture(glance: Glance) -> RenderableType:
         ("heard", _heard(glance)),
         ("latency", _latency(glance)),
         ("pace", _pace(glance)),
+        ("governor", _governor(glance)),
         ("machine", _machine(glance)),
         ("broker", _broker(glance)),
     ):
@@ -177,6 +178,17 @@ def _split(parts: tuple[tuple[int, str, str], ...]) -> Text:
     for ms, style, _ in parts:
         words.append("█" * round(BAR * ms / total_ms), style)
     words.truncate(BAR, pad=True)
+    return words
+
+
+def _governor(glance: Glance) -> Text | None:
+    if (governor := glance.governor) is None or not governor.levels:
+        return None
+    if not governor.level:
+        return Text(f"as configured, with {governor.levels} steps below", "dim")
+    words = Text(f"{governor.level} of {governor.levels} steps down", "yellow")
+    words.append(f": {governor.reason}" if governor.reason else "")
+    words.append("" if governor.eager else ", nothing is decoded ahead", "dim")
     return words
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from agent.top.glance import Glance, Last, Sound, UnderWay
 from agent.top.view import line, picture
+from agent.wire import GovernorState
 from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
 from tests.messages import NOON, latency
 
@@ -103,6 +104,15 @@ def test_the_engine_says_what_it_is_at_and_what_waits() -> None:
     behind = TELEMETRY.model_copy(update={"asr": TELEMETRY.asr.model_copy(update={"waiting": 3, "dropped_s": 12.5})})
     busy = shown(under_way=UnderWay(duration_s=1.9, since_s=0.12), telemetry=behind)
     assert row("engine", busy) == "transcribing 1.9 s of sound, for 0.1 s, 3 waiting   dropped 12.5 s"
+
+
+def test_a_step_of_the_governor_is_told_with_its_reason() -> None:
+    """Where there is a ladder; who stands on top of it is told how far it goes."""
+    assert "governor" not in shown()
+    at_rest = GovernorState(level=0, levels=5, eager=True)
+    assert row("governor", shown(governor=at_rest)) == "as configured, with 5 steps below"
+    down = GovernorState(level=2, levels=5, reason="hot", eager=False)
+    assert row("governor", shown(governor=down)) == "2 of 5 steps down: hot, nothing is decoded ahead"
 
 
 def test_trouble_stands_on_top() -> None:
