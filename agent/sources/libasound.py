@@ -1,7 +1,7 @@
 """What we need of libasound, by ctypes: every call here lets other threads run while it waits, `snd_pcm_open` included.
 
 pyalsaaudio's does not: a sound server that hangs while a device is being opened would stop the whole process
-(docs/decisions/0010-libasound-by-ctypes.md). Names and numbers are those of alsa/pcm.h.
+(docs/decisions/0011-libasound-by-ctypes.md). Names and numbers are those of alsa/pcm.h.
 """
 
 import ctypes
