@@ -30,11 +30,14 @@ test: ## install what the tests need, and run them all
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest
 
-lint: ## ruff, mypy, and the checks of unit files and roles
+lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
+	@scripts/system-packages systemd
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@scripts/lint-ansible $(VENV)
+	@$(BIN)/pytest --quiet tests/deploy/test_unit.py tests/deploy/test_timers.py
 
 format: ## let ruff format and fix
 	@scripts/virtualenv $(VENV) dev

@@ -1,4 +1,4 @@
-"""Writes `docs/settings.md` and `docs/config.example.toml` from `agent.config`.
+"""Writes `docs/settings.md`, `docs/config.example.toml` and the settings of the Ansible role from `agent.config`.
 
 python -m agent.settings.docs [FOLDER]
 """
@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.settings import role
 from agent.settings.schema import CHOICE, Group, Setting, dotted, groups
 from agent.settings.toml import value
 
@@ -108,4 +109,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        role.write(role.ROLE)
     write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "docs")

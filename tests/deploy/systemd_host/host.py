@@ -116,6 +116,11 @@ class SystemdHost:
             time.sleep(0.1)
         raise RigError(f"{self._name} did not boot: {self._log.read_text(errors='replace')[-2000:]}")
 
+    @property
+    def init_pid(self) -> int:
+        """Its systemd, as this machine sees it."""
+        return self._init
+
     def ask(self, *command: str) -> str:
         """What a command in the host prints, whatever its exit status."""
         return self._inside(*command).stdout

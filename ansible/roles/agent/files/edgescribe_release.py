@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""Puts a deployment of edgescribe into force on this device, and takes it back unless somebody confirms it in time.
+
+    edgescribe-release status                what is in force, in JSON
+    edgescribe-release activate              put what is staged into force, and start the clock
+    edgescribe-release confirm               it works: stop the clock, and remember it
+    edgescribe-release rollback              back to the last that was confirmed; if that is in force, to the one before
+    edgescribe-release rollback --unconfirmed     the same, but only if something waits to be confirmed
+    edgescribe-release reset                 stage what is in force
+    edgescribe-release prune                 delete releases and models that no deployment needs
+
+A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
+unit with its drop-ins, credentials, links to models. `activate` runs here, in one go, so that a network that goes away
+leaves no half of it; and the clock is a timer of this device, so that nobody has to reach it to take a bad release
+back. The timer is enabled: it goes on after a power cut. Standard library only, and part of no release.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+STATE = Path("var/lib/edgescribe-release")
+RELEASES = Path("opt/edgescribe/releases")
+CURRENT = Path("opt/edgescribe/current")
+MODELS = Path("var/lib/edgescribe-models/sha256")
+BY_NAME = Path("var/lib/edgescribe-models/by-name")
+SERVICE = "edgescribe.service"
+TIMER = "edgescribe-rollback.timer"
+KEEP_DEPLOYMENTS = 10
+
+System = Callable[..., int]
+"""Runs systemctl with these arguments, and gives its exit status."""
+
+
+class ReleaseError(Exception):
+    """What was asked for cannot be done; the message is one line."""
+
+
+def systemctl(*arguments: str) -> int:
+    """The real one."""
+    return subprocess.run(["systemctl", *arguments], check=False).returncode
+
+
+class Device:
+    """The file system below `root`, and the deployments that were tried on it.
+
+    <state>/next/…           what is staged
+    <state>/pending/…        what is in force and not confirmed
+    <state>/history/0007/…   what was confirmed; the highest number is, or was, in force
+    <state>/last-failure     why the last one was taken back, in JSON
+    """
+
+    def __init__(self, root: Path, system: System, keep_releases: int = 3) -> None:
+        self._root = root
+        self._state = root / STATE
+        self._next = self._state / "next"
+        self._pending = self._state / "pending"
+        self._history = self._state / "history"
+        self._failure = self._state / "last-failure"
+        self._system = system
+        self._keep_releases = keep_releases
+
+    def status(self) -> dict[str, object]:
+        """What is in force, and what happened last."""
+        confirmed = self._confirmed()
+        return {
+            "release": _release_of(self._root),
+            "pending": self._pending.exists(),
+            "staged_differs": self._next.exists() and self._differs(),
+            "confirmed": [_release_of(tree) for tree in confirmed],
+            "last_failure": json.loads(self._failure.read_text(encoding="utf-8")) if self._failure.exists() else None,
+        }
+
+    def activate(self) -> dict[str, object]:
+        """Put what is staged into force. Nothing happens if it is, and was confirmed.
+
+        Raises:
+            ReleaseError: nothing is staged, or its release is not installed.
+        """
+        release = _release_of(self._next)
+        if not release or not (self._root / RELEASES / release / "bin" / "edgescribe").exists():
+            raise ReleaseError(f"release {release} is not installed below /{RELEASES}: nothing was changed")
+        changed = self._differs()
+        if not changed and not self._pending.exists():
+            return {"changed": False, "pending": False, "release": release}
+        stale = self._owned() - set(_entries(self._next))
+        _replace_tree(self._next, self._pending)
+        # First the clock: whatever happens from here on, it is taken back.
+        self._system("enable", TIMER)
+        self._system("restart", TIMER)
+        self._install(self._pending, stale)
+        self._start()
+        return {"changed": True, "pending": True, "release": release}
+
+    def confirm(self) -> dict[str, object]:
+        """What is in force is good.
+
+        Raises:
+            ReleaseError: nothing waits to be confirmed: it was taken back, perhaps because time ran out.
+        """
+        if not self._pending.exists():
+            raise ReleaseError("nothing waits to be confirmed: was it taken back because time ran out?")
+        confirmed = self._confirmed()
+        number = int(confirmed[-1].name) + 1 if confirmed else 1
+        self._history.mkdir(exist_ok=True)
+        self._pending.rename(self._history / f"{number:04}")
+        self._disarm()
+        self._failure.unlink(missing_ok=True)
+        for tree in confirmed:  # their secrets may have been changed because somebody knows them
+            for entry in [entry for entry in _entries(tree) if _is_secret(tree / entry)]:
+                (tree / entry).unlink()
+        self._forget()
+        return {"changed": True, "release": _release_of(self._root)}
+
+    def rollback(self, reason: str, *, unconfirmed: bool) -> dict[str, object]:
+        """Back to the last deployment that was confirmed; if that one is in force, to the one before.
+
+        Args:
+            reason: Why, for `status`.
+            unconfirmed: Only what was not confirmed is taken back.
+
+        Raises:
+            ReleaseError: there is nothing to go back to.
+        """
+        confirmed = self._confirmed()
+        if self._pending.exists():
+            failed, target = self._pending, confirmed[-1] if confirmed else None
+        elif unconfirmed:
+            self._disarm()
+            return {"changed": False, "release": _release_of(self._root)}
+        elif len(confirmed) > 1:
+            failed, target = confirmed[-1], confirmed[-2]
+        else:
+            raise ReleaseError("there is no earlier deployment to go back to")
+        was = _release_of(failed)
+        stale = self._owned() - set(_entries(target) if target else ())
+        if failed != self._pending:  # secrets stay as they are: the earlier ones may have been withdrawn since
+            stale = {entry for entry in stale if not _is_secret(self._root / entry)}
+            for entry in [entry for entry in _entries(failed) if _is_secret(failed / entry)]:
+                _copy(failed / entry, confirmed[-2] / entry)
+        if target is None:
+            self._system("disable", "--now", SERVICE)
+        self._install(target, stale)
+        shutil.rmtree(failed)
+        self._disarm()
+        self._failure.write_text(json.dumps({"release": was, "reason": reason}), encoding="utf-8")
+        if target is not None:
+            self._start()
+        return {"changed": True, "release": _release_of(self._root), "was": was}
+
+    def reset(self) -> dict[str, object]:
+        """Stage what is in force, so that a part of it can be changed.
+
+        Raises:
+            ReleaseError: nothing was ever confirmed, or something waits for it.
+        """
+        confirmed = self._confirmed()
+        if self._pending.exists() or not confirmed:
+            raise ReleaseError("nothing is in force that was confirmed: roll out first")
+        _replace_tree(confirmed[-1], self._next)
+        return {"changed": False, "release": _release_of(self._next)}
+
+    def prune(self) -> dict[str, object]:
+        """Delete releases and models that no deployment names."""
+        trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
+        releases = {_release_of(tree) for tree in trees}
+        models = {
+            link.readlink().name for tree in trees if (tree / BY_NAME).is_dir() for link in (tree / BY_NAME).iterdir()
+        }
+        gone = []
+        for folder, needed in ((self._root / RELEASES, releases), (self._root / MODELS, models)):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.name not in needed:
+                    shutil.rmtree(path)
+                    gone.append(path.name)
+        return {"changed": bool(gone), "deleted": gone}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the timer and the operator from doing two things at once."""
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._state / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _confirmed(self) -> list[Path]:
+        return sorted(self._history.iterdir()) if self._history.is_dir() else []
+
+    def _owned(self) -> set[Path]:
+        """What an earlier deployment put below `/`. What others put there is left alone."""
+        trees = [*self._confirmed()[-1:], *([self._pending] if self._pending.exists() else [])]
+        return {entry for tree in trees for entry in _entries(tree)}
+
+    def _differs(self) -> bool:
+        wanted = set(_entries(self._next))
+        return bool(self._owned() - wanted) or not all(_same(self._next / e, self._root / e) for e in wanted)
+
+    def _install(self, tree: Path | None, stale: set[Path]) -> None:
+        """Make `/` what `tree` says; the link to the release comes last."""
+        if tree:
+            for entry in sorted(_entries(tree), key=lambda entry: (entry == CURRENT, entry)):
+                if not _same(tree / entry, self._root / entry):
+                    _copy(tree / entry, self._root / entry)
+        for entry in stale:
+            (self._root / entry).unlink(missing_ok=True)
+            with suppress(OSError):  # only if nothing else is in it
+                (self._root / entry.parent).rmdir()
+        os.sync()
+
+    def _start(self) -> None:
+        """Start what is in force; whether it gets up is for the gate to find out."""
+        self._system("daemon-reload")
+        self._system("stop", SERVICE)
+        self._system("reset-failed", SERVICE)  # restarts are counted from here
+        self._system("enable", SERVICE)
+        self._system("start", "--no-block", SERVICE)
+
+    def _disarm(self) -> None:
+        self._system("disable", "--now", TIMER)
+
+    def _forget(self) -> None:
+        """Keep the deployments of the last few releases."""
+        kept: set[str | None] = set()
+        for age, tree in enumerate(reversed(self._confirmed())):
+            kept.add(_release_of(tree))
+            if len(kept) > self._keep_releases or age >= KEEP_DEPLOYMENTS:
+                shutil.rmtree(tree)
+
+
+def _release_of(tree: Path) -> str | None:
+    try:
+        return (tree / CURRENT).readlink().name
+    except OSError:
+        return None
+
+
+def _entries(tree: Path) -> Iterator[Path]:
+    """Files and links below `tree`, relative to it."""
+    for folder, folders, files in os.walk(tree):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in (*files, *links):
+            yield (Path(folder) / name).relative_to(tree)
+
+
+def _is_secret(path: Path) -> bool:
+    """What only root may read."""
+    return path.is_file() and not path.is_symlink() and not stat.S_IMODE(path.stat().st_mode) & 0o077
+
+
+def _same(wanted: Path, found: Path) -> bool:
+    if wanted.is_symlink() or found.is_symlink():
+        return wanted.is_symlink() and found.is_symlink() and wanted.readlink() == found.readlink()
+    if not found.is_file() or stat.S_IMODE(wanted.stat().st_mode) != stat.S_IMODE(found.stat().st_mode):
+        return False
+    return wanted.read_bytes() == found.read_bytes()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target` in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
+    shutil.copy2(source, temporary, follow_symlinks=False)
+    temporary.replace(target)
+
+
+def _replace_tree(source: Path, target: Path) -> None:
+    made = target.with_name(f".{target.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(source, made, symlinks=True)
+    shutil.rmtree(target, ignore_errors=True)
+    made.rename(target)
+
+
+def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
+    """Do what the verb says, and print what came of it in JSON."""
+    parser = argparse.ArgumentParser(prog="edgescribe-release", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep (default: %(default)s)")
+    parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "prune"])
+    parser.add_argument("--unconfirmed", action="store_true", help="take back only what was not confirmed")
+    parser.add_argument("--reason", default="asked for", help="why, for `status`")
+    args = parser.parse_args(arguments)
+    device = Device(args.root, system, args.keep)
+    try:
+        with device.locked():
+            done = (
+                device.rollback(args.reason, unconfirmed=args.unconfirmed)
+                if args.verb == "rollback"
+                else getattr(device, args.verb)()
+            )
+    except ReleaseError as error:
+        sys.stderr.write(f"edgescribe-release: {error}\n")
+        return 1
+    print(json.dumps(done))  # noqa: T201 - it is a command line
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

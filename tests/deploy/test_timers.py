@@ -1,0 +1,74 @@
+"""The units that the Ansible role brings: rendered as it does, and understood by systemd line by line."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+ROLE = REPOSITORY / "ansible" / "roles" / "agent"
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="systemd-analyze is missing: apt install systemd"
+)
+
+
+def rendered(folder: Path) -> list[Path]:
+    """All units of the role in `folder`, with programs that exist here in the place of theirs."""
+    variables: dict[str, Any] = {
+        **yaml.safe_load((ROLE / "defaults/main/role.yml").read_text(encoding="utf-8")),
+        "ansible_managed": "Ansible managed",
+        "edgescribe__tool": sys.executable,
+        "edgescribe_pull_program": sys.executable,
+        "edgescribe_pull_url": "https://git.example/fleet.git",
+        "inventory_hostname": "kitchen",
+    }
+    units = []
+    for template in sorted((ROLE / "templates").glob("edgescribe-*.j2")):
+        unit = folder / template.stem
+        text = jinja2.Template(template.read_text(encoding="utf-8"), keep_trailing_newline=True).render(variables)
+        unit.write_text(text, encoding="utf-8")
+        units.append(unit)
+    return units
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """`systemd-analyze verify` says nothing at all; it would exit with 0 on unknown keys."""
+    units = rendered(tmp_path)
+    assert [unit.suffix for unit in units] == [".service", ".timer"] * 2
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, units)], capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_only_what_is_signed_is_pulled_at_a_moment_of_ones_own(tmp_path: Path) -> None:
+    """`ansible-pull` checks the signature of the commit, and a fleet does not ask in chorus."""
+    texts = {unit.name: unit.read_text(encoding="utf-8") for unit in rendered(tmp_path)}
+    assert "--verify-commit" in texts["edgescribe-pull.service"]
+    assert re.search(r"^RandomizedDelaySec=\d+$", texts["edgescribe-pull.timer"], re.MULTILINE)
+    assert "FixedRandomDelay=true" in texts["edgescribe-pull.timer"]
+
+
+def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:
+    """The timer that takes back what is not confirmed counts from its start, and starts with the machine."""
+    (timer,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback.timer")
+    text = timer.read_text(encoding="utf-8")
+    assert re.search(r"^OnActiveSec=600$", text, re.MULTILINE)
+    assert "WantedBy=timers.target" in text
+
+
+def test_the_collection_ships_the_projects_own_unit() -> None:
+    """What the role installs are this project's unit and drop-ins, by links; a built collection has the files."""
+    assert (ROLE / "files/edgescribe.service").resolve() == REPOSITORY / "systemd" / "edgescribe.service"
+    own = {path.name for path in (REPOSITORY / "systemd" / "drop-ins").iterdir()}
+    shipped = {path.name: path.resolve() for path in (ROLE / "files/drop-ins").iterdir()}
+    assert set(shipped) == own
+    assert all(path.parent == REPOSITORY / "systemd" / "drop-ins" for path in shipped.values())

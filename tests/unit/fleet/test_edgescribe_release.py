@@ -1,0 +1,241 @@
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PROGRAM = REPOSITORY / "ansible" / "roles" / "agent" / "files" / "edgescribe_release.py"
+
+
+def load() -> ModuleType:
+    """The program, which lies in no package."""
+    spec = importlib.util.spec_from_file_location("edgescribe_release", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+keeper = load()
+
+
+class Rig:
+    """A device's files in a folder, and a systemctl that only writes down what it was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[str] = []
+        self.next = root / "var/lib/edgescribe-release/next"
+
+    def systemctl(self, *arguments: str) -> int:
+        """Does nothing, with success."""
+        self.asked.append(" ".join(arguments))
+        return 0
+
+    def stage(self, release: str, files: dict[str, str], secret: str = "") -> None:
+        """Stage a deployment, as the role does."""
+        program = self.root / "opt/edgescribe/releases" / release / "bin/edgescribe"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.touch()
+        for path in [*self.next.rglob("*")]:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+        for name, text in {**files, **({"etc/edgescribe/mqtt-password": secret} if secret else {})}.items():
+            file = self.next / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            file.chmod(0o600 if name.endswith("password") else 0o644)
+        link = self.next / "opt/edgescribe/current"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"releases/{release}")
+
+    def run(self, *arguments: str) -> int:
+        """Call the program."""
+        status: int = keeper.main(["--root", str(self.root), *arguments], system=self.systemctl)
+        return status
+
+    def good(self, release: str, files: dict[str, str], secret: str = "") -> None:
+        """Roll out and confirm."""
+        self.stage(release, files, secret)
+        assert self.run("activate") == 0
+        assert self.run("confirm") == 0
+
+    def text(self, name: str) -> str | None:
+        """A file of the device; None if there is none."""
+        file = self.root / name
+        return file.read_text(encoding="utf-8") if file.exists() else None
+
+    @property
+    def release(self) -> str | None:
+        """What `current` points at."""
+        link = self.root / "opt/edgescribe/current"
+        return link.readlink().name if link.is_symlink() else None
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A bare device."""
+    return Rig(tmp_path)
+
+
+CONFIG = "etc/edgescribe/config.toml"
+DROP_IN = "etc/systemd/system/edgescribe.service.d/low-memory.conf"
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The last line that was printed."""
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_a_deployment_comes_into_force_with_the_clock_started_first(rig: Rig) -> None:
+    """Files and link are as staged; the timer runs before the service is touched, and goes on after a power cut."""
+    rig.stage("1", {CONFIG: "one"})
+    assert rig.run("activate") == 0
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+    assert rig.asked[:2] == ["enable edgescribe-rollback.timer", "restart edgescribe-rollback.timer"]
+    assert "start --no-block edgescribe.service" in rig.asked
+
+
+def test_what_is_in_force_and_confirmed_is_not_touched(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second `activate` of the same changes nothing and asks systemd for nothing."""
+    rig.good("1", {CONFIG: "one"})
+    rig.asked.clear()
+    assert rig.run("activate") == 0
+    assert answer(capsys) == {"changed": False, "pending": False, "release": "1"}
+    assert rig.asked == []
+
+
+def test_confirming_stops_the_clock(rig: Rig) -> None:
+    """Afterwards, the timer takes nothing back."""
+    rig.good("1", {CONFIG: "one"})
+    assert rig.asked[-1] == "disable --now edgescribe-rollback.timer"
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.release == "1"
+
+
+def test_what_is_not_confirmed_is_taken_back_whole(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Link, settings and secret are the earlier ones; a drop-in that came with it is gone; the reason is kept."""
+    rig.good("1", {CONFIG: "one"}, secret="old")
+    rig.stage("2", {CONFIG: "two", DROP_IN: "x"}, secret="new")
+    assert rig.run("activate") == 0
+    assert (rig.text(DROP_IN), rig.text("etc/edgescribe/mqtt-password")) == ("x", "new")
+    assert rig.run("rollback", "--unconfirmed", "--reason", "deaf") == 0
+    assert (rig.release, rig.text(CONFIG), rig.text(DROP_IN)) == ("1", "one", None)
+    assert rig.text("etc/edgescribe/mqtt-password") == "old"
+    assert rig.asked[-1] == "start --no-block edgescribe.service"
+    rig.run("status")
+    status = answer(capsys)
+    assert status["last_failure"] == {"release": "2", "reason": "deaf"}
+    assert not status["pending"]
+
+
+def test_a_first_release_that_is_taken_back_leaves_nothing_running(rig: Rig) -> None:
+    """There is nothing to go back to: the service is stopped, its files are gone."""
+    rig.stage("1", {CONFIG: "one"}, secret="s")
+    assert rig.run("activate") == 0
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert (rig.release, rig.text(CONFIG), rig.text("etc/edgescribe/mqtt-password")) == (None, None, None)
+    assert "disable --now edgescribe.service" in rig.asked
+    assert rig.asked[-1] == "disable --now edgescribe-rollback.timer"
+
+
+def test_taking_back_can_be_cut_off_and_repeated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until everything is back, it counts as unconfirmed: after a power cut the timer does it again."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    assert rig.run("activate") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sync", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            rig.run("rollback", "--unconfirmed")
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+
+
+def test_what_came_too_late_is_not_confirmed(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the timer has taken a release back, `confirm` fails and says so."""
+    rig.stage("1", {CONFIG: "one"})
+    assert rig.run("activate") == 0
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.run("confirm") == 1
+    assert "taken back" in capsys.readouterr().err
+
+
+def test_an_operator_goes_back_one_deployment_and_keeps_the_secrets(rig: Rig) -> None:
+    """Secrets may have been changed because somebody knows them: the old ones are not even kept."""
+    rig.good("1", {CONFIG: "one"}, secret="old")
+    rig.good("2", {CONFIG: "two", DROP_IN: "x"}, secret="new")
+    history = rig.root / "var/lib/edgescribe-release/history"
+    assert [file.read_text() for file in history.rglob("mqtt-password")] == ["new"]
+    assert rig.run("rollback") == 0
+    assert (rig.release, rig.text(CONFIG), rig.text(DROP_IN)) == ("1", "one", None)
+    assert rig.text("etc/edgescribe/mqtt-password") == "new"
+    assert rig.run("rollback") == 1
+    assert (rig.release, rig.text("etc/edgescribe/mqtt-password")) == ("1", "new")
+
+
+def test_files_of_others_are_left_alone(rig: Rig) -> None:
+    """An operator's own drop-in and `conf.d` survive whatever is rolled out and taken back."""
+    own = "etc/systemd/system/edgescribe.service.d/own.conf"
+    (rig.root / own).parent.mkdir(parents=True)
+    (rig.root / own).write_text("mine")
+    rig.stage("1", {CONFIG: "one", DROP_IN: "x"})
+    assert rig.run("activate") == 0
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert (rig.text(own), rig.text(DROP_IN)) == ("mine", None)
+
+
+def test_damage_on_the_device_is_repaired(rig: Rig) -> None:
+    """Settings that somebody changed by hand come back with the next rollout, and on trial like everything."""
+    rig.good("1", {CONFIG: "one"})
+    (rig.root / CONFIG).write_text("tampered")
+    rig.stage("1", {CONFIG: "one"})
+    assert rig.run("activate") == 0
+    assert rig.text(CONFIG) == "one"
+    assert "restart edgescribe-rollback.timer" in rig.asked
+
+
+def test_a_release_that_is_not_installed_is_not_put_into_force(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is changed, and the message is one line."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    (rig.root / "opt/edgescribe/releases/2/bin/edgescribe").unlink()
+    assert rig.run("activate") == 1
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+    error = capsys.readouterr().err
+    assert "not installed" in error
+    assert error.count("\n") == 1
+
+
+def test_resetting_stages_what_is_in_force(rig: Rig) -> None:
+    """After a failure the stage holds what failed; `reset` makes it harmless."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    assert rig.run("reset") == 0
+    assert (rig.next / "opt/edgescribe/current").readlink().name == "1"
+    assert (rig.next / CONFIG).read_text() == "one"
+
+
+def test_three_releases_and_their_models_are_kept(rig: Rig) -> None:
+    """What no deployment needs is deleted: older releases, models without a name, what failed."""
+    for number in range(1, 6):
+        model = rig.root / "var/lib/edgescribe-models/sha256" / f"digest-{number}"
+        model.mkdir(parents=True)
+        rig.stage(str(number), {CONFIG: str(number)})
+        name = rig.next / "var/lib/edgescribe-models/by-name/tiny"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.symlink_to(f"/var/lib/edgescribe-models/sha256/digest-{number}")
+        assert rig.run("activate") == 0
+        assert rig.run("confirm") == 0
+    (rig.root / "opt/edgescribe/releases/failed").mkdir()
+    assert rig.run("prune") == 0
+    assert sorted(path.name for path in (rig.root / "opt/edgescribe/releases").iterdir()) == ["3", "4", "5"]
+    models = sorted(path.name for path in (rig.root / "var/lib/edgescribe-models/sha256").iterdir())
+    assert models == ["digest-3", "digest-4", "digest-5"]

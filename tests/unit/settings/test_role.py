@@ -1,0 +1,52 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.settings.role import DEFAULTS, INDEX, ROLE, SPECS, default, variable, write
+from agent.settings.schema import all_paths, by_path
+
+
+def read(name: str | Path) -> Any:
+    """A YAML file of the role."""
+    return yaml.safe_load((ROLE / name).read_text(encoding="utf-8"))
+
+
+def test_the_role_is_up_to_date(tmp_path: Path) -> None:
+    """What is generated from the settings is what `python -m agent.settings.docs` writes."""
+    for name in (DEFAULTS, INDEX, SPECS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROLE / name).read_text(encoding="utf-8"), encoding="utf-8")
+    write(tmp_path)
+    for name in (DEFAULTS, INDEX, SPECS):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROLE / name).read_text(encoding="utf-8"), name
+
+
+def test_specifications_and_defaults_are_of_the_same_variables_and_agree() -> None:
+    """Every variable has a specification and, unless it is required, a default that is the one of the specification."""
+    options = read(SPECS)["argument_specs"]["main"]["options"]
+    defaults = {**read("defaults/main/role.yml"), **read(DEFAULTS)}
+    required = {name for name, option in options.items() if option.get("required")}
+    assert set(options) == set(defaults) | required
+    assert not required & set(defaults)
+    assert {name: options[name].get("default") for name in defaults} == defaults
+
+
+def test_every_setting_is_a_variable_with_the_agents_own_default() -> None:
+    """Settings, defaults and specifications mirror each other; null stands where the agent decides."""
+    options = read(SPECS)["argument_specs"]["main"]["options"]
+    defaults = read(DEFAULTS)
+    assert set(defaults) == {variable(path) for path in all_paths()}
+    for path in all_paths():
+        own = {str(setting.default) for setting in by_path(path)}
+        found = defaults[variable(path)]
+        assert found is None or str(tuple(found) if isinstance(found, list) else found) in own
+        assert found is not None or default(path) is None
+        assert bool(options[variable(path)].get("no_log")) == by_path(path)[0].secret
+
+
+@pytest.mark.parametrize("path", [path for path in all_paths() if by_path(path)[0].secret], ids=".".join)
+def test_no_secret_goes_into_the_configuration_file(path: tuple[str, ...]) -> None:
+    """The template writes what the index names, and it names no secret."""
+    assert variable(path) not in {setting["variable"] for setting in read(INDEX)["edgescribe__settings"]}
