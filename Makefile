@@ -10,10 +10,10 @@ FOR_PYTHON ?=
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format settings wheelhouse lock clean
+.PHONY: help demo test lint format settings arm64 wheelhouse lock clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## transcribe a bundled recording (MIC=1: your microphone) and show what a subscriber receives
 ifeq ($(MIC),)
@@ -29,6 +29,11 @@ test: ## install what the tests need, and run them all
 	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest
+
+arm64: ## make wheelhouses for ARM, and install and run them in an emulated Debian (root; half an hour)
+	@scripts/system-packages debootstrap qemu-user qemu-user-static $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/pytest -m arm64
 
 lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
 	@scripts/system-packages systemd

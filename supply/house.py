@@ -10,10 +10,10 @@ from typing import Final
 from supply.commands import printed, run, say
 from supply.cpus import find
 from supply.errors import SupplyError
-from supply.index import download_source, download_wheels, unpack
+from supply.index import download_source, download_wheels
 from supply.licences import licence_list
-from supply.locks import Locked, needed, read_lock
-from supply.native import Job, build_whisper
+from supply.locks import needed, read_lock
+from supply.native import Job, whisper_wheel
 from supply.sbom import parts_list
 from supply.target import Target
 from supply.toolchain import toolchain
@@ -54,13 +54,14 @@ def make(order: Order) -> Path:
         shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     fresh.mkdir(parents=True)
     cpu = find(target.cpu, target.arch)
+    tools = toolchain(target, work, log) if cpu else None
     locked = {one.name: one for one in needed(read_lock(LOCKS[order.extra]), target)}
     from_index = [one for one in locked.values() if cpu is None or one.name != _WHISPER]
     say(f"fetching {len(from_index)} wheels")
     download_wheels(from_index, target, fresh, log)
-    if cpu is not None:
-        job = Job(target, toolchain(target, work, log), fresh, log, epoch_s())
-        build_whisper(job, _source(locked[_WHISPER], work, log), cpu)
+    if cpu and tools:
+        job = Job(target, cpu, tools, work, log)
+        shutil.copy(whisper_wheel(job, download_source(locked[_WHISPER], work / "sources", log)), fresh)
     build_agent(fresh, log)
     _describe(fresh, target)
     final = order.out / order.name
@@ -77,7 +78,7 @@ def build_agent(folder: Path, log: Path, root: Path = ROOT) -> None:
 
 
 def epoch_s() -> int:
-    """Time stamp of everything that is made: SOURCE_DATE_EPOCH, else that of the last commit, else that of the lock."""
+    """Time stamp of what is made of this tree: SOURCE_DATE_EPOCH, else the last commit's, else the lock's."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
         if not given.isdigit():
@@ -91,10 +92,6 @@ def epoch_s() -> int:
 def wheels_in(folder: Path) -> tuple[Wheel, ...]:
     """The wheels of a folder, by name."""
     return tuple(sorted((read_wheel(path) for path in folder.glob("*.whl")), key=lambda wheel: wheel.name))
-
-
-def _source(locked: Locked, work: Path, log: Path) -> Path:
-    return unpack(download_source(locked, work / "sources", log), work / f"build-{locked.name}")
 
 
 def _describe(folder: Path, target: Target) -> None:

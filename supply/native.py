@@ -4,9 +4,11 @@ Its own build script is not run: it compiles for the machine that it runs on, an
 gathered afterwards. What it does is little enough to be said here.
 """
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,7 @@ from agent.cpu import RECORD_NAME
 from supply.commands import run, say
 from supply.cpus import CpuClass
 from supply.errors import SupplyError
+from supply.index import unpack
 from supply.target import Target
 from supply.toolchain import Toolchain
 from supply.wheel import write_wheel
@@ -35,17 +38,16 @@ class Job:
     """What a build needs to know."""
 
     target: Target
+    cpu: CpuClass
     tools: Toolchain
-    out: Path
-    """Folder for the wheel."""
+    work: Path
+    """Folder for what is built on the way, and for wheels that were built before."""
     log: Path
-    epoch_s: int
-    """Time stamp for everything."""
 
     def environment(self, source: Path) -> dict[str, str]:
         """For compilers and CMake: no time, no folder and no commit of this machine gets into what they make."""
         return {
-            "SOURCE_DATE_EPOCH": str(self.epoch_s),
+            "SOURCE_DATE_EPOCH": str(epoch_s(source)),
             "GIT_CEILING_DIRECTORIES": str(source.parent),
             "ZERO_AR_DATE": "1",
             "LC_ALL": "C",
@@ -53,17 +55,46 @@ class Job:
 
     def flags(self, source: Path) -> list[str]:
         """Of the compiler, for a module that is the same wherever it was made."""
-        return ["-O2", "-fPIC", f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-s"]
+        folders = (source, *self.tools.python_headers)
+        return [
+            "-O2",
+            "-DNDEBUG",
+            "-fPIC",
+            *(f"-ffile-prefix-map={one}=." for one in folders),
+            "-Wl,--build-id=none",
+            "-s",
+        ]
 
 
-def build_whisper(job: Job, source: Path, cpu: CpuClass) -> Path:
-    """Compile pywhispercpp's unpacked `source` for `cpu`; return the wheel.
+def whisper_wheel(job: Job, archive: Path) -> Path:
+    """Compile pywhispercpp from its source `archive`, unless that was done before; return the wheel.
 
     Raises:
         SupplyError: a compiler failed, or the source is not laid out as expected.
     """
-    say(f"compiling whisper.cpp for {cpu.name} ({job.target.arch}): some minutes")
-    built = _whisper_libraries(job, source, cpu)
+    ingredients = f"{job.cpu}{sorted(job.cpu.needs)}{job.target}{job.tools.version}"
+    digest = hashlib.sha256(archive.read_bytes() + Path(__file__).read_bytes() + ingredients.encode()).hexdigest()
+    kept = job.work / "built" / f"{job.target.folder}-{digest[:16]}"
+    if not kept.exists():
+        say(f"compiling whisper.cpp for {job.cpu.name} ({job.target.arch}): some minutes")
+        fresh = kept.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        build_whisper(job, unpack(archive, job.work / f"build-{job.target.folder}"), fresh)
+        fresh.rename(kept)
+    (wheel,) = kept.glob("*.whl")
+    return wheel
+
+
+def epoch_s(source: Path) -> int:
+    """When the release at `source` was made: the time stamp of everything in its wheel."""
+    return int((source / "PKG-INFO").stat().st_mtime)
+
+
+def build_whisper(job: Job, source: Path, out: Path) -> None:
+    """Compile pywhispercpp's unpacked `source`, and write its wheel into the folder `out`."""
+    cpu = job.cpu
+    built = _whisper_libraries(job, source)
     module = source / f"_pywhispercpp{job.target.extension}"
     headers = (*job.tools.python_headers, source / "pybind11/include", source / "whisper.cpp/include")
     run(
@@ -83,20 +114,20 @@ def build_whisper(job: Job, source: Path, cpu: CpuClass) -> Path:
         **_python_files(source, "pywhispercpp"),
         module.name: module.read_bytes(),
         f"{_LIBRARIES}/libgomp.so.1": job.tools.openmp.read_bytes(),
-        f".dist-info/{RECORD_NAME}": _record(job, source, cpu),
+        f".dist-info/{RECORD_NAME}": _record(job, source),
         ".dist-info/top_level.txt": b"_pywhispercpp\npywhispercpp\n",
         ".dist-info/licenses/LICENSE": (source / "LICENSE").read_bytes(),
         ".dist-info/licenses/LICENSE.whisper.cpp": (source / "whisper.cpp/LICENSE").read_bytes(),
         ".dist-info/licenses/LICENSE.pybind11": (source / "pybind11/LICENSE").read_bytes(),
     }
-    return write_wheel(job.out, metadata, job.target.wheel_tag, files, job.epoch_s)
+    write_wheel(out, metadata, job.target.wheel_tag, files, epoch_s(source))
 
 
-def _whisper_libraries(job: Job, source: Path, cpu: CpuClass) -> Path:
+def _whisper_libraries(job: Job, source: Path) -> Path:
     """Build whisper.cpp and ggml as archives; return the folder that they lie in."""
     built, prefix_map = source / "built", f"-ffile-prefix-map={source}=."
     environment = job.environment(source)
-    configure = ["cmake", "-GNinja", "-S", source / "whisper.cpp", "-B", built, *_WHISPER_OPTIONS, *cpu.cmake]
+    configure = ["cmake", "-GNinja", "-S", source / "whisper.cpp", "-B", built, *_WHISPER_OPTIONS, *job.cpu.cmake]
     flags = (f"-DCMAKE_C_FLAGS={prefix_map}", f"-DCMAKE_CXX_FLAGS={prefix_map}")
     run([*configure, *job.tools.cmake, *flags], job.log, environment=environment)
     run(["cmake", "--build", built, "--parallel", str(os.cpu_count() or 1)], job.log, environment=environment)
@@ -116,7 +147,7 @@ def _python_files(source: Path, package: str) -> dict[str, bytes]:
     }
 
 
-def _record(job: Job, source: Path, cpu: CpuClass) -> bytes:
+def _record(job: Job, source: Path) -> bytes:
     """What the agent reads before it imports the module (agent/cpu.py), and what the parts list says of its insides."""
     pieces = {
         "whisper.cpp": _found(r"project\(\"whisper.cpp\" VERSION ([\d.]+)\)", source / "whisper.cpp/CMakeLists.txt"),
@@ -124,11 +155,11 @@ def _record(job: Job, source: Path, cpu: CpuClass) -> bytes:
         "libgomp": job.tools.version,
     }
     said = {
-        "cpu": cpu.name,
-        "arch": cpu.arch,
-        "needs": sorted(cpu.needs),
-        "march": cpu.march,
-        "ggml": [*_WHISPER_OPTIONS, *cpu.cmake],
+        "cpu": job.cpu.name,
+        "arch": job.cpu.arch,
+        "needs": sorted(job.cpu.needs),
+        "march": job.cpu.march,
+        "ggml": [*_WHISPER_OPTIONS, *job.cpu.cmake],
         "compiler": job.tools.version,
         "contains": pieces,
     }

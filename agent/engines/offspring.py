@@ -35,6 +35,7 @@ _INHERITED: Final = (
     "NVIDIA_",
     "OMP_",
     "OPENBLAS_",
+    "QEMU_",
 )
 _INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
 _TRANSCRIPTS: Final = TypeAdapter(list[Transcript])
