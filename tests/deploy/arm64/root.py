@@ -90,5 +90,11 @@ def inside(
         check=False,
         timeout=LIMIT_S,
         stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "QEMU_CPU": cpu, **environment},
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            "QEMU_CPU": cpu,
+            **environment,
+        },
     )
