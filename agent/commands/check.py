@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CT2_SUFFIX = "-ct2"
 ENGLISH_ONLY = ".en"
+CREDENTIALS = Path("/run/credentials")
+"""Where systemd puts what `LoadCredential=` names."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -108,12 +110,17 @@ def missing_files(loaded: "Loaded") -> Iterator[str]:
         "source.path": settings.source.path if settings.source.kind == "wav" else None,
     }
     for key, path in named.items():
-        if path is None:
+        if path is None or is_for_the_service_only(path):
             continue
         if not path.is_file():
             yield f"{_at(loaded, key)}{key}: {path} does not exist: correct the path"
         elif not os.access(path, os.R_OK):
             yield f"{_at(loaded, key)}{key}: {path} cannot be read by this user: check its owner and mode"
+
+
+def is_for_the_service_only(path: Path) -> bool:
+    """True for a credential of a running service, which exists for nobody else."""
+    return path.is_relative_to(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ
 
 
 def is_installed(package: str) -> bool:

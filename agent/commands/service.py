@@ -164,9 +164,11 @@ def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
 def _ask_broker(settings: "Settings") -> None:
     """A broker that refuses us is a mistake; one that is out of reach may come later."""
     from agent import identity
+    from agent.commands.check import is_for_the_service_only
     from agent.installation import broker
 
-    if not settings.mqtt.enabled:
+    key_file = settings.mqtt.tls.key_file
+    if not settings.mqtt.enabled or (key_file and is_for_the_service_only(key_file)):
         return
     answer = broker.ask(settings.mqtt, identity.device_id(settings.device.id))
     address = f"{settings.mqtt.host}:{settings.mqtt.effective_port}"

@@ -92,6 +92,17 @@ def test_files_that_are_named_must_exist(tmp_path: Path) -> None:
     assert list(missing_files(given)) == [f"command line: source.path: {absent} does not exist: correct the path"]
 
 
+def test_a_credential_of_the_service_is_not_missed_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docs/broker/` hands the key to the service so; only the service itself can say that it is not there."""
+    key = "/run/credentials/edgescribe.service/device-key"
+    tls = {"mqtt__tls__enabled": True, "mqtt__tls__cert_file": str(Path(__file__)), "mqtt__tls__key_file": key}
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert list(missing_files(loaded(**tls))) == []
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/edgescribe.service")
+    (problem,) = missing_files(loaded(**tls))
+    assert key in problem
+
+
 def test_packages_that_are_needed_must_be_installed() -> None:
     """What is missing is named with the command that installs it, and only where it is used."""
     given = loaded(engine__kind="faster_whisper")
