@@ -76,7 +76,7 @@ def test_settings_that_are_there_are_kept_and_the_model_goes_where_they_say(
 def test_a_device_with_a_certificate_can_be_installed_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Its key is a credential, which only the service sees: neither is it missed, nor the broker asked without it."""
     (tmp_path / "config.toml").write_text(
-        '[mqtt]\nhost = "127.0.0.1"\nport = 1\n[mqtt.tls]\nenabled = true\ncert_file = "/etc/passwd"\n'  # any file, wherever this is checked out
+        '[mqtt]\nhost = "127.0.0.1"\nport = 1\n[mqtt.tls]\nenabled = true\ncert_file = "/etc/passwd"\n'
         'key_file = "/run/credentials/edgescribe.service/device-key"\n'
     )
     assert run("install", "--dry-run") == 0
