@@ -212,8 +212,8 @@ class MqttSettings(Section):
     username: str | None = None
     """Default: the device's id, if a password is set."""
     password: SecretStr | None = None
-    """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there are
-    no credentials, it is read from `mqtt-password` beside the configuration file, by whoever may."""
+    """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there
+    are no credentials, it is read from `mqtt-password` beside the configuration file, by whoever may."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
