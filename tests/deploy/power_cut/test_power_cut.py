@@ -15,6 +15,7 @@ from tests.integration.outbox.conftest import deliver_all
 
 pytestmark = [
     pytest.mark.power_cut,
+    pytest.mark.slow,
     pytest.mark.timeout(1_200),
     pytest.mark.skipif(bool(missing()), reason=f"needs user-mode-linux and e2fsprogs: {', '.join(missing())}"),
 ]
