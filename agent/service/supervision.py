@@ -81,7 +81,9 @@ class Supervisor:
         else:
             self._heartbeats.rest("capture")
         frames_heard = self._listener.counters.frames
-        if frames_heard != self._listened[0] or not len(self._frames):
+        # Who listens to a file that is read flat out waits for room in the engine's queue, and that may take a while.
+        waits = not self._live and self._transcriber.waiting > 0
+        if waits or frames_heard != self._listened[0] or not len(self._frames):
             self._listened = (frames_heard, now_s)
         self._heartbeats.expect("listen", since_s=self._listened[1], within_s=LISTEN_S)
         if under_way := self._transcriber.under_way:

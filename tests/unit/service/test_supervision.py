@@ -162,6 +162,20 @@ def test_a_listener_that_takes_frames_is_alive_though_more_wait(rig: Rig) -> Non
         assert "WATCHDOG=1" in rig.told(after_s=LISTEN_S)
 
 
+def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
+    """Read flat out, a file fills the queue, and the next utterance waits for room; a microphone waits for nobody."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        for live in (False, True):
+            rig = Rig(manager, Notifier({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}), live=live)
+            rig.told(after_s=0.0)
+            rig.put_frame()
+            rig.transcriber.submit(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512))
+            assert ("WATCHDOG=1" in rig.told(after_s=3 * LISTEN_S)) is not live
+
+
 def test_an_inference_has_its_budget_and_no_more(rig: Rig) -> None:
     """By the length of its utterance; between two there is no limit."""
     pcm = np.zeros(32_000, np.int16)
