@@ -1,12 +1,16 @@
 """Everything that is known of the device at one moment: one type for all who publish or show it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from agent.telemetry.histogram import Distribution
 from agent.telemetry.host import HostReading
 from agent.wire.telemetry import Asr, Audio, Mqtt, TelemetryMessage
+
+MOST_BYTES: Final = 1_024
+"""Of a message: 10,000 devices at one broker are sized for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,14 @@ class Snapshot:
     """What is wrong, as codes of `health`."""
 
     def message(self) -> TelemetryMessage:
-        """What of it goes out over MQTT."""
-        host = self.host
+        """What of it goes out over MQTT, in at most `MOST_BYTES`: a board's rails are left out where they are too many."""
+        message = self._message(self.host)
+        power = self.host.pwr
+        if power and power.rails_w and len(message.payload()) > MOST_BYTES:
+            return self._message(replace(self.host, pwr=power.model_copy(update={"rails_w": None})))
+        return message
+
+    def _message(self, host: HostReading) -> TelemetryMessage:
         return TelemetryMessage(
             ts=self.at,
             up_s=int(self.up_s),

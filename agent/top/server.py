@@ -68,7 +68,8 @@ class TopServer:
                     self._tell(selector, self._line())
             for viewer in tuple(self._viewers):
                 self._hang_up(selector, viewer)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that has become read-only, or is gone
+            self._path.unlink()
 
     def _look_after(self, selector: selectors.BaseSelector, ready: object) -> None:
         if ready is self._listener:

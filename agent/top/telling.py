@@ -52,7 +52,8 @@ class TopSink:
         self._transcriber = transcriber
         self._publisher = publisher
         self._survey = survey
-        self._surveyed_s = float("-inf")
+        self._surveyed: TelemetryMessage | None = None
+        self._surveyed_s = 0.0
         self._memory = Memory()
         self._meter = LevelMeter()
         path = own_path(state_dir(settings), os.environ)
@@ -82,8 +83,6 @@ class TopSink:
 
     def _line(self) -> bytes:
         now_s = time.monotonic()
-        if now_s - self._surveyed_s >= SURVEY_EVERY_S:
-            self._surveyed_s, self._telemetry = now_s, self._survey()
         return self._glance(self._memory.latest, now_s).model_dump_json(exclude_none=True).encode() + b"\n"
 
     def _glance(self, remembered: Remembered, now_s: float) -> Glance:
@@ -109,8 +108,14 @@ class TopSink:
             last=_last(remembered, now_s),
             governor=state.governor if state else None,
             health=self._publisher.problems,
-            telemetry=self._telemetry,
+            telemetry=self._telemetry(now_s),
         )
+
+    def _telemetry(self, now_s: float) -> TelemetryMessage:
+        """The machine is looked at once a second, however often lines are sent."""
+        if self._surveyed is None or now_s - self._surveyed_s >= SURVEY_EVERY_S:
+            self._surveyed, self._surveyed_s = self._survey(), now_s
+        return self._surveyed
 
     def _sound(self) -> Sound:
         heard, floor_dbfs = self._meter.take(), self._listener.noise_floor_dbfs

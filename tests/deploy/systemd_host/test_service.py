@@ -25,6 +25,7 @@ device.id = "pi-1"
 """
 SCRIPTED = BASE + 'engine.kind = "scripted"\n'
 DROP_INS = REPOSITORY / "systemd" / "drop-ins"
+EDGESCRIBE = "/opt/edgescribe/current/bin/edgescribe"
 BACK_S = 10.0
 SHORT_WATCHDOG = "WatchdogSec=6"
 
@@ -237,3 +238,16 @@ def test_the_password_reaches_the_agent_and_not_its_engine(service: Service, hos
     assert "CREDENTIALS_DIRECTORY" in agent.environ()
     assert "CREDENTIALS_DIRECTORY" not in engine.environ()
     assert "hunter2" not in host.journal()
+
+
+@pytest.mark.usefixtures("speech")
+def test_top_looks_into_the_sandbox_as_root_and_nobody_else(service: Service) -> None:
+    """The socket lies in the runtime folder of the service: root sees what it hears, others are told to become root."""
+    host = service(SCRIPTED)
+    assert hears(host)
+    seen = json.loads(host.do(EDGESCRIBE, "top", "--once", "--json"))
+    assert seen["last"]["text"]
+    assert seen["telemetry"]["mem"]["rss_mb"] > 20
+    nobody = ("setpriv", "--reuid=nobody", "--clear-groups", "env", "HOME=/nonexistent")
+    with pytest.raises(RigError, match="sudo edgescribe top"):
+        host.do(*nobody, EDGESCRIBE, "top", "--once")

@@ -6,7 +6,7 @@ import pytest
 
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host, HostReading
-from agent.telemetry.snapshot import Snapshot
+from agent.telemetry.snapshot import MOST_BYTES, Snapshot
 from agent.telemetry.vitals import VitalsWatch
 from agent.wire.telemetry import Audio, Cpu, Disk, Mem, Mqtt, Pwr
 from tests.boards import BOARDS, unfold
@@ -58,7 +58,7 @@ def test_flags_and_measurements_of_power_become_one_part() -> None:
 
 @pytest.mark.parametrize("board", BOARDS)
 def test_a_message_is_at_most_a_kilobyte(board: str, tmp_path: Path) -> None:
-    """With everything that a board can tell, after months of work: large counts in every field."""
+    """1,024 bytes, with everything that a board can tell, after months of work: large counts in every field."""
     unfold(board, tmp_path)
     counters = Counters()
     counters.heard(31_000_000.0)
@@ -90,4 +90,14 @@ def test_a_message_is_at_most_a_kilobyte(board: str, tmp_path: Path) -> None:
         ),
         mqtt=Mqtt(outbox_n=50_000, outbox_mb=63.99, dropped=123_456, reconnects=12_345, puback_ms_p95=12_345),
     )
-    assert len(full.message().payload()) <= 1_024
+    assert len(full.message().payload()) <= MOST_BYTES
+
+
+def test_rails_are_left_out_before_a_message_grows_too_large() -> None:
+    """A board with dozens of them: the message keeps its size, and everything else."""
+    many = Pwr(uv_now=False, rails_w={f"VDD_RAIL_NUMBER_{number}": 1.25 for number in range(40)})
+    message = snapshot(replace(HOST, pwr=many)).message()
+    assert len(message.payload()) <= MOST_BYTES
+    assert message.pwr == Pwr(uv_now=False)
+    few = many.model_copy(update={"rails_w": {"VDD_IN": 4.7}})
+    assert snapshot(replace(HOST, pwr=few)).message().pwr == few
