@@ -39,7 +39,7 @@ class Snapshot:
     """What is wrong, as codes of `health`."""
 
     def message(self) -> TelemetryMessage:
-        """What of it goes out over MQTT, in at most `MOST_BYTES`: a board's rails are left out where they are too many."""
+        """What of it goes out over MQTT, in at most `MOST_BYTES`: rails are left out where they are too many."""
         message = self._message(self.host)
         power = self.host.pwr
         if power and power.rails_w and len(message.payload()) > MOST_BYTES:
