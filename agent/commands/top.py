@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "from the agent that runs here, until Ctrl-C. Needs no broker. In a pipe: one line a second.",
     )
     parser.add_argument("--once", action="store_true", help="show it once")
-    parser.add_argument("--json", action="store_true", help="as JSON, one object a line, five times a second")
+    parser.add_argument("--json", action="store_true", help="as JSON, one object a line, four times a second")
     parser.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: at Ctrl-C)")
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help="the agent's socket (default: that of these settings)"

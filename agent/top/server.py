@@ -14,7 +14,8 @@ from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-PERIOD_S: Final = 0.2
+PERIOD_S: Final = 0.25
+"""The first line comes after as long, when there is sound to tell of."""
 _JOIN_S: Final = 2.0
 
 
@@ -39,6 +40,7 @@ class TopServer:
         self._line = line
         self._watched = watched
         self._viewers: set[socket.socket] = set()
+        self._due_s = 0.0
         self._listener = listen(path)
         self._bell, self._ear = socket.socketpair()
         self._worker = Worker("top", self._run, on_failure)
@@ -55,16 +57,15 @@ class TopServer:
         with selectors.DefaultSelector() as selector, self._listener, self._ear:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._ear, selectors.EVENT_READ)
-            due_s = 0.0
             while True:
-                wait_s = max(0.0, due_s - time.monotonic()) if self._viewers else None
+                wait_s = max(0.0, self._due_s - time.monotonic()) if self._viewers else None
                 ready = [key.fileobj for key, _ in selector.select(wait_s)]
                 if self._ear in ready:
                     break
                 for each in ready:
                     self._look_after(selector, each)
-                if self._viewers and time.monotonic() >= due_s:
-                    due_s = time.monotonic() + PERIOD_S
+                if self._viewers and time.monotonic() >= self._due_s:
+                    self._due_s = time.monotonic() + PERIOD_S
                     self._tell(selector, self._line())
             for viewer in tuple(self._viewers):
                 self._hang_up(selector, viewer)
@@ -88,6 +89,7 @@ class TopServer:
         selector.register(viewer, selectors.EVENT_READ)
         self._viewers.add(viewer)
         if len(self._viewers) == 1:
+            self._due_s = time.monotonic() + PERIOD_S
             self._watched(True)
 
     def _tell(self, selector: selectors.BaseSelector, line: bytes) -> None:
