@@ -123,7 +123,8 @@ class AlsaSource:
         self._worker = Worker("alsa", self._capture, lambda _: None)
         self._worker.start()
         self._await_opening(open_s)
-        self._heard_ns = clock_ns()
+        self._silent_s = 0.0
+        """Waited for in vain. Not by the clock, which goes on while this process is stopped or the machine sleeps."""
 
     def _await_opening(self, limit_s: float) -> None:
         if not self._opened.wait(limit_s):
@@ -141,12 +142,13 @@ class AlsaSource:
         while not self._closing.is_set():
             frame = self._frames.get(POLL_S)
             if frame is not None and not self._closing.is_set():
-                self._heard_ns = self._clock_ns()
+                self._silent_s = 0.0
                 return frame
             if self._frames.closed and not self._closing.is_set():
                 self._worker.join(POLL_S)
                 raise self._worker.failure or DeviceUnavailable(f'the microphone "{self._name}" was lost')
-            if self._clock_ns() - self._heard_ns > self._stall_s * 1e9:
+            self._silent_s += POLL_S
+            if self._silent_s >= self._stall_s:
                 raise DeviceStalled(
                     f'the microphone "{self._name}" has delivered nothing for {self._stall_s:g} s: replug it, '
                     "or see what else uses it (`fuser -v /dev/snd/*`)"

@@ -66,7 +66,7 @@ class Wish:
     rates_hz: tuple[int, ...]
     """The first of these that it can do without converting; otherwise what comes nearest to the first."""
     converted: bool
-    """Let libasound convert channels and rate where it can (`plug`)."""
+    """Let libasound convert the rate where it can (`plug`). Channels never: it would make up what is not there."""
     periods_per_s: int
     buffer_s: float
 
@@ -94,7 +94,7 @@ class Pcm:
     def __init__(self, device: str, wish: Wish) -> None:
         self._lib = _library()
         self._handle = c_void_p()
-        mode = _NONBLOCK if wish.converted else _NONBLOCK | _NO_AUTO_CHANNELS
+        mode = _NONBLOCK | _NO_AUTO_CHANNELS
         _check(self._lib.snd_pcm_open(byref(self._handle), device.encode(), _CAPTURE, mode))
         params = c_void_p()
         try:
