@@ -12,7 +12,8 @@ from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.doctor.checks import Finding
+    from agent.config import Settings
+    from agent.doctor.finding import Finding
 
 WIDTH: Final = 110
 INDENT: Final = 20
@@ -27,6 +28,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="What this machine is, what it makes use of, what is missing, and what to do about it.",
     )
     parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
+    parser.add_argument(
+        "--mic",
+        action=argparse.BooleanOptionalAction,
+        help="listen to the microphone for 10 s (default: on a terminal, if it is free)",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -34,8 +40,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print; 1 if something fails."""
     from agent.config import Settings
-    from agent.doctor.checks import Status, diagnose
+    from agent.doctor.checks import diagnose
     from agent.doctor.facts import look
+    from agent.doctor.finding import Status
 
     problem = ""
     try:
@@ -43,12 +50,40 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         # A doctor who refuses to look because the settings are wrong would be of little use.
         settings, problem = Settings(), str(error)
-    findings = diagnose(look(settings, problem))
+    facts = look(settings, problem)
+    wants_to_listen = sys.stdout.isatty() if args.mic is None else args.mic
+    findings = (
+        *diagnose(facts),
+        *_around(settings),
+        *(_microphone(settings) if wants_to_listen and not facts.source_problem else ()),
+    )
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
         print("\n".join(line for finding in findings for line in lines(finding, colour=sys.stdout.isatty())))
     return int(any(finding.status is Status.FAIL for finding in findings))
+
+
+def _around(settings: "Settings") -> "Iterator[Finding]":
+    """What is below it and around it: medium, memory, service."""
+    from agent.doctor import service, storage
+    from agent.settings.sources import state_dir
+
+    if medium := storage.look(state_dir(settings).absolute()):
+        yield from storage.findings(medium)
+    yield from storage.memory_findings(storage.look_at_memory())
+    if unit := service.look():
+        yield from service.findings(unit)
+
+
+def _microphone(settings: "Settings") -> "Iterator[Finding]":
+    """What it sounds like; nothing where there is none."""
+    from agent.config import AlsaSettings
+    from agent.doctor.sound import LISTEN_S, findings, listen
+
+    if isinstance(settings.source, AlsaSettings):
+        print(f"listening for {LISTEN_S:.0f} s: say something", file=sys.stderr, flush=True)
+        yield from findings(listen(settings.source))
 
 
 def lines(finding: "Finding", *, colour: bool) -> Iterator[str]:

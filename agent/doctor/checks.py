@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from agent.doctor.finding import Finding, Status
 
 LEAST_FREE_MB: Final = 500
 """Room for a model that is being pulled and quantised, and for a queue."""
@@ -17,25 +18,6 @@ PROCESS_MB: Final = {"tiny": 110, "base": 131, "small": 200}
 CTRANSLATE2_MB: Final = {"tiny": 258, "base": 349, "small": 800}
 """Memory of the process with an int8 model of CTranslate2; likewise."""
 OTHER_PROCESS_MB: Final = 300
-
-
-class Status(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    status: Status
-    subject: str
-    text: str
-    remedy: str = ""
-    """What to do about it; empty where all is well."""
 
 
 @dataclass(frozen=True, slots=True)

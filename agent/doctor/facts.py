@@ -116,10 +116,10 @@ def source_problem(source: SourceSettings) -> str:
     """Why there is no sound to be had; empty if there is."""
     if not isinstance(source, AlsaSettings):
         return "" if source.path.is_file() else f"{source.path} does not exist: correct source.path"
-    from agent.sources.alsa_pcm import AlsaPcm  # noqa: PLC0415 - a recording needs no libasound
+    from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - a recording needs no libasound
 
     try:
-        AlsaPcm(source.device).close()
+        AlsaSource(source).close()
     except (SourceError, ConfigError) as error:
         return str(error)
     return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.commands import doctor
-from agent.doctor.checks import Finding, Status
+from agent.doctor.finding import Finding, Status
 
 
 @pytest.fixture(autouse=True)

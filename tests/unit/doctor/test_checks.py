@@ -6,13 +6,12 @@ import pytest
 from agent.doctor.checks import (
     CTranslate2Build,
     Facts,
-    Finding,
     ModelFacts,
-    Status,
     build_features,
     diagnose,
     memory_need_mb,
 )
+from agent.doctor.finding import Finding, Status
 
 MODEL = ModelFacts("tiny.en-q8_0", ctranslate2=False, size="tiny", size_bytes=43_550_795, problem="")
 PI_4 = Facts(
