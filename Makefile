@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
-SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins libfaketime pulseaudio openssl systemd
+SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd
 ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
