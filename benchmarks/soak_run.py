@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import psutil
@@ -221,19 +221,27 @@ class _Watcher:
             )
 
     def _kill_often(self) -> None:
-        """Kill the engine at random moments, each time after a transcript since the last: two in a row give one up."""
+        """Kill the engine at random moments, each process after it has answered: two in a row give an utterance up."""
         numbers = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS]
+        known: set[int] = set()
         with self._stdout.open("rb") as lines:
             while self._run.kills < self._kills and not self._over.is_set():
-                if b'/transcript"' not in lines.read():
-                    time.sleep(0.005)
-                    continue
-                time.sleep(self._chance.uniform(0.0, 0.2))
-                lines.read()  # a transcript from now on is one from after the kill
+                time.sleep(0.005)
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    for engine in self._agent.children():
+                    fresh = [engine for engine in self._agent.children() if engine.pid not in known]
+                    if not fresh:
+                        continue
+                    lines.read()
+                    self._await_transcript(lines)
+                    time.sleep(self._chance.uniform(0.0, 0.2))
+                    for engine in fresh:
+                        known.add(engine.pid)
                         engine.send_signal(self._chance.choice(numbers))
                         self._run.kills += 1
+
+    def _await_transcript(self, lines: BinaryIO) -> None:
+        while b'/transcript"' not in lines.read() and not self._over.is_set():
+            time.sleep(0.005)
 
 
 def _word(payload: dict[str, Any], at_s: float) -> Word:
