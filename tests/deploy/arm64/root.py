@@ -34,7 +34,9 @@ def missing() -> str | None:
 
 @contextmanager
 def foreign_programs() -> Iterator[None]:
-    """Let the kernel start arm64 programs; what was not registered before is taken back at the end.
+    """Let the kernel start arm64 programs.
+
+    It forgets how with the last mount of its list, and older kernels with the next boot: others may be using it.
 
     Raises:
         RootError: the kernel does not want to.
@@ -43,18 +45,13 @@ def foreign_programs() -> Iterator[None]:
         yield
         return
     with TemporaryDirectory() as name:
-        binfmt = Path(name)
-        # Stays mounted meanwhile: newer kernels forget everything with the last mount.
         if subprocess.run(["mount", "-t", "binfmt_misc", "none", name], check=False, capture_output=True).returncode:
             raise RootError("this kernel has no binfmt_misc, or does not let it be mounted")
-        known = (binfmt / NAME).exists()
         try:
-            if not known:
-                (binfmt / "register").write_bytes(BINFMT.read_bytes())
+            if not (Path(name) / NAME).exists():
+                (Path(name) / "register").write_bytes(BINFMT.read_bytes())
             yield
         finally:
-            if not known and (binfmt / NAME).exists():
-                (binfmt / NAME).write_text("-1", encoding="ascii")
             subprocess.run(["umount", "--lazy", name], check=False)
 
 
