@@ -78,7 +78,8 @@ def inside(
     root: Path, command: list[str], cpu: str, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in `root` on an emulated `cpu` (a name of qemu's), with no network but an unconnected loopback."""
-    mounts = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" "$@"'
+    # The shell stays: the first process of a namespace is immune to the signals that others die of.
+    mounts = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" || exit 1; chroot "$0" "$@"; exit $?'
     namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     return subprocess.run(
         [*namespaces, "sh", "-c", mounts, str(root), *command],
