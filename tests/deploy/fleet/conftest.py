@@ -58,7 +58,7 @@ class Fleet:
 
     def status(self, name: str) -> dict[str, Any]:
         """What `edgescribe-release status` says on a device; empty where there is none yet."""
-        text = self.hosts[name].ask("edgescribe-release", "status")
+        text = self.hosts[name].ask("/usr/local/sbin/edgescribe-release", "status")
         found: dict[str, Any] = json.loads(text) if text else {}
         return found
 
