@@ -180,9 +180,9 @@ def test_rotated_secrets_arrive_and_wrong_ones_are_taken_back(untouched: Fleet) 
     """A password that the broker does not know stops at the canary, which keeps the old one and stays online."""
     password = untouched.canary.root / "etc/edgescribe/mqtt-password"
     before = password.read_text(encoding="utf-8")
-    run = untouched.site.play("rotate-secrets", edgescribe_mqtt_password="unheard-of")
+    run = untouched.site.play("rotate_secrets", edgescribe_mqtt_password="unheard-of")
     assert stopped_at_the_canary(run)
     assert "unheard-of" not in run.output
     assert password.read_text(encoding="utf-8") == before
-    again = untouched.site.play("rotate-secrets")
+    again = untouched.site.play("rotate_secrets")
     assert (again.status, again.changed) == (0, 0)
