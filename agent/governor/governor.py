@@ -4,6 +4,7 @@ Down at once where words would come too late, and a step a minute where the boar
 been wrong for five minutes, and never sooner than that after the last step, so that the device does not swing.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -22,6 +23,10 @@ STALLED_PCT: Final = 10.0
 """Share of time that some task waits for memory (PSI, `some`), from which memory counts as short."""
 LONGEST_WAIT: Final = 12
 """Each step up that had to be taken back before its time doubles the wait for the next, up to so many times that."""
+GOOD: Final = 2
+"""One that lasted for so many times `up_after_s`, and for its wait, halves it again."""
+MEMORY: Final = 3
+"""Going up, the longest wait of the last so many times `up_after_s` on this level counts: nobody talks evenly."""
 LATE_SHARE: Final = 0.5
 """The queue counts as late when its age will reach this share of the limit: what comes then has to be in time."""
 CALM_SHARE: Final = 0.1
@@ -74,6 +79,13 @@ class Signals:
     """Inference time for a second of speech on the present level, of late; 0 if nothing was transcribed on it."""
     load: float = 0.0
     """Share of the last minutes in which the engine worked, 0–1."""
+    changing: bool = False
+    """The last step is still being made: its engine is being loaded, or waits for an inference to end."""
+
+    @property
+    def expected_s(self) -> float:
+        """How long the last of what waits will have waited when its words are there; 0 if nothing waits."""
+        return self.queue_age_s + self.backlog_s * self.rtf if self.backlog_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +119,20 @@ class Governor:
         self._troubled_s: float | None = None
         self._up_after_s = limits.up_after_s
         self._trend = TemperatureTrend()
+        self._worst = RecentWorst(MEMORY * limits.up_after_s)
         self.steps = 0
         """Steps since the start, in either direction."""
 
     def decide(self, signals: Signals) -> Decision:
         """Take in the next look at the device; to be called about once a second."""
         slope = self._trend.look(signals.now_s, signals.vitals.cpu_temp_c)
+        self._worst.look(signals.now_s, signals.expected_s)
         reason = self._trouble(signals, slope)
         if reason:
             self._troubled_s = signals.now_s
+        if signals.changing:  # what it does is not to be seen before it is done
+            self._delay(signals.now_s)
+        elif reason:
             if self._level < len(self._costs) - 1 and self._may_step_down(reason, signals.now_s):
                 self._step_down(reason, signals.now_s)
         elif self._level and self._may_step_up(signals):
@@ -136,8 +153,7 @@ class Governor:
     def _trouble(self, signals: Signals, slope_c_per_s: float) -> Reason | None:
         """What is wrong at this moment; the most urgent, if it is several things."""
         limits, vitals = self._limits, signals.vitals
-        expected_s = signals.queue_age_s + signals.backlog_s * signals.rtf
-        if signals.backlog_s and expected_s > LATE_SHARE * limits.queue_age_s:
+        if signals.expected_s > LATE_SHARE * limits.queue_age_s:
             return Reason.BEHIND
         if vitals.undervoltage:
             return Reason.UNDERVOLTAGE
@@ -174,24 +190,70 @@ class Governor:
         if here is None or above is None or not here:
             return True
         dearer = above / here
-        return signals.load * dearer <= ROOM and signals.rtf * dearer <= 1.0
+        late = self._worst.value * dearer > LATE_SHARE * self._limits.queue_age_s
+        return signals.load * dearer <= ROOM and signals.rtf * dearer <= 1.0 and not late
 
     def _step_down(self, reason: Reason, now_s: float) -> None:
-        if self._up_s is not None and now_s - self._up_s < self._up_after_s:
-            self._up_after_s = min(2.0 * self._up_after_s, LONGEST_WAIT * self._limits.up_after_s)
+        if self._up_s is not None:
+            least_s = self._limits.up_after_s
+            held = now_s - self._up_s >= max(self._up_after_s, GOOD * least_s)
+            factor = 0.5 if held else 2.0
+            self._up_after_s = min(max(least_s, factor * self._up_after_s), LONGEST_WAIT * least_s)
         self._level += 1
+        self._worst.forget()
         self._reason, self._down_s, self._stepped_s, self._up_s = reason, now_s, now_s, None
         self.steps += 1
 
     def _step_up(self, now_s: float) -> None:
         self._level -= 1
+        self._worst.forget()
         if self._level == 0:
             self._reason = None
         self._up_s = self._stepped_s = now_s
         self.steps += 1
 
+    def _delay(self, now_s: float) -> None:
+        """The last step counts from now on."""
+        if self._stepped_s is None:
+            return
+        if self._down_s == self._stepped_s:
+            self._down_s = now_s
+        if self._up_s == self._stepped_s:
+            self._up_s = now_s
+        self._stepped_s = now_s
+        self._worst.forget()
+
     def _stepped_long_ago(self, now_s: float) -> bool:
         return self._stepped_s is None or now_s - self._stepped_s >= self._limits.down_after_s
+
+
+class RecentWorst:
+    """The greatest of the values of so many seconds, to a tenth of that time."""
+
+    PARTS: Final = 10
+
+    def __init__(self, window_s: float) -> None:
+        self._part_s = window_s / self.PARTS
+        self._parts: deque[tuple[int, float]] = deque(maxlen=self.PARTS)
+
+    def look(self, now_s: float, value: float) -> None:
+        """Take in the value of this moment."""
+        part = int(now_s // self._part_s)
+        if self._parts and self._parts[-1][0] == part:
+            self._parts[-1] = part, max(value, self._parts[-1][1])
+        else:
+            self._parts.append((part, value))
+        while self._parts[0][0] <= part - self.PARTS:
+            self._parts.popleft()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._parts.clear()
+
+    @property
+    def value(self) -> float:
+        """0 before the first."""
+        return max((value for _part, value in self._parts), default=0.0)
 
 
 class TemperatureTrend:

@@ -129,7 +129,8 @@ class Steering:
             self._governor.refused(self._in_force, now_s)
         queue = self._reach.transcriber.queue
         rtf, load = self._reach.keeper.pace()
-        decision = self._governor.decide(Signals(now_s, vitals, queue.age_s, queue.speech_s, rtf=rtf, load=load))
+        signals = Signals(now_s, vitals, queue.age_s, queue.speech_s, rtf=rtf, load=load, changing=busy)
+        decision = self._governor.decide(signals)
         self._reach.transcriber.duty = decision.duty
         if decision.level != self._in_force and not busy:
             self._work = Worker("govern", lambda: self._step(decision), self._on_failure)

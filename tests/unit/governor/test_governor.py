@@ -1,6 +1,7 @@
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,9 @@ LIMITS = Limits(queue_age_s=10.0, hot_c=80.0, mem_available_mb=48)
 COSTS = (0.6, 0.4, 0.2, 0.1)
 
 
-def signals(now_s: float, temp_c: float | None = 50.0, **further: float) -> Signals:
+def signals(now_s: float, temp_c: float | None = 50.0, **further: Any) -> Signals:
     """A device at ease, but for what is said."""
-    return Signals(now_s, Vitals(at_s=now_s, cpu_temp_c=temp_c), **further)
+    return replace(Signals(now_s, Vitals(at_s=now_s, cpu_temp_c=temp_c)), **further)
 
 
 def run(governor: Governor, since_s: float, seconds: float, **what: float) -> list[Decision]:
@@ -172,3 +173,39 @@ def test_whatever_happens_it_keeps_to_its_rules(seed: int) -> None:
     assert ups, "it never went up: nothing was tried"
     assert all(later - earlier >= LIMITS.up_after_s for earlier, later in pairwise(ups))
     assert governor.steps == sum(one != other for one, other in pairwise(levels))
+
+
+def test_while_a_step_is_being_made_no_other_is_taken() -> None:
+    """It has to be seen what the first one does: the next one's time begins when that is done."""
+    governor = Governor(COSTS, LIMITS)
+    behind = {"queue_age_s": 9.0, "backlog_s": 10.0, "rtf": 0.9}
+    assert governor.decide(signals(0.0, **behind)).level == 1
+    changing = [governor.decide(replace(signals(float(at), **behind), changing=True)) for at in range(1, 30)]
+    assert {decision.level for decision in changing} == {1}
+    levels = [decision.level for decision in run(governor, 30.0, 11, **behind)]
+    assert levels.index(2) == 9
+
+
+def test_it_does_not_go_up_to_where_the_longest_wait_would_be_too_long() -> None:
+    """People do not talk evenly: what waited 2 s of late would have waited 6 s, whatever the mean load says."""
+    governor = Governor((0.9, 0.3), LIMITS)
+    run(governor, 0.0, 1, queue_age_s=9.0, backlog_s=10.0, rtf=0.9)
+    uneven = [second % 120 == 0 for second in range(3_000)]
+    for second, waits in enumerate(uneven, start=1):
+        now = signals(float(second), rtf=0.3, load=0.1, queue_age_s=0.5 * waits, backlog_s=5.0 * waits)
+        assert governor.decide(now).level == 1, second
+    assert run(governor, 3_001.0, 1_000, rtf=0.3, load=0.1)[-1].level == 0
+
+
+def test_a_step_up_that_lasted_makes_the_next_one_wait_less_again() -> None:
+    """What went wrong in the morning is not held against the evening."""
+    governor = Governor((None, None), LIMITS)
+    now_s, waits = 0.0, []
+    for lasted_s in (5.0, 5.0, 3_600.0, 3_600.0, 3_600.0):
+        governor.decide(signals(now_s, queue_age_s=9.0, backlog_s=9.0, rtf=1.0))
+        down_s = now_s
+        while governor.decide(signals(now_s)).level:
+            now_s += 1.0
+        waits.append((now_s - down_s) / LIMITS.up_after_s)
+        now_s += lasted_s
+    assert waits == [1, 2, 4, 2, 1]
