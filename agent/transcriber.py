@@ -28,6 +28,10 @@ LONGEST_REST_S = 10.0
 """Between two utterances, where the board has to cool down."""
 
 
+class NoTimeError(EngineError):
+    """The engine was not asked at all: others were first, or the agent stops."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recognition:
     """An utterance with its words."""
@@ -153,10 +157,11 @@ class Transcriber:
         """Transcribe `utterance` between two others, and tell nobody else. Called from any other thread.
 
         Raises:
-            EngineError: the engine failed, or had no time.
+            EngineError: the engine failed.
+            NoTimeError: it had no time.
         """
         if self.waiting >= self._capacity:
-            raise EngineError("the engine is behind: its queue is full")
+            raise NoTimeError("the engine is behind: its queue is full")
         transcript = self._between(lambda: self._engine.transcribe(utterance), timeout_s, self._jobs.put)
         if transcript is None:
             raise EngineError("nothing was transcribed")
@@ -167,16 +172,16 @@ class Transcriber:
     ) -> Transcript | None:
         errand = _Errand(work, Future())
         if not put(errand):
-            raise EngineError("the agent is stopping")
+            raise NoTimeError("the agent is stopping")
         try:
             return errand.answer.result(timeout_s)
         except TimeoutError as error:
             if not errand.answer.cancel():
                 # It has begun at this very moment; an inference has a deadline of its own.
                 return errand.answer.result()
-            raise EngineError(f"the engine had no time within {timeout_s:.0f} s") from error
+            raise NoTimeError(f"the engine had no time within {timeout_s:.0f} s") from error
         except CancelledError as error:
-            raise EngineError("the engine is behind: its queue was full") from error
+            raise NoTimeError("the engine is behind: its queue was full") from error
 
     @property
     def queue(self) -> Queue:

@@ -23,7 +23,7 @@ from agent.governor.ladder import Level, on_level
 from agent.governor.spool import Kept, Spool
 from agent.publishing.publisher import Publisher
 from agent.telemetry.vitals import Vitals
-from agent.transcriber import Recognition, Transcriber
+from agent.transcriber import NoTimeError, Recognition, Transcriber
 from agent.wire import GovernorState
 from agent.worker import Worker
 
@@ -218,6 +218,8 @@ class Steering:
             utterance = kept.utterance
             try:
                 transcript = reach.transcriber.probe(utterance, LATE_S)
+            except NoTimeError:
+                return  # what is said now goes first; it stays where it is
             except EngineError as error:
                 self._try_later(kept, error)
                 return
@@ -228,9 +230,7 @@ class Steering:
             reach.spool.remove(kept.path)
 
     def _try_later(self, kept: Kept, error: EngineError) -> None:
-        """Give up what the engine has failed on twice; not what it had no time for while the agent stops."""
-        if self._closed:
-            return
+        """Give up what the engine has failed on twice."""
         failures = self._failures.pop(kept.utterance.id, 0) + 1
         if failures < ATTEMPTS:
             self._failures[kept.utterance.id] = failures
