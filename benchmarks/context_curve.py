@@ -3,7 +3,7 @@
     python benchmarks/context_curve.py --out curve.svg RESULTS…
 
 RESULTS are folders that `edgescribe bench --out` wrote: among their systems are ours with `context=MIN+MARGIN`, and the
-stock library on the same weights (`stock-pywhispercpp:MODEL`, `stock-faster-whisper:MODEL:beam=1`). Every panel is one
+stock library on the same weights (`stock-pywhispercpp:MODEL`, `stock-faster-whisper:MODEL:beam=5`). Every panel is one
 engine with one model. Upper half: how many points more of the words are wrong than with stock, with the 95 % interval
 of the paired bootstrap. Lower half: CPU time as a share of stock's.
 """
@@ -20,7 +20,7 @@ from agent.bench.records import Measurement, read_journal
 from agent.bench.summary import ClipResult, clip_results, compare
 from agent.errors import AgentError
 
-PEERS = {"whisper_cpp": "stock-pywhispercpp:{}", "faster_whisper": "stock-faster-whisper:{}:beam=1"}
+PEERS = {"whisper_cpp": "stock-pywhispercpp:{}", "faster_whisper": "stock-faster-whisper:{}:beam=5"}
 PANEL_WIDTH, PANEL_HEIGHT, GAP, LEFT, TOP = 400, 300, 46, 52, 44
 SPLIT = 190
 """Height of the upper half of a panel, in pixels."""
@@ -105,7 +105,7 @@ def draw(panels: Mapping[str, Sequence[Spot]]) -> str:
     reach = max(max(abs(spot.wrong.low), abs(spot.wrong.high)) for spots in panels.values() for spot in spots)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    width, height = LEFT + columns * (PANEL_WIDTH + GAP), TOP + rows * (PANEL_HEIGHT + GAP + TOP)
+    width, height = LEFT + columns * (PANEL_WIDTH + GAP), TOP + rows * (PANEL_HEIGHT + GAP) + (rows - 1) * TOP
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
         f"<style>{STYLE}</style>",
@@ -119,7 +119,7 @@ def draw(panels: Mapping[str, Sequence[Spot]]) -> str:
 def _panel(title: str, spots: Sequence[Spot], reach: float) -> Iterator[str]:
     middle, scale = SPLIT / 2, (SPLIT / 2 - 6) / reach
     yield _text(0, -22, f"{title}, {spots[0].clips} utterances", "title", "start")
-    yield _text(0, -6, "words wrong, points more than stock (95 %); below: CPU, share of stock's", "faint", "start")
+    yield _text(0, -6, "more words wrong than stock, points (95 %) · CPU / stock's", "faint", "start")
     for tick in _ticks(reach):
         yield _line(0, middle - tick * scale, PANEL_WIDTH, middle - tick * scale, "zero" if tick == 0 else "grid")
         yield _text(-6, middle - tick * scale + 4, f"{tick:+d}" if tick else "0", "faint", "end")

@@ -105,8 +105,8 @@ class FasterWhisperSettings(EngineCommon):
     compute_type: Literal["int8", "int8_float16", "int8_float32", "float16", "float32"] = "int8"
     """Arithmetic: `int8` on a CPU, `int8_float16` or `float16` with CUDA."""
     beam_size: Annotated[int, Field(ge=1, le=10)] = 5
-    """How many continuations are followed at once. 1 is greedy: a fifth less work, and one or two words in a hundred
-    more are wrong."""
+    """How many continuations are followed at once. 1 is greedy: a quarter less work, and one or two words in a
+    hundred more are wrong."""
     batch_size: Annotated[int, Field(ge=0, le=32)] = 0
     """Utterances that are transcribed at once, at most, where several wait. 0 is 8 with CUDA and 4 on a CPU; 1 is one
     after another."""
