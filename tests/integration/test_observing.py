@@ -96,7 +96,8 @@ def test_the_agent_reads_the_machine_below_the_root_that_is_configured(start_age
     telemetry = published(agent, "telemetry")[-1]
     assert telemetry["pwr"] == {"uv_now": True, "thr_now": True, "uv_events": 1, "thr_events": 1}
     assert (telemetry["cpu"]["temp_c"], telemetry["wifi"]["rssi_dbm"]) == (53.7, -49)
-    assert eventually(lambda: set(published(agent, "health")[-1]["codes"]) == {"undervoltage", "throttled", "hot"})
+    # The governor may add what it makes of it.
+    assert eventually(lambda: set(published(agent, "health")[-1]["codes"]) >= {"undervoltage", "throttled", "hot"})
     (board / "sys/class/thermal/thermal_zone0/temp").write_text("44000\n", encoding="ascii")
     (board / "sys/devices/platform/soc/soc:firmware/get_throttled").write_text("50000\n", encoding="ascii")
     (board / "sys/class/hwmon/hwmon1/in0_lcrit_alarm").write_text("0\n", encoding="ascii")
