@@ -84,7 +84,7 @@ def test_an_utterance_that_the_engine_does_not_survive_is_published_as_failed(st
     failure = published(agent, "transcript/failed")[0]
     assert failure["reason"] == "engine"
     assert failure["id"] in agent.stderr
-    assert published(agent, "health")[-1]["codes"] == ["engine_failed"]
+    assert "engine_failed" in published(agent, "health")[-1]["codes"]
 
 
 def test_an_agent_that_is_killed_leaves_no_engine_behind(start_agent: StartAgent) -> None:
