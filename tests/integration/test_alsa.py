@@ -237,13 +237,20 @@ def test_a_channel_that_is_not_there_is_refused(microphone: VirtualMicrophone) -
 def test_a_format_that_we_do_not_understand_is_converted(microphone: VirtualMicrophone) -> None:
     """A device with nothing but floating point delivers all the same, at the pitch and level of what was played."""
     source = AlsaSource(AlsaSettings(device="floating"))
-    player = playing(microphone, tone(500.0, 3.0, 16_000))
-    pcm = np.concatenate([frame.pcm for frame in collect(source, 50)])[-16_000:].astype(np.float64)
+    player = playing(microphone, tone(500.0, 4.0, 16_000))
+    pcm = np.concatenate([frame.pcm for frame in collect(source, 100)])
     player.join()
     source.close()
-    # The plug-in repeats some of it where the machine is busy, which blurs the pitch and changes the level a little.
-    assert int(np.argmax(np.abs(np.fft.rfft(pcm * np.hanning(16_000))))) == pytest.approx(500, abs=20)
-    assert np.sqrt(np.mean(pcm**2)) == pytest.approx(16_000 / np.sqrt(2), rel=0.5)
+    # The plug-in gives stale samples where this machine was too busy to play in time: some second is as it was played.
+    seconds = [pcm[first : first + 16_000] for first in range(0, len(pcm) - 16_000, 2_048)]
+    assert any(is_tone(second, 500, 16_000 / np.sqrt(2)) for second in seconds)
+
+
+def is_tone(pcm: Pcm16, hz: int, rms: float) -> bool:
+    """Whether a second of sound is a tone of this pitch and level."""
+    samples = pcm.astype(np.float64)
+    pitch = int(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))))
+    return pitch == hz and abs(float(np.sqrt(np.mean(samples**2))) / rms - 1.0) < 0.3
 
 
 class SlowEngine:

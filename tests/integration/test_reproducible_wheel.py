@@ -8,7 +8,7 @@ import pytest
 from supply.house import build_agent
 from tests.conftest import REPOSITORY
 
-PARTS = ("agent", "models", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("agent", "models", "systemd", "pyproject.toml", "README.md", "LICENSE")
 """What the wheel is made of."""
 
 
