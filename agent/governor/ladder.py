@@ -78,7 +78,8 @@ def _with_model(engine: WhisperCppSettings | FasterWhisperSettings, rung: Rung) 
 def measured_rungs(measurements: Sequence[Measurement], model: str) -> tuple[Rung, ...]:
     """What a calibration found to be cheaper than `model`, the dearest first, each clearly cheaper than the last.
 
-    `model` itself leads, if it was measured; if it was not, there is nothing to compare with, and so nothing.
+    What another one beats in everything is no rung: whoever stepped down to it would step up by going on. `model`
+    itself leads, if it was measured; if it was not, there is nothing to compare with, and so nothing.
     """
     cheapest: dict[str, Measurement] = {}
     for one in measurements:  # of one model with several numbers of threads, the one that takes least
@@ -89,9 +90,19 @@ def measured_rungs(measurements: Sequence[Measurement], model: str) -> tuple[Run
         return ()
     found = [cheapest[model]]
     for one in sorted(cheapest.values(), key=lambda one: -one.cpu_per_speech):
-        if one.cpu_per_speech <= CHEAPER * found[-1].cpu_per_speech:
+        beaten = any(_beats(other, one) for other in cheapest.values())
+        if not beaten and one.cpu_per_speech <= CHEAPER * found[-1].cpu_per_speech:
             found.append(one)
     return tuple(Rung(one.candidate.engine, one.candidate.model, one.cpu_per_speech) for one in found)
+
+
+def _beats(other: Measurement, one: Measurement) -> bool:
+    """Cheaper, and neither a smaller Whisper nor one that got more words wrong."""
+    return (
+        other.cpu_per_speech < one.cpu_per_speech
+        and size_rank(other.size) >= size_rank(one.size)
+        and other.errors <= one.errors
+    )
 
 
 def catalogued_rungs(models: Sequence[Model], model: Model, engine: str) -> tuple[Rung, ...]:

@@ -7,10 +7,10 @@ CATALOGUE = load_catalogue()
 BASE = WhisperCppSettings(model="base-q8_0", language="de", threads=2, initial_prompt="Grüezi")
 
 
-def measured(engine: str, model: str, cpu: float, threads: int = 1) -> Measurement:
+def measured(engine: str, model: str, cpu: float, threads: int = 1, errors: int = 4) -> Measurement:
     """What a calibration might have found."""
     candidate = Candidate("whisper_cpp" if engine == "whisper_cpp" else "faster_whisper", model, threads)
-    return Measurement(candidate, model.partition("-")[0], False, 80, 4, 0.2, 0.4, cpu, 150, 1.0, 3)
+    return Measurement(candidate, model.partition("-")[0], False, 80, errors, 0.2, 0.4, cpu, 150, 1.0, 3)
 
 
 def catalogued(*names: str, top: str) -> list[str]:
@@ -64,13 +64,27 @@ def test_what_was_measured_decides_where_it_was() -> None:
             measured("whisper_cpp", "base-q8_0", 0.40, threads=2),
             measured("whisper_cpp", "base-q8_0", 0.45),
             measured("whisper_cpp", "base-q5_1", 0.38),
-            measured("faster_whisper", "tiny-ct2", 0.1),
+            measured("faster_whisper", "tiny-ct2", 0.1, errors=6),
             measured("whisper_cpp", "tiny-q8_0", 0.2),
         ],
         "base-q8_0",
     )
     assert [(rung.model, rung.cost) for rung in found] == [("base-q8_0", 0.40), ("tiny-q8_0", 0.2), ("tiny-ct2", 0.1)]
     assert build_ladder(BASE, found)[0].cost == 0.40
+
+
+def test_nobody_steps_down_to_what_is_worse_and_dearer() -> None:
+    """A small model with 5 bits may take longer than a larger one on another engine: it is left out."""
+    found = measured_rungs(
+        [
+            measured("whisper_cpp", "base-q8_0", 0.152),
+            measured("whisper_cpp", "tiny-q5_1", 0.092),
+            measured("faster_whisper", "base-ct2", 0.072),
+            measured("faster_whisper", "tiny-ct2", 0.034),
+        ],
+        "base-q8_0",
+    )
+    assert [rung.model for rung in found] == ["base-q8_0", "base-ct2", "tiny-ct2"]
 
 
 def test_a_model_that_was_not_measured_cannot_be_compared() -> None:
