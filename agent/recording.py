@@ -7,10 +7,10 @@ from pathlib import Path
 from agent.audio import Utterance
 from agent.config import Settings, WavSettings
 from agent.engines import Engine
-from agent.segmenter import Ended, SegmenterEvent
 from agent.sources.wav import WavSource
 from agent.stages import create_segmenter
 from agent.transcript import Transcript, Verdict
+from agent.utterances import utterances_in
 from agent.vad.factory import create_detector
 
 
@@ -37,15 +37,7 @@ def transcribe(path: Path, settings: Settings, engine: Engine) -> Iterator[Passa
 
 def _utterances(path: Path, settings: Settings) -> Iterator[Utterance]:
     source = WavSource(WavSettings(path=path, pace="flat_out"))
-    detector = create_detector(settings.vad)
-    segmenter = create_segmenter(settings)
     try:
-        while (frame := source.read()) is not None:
-            yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
-        yield from _ended(segmenter.finish())
+        yield from utterances_in(iter(source.read, None), create_detector(settings.vad), create_segmenter(settings))
     finally:
         source.close()
-
-
-def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:
-    return (event.utterance for event in events if isinstance(event, Ended))

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
-from agent.segmenter import Ended, Segmenter
+from agent.audio import Pcm16, Utterance
+from agent.segmenter import Segmenter
 from agent.transcript import Transcript, Verdict
+from agent.utterances import frames_of, utterances_in
 from agent.vad import VoiceActivityDetector
 
 TIMEOUT_S: Final = 60.0
@@ -33,16 +32,6 @@ class Hearing:
         Raises:
             EngineError: the engine failed, or had no time.
         """
-        transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in self._utterances(pcm)]
+        utterances = list(utterances_in(frames_of(pcm), self.detector(), self.segmenter()))
+        transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in utterances]
         return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)
-
-    def _utterances(self, pcm: Pcm16) -> list[Utterance]:
-        detector, segmenter = self.detector(), self.segmenter()
-        padded = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
-        events = []
-        for position in range(0, len(padded), FRAME_SAMPLES):
-            samples = padded[position : position + FRAME_SAMPLES]
-            frame = AudioFrame(samples, position, (position + FRAME_SAMPLES) * 1_000_000_000 // SAMPLE_RATE_HZ)
-            events += segmenter.push(frame, detector.probability(samples))
-        events += segmenter.finish()
-        return [event.utterance for event in events if isinstance(event, Ended)]

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
+from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance
 from agent.bench.adapters import Setup
 from agent.bench.systems import VAD_OPTION, Adapter, engine_settings
 from agent.bench.wire_format import Heard, PeerError
 from agent.config import EngineSettings, SegmenterSettings, VadSettings
 from agent.engines import Engine
 from agent.engines.factory import create_engine
-from agent.segmenter import Ended, Segmenter, SegmenterEvent
+from agent.segmenter import Segmenter
 from agent.transcript import Transcript, Verdict
+from agent.utterances import frames_of, utterances_in
 from agent.vad.factory import create_detector
 
 _LONGEST_WHOLE_S = 29.0
@@ -54,14 +54,9 @@ class _Ours:
 def segment(pcm: Pcm16) -> Iterator[Utterance]:
     """The utterances that the agent would make of `pcm`, shape (n,), with its default settings, in order."""
     vad = VadSettings()
-    detector = create_detector(vad)
     numbers = iter(range(1_000_000))
     segmenter = Segmenter(SegmenterSettings(), vad.threshold, lambda: f"utterance-{next(numbers)}")
-    padded = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
-    for position in range(0, len(padded), FRAME_SAMPLES):
-        frame = AudioFrame(padded[position : position + FRAME_SAMPLES], position, position * 62_500)
-        yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
-    yield from _ended(segmenter.finish())
+    return utterances_in(frames_of(pcm), create_detector(vad), segmenter)
 
 
 def combine(transcripts: list[Transcript]) -> Heard:
@@ -74,10 +69,6 @@ def combine(transcripts: list[Transcript]) -> Heard:
         retries=sum(transcript.retries for transcript in transcripts),
         audio_ctx=max((transcript.audio_ctx for transcript in transcripts), default=0),
     )
-
-
-def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:
-    return (event.utterance for event in events if isinstance(event, Ended))
 
 
 def _utterance(pcm: Pcm16, utterance_id: str) -> Utterance:
