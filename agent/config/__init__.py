@@ -15,13 +15,13 @@ from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
 from agent.config.governor import GovernorSettings
 from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
-from agent.config.section import Fraction, Section
+from agent.config.section import Fraction, InWords, Section
 from agent.config.source import AlsaSettings as AlsaSettings
 from agent.config.source import SoundSettings
 from agent.config.source import SourceSettings as SourceSettings
 from agent.config.source import WavSettings as WavSettings
 
-DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$")]
+DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
 
 
 class DeviceSettings(Section):
@@ -74,13 +74,19 @@ class EngineIsolation(Section):
 class EngineCommon(EngineIsolation):
     """What all engines with a model share."""
 
-    language: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")] = "auto"
+    language: Annotated[
+        str, Field(pattern=r"^(auto|[a-z]{2,3})$"), InWords('a language code such as "en", or "auto"')
+    ] = "auto"
     """ISO 639-1 code, or `auto` to detect it for each utterance. English-only models (`*.en`) are always `en`."""
     initial_prompt: str = ""
     """Names and terms that are likely to be heard; primes the decoder."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Inference threads; 0 leaves one core free for everything else."""
-    context: Annotated[str, Field(pattern=r"^(follow|full|\d{1,4}\+\d{1,4})$")] = "follow"
+    context: Annotated[
+        str,
+        Field(pattern=r"^(follow|full|\d{1,4}\+\d{1,4})$"),
+        InWords('"follow", "full", or two numbers such as "256+64"'),
+    ] = "follow"
     """How much of Whisper's 30-second window is computed: what the utterance needs (`follow`), or always all of it
     (`full`, slower). `MIN+MARGIN`, such as `256+64`, says what it needs in encoder positions of 20 ms: its length and
     MARGIN more, and never fewer than MIN; for models that were fine-tuned to short windows."""
@@ -120,7 +126,7 @@ class ScriptedSettings(EngineIsolation):
     """What is 'heard', over and over."""
     delay_s: Annotated[float, Field(ge=0.0)] = 0.0
     """How long each inference pretends to take."""
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] = "en"
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$"), InWords('a language code such as "en"')] = "en"
     """Language that is reported."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.section import Fraction, Section
+from agent.config.section import Fraction, InWords, Section
 from agent.publishing.keywords import keyword_rules
 
 COMMANDS: Final = (
@@ -87,5 +87,7 @@ class DiscoverySettings(Section):
     mode: Literal["device", "component", "off"] = "device"
     """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message an entity, for
     older ones. `off`: none; what was announced before is withdrawn."""
-    prefix: Annotated[str, Field(pattern=r"^[^+#/\s]+(/[^+#/\s]+)*$")] = "homeassistant"
+    prefix: Annotated[
+        str, Field(pattern=r"^[^+#/\s]+(/[^+#/\s]+)*$"), InWords("levels of a topic, without spaces, + or #")
+    ] = "homeassistant"
     """Home Assistant's discovery prefix."""

@@ -12,10 +12,11 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from agent.config import Settings
-from agent.config.section import Section
+from agent.config.section import InWords, Section
 
 PREFIX = "EDGESCRIBE_"
 CHOICE = "one of"
+TEXT = "text"
 KeyPath = tuple[str, ...]
 
 
@@ -32,7 +33,7 @@ class Setting:
     type: str
     """In words: `integer`, `text`, `path` …"""
     bounds: str
-    """In words: `0–64`, or the words that are allowed; empty if anything goes."""
+    """In words: `0 to 64`, the words that are allowed, or what text has to be; empty if anything goes."""
     default: object
     """None also where there is none, see `required`."""
     required: bool
@@ -52,6 +53,8 @@ class Setting:
     @property
     def allowed(self) -> str:
         """What a value has to be, in words, for error messages: `a whole number, 0 to 64`."""
+        if self.type == TEXT and self.bounds:
+            return self.bounds
         article = "a " if self.type.split()[0] in ("whole", "number", "path", "list") else ""
         between = " " if self.type == CHOICE else ", "
         return article + self.type + (between + self.bounds.replace("`", "") if self.bounds else "")
@@ -175,7 +178,7 @@ TYPE_NAMES: Mapping[Any, str] = {
     bool: "true or false",
     int: "whole number",
     float: "number",
-    str: "text",
+    str: TEXT,
     Path: "path",
     SecretStr: "secret text",
 }
@@ -193,9 +196,8 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     limits = {
         name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
     }
-    pattern = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
-    if pattern:
-        return f"matching `{pattern}`"
+    if said := next((item.words for item in metadata if isinstance(item, InWords)), None):
+        return said
     if limits.keys() == {"ge", "le"}:
         return f"{limits['ge']:g} to {limits['le']:g}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

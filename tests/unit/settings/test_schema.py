@@ -1,9 +1,11 @@
+import json
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, SecretStr
 
-from agent.config.section import Section
+from agent.config import Settings
+from agent.config.section import InWords, Section
 from agent.settings.schema import by_path, groups, shared, walk
 
 
@@ -14,7 +16,7 @@ class Example(Section):
     above: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     least: Annotated[float, Field(ge=0.0)] | None = None
     word: Literal["one", "two"] = "one"
-    shape: Annotated[str, Field(pattern="^a+$")] | None = None
+    shape: Annotated[str, Field(pattern="^a+$"), InWords('"a", once or more')] | None = None
     many: tuple[str, ...] = ()
     secret: SecretStr | None = None
     needed: bool
@@ -27,7 +29,7 @@ class Example(Section):
         ("above", "a number, above 0, at most 1"),
         ("least", "a number, at least 0"),
         ("word", "one of one, two"),
-        ("shape", "text, matching ^a+$"),
+        ("shape", '"a", once or more'),
         ("many", "a list of text"),
         ("secret", "secret text"),
         ("needed", "true or false"),
@@ -40,6 +42,20 @@ def test_what_is_allowed_is_said_in_words(key: str, allowed: str) -> None:
     assert setting.allowed == allowed
     assert setting.secret == (key == "secret")
     assert setting.required == (key == "needed")
+
+
+def test_no_pattern_is_shown_to_people() -> None:
+    """Wherever a setting has one, it says in words what it wants: a regular expression is no remedy."""
+    sections = Settings.model_json_schema()["$defs"].values()
+    patterned = {
+        (section["description"], key)
+        for section in sections
+        for key, value in section.get("properties", {}).items()
+        if '"pattern"' in json.dumps(value)
+    }
+    said = {(group.description, setting.path[-1]): setting.allowed for group in groups() for setting in group.settings}
+    assert len(patterned) >= 7
+    assert [key for key in patterned if said[key] == "text"] == []
 
 
 def test_every_kind_of_a_section_is_a_group() -> None:
