@@ -7,7 +7,7 @@ Home Assistant, the bare value of the command's one argument.
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
@@ -164,12 +164,17 @@ class Refused:
     sender: ReturnAddress
 
 
-class Request(BaseModel):
-    """The envelope of a command."""
+class Identified(BaseModel):
+    """The envelope of a command, as far as the reply to it needs it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
+class Request(Identified):
+    """The envelope of a command."""
+
     exp: AwareDatetime | None = None
     args: dict[str, Any] = {}
 
@@ -193,7 +198,8 @@ class Doorkeeper:
         if root is None or incoming.retained:
             return None
         name = incoming.topic.removeprefix(root)
-        sender = ReturnAddress(name[:64], None, _response_topic(incoming.response_topic), incoming.correlation)
+        request_id = _id_in(incoming.payload)
+        sender = ReturnAddress(name[:64], request_id, _response_topic(incoming.response_topic), incoming.correlation)
         if (kind := KINDS.get(name)) is None:
             return Refused("unknown_command", f"there is no command {name[:64]!r}", sender)
         if name not in self._allowed:
@@ -205,7 +211,6 @@ class Doorkeeper:
     ) -> Accepted | Refused | None:
         try:
             request = _read(kind, payload)
-            sender = replace(sender, request_id=request.id)
             if request.exp is not None and request.exp <= now:
                 return Refused("expired", "it came after its exp", sender)
             if request.id is not None and self._is_repeated(request.id):
@@ -231,6 +236,16 @@ def command_topic(device_id: str, name: str) -> str:
 def _roots(device_id: str, groups: Collection[str]) -> tuple[str, ...]:
     base = f"edgescribe/v{CONTRACT}"
     return (f"{base}/{device_id}", *(f"{base}/_group/{group}" for group in groups))
+
+
+def _id_in(payload: bytes) -> str | None:
+    """The id that the reply carries, whatever else is wrong with the request; None if it has none, or none of ours."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        return None
+    try:
+        return Identified.model_validate_json(payload).id
+    except ValidationError:
+        return None
 
 
 def _read(kind: type[Command], payload: bytes) -> Request:

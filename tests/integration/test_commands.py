@@ -134,7 +134,7 @@ def test_refusals_say_why_and_change_nothing(start_agent: StartAgent, commander:
     before = len(receiver.payloads("state"))
     asked: list[tuple[str, object, str]] = [
         ("reboot", "", "unknown_command"),
-        ("restart", "", "not_allowed"),
+        ("restart", {"id": "r", "args": {}}, "not_allowed"),
         ("vad_threshold", "7", "invalid"),
         ("vad_threshold", {"exp": 1, "args": {"value": 0.6}}, "expired"),
         ("model", "base-q8_0", "unavailable"),
@@ -146,6 +146,7 @@ def test_refusals_say_why_and_change_nothing(start_agent: StartAgent, commander:
         answer = commander.ask(name, payload)
         assert (answer["code"], answer["ok"]) == (code, False), answer
         assert answer["msg"]
+        assert answer.get("id") == (payload.get("id") if isinstance(payload, dict) else None)
     assert len(receiver.payloads("state")) == before
 
 

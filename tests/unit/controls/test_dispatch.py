@@ -111,6 +111,32 @@ def test_only_what_is_on_the_list_is_obeyed() -> None:
         assert refused.code == code
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "code"),
+    [
+        ("restart", {}, "not_allowed"),
+        ("reboot", {}, "unknown_command"),
+        ("vad_threshold", {"args": {"value": 7}}, "invalid"),
+        ("vad_threshold", {"args": [1]}, "invalid"),
+        ("vad_threshold", {"exp": "tomorrow"}, "invalid"),
+        ("vad_threshold", {"exp": 1}, "expired"),
+    ],
+)
+def test_every_refusal_carries_the_id_of_its_request(name: str, more: dict[str, object], code: str) -> None:
+    """The sender knows its requests by it, and those that are refused above all."""
+    refused = keeper("vad_threshold").admit(incoming(name, {"id": "a", **more}), NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.sender.request_id) == (code, "a")
+
+
+@pytest.mark.parametrize("payload", [b"", b"PRESS", b"{", b"\xff", b'{"id": 7}', b'{"id": ""}', b'["a"]', b"[" * 8_000])
+def test_a_refusal_has_no_id_where_the_request_has_none(payload: bytes) -> None:
+    """Or none that can be read: the refusal stays what it is."""
+    refused = keeper("listen").admit(incoming("restart", payload), NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.sender.request_id) == ("not_allowed", None)
+
+
 def test_retained_commands_are_ignored() -> None:
     """A broker would repeat them at every connection, for years."""
     assert keeper().admit(incoming("restart", retained=True), NOW) is None
