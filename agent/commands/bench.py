@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,20 @@ A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
 Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
 openai-whisper, transformers (pip install 'edgescribe[peers]'). Only ratios within one run mean anything.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is to be measured, and what of it is there already."""
+
+    systems: "Sequence[System]"
+    clips: "Sequence[Clip]"
+    paths: dict[str, Path]
+    """Each system's model, by the system's name."""
+    journal: "Journal"
+    """Takes what comes of it."""
+    earlier: "Sequence[Record]"
+    """What an earlier run with the same `--out` wrote into it; empty if there was none."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -151,57 +165,37 @@ def _measure(
         if not earlier:
             journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
         take = _take_rest if args.idle else _take_blocks if args.latency else _take_clips
-        take(args, systems, clips, paths, journal, earlier)
+        take(args, _Task(systems, clips, paths, journal, earlier))
     finally:
         journal.close()
 
 
-def _take_clips(
-    args: argparse.Namespace,
-    systems: "Sequence[System]",
-    clips: "Sequence[Clip]",
-    paths: dict[str, Path],
-    journal: "Journal",
-    earlier: "Sequence[Record]",
-) -> None:
+def _take_clips(args: argparse.Namespace, task: _Task) -> None:
     from agent.bench.runner import Runner, done, plan
 
-    resident = args.resident or _resident(len(systems))
-    steps = plan(systems, clips, args.repeats, block=1 if resident >= len(systems) else _CLIPS_A_BLOCK)
-    taken = done(earlier)
+    resident = args.resident or _resident(len(task.systems))
+    block = 1 if resident >= len(task.systems) else _CLIPS_A_BLOCK
+    steps = plan(task.systems, task.clips, args.repeats, block=block)
+    taken = done(task.earlier)
     left = [step for step in steps if step.key not in taken]
-    _show_progress(Runner(paths, journal, resident, args.peer_python).run(left), len(left))
+    _show_progress(Runner(task.paths, task.journal, resident, args.peer_python).run(left), len(left))
 
 
-def _take_blocks(
-    args: argparse.Namespace,
-    systems: "Sequence[System]",
-    clips: "Sequence[Clip]",
-    paths: dict[str, Path],
-    journal: "Journal",
-    earlier: "Sequence[Record]",
-) -> None:
+def _take_blocks(args: argparse.Namespace, task: _Task) -> None:
     from agent.bench.latency_runner import LatencyRunner, blocks_done, plan_blocks
 
-    taken = blocks_done(earlier)
-    left = [step for step in plan_blocks(systems, clips, args.repeats) if step.key not in taken]
-    _show_progress(LatencyRunner(paths, journal, args.peer_python).run(left), len(left))
+    taken = blocks_done(task.earlier)
+    left = [step for step in plan_blocks(task.systems, task.clips, args.repeats) if step.key not in taken]
+    _show_progress(LatencyRunner(task.paths, task.journal, args.peer_python).run(left), len(left))
 
 
-def _take_rest(
-    args: argparse.Namespace,
-    systems: "Sequence[System]",
-    clips: "Sequence[Clip]",
-    paths: dict[str, Path],
-    journal: "Journal",
-    earlier: "Sequence[Record]",
-) -> None:
+def _take_rest(args: argparse.Namespace, task: _Task) -> None:
     from agent.bench.idle import LOADING_S, IdleRunner, idle_done, plan_idle, quiet_sound
 
-    taken = idle_done(earlier)
-    left = [step for step in plan_idle(systems, args.repeats) if step.key not in taken]
-    sound = quiet_sound(clips, args.idle + LOADING_S)
-    _show_progress(IdleRunner(paths, journal, sound).run(left), len(left))
+    taken = idle_done(task.earlier)
+    left = [step for step in plan_idle(task.systems, args.repeats) if step.key not in taken]
+    sound = quiet_sound(task.clips, args.idle + LOADING_S)
+    _show_progress(IdleRunner(task.paths, task.journal, sound).run(left), len(left))
 
 
 def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep] | Iterable[IdleStep]", total: int) -> None:
