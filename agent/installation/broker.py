@@ -50,14 +50,8 @@ def ask(settings: MqttSettings, user: str) -> Answer:
         answers.append(Answer(welcome=False, reason="it hung up: does it want TLS, or a certificate?", refused=True))
         answered.set()
 
-    # An id of the broker's choice: asking must not push a running service off its connection.
-    client = Client(CallbackAPIVersion.VERSION2, protocol=_protocol(settings), reconnect_on_failure=False)
-    client.connect_timeout = _CONNECT_S
+    client = _client(settings, user)
     client.on_connect, client.on_disconnect = on_connect, on_disconnect
-    if settings.password:
-        client.username_pw_set(settings.username or user, settings.password.get_secret_value())
-    if settings.tls.enabled:
-        client.tls_set_context(tls_context(settings.tls))
     try:
         client.connect(settings.host, settings.effective_port)
     except ssl.SSLError as error:
@@ -72,6 +66,17 @@ def ask(settings: MqttSettings, user: str) -> Answer:
         client.disconnect()
         client.loop_stop()
     return answers[0] if answers else Answer(welcome=False, reason="it does not answer")
+
+
+def _client(settings: MqttSettings, user: str) -> Client:
+    """With an id of the broker's choice: asking must not push a running service off its connection."""
+    client = Client(CallbackAPIVersion.VERSION2, protocol=_protocol(settings), reconnect_on_failure=False)
+    client.connect_timeout = _CONNECT_S
+    if settings.password:
+        client.username_pw_set(settings.username or user, settings.password.get_secret_value())
+    if settings.tls.enabled:
+        client.tls_set_context(tls_context(settings.tls))
+    return client
 
 
 def _protocol(settings: MqttSettings) -> MQTTProtocolVersion:
