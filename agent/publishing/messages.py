@@ -34,14 +34,7 @@ class Delay:
 
 
 def transcript_message(
-    utterance: Utterance,
-    transcript: Transcript,
-    delay: Delay,
-    *,
-    seq: int,
-    boot_id: str,
-    now: Moment,
-    late: bool = False,
+    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment, late: bool
 ) -> TranscriptMessage:
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 

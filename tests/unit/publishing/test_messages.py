@@ -38,7 +38,7 @@ def message(
     utterance: Utterance = UTTERANCE, transcript: Transcript = TRANSCRIPT, now: Moment = NOW
 ) -> TranscriptMessage:
     """The message for a variation of the utterance above."""
-    return transcript_message(utterance, transcript, DELAY, seq=7, boot_id="b1", now=now)
+    return transcript_message(utterance, transcript, DELAY, seq=7, boot_id="b1", now=now, late=False)
 
 
 def test_identity_order_and_words_are_taken_over() -> None:
