@@ -7,7 +7,7 @@ from agent.bench.charts import Mark, Point, plane, rows
 from agent.bench.intervals import Estimate
 from agent.bench.summary import Report, SystemSummary
 from agent.bench.systems import is_ours
-from agent.bench.text import difference, how_often, percent, ratio, seconds, wrong_more
+from agent.bench.text import difference, how_often, idle_cells, latency_cells, percent, ratio, trust_cells, wrong_more
 
 _MEGABYTE = 1_000_000
 _STYLE = """
@@ -150,19 +150,7 @@ def _latency(report: Report) -> Iterator[str]:
     head = ("system", "utterances", "after the hang-over: p50 s", "p95 s", "from the end of speech: p50 s", "p95 s")
     yield _table(
         [*head, "peak PSS, MB", "CPU s / s"],
-        [
-            [
-                system.name,
-                str(system.utterances),
-                seconds(system.after_hangover_p50_s),
-                seconds(system.after_hangover_p95_s),
-                seconds(system.from_speech_end_p50_s),
-                seconds(system.from_speech_end_p95_s),
-                f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
-                f"{system.cpu_rtf:.3f}",
-            ]
-            for system in report.latencies
-        ],
+        [[system.name, *latency_cells(system), f"{system.cpu_rtf:.3f}"] for system in report.latencies],
     )
 
 
@@ -172,18 +160,7 @@ def _idle(report: Report) -> Iterator[str]:
     yield "<h2>At rest: whole agents while nobody speaks</h2>"
     yield _table(
         ["system", "runs", "of one core, %", "highest, %", "loading, CPU s", "peak PSS, MB", "transcripts"],
-        [
-            [
-                system.name,
-                str(system.runs),
-                f"{100 * system.core_share:.2f}",
-                f"{100 * system.core_share_max:.2f}",
-                f"{system.loading_cpu_s:.1f}",
-                f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
-                str(system.transcripts),
-            ]
-            for system in report.idle
-        ],
+        [[system.name, *idle_cells(system)] for system in report.idle],
     )
 
 
@@ -193,18 +170,7 @@ def _trust(report: Report) -> Iterator[str]:
     yield "<h2>Nothing invented, nothing lost</h2>"
     yield _table(
         ["system", "clips without speech", "with text", "words in them", "speech rejected", "doubtful", "retries"],
-        [
-            [
-                system.name,
-                str(system.noise_clips),
-                str(system.noise_clips_with_text),
-                f"{system.noise_words:g}",
-                str(system.speech_clips_rejected),
-                str(system.doubtful),
-                str(system.retries),
-            ]
-            for system in report.systems
-        ],
+        [[system.name, *trust_cells(system), str(system.retries)] for system in report.systems],
     )
 
 

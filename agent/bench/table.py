@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bench.summary import Report, SystemSummary
-from agent.bench.text import difference, how_often, percent, ratio, seconds, wrong_more
+from agent.bench.text import difference, how_often, idle_cells, latency_cells, percent, ratio, trust_cells, wrong_more
 
 _MEGABYTE = 1_000_000
 
@@ -89,14 +89,7 @@ def _trust_table(report: Report) -> Table:
     headings = ("clips without speech", "with text", "words in them", "speech rejected", "doubtful")
     table = _columns("Nothing invented, nothing lost", "", *headings)
     for number, system in enumerate(report.systems, start=1):
-        table.add_row(
-            str(number),
-            str(system.noise_clips),
-            str(system.noise_clips_with_text),
-            f"{system.noise_words:g}",
-            str(system.speech_clips_rejected),
-            str(system.doubtful),
-        )
+        table.add_row(str(number), *trust_cells(system))
     return table
 
 
@@ -118,15 +111,7 @@ def _latency_table(report: Report) -> Table:
     title = "Latency of whole systems: from the end of the pause, and from the end of speech, to a subscriber"
     table = _columns(title, "", *headings)
     for number, system in enumerate(report.latencies, start=1):
-        table.add_row(
-            str(number),
-            str(system.utterances),
-            seconds(system.after_hangover_p50_s),
-            seconds(system.after_hangover_p95_s),
-            seconds(system.from_speech_end_p50_s),
-            seconds(system.from_speech_end_p95_s),
-            f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
-        )
+        table.add_row(str(number), *latency_cells(system))
     return table
 
 
@@ -134,15 +119,7 @@ def _idle_table(report: Report) -> Table:
     headings = ("runs", "of one core, %", "highest, %", "loading, CPU s", "peak PSS MB", "transcripts")
     table = _columns("At rest: whole agents while nobody speaks", "", *headings)
     for number, system in enumerate(report.idle, start=1):
-        table.add_row(
-            str(number),
-            str(system.runs),
-            f"{100 * system.core_share:.2f}",
-            f"{100 * system.core_share_max:.2f}",
-            f"{system.loading_cpu_s:.1f}",
-            f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
-            str(system.transcripts),
-        )
+        table.add_row(str(number), *idle_cells(system))
     return table
 
 

@@ -1,7 +1,12 @@
 """Figures as words, for terminal and page alike."""
 
+from typing import Final
+
+from agent.bench.idle import IdleSummary
 from agent.bench.intervals import Estimate
-from agent.bench.summary import Comparison, SystemSummary
+from agent.bench.summary import Comparison, LatencySummary, SystemSummary
+
+_MEGABYTE: Final = 1_000_000
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -41,3 +46,38 @@ def seconds(value_s: float | None) -> str:
 def how_often(repeats: int) -> str:
     """How many passes the figures come from."""
     return "one pass" if repeats == 1 else f"medians of {repeats} passes"
+
+
+def trust_cells(system: SystemSummary) -> tuple[str, ...]:
+    """Clips without speech, those with text, words in them; speech rejected, doubtful transcripts."""
+    return (
+        str(system.noise_clips),
+        str(system.noise_clips_with_text),
+        f"{system.noise_words:g}",
+        str(system.speech_clips_rejected),
+        str(system.doubtful),
+    )
+
+
+def latency_cells(system: LatencySummary) -> tuple[str, ...]:
+    """Utterances; seconds after the hang-over and from the end of speech, p50 and p95 each; peak PSS in MB."""
+    return (
+        str(system.utterances),
+        seconds(system.after_hangover_p50_s),
+        seconds(system.after_hangover_p95_s),
+        seconds(system.from_speech_end_p50_s),
+        seconds(system.from_speech_end_p95_s),
+        f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+    )
+
+
+def idle_cells(system: IdleSummary) -> tuple[str, ...]:
+    """Runs; percent of one core, mean and highest; CPU seconds of loading; peak PSS in MB; transcripts."""
+    return (
+        str(system.runs),
+        f"{100 * system.core_share:.2f}",
+        f"{100 * system.core_share_max:.2f}",
+        f"{system.loading_cpu_s:.1f}",
+        f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+        str(system.transcripts),
+    )
