@@ -15,7 +15,7 @@ from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
 from agent.config.governor import GovernorSettings
 from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
-from agent.config.section import Fraction, InWords, Section
+from agent.config.section import Fraction, InWords, Language, Section
 from agent.config.source import AlsaSettings as AlsaSettings
 from agent.config.source import SoundSettings
 from agent.config.source import SourceSettings as SourceSettings
@@ -74,9 +74,7 @@ class EngineIsolation(Section):
 class EngineCommon(EngineIsolation):
     """What all engines with a model share."""
 
-    language: Annotated[
-        str, Field(pattern=r"^(auto|[a-z]{2,3})$"), InWords('a language code such as "en", or "auto"')
-    ] = "auto"
+    language: Language = "auto"
     """ISO 639-1 code, or `auto` to detect it for each utterance. English-only models (`*.en`) are always `en`."""
     initial_prompt: str = ""
     """Names and terms that are likely to be heard; primes the decoder."""

@@ -1,19 +1,28 @@
 """What every group of settings has in common."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
 
 @dataclass(frozen=True, slots=True)
 class InWords:
-    """Stands beside a pattern in the annotation of a setting, for people to read."""
+    """Stands beside a pattern in an annotation, for people to read."""
 
     words: str
     """What a value has to be: `a language code such as "en"`."""
+
+
+def in_words(metadata: Iterable[object]) -> str:
+    """The words among the metadata of a field; empty if there are none."""
+    return next((item.words for item in metadata if isinstance(item, InWords)), "")
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Language = Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$"), InWords('a language code such as "en", or "auto"')]
+"""ISO 639-1, or `auto`."""
 
 
 class Section(BaseModel):

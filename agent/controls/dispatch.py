@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.config.section import Fraction
+from agent.config.section import Fraction, InWords, Language, in_words
 from agent.delivery import Incoming
 from agent.wire import CONTRACT
 
@@ -55,7 +55,9 @@ class SetModel(Command):
     """Recognise with another model."""
 
     name = "model"
-    value: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f]+$")]
+    value: Annotated[
+        str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f]+$"), InWords("a name, not a path")
+    ]
     """Its name in the catalogue; a path is not allowed."""
 
 
@@ -63,7 +65,7 @@ class SetLanguage(Command):
     """Expect another language."""
 
     name = "language"
-    value: Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$")]
+    value: Language
 
 
 class SetInitialPrompt(Command):
@@ -217,7 +219,7 @@ class Doorkeeper:
                 return None
             return Accepted(kind.model_validate(request.args), sender)
         except ValueError as error:
-            return Refused("invalid", _first_line(error), sender)
+            return Refused("invalid", _first_line(error, kind), sender)
 
     def _is_repeated(self, request_id: str) -> bool:
         if request_id in self._seen:
@@ -281,9 +283,11 @@ def _response_topic(topic: str | None) -> str | None:
     return None if any(sign in topic for sign in ("+", "#", "\0", "/cmd/")) else topic
 
 
-def _first_line(error: ValueError) -> str:
+def _first_line(error: ValueError, kind: type[Command]) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    words = in_words(kind.model_fields[where].metadata) if where in kind.model_fields else ""
+    msg = f"must be {words}" if words else first["msg"]
+    return f"{where}: {msg}" if where else msg

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from agent.config import Settings
-from agent.config.section import InWords, Section
+from agent.config.section import Section, in_words
 
 PREFIX = "EDGESCRIBE_"
 CHOICE = "one of"
@@ -196,9 +196,9 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     limits = {
         name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
     }
-    if said := next((item.words for item in metadata if isinstance(item, InWords)), None):
-        return said
+    if words := in_words(metadata):
+        return words
     if limits.keys() == {"ge", "le"}:
         return f"{limits['ge']:g} to {limits['le']:g}"
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{words[name]} {limit:g}" for name, limit in limits.items())
+    relations = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{relations[name]} {limit:g}" for name, limit in limits.items())

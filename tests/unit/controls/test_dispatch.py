@@ -103,6 +103,18 @@ def test_what_makes_no_sense_is_refused(name: str, payload: object) -> None:
     assert "\n" not in refused.msg
 
 
+def test_a_refusal_says_in_words_what_is_wanted() -> None:
+    """No regular expression: people read it."""
+    for name, payload, msg in [
+        ("language", b"English", 'value: must be a language code such as "en", or "auto"'),
+        ("language", b"", 'value: must be a language code such as "en", or "auto"'),
+        ("model", b"/tmp/model.bin", "value: must be a name, not a path"),
+    ]:
+        refused = keeper().admit(incoming(name, payload), NOW)
+        assert isinstance(refused, Refused)
+        assert refused.msg == msg
+
+
 def test_only_what_is_on_the_list_is_obeyed() -> None:
     """The rest is told apart from what does not exist."""
     for name, code in [("restart", "not_allowed"), ("reboot", "unknown_command"), ("a/b", "unknown_command")]:
