@@ -17,12 +17,12 @@ from agent.config import FasterWhisperSettings, ScriptedSettings
 from agent.engines import BatchEngine, batch_size
 from agent.engines.context import WINDOW_S
 from agent.engines.factory import create_engine
+from agent.engines.offspring import Offspring
 from agent.engines.process import ProcessEngine
 from agent.errors import EngineError
 from agent.transcriber import Recognition, Transcriber
 from agent.transcript import Transcript
 from tests.clips import clip, clip_names, silence
-from tests.integration.receiver import eventually
 
 Pulled = Callable[[str], Path]
 
@@ -128,6 +128,14 @@ def test_a_process_does_batches_of_the_size_that_its_engine_wants(pulled: Pulled
 class ThreeAtOnce(ProcessEngine):
     """A process that is given three utterances at once, whatever the engine in it is."""
 
+    wanted: threading.Event
+    """Set as soon as somebody has made sure that there is a process for what he is about to ask."""
+
+    def _ready(self) -> Offspring:
+        offspring = super()._ready()
+        self.wanted.set()
+        return offspring
+
     @property
     def batch_size(self) -> int:
         """Three."""
@@ -168,11 +176,12 @@ def losses() -> list[str]:
 def scripted(losses: list[str]) -> Iterator[ThreeAtOnce]:
     """Takes two seconds for an utterance; half a second more than four times its length is what it may take."""
     engine = ThreeAtOnce(ScriptedSettings(delay_s=2.0, budget_s=0.5), lambda: None, losses.append)
+    engine.wanted = threading.Event()
     yield engine
     engine.close()
 
 
-def killed_over(engine: ProcessEngine, utterances: Sequence[Utterance]) -> Notebook:
+def killed_over(engine: ThreeAtOnce, utterances: Sequence[Utterance]) -> Notebook:
     """What becomes of `utterances`, all waiting, if the process is killed over the first batch."""
     notebook = Notebook()
     transcriber = Transcriber(engine, notebook, len(utterances), Overflow.WAIT)
@@ -183,8 +192,7 @@ def killed_over(engine: ProcessEngine, utterances: Sequence[Utterance]) -> Noteb
     os.kill(engine.pid, signal.SIGSTOP)  # so that the batch is surely not answered before the kill
     thread = threading.Thread(target=transcriber.run)
     thread.start()
-    longest_s = max(utterance.duration_s for utterance in utterances)
-    assert eventually(lambda: (work := transcriber.under_way) is not None and work.duration_s > longest_s)
+    assert engine.wanted.wait(120.0)  # before, it would be an idle process that dies
     os.kill(engine.pid, signal.SIGKILL)
     thread.join(120.0)
     assert not thread.is_alive()
