@@ -1,6 +1,9 @@
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,12 +34,13 @@ class Rig:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.asked: list[str] = []
+        self.fails: set[str] = set()
         self.next = root / "var/lib/edgescribe-release/next"
 
     def systemctl(self, *arguments: str) -> int:
-        """Does nothing, with success."""
+        """Does nothing, with success unless it is among `fails`."""
         self.asked.append(" ".join(arguments))
-        return 0
+        return int(" ".join(arguments) in self.fails)
 
     def stage(self, release: str, files: dict[str, str], secret: str = "") -> None:
         """Stage a deployment, as the role does."""
@@ -129,7 +133,7 @@ def test_what_is_not_confirmed_is_taken_back_whole(rig: Rig, capsys: pytest.Capt
     assert rig.run("rollback", "--unconfirmed", "--reason", "deaf") == 0
     assert (rig.release, rig.text(CONFIG), rig.text(DROP_IN)) == ("1", "one", None)
     assert rig.text("etc/edgescribe/mqtt-password") == "old"
-    assert rig.asked[-1] == "start --no-block edgescribe.service"
+    assert rig.asked[-2:] == ["start --no-block edgescribe.service", "disable --now edgescribe-rollback.timer"]
     rig.run("status")
     status = answer(capsys)
     assert status["last_failure"] == {"release": "2", "reason": "deaf"}
@@ -239,3 +243,79 @@ def test_three_releases_and_their_models_are_kept(rig: Rig) -> None:
     assert sorted(path.name for path in (rig.root / "opt/edgescribe/releases").iterdir()) == ["3", "4", "5"]
     models = sorted(path.name for path in (rig.root / "var/lib/edgescribe-models/sha256").iterdir())
     assert models == ["digest-3", "digest-4", "digest-5"]
+
+
+def test_what_a_play_left_half_way_is_deleted_and_what_is_not_ours_does_no_harm(rig: Rig) -> None:
+    """Wheels and models that never arrived; a folder among the models' names, a file among the releases."""
+    rig.good("1", {CONFIG: "one"})
+    left = [rig.root / "opt/edgescribe/.wheels-2", rig.root / "var/lib/edgescribe-models/.arriving-x"]
+    own = rig.root / "var/lib/edgescribe-models/by-name/own"
+    for folder in (*left, own):
+        folder.mkdir(parents=True)
+    (rig.root / "opt/edgescribe/releases/README").touch()
+    assert rig.run("prune") == 0
+    assert not any(folder.exists() for folder in left)
+    assert own.is_dir()
+
+
+def test_nothing_goes_on_trial_without_a_clock(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """The timer does not start: what is in force stays, and that is said in one line."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    rig.fails = {"restart edgescribe-rollback.timer"}
+    assert rig.run("activate") == 1
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert rig.run("rollback", "--unconfirmed") == 0  # as the play does
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+
+
+def test_a_secret_is_at_no_time_open_to_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even before it has its place: what is copied is closed from its first byte on."""
+    modes = []
+
+    def copy(source: Any, target: Any) -> None:
+        modes.append(os.fstat(target.fileno()).st_mode & 0o777)
+        target.write(source.read())
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    rig.stage("1", {CONFIG: "one"}, secret="s")
+    assert rig.run("activate") == 0
+    assert set(modes) == {0o600}
+    assert (rig.root / CONFIG).stat().st_mode & 0o777 == 0o644
+    assert (rig.root / "etc/edgescribe/mqtt-password").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_one_line_and_what_waits_can_still_be_taken_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taking back fails while there is no room, keeps the clock armed, and works when there is."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    assert rig.run("activate") == 0
+    rig.asked.clear()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        assert rig.run("rollback", "--unconfirmed") == 1
+    assert capsys.readouterr().err == "edgescribe-release: [Errno 28] No space left on device\n"
+    assert rig.asked == []
+    assert rig.run("rollback", "--unconfirmed") == 0
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+
+
+def test_the_loss_of_the_terminal_leaves_no_half_of_it(rig: Rig, tmp_path: Path) -> None:
+    """SSH goes away, and its terminal hangs up, while systemd is asked: everything comes into force all the same."""
+    rig.stage("1", {CONFIG: "one"})
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\nkill -HUP $PPID\n")
+    (programs / "systemctl").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = [sys.executable, str(PROGRAM), "--root", str(rig.root), "activate"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result
+    assert (rig.release, rig.text(CONFIG)) == ("1", "one")

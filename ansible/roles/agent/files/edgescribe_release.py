@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -83,7 +84,7 @@ class Device:
         """Put what is staged into force. Nothing happens if it is, and was confirmed.
 
         Raises:
-            ReleaseError: nothing is staged, or its release is not installed.
+            ReleaseError: nothing is staged, its release is not installed, or the clock does not start.
         """
         release = _release_of(self._next)
         if not release or not (self._root / RELEASES / release / "bin" / "edgescribe").exists():
@@ -93,9 +94,10 @@ class Device:
             return {"changed": False, "pending": False, "release": release}
         stale = self._owned() - set(_entries(self._next))
         _replace_tree(self._next, self._pending)
-        # First the clock: whatever happens from here on, it is taken back.
-        self._system("enable", TIMER)
-        self._system("restart", TIMER)
+        # First the clock: whatever happens from here on, it is taken back; without one, nothing happens.
+        if self._system("enable", TIMER) or self._system("restart", TIMER):
+            raise ReleaseError(f"{TIMER} does not start, and nothing goes on trial without it: nothing was changed")
+        os.sync()  # a power cut must not leave the new without the clock
         self._install(self._pending, stale)
         self._start()
         return {"changed": True, "pending": True, "release": release}
@@ -118,6 +120,7 @@ class Device:
             for entry in [entry for entry in _entries(tree) if _is_secret(tree / entry)]:
                 (tree / entry).unlink()
         self._forget()
+        os.sync()  # whoever is told that it is confirmed can rely on that, also after a power cut
         return {"changed": True, "release": _release_of(self._root)}
 
     def rollback(self, reason: str, *, unconfirmed: bool) -> dict[str, object]:
@@ -150,10 +153,10 @@ class Device:
             self._system("disable", "--now", SERVICE)
         self._install(target, stale)
         shutil.rmtree(failed)
-        self._disarm()
-        self._failure.write_text(json.dumps({"release": was, "reason": reason}), encoding="utf-8")
         if target is not None:
             self._start()
+        self._disarm()
+        self._note({"release": was, "reason": reason})
         return {"changed": True, "release": _release_of(self._root), "was": was}
 
     def reset(self) -> dict[str, object]:
@@ -173,14 +176,22 @@ class Device:
         trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
         releases = {_release_of(tree) for tree in trees}
         models = {
-            link.readlink().name for tree in trees if (tree / BY_NAME).is_dir() for link in (tree / BY_NAME).iterdir()
+            link.readlink().name
+            for tree in trees
+            if (tree / BY_NAME).is_dir()
+            for link in (tree / BY_NAME).iterdir()
+            if link.is_symlink()
         }
         gone = []
         for folder, needed in ((self._root / RELEASES, releases), (self._root / MODELS, models)):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.name not in needed:
+                if path.name not in needed and path.is_dir():
                     shutil.rmtree(path)
                     gone.append(path.name)
+        for folder, arriving in ((RELEASES.parent, ".wheels-*"), (MODELS.parent, ".arriving-*")):
+            for path in sorted((self._root / folder).glob(arriving)):  # of a play that was cut off
+                shutil.rmtree(path)
+                gone.append(path.name)
         return {"changed": bool(gone), "deleted": gone}
 
     @contextmanager
@@ -226,6 +237,13 @@ class Device:
     def _disarm(self) -> None:
         self._system("disable", "--now", TIMER)
 
+    def _note(self, failure: dict[str, str | None]) -> None:
+        """Remember why; on a full disk the device goes back without saying so."""
+        written = self._failure.with_suffix(".new")
+        with suppress(OSError):
+            written.write_text(json.dumps(failure), encoding="utf-8")
+            written.replace(self._failure)
+
     def _forget(self) -> None:
         """Keep the deployments of the last few releases."""
         kept: set[str | None] = set()
@@ -268,7 +286,14 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
-    shutil.copy2(source, temporary, follow_symlinks=False)
+    if source.is_symlink():
+        temporary.symlink_to(source.readlink())
+    else:
+        # Closed until it is whole: a secret is at no time open to others.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with source.open("rb") as original, os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(original, copy)
+        shutil.copystat(source, temporary)
     temporary.replace(target)
 
 
@@ -297,7 +322,7 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
                 if args.verb == "rollback"
                 else getattr(device, args.verb)()
             )
-    except ReleaseError as error:
+    except (ReleaseError, OSError) as error:
         sys.stderr.write(f"edgescribe-release: {error}\n")
         return 1
     print(json.dumps(done))  # noqa: T201 - it is a command line
@@ -305,4 +330,7 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
 
 
 if __name__ == "__main__":
+    # SSH may go away in the middle, and takes what runs at its terminal with it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)  # settings are for the service's own user, whatever root's habits are
     sys.exit(main())
