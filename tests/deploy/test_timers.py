@@ -65,6 +65,14 @@ def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:
     assert "WantedBy=timers.target" in text
 
 
+def test_taking_back_is_tried_until_it_is_done(tmp_path: Path) -> None:
+    """The timer fires once; a full disk at that moment must not leave a bad release in force."""
+    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback.service")
+    text = service.read_text(encoding="utf-8")
+    assert "Restart=on-failure" in text
+    assert "StartLimitIntervalSec=0" in text
+
+
 def test_the_collection_ships_the_projects_own_unit() -> None:
     """What the role installs are this project's unit and drop-ins, by links; a built collection has the files."""
     assert (ROLE / "files/edgescribe.service").resolve() == REPOSITORY / "systemd" / "edgescribe.service"
