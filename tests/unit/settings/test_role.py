@@ -1,11 +1,14 @@
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
 from agent.settings.role import DEFAULTS, INDEX, ROLE, SPECS, default, variable, write
 from agent.settings.schema import all_paths, by_path
+from supply.house import LOCKS, Order
+from supply.target import PYTHONS, target
 
 
 def read(name: str | Path) -> Any:
@@ -50,3 +53,21 @@ def test_every_setting_is_a_variable_with_the_agents_own_default() -> None:
 def test_no_secret_goes_into_the_configuration_file(path: tuple[str, ...]) -> None:
     """The template writes what the index names, and it names no secret."""
     assert variable(path) not in {setting["variable"] for setting in read(INDEX)["edgescribe__settings"]}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("extra", LOCKS)
+def test_the_role_looks_for_a_wheelhouse_where_it_is_made(python: str, extra: str) -> None:
+    """Architecture, class, Python and engine give the folder that `make wheelhouse` gives them."""
+    (conclusion,) = (task for task in read("tasks/preflight.yml") if "Conclude" in task["name"])
+    facts = {
+        "ansible_facts": {"architecture": "aarch64"},
+        "edgescribe_cpu_class": "cortex-a76",
+        "edgescribe_engine_kind": "faster_whisper" if extra == "faster-whisper" else "whisper_cpp",
+        "edgescribe__versions": {"stdout_lines": [python, "252"]},
+    }
+    kind = jinja2.Template(conclusion["vars"]["edgescribe__kind"]).render(facts)
+    name = jinja2.Template(conclusion["ansible.builtin.set_fact"]["edgescribe__class"]).render(
+        {**facts, "edgescribe__kind": kind}
+    )
+    assert name == Order(target("aarch64", "cortex-a76", python), extra, Path()).name
