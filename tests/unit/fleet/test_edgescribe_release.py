@@ -172,6 +172,24 @@ def test_what_came_too_late_is_not_confirmed(rig: Rig, capsys: pytest.CaptureFix
     assert "taken back" in capsys.readouterr().err
 
 
+def test_a_play_judges_what_it_put_on_trial_itself(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another play has replaced it: neither the first one's yes nor its no counts for what it has not seen."""
+    rig.good("1", {CONFIG: "one"})
+    rig.stage("2", {CONFIG: "two"})
+    assert rig.run("activate") == 0
+    first = answer(capsys)["trial"]
+    rig.stage("3", {CONFIG: "three"})
+    assert rig.run("activate") == 0
+    second = answer(capsys)["trial"]
+    assert rig.run("confirm", "--trial", first) == 1
+    rig.asked.clear()
+    for trial in (first, "none"):
+        assert rig.run("rollback", "--unconfirmed", "--trial", trial) == 0
+    assert (rig.release, rig.asked) == ("3", [])  # its clock still runs
+    assert rig.run("confirm", "--trial", second) == 0
+    assert rig.release == "3"
+
+
 def test_an_operator_goes_back_one_deployment_and_keeps_the_secrets(rig: Rig) -> None:
     """Secrets may have been changed because somebody knows them: the old ones are not even kept."""
     rig.good("1", {CONFIG: "one"}, secret="old")

@@ -56,6 +56,7 @@ class Device:
     <state>/next/…           what is staged
     <state>/pending/…        what is in force and not confirmed
     <state>/history/0007/…   what was confirmed; the highest number is, or was, in force
+    <state>/trial            name of the trial that `pending` is on
     <state>/last-failure     why the last one was taken back, in JSON
     """
 
@@ -65,6 +66,7 @@ class Device:
         self._next = self._state / "next"
         self._pending = self._state / "pending"
         self._history = self._state / "history"
+        self._trial = self._state / "trial"
         self._failure = self._state / "last-failure"
         self._system = system
         self._keep_releases = keep_releases
@@ -92,6 +94,8 @@ class Device:
         changed = self._differs()
         if not changed and not self._pending.exists():
             return {"changed": False, "pending": False, "release": release}
+        trial = os.urandom(4).hex()
+        self._trial.write_text(trial, encoding="ascii")
         stale = self._owned() - set(_entries(self._next))
         _replace_tree(self._next, self._pending)
         # First the clock: whatever happens from here on, it is taken back; without one, nothing happens.
@@ -100,16 +104,16 @@ class Device:
         os.sync()  # a power cut must not leave the new without the clock
         self._install(self._pending, stale)
         self._start()
-        return {"changed": True, "pending": True, "release": release}
+        return {"changed": True, "pending": True, "release": release, "trial": trial}
 
-    def confirm(self) -> dict[str, object]:
-        """What is in force is good.
+    def confirm(self, trial: str) -> dict[str, object]:
+        """What is in force is good, if it still is that of `trial` (any, if that is empty).
 
         Raises:
-            ReleaseError: nothing waits to be confirmed: it was taken back, perhaps because time ran out.
+            ReleaseError: it does not wait to be confirmed: it was taken back, or something else took its place.
         """
-        if not self._pending.exists():
-            raise ReleaseError("nothing waits to be confirmed: was it taken back because time ran out?")
+        if not self._waits(trial):
+            raise ReleaseError("it does not wait to be confirmed: taken back as time ran out, or replaced by others?")
         confirmed = self._confirmed()
         number = int(confirmed[-1].name) + 1 if confirmed else 1
         self._history.mkdir(exist_ok=True)
@@ -123,22 +127,24 @@ class Device:
         os.sync()  # whoever is told that it is confirmed can rely on that, also after a power cut
         return {"changed": True, "release": _release_of(self._root)}
 
-    def rollback(self, reason: str, *, unconfirmed: bool) -> dict[str, object]:
+    def rollback(self, reason: str, *, unconfirmed: bool, trial: str) -> dict[str, object]:
         """Back to the last deployment that was confirmed; if that one is in force, to the one before.
 
         Args:
             reason: Why, for `status`.
-            unconfirmed: Only what was not confirmed is taken back.
+            unconfirmed: Only what was not confirmed is taken back,
+            trial: and only if it is on this trial, which `activate` named.
 
         Raises:
             ReleaseError: there is nothing to go back to.
         """
         confirmed = self._confirmed()
+        if unconfirmed and not self._waits(trial):
+            if not self._pending.exists():
+                self._disarm()
+            return {"changed": False, "release": _release_of(self._root)}
         if self._pending.exists():
             failed, target = self._pending, confirmed[-1] if confirmed else None
-        elif unconfirmed:
-            self._disarm()
-            return {"changed": False, "release": _release_of(self._root)}
         elif len(confirmed) > 1:
             failed, target = confirmed[-1], confirmed[-2]
         else:
@@ -204,6 +210,9 @@ class Device:
 
     def _confirmed(self) -> list[Path]:
         return sorted(self._history.iterdir()) if self._history.is_dir() else []
+
+    def _waits(self, trial: str) -> bool:
+        return self._pending.exists() and (not trial or self._trial.read_text(encoding="ascii") == trial)
 
     def _owned(self) -> set[Path]:
         """What an earlier deployment put below `/`. What others put there is left alone."""
@@ -312,16 +321,16 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep (default: %(default)s)")
     parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "prune"])
     parser.add_argument("--unconfirmed", action="store_true", help="take back only what was not confirmed")
+    parser.add_argument("--trial", default="", help="confirm, or take back, only what `activate` gave this name")
     parser.add_argument("--reason", default="asked for", help="why, for `status`")
     args = parser.parse_args(arguments)
     device = Device(args.root, system, args.keep)
     try:
         with device.locked():
-            done = (
-                device.rollback(args.reason, unconfirmed=args.unconfirmed)
-                if args.verb == "rollback"
-                else getattr(device, args.verb)()
-            )
+            if args.verb == "rollback":
+                done = device.rollback(args.reason, unconfirmed=args.unconfirmed, trial=args.trial)
+            else:
+                done = device.confirm(args.trial) if args.verb == "confirm" else getattr(device, args.verb)()
     except (ReleaseError, OSError) as error:
         sys.stderr.write(f"edgescribe-release: {error}\n")
         return 1
