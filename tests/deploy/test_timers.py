@@ -1,5 +1,6 @@
 """The units that the Ansible role brings: rendered as it does, and understood by systemd line by line."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,32 @@ def test_only_what_is_signed_is_pulled_at_a_moment_of_ones_own(tmp_path: Path) -
     assert "--verify-commit" in texts["edgescribe-pull.service"]
     assert re.search(r"^RandomizedDelaySec=\d+$", texts["edgescribe-pull.timer"], re.MULTILINE)
     assert "FixedRandomDelay=true" in texts["edgescribe-pull.timer"]
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (["pull/.git/index", "release/last-failure"], True),  # the run before came to its end
+        (["pull.unfinished", "pull/.git/index", "release/last-failure"], True),  # its release was taken back
+        (["pull.unfinished", "release/last-failure", "pull/.git/index"], False),  # the one before that was
+        (["pull.unfinished", "pull/.git/index"], False),  # the mirror was away, or the power
+    ],
+)
+def test_a_commit_that_never_got_as_far_as_a_trial_is_tried_again(
+    files: list[str], *, left: bool, tmp_path: Path
+) -> None:
+    """A mirror that is down for an hour must not cost the commit; a release that was taken back waits for the next."""
+    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-pull.service")
+    command = re.search(r"^ExecStartPre=/bin/sh -c '(.+)'$", service.read_text(encoding="utf-8"), re.MULTILINE)
+    assert command
+    for time_s, name in enumerate(files):  # in the order in which they were written
+        file = tmp_path / f"edgescribe-{name}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (time_s, time_s))
+    subprocess.run(["sh", "-c", command[1].replace("/var/lib", str(tmp_path))], check=True)
+    assert (tmp_path / "edgescribe-pull/.git/index").exists() is left
+    assert (tmp_path / "edgescribe-pull.unfinished").exists()
 
 
 def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:
