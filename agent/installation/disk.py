@@ -43,6 +43,11 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
     record = replace(record, files=dict(record.files))
     written = []
     try:
+        record = _with_folder(below(root, FILE).parent, record, root)
+        # First: what is cut off half-way is ours to finish, or to take away again.
+        new = {file.path: digest(file.text) for file in planned if not below(root, Path(file.path)).exists()}
+        if new:
+            _put(below(root, FILE), replace(record, files=record.files | new).as_text(), PUBLIC)
         for name in _superseded(planned, record, root):
             below(root, Path(name)).unlink(missing_ok=True)
             del record.files[name]
@@ -55,7 +60,6 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
                 _put(path, file.text, file.mode)
                 written.append(file.path)
         # Last: what it names is there, and what it does not name was there before.
-        record = _with_folder(below(root, FILE).parent, record, root)
         _put(below(root, FILE), record.as_text(), PUBLIC)
     except OSError as error:
         raise InstallError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error

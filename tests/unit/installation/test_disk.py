@@ -125,6 +125,28 @@ def test_a_disk_that_cannot_be_written_is_one_line(device: Device) -> None:
         device.install(*ALL)
 
 
+@pytest.mark.parametrize("whole", range(1, len(ALL)))
+def test_an_installation_that_is_cut_off_can_be_finished_and_removed(
+    whole: int, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after `whole` files: they are known as ours, and neither stay behind nor need --force."""
+    before = device.tree()
+    put, names = disk._put, {file.path for file in ALL[whole:]}
+
+    def fill(path: Path, text: str, mode: int) -> None:
+        if f"/{path.relative_to(device.root)}" in names:
+            raise OSError(28, "No space left on device", str(path))
+        put(path, text, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "_put", fill)
+        with pytest.raises(InstallError, match="No space left"):
+            device.install(*ALL)
+    assert device.record.wrote(UNIT.path, UNIT.text)
+    assert disk.remove(device.record, purge=False, root=device.root) == ()
+    assert device.tree() == before
+
+
 def test_a_record_that_is_none_is_one_line() -> None:
     """A damaged record is not taken for an empty one: then everything would look like somebody else's."""
     for text in ("", "[]", '{"files": 3, "folders": []}'):
