@@ -27,6 +27,7 @@ def rendered(folder: Path) -> list[Path]:
         **yaml.safe_load((ROLE / "defaults/main/role.yml").read_text(encoding="utf-8")),
         "ansible_managed": "Ansible managed",
         "edgescribe__tool": sys.executable,
+        "edgescribe__state": "/var/lib/edgescribe-release",
         "edgescribe_pull_program": sys.executable,
         "edgescribe_pull_url": "https://git.example/fleet.git",
         "inventory_hostname": "kitchen",
@@ -43,7 +44,7 @@ def rendered(folder: Path) -> list[Path]:
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     """`systemd-analyze verify` says nothing at all; it would exit with 0 on unknown keys."""
     units = rendered(tmp_path)
-    assert [unit.suffix for unit in units] == [".service", ".timer"] * 2
+    assert sorted(unit.suffix for unit in units) == [".service"] * 3 + [".timer"] * 2
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, units)], capture_output=True, text=True, check=False
     )
@@ -92,9 +93,18 @@ def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:
     assert "WantedBy=timers.target" in text
 
 
-def test_taking_back_is_tried_until_it_is_done(tmp_path: Path) -> None:
-    """The timer fires once; a full disk at that moment must not leave a bad release in force."""
-    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback.service")
+def test_what_takes_the_device_down_does_not_get_a_second_trial(tmp_path: Path) -> None:
+    """Whatever waits to be confirmed as the device starts is taken back, however short it stays up each time."""
+    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback-at-boot.service")
+    text = service.read_text(encoding="utf-8")
+    assert "ConditionPathExists=/var/lib/edgescribe-release/pending" in text
+    assert "WantedBy=multi-user.target" in text
+
+
+@pytest.mark.parametrize("name", ["edgescribe-rollback.service", "edgescribe-rollback-at-boot.service"])
+def test_taking_back_is_tried_until_it_is_done(tmp_path: Path, name: str) -> None:
+    """Each is started once; a full disk at that moment must not leave a bad release in force."""
+    (service,) = (unit for unit in rendered(tmp_path) if unit.name == name)
     text = service.read_text(encoding="utf-8")
     assert "Restart=on-failure" in text
     assert "StartLimitIntervalSec=0" in text

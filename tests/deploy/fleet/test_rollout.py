@@ -85,7 +85,9 @@ def test_an_upgrade_arrives_everywhere_and_can_be_undone(deployed: Fleet) -> Non
     assert deployed.in_force() == ["1.1.0"] * 3
     config = deployed.canary.root / "etc/edgescribe/config.toml"
     assert "telemetry.interval_s = 30.0" in config.read_text(encoding="utf-8")
-    back = deployed.site.play("rollback")
+    assert deployed.site.play("rollback", edgescribe_bad_version="1.0.0").changed == 0
+    assert deployed.in_force() == ["1.1.0"] * 3
+    back = deployed.site.play("rollback", edgescribe_bad_version="1.1.0")
     assert back.status == 0
     noted("rollback of three devices, asked for", back.took_s)
     assert deployed.in_force() == ["1.0.0"] * 3
@@ -175,6 +177,27 @@ def test_a_device_that_is_cut_off_in_mid_gate_takes_the_release_back_by_itself(u
     finally:
         process.kill()
         untouched.network.plug(1)
+
+
+def test_a_device_that_goes_down_in_mid_gate_takes_the_release_back_as_it_comes_up(untouched: Fleet) -> None:
+    """The power is cut while the new release is on trial: it gets no second one, though there would be time left."""
+    release = untouched.release("3.1.0")
+    began_s = time.monotonic()
+    process = untouched.site.start("rollout", **release, edgescribe_settle_s=60)
+    try:
+        canary = untouched.canary
+        assert eventually(lambda: untouched.status(NAMES[0]).get("release") == "3.1.0", LIMIT_S)
+        canary.cut()
+        booted_s = time.monotonic()
+        canary.boot()
+        assert eventually(lambda: untouched.status(NAMES[0])["release"] == "1.0.0", LIMIT_S)
+        noted("power back until rolled back", time.monotonic() - booted_s)
+        assert untouched.status(NAMES[0])["last_failure"]["reason"] == "the device went down while it was on trial"
+        assert untouched.site.finish(process, began_s).status != 0
+        untouched.network.attach(1, canary.init_pid)
+        assert eventually(lambda: canary.property("ActiveState") == "active", LIMIT_S)
+    finally:
+        process.kill()
 
 
 def test_rotated_secrets_arrive_and_wrong_ones_are_taken_back(untouched: Fleet) -> None:

@@ -164,16 +164,20 @@ class SystemdHost:
         lines = self.ask("journalctl", "--lines=1", "--show-cursor", "--no-pager").splitlines()
         return next((line.removeprefix("-- cursor: ") for line in lines if line.startswith("-- cursor: ")), "")
 
-    def halt(self) -> None:
-        """Pull the plug, and take its files off; idempotent."""
+    def cut(self) -> None:
+        """Pull the plug: nobody gets to say goodbye. It can be booted again. Idempotent."""
         if self._boot:
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(self._init).kill()  # PID 1 takes everybody with it
             self._boot.kill()
             self._boot.wait()
             self._boot = None
-        subprocess.run(["umount", "-l", str(self.root)], check=False, capture_output=True)
         self._remove_cgroups()
+
+    def halt(self) -> None:
+        """Pull the plug, and take its files off; idempotent."""
+        self.cut()
+        subprocess.run(["umount", "-l", str(self.root)], check=False, capture_output=True)
 
     def _remove_cgroups(self) -> None:
         """Take away what `boot` made, as soon as the last process in it is gone."""

@@ -337,3 +337,14 @@ def test_the_loss_of_the_terminal_leaves_no_half_of_it(rig: Rig, tmp_path: Path)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
+
+
+def test_going_back_from_a_release_leaves_alone_who_does_not_have_it(rig: Rig) -> None:
+    """A rollout that stopped at the canary: going back from what it brought must not take the others one too far."""
+    rig.good("1", {CONFIG: "one"})
+    rig.good("2", {CONFIG: "two"})
+    assert rig.run("rollback", "--from", "3") == 0
+    assert rig.release == "2"
+    assert rig.run("rollback", "--from", "2") == 0
+    assert rig.run("rollback", "--from", "2") == 0
+    assert rig.release == "1"

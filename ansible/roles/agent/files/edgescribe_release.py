@@ -6,13 +6,15 @@
     edgescribe-release confirm               it works: stop the clock, and remember it
     edgescribe-release rollback              back to the last that was confirmed; if that is in force, to the one before
     edgescribe-release rollback --unconfirmed     the same, but only if something waits to be confirmed
+    edgescribe-release rollback --from RELEASE    the same, but only if this release is in force
     edgescribe-release reset                 stage what is in force
     edgescribe-release prune                 delete releases and models that no deployment needs
 
 A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
 unit with its drop-ins, credentials, links to models. `activate` runs here, in one go, so that a network that goes away
 leaves no half of it; and the clock is a timer of this device, so that nobody has to reach it to take a bad release
-back. The timer is enabled: it goes on after a power cut. Standard library only, and part of no release.
+back. What is on trial when the device goes down is taken back as it comes up again, by a service of its own; and the
+timer is enabled, so that it counts then, too. Standard library only, and part of no release.
 """
 
 import argparse
@@ -100,6 +102,7 @@ class Device:
         _replace_tree(self._next, self._pending)
         # First the clock: whatever happens from here on, it is taken back; without one, nothing happens.
         if self._system("enable", TIMER) or self._system("restart", TIMER):
+            shutil.rmtree(self._pending)
             raise ReleaseError(f"{TIMER} does not start, and nothing goes on trial without it: nothing was changed")
         os.sync()  # a power cut must not leave the new without the clock
         self._install(self._pending, stale)
@@ -127,22 +130,25 @@ class Device:
         os.sync()  # whoever is told that it is confirmed can rely on that, also after a power cut
         return {"changed": True, "release": _release_of(self._root)}
 
-    def rollback(self, reason: str, *, unconfirmed: bool, trial: str) -> dict[str, object]:
+    def rollback(self, reason: str, *, unconfirmed: bool, trial: str, leaving: str) -> dict[str, object]:
         """Back to the last deployment that was confirmed; if that one is in force, to the one before.
 
         Args:
             reason: Why, for `status`.
             unconfirmed: Only what was not confirmed is taken back,
             trial: and only if it is on this trial, which `activate` named.
+            leaving: Only if this release is in force; empty: whichever is.
 
         Raises:
             ReleaseError: there is nothing to go back to.
         """
-        confirmed = self._confirmed()
+        confirmed, in_force = self._confirmed(), _release_of(self._root)
+        if leaving not in ("", in_force):
+            return {"changed": False, "release": in_force}
         if unconfirmed and not self._waits(trial):
             if not self._pending.exists():
                 self._disarm()
-            return {"changed": False, "release": _release_of(self._root)}
+            return {"changed": False, "release": in_force}
         if self._pending.exists():
             failed, target = self._pending, confirmed[-1] if confirmed else None
         elif len(confirmed) > 1:
@@ -181,24 +187,19 @@ class Device:
         """Delete releases and models that no deployment names."""
         trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
         releases = {_release_of(tree) for tree in trees}
-        models = {
-            link.readlink().name
-            for tree in trees
-            if (tree / BY_NAME).is_dir()
-            for link in (tree / BY_NAME).iterdir()
-            if link.is_symlink()
-        }
-        gone = []
-        for folder, needed in ((self._root / RELEASES, releases), (self._root / MODELS, models)):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.name not in needed and path.is_dir():
-                    shutil.rmtree(path)
-                    gone.append(path.name)
-        for folder, arriving in ((RELEASES.parent, ".wheels-*"), (MODELS.parent, ".arriving-*")):
-            for path in sorted((self._root / folder).glob(arriving)):  # of a play that was cut off
-                shutil.rmtree(path)
-                gone.append(path.name)
-        return {"changed": bool(gone), "deleted": gone}
+        links = [link for tree in trees for link in (tree / BY_NAME).glob("*") if link.is_symlink()]
+        models = {link.readlink().name for link in links}
+        doomed = [
+            path
+            for folder, needed in ((self._root / RELEASES, releases), (self._root / MODELS, models))
+            for path in sorted(folder.glob("*"))
+            if path.name not in needed and path.is_dir()
+        ]
+        for left in (RELEASES.parent / ".wheels-*", MODELS.parent / ".arriving-*", MODELS.parent / ".damaged-*"):
+            doomed += sorted(self._root.glob(str(left)))  # of a play that was cut off
+        for path in doomed:
+            shutil.rmtree(path)
+        return {"changed": bool(doomed), "deleted": [path.name for path in doomed]}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -321,6 +322,7 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep (default: %(default)s)")
     parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "prune"])
     parser.add_argument("--unconfirmed", action="store_true", help="take back only what was not confirmed")
+    parser.add_argument("--from", dest="leaving", default="", metavar="RELEASE", help="go back only from this one")
     parser.add_argument("--trial", default="", help="confirm, or take back, only what `activate` gave this name")
     parser.add_argument("--reason", default="asked for", help="why, for `status`")
     args = parser.parse_args(arguments)
@@ -328,7 +330,9 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
     try:
         with device.locked():
             if args.verb == "rollback":
-                done = device.rollback(args.reason, unconfirmed=args.unconfirmed, trial=args.trial)
+                done = device.rollback(
+                    args.reason, unconfirmed=args.unconfirmed, trial=args.trial, leaving=args.leaving
+                )
             else:
                 done = device.confirm(args.trial) if args.verb == "confirm" else getattr(device, args.verb)()
     except (ReleaseError, OSError) as error:
