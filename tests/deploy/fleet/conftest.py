@@ -15,13 +15,13 @@ from tests.deploy.fleet.network import Network, answers
 from tests.deploy.fleet.releases import Change, agent_wheel, dependencies, make_wheelhouse
 from tests.deploy.fleet.site import Run, Site
 from tests.deploy.systemd_host.conftest import CACHE
-from tests.deploy.systemd_host.host import PACKAGES, SystemdHost, make_base, missing
+from tests.deploy.systemd_host.host import SystemdHost, make_base, missing
 from tests.integration.mosquitto import Mosquitto, free_port, program
 from tests.integration.receiver import eventually
 
 MODEL = "tiny.en-q8_0"
 NAMES = ("fleet-1", "fleet-2", "fleet-3")
-BASE = CACHE / "fleet-base"
+BASE = CACHE / "base"
 ACCESS = REPOSITORY / "docs" / "broker" / "edgescribe.acl"
 
 
@@ -81,7 +81,7 @@ def fleet(pulled: Callable[[str], Path]) -> Iterator[Fleet]:
         pytest.skip(f"no hosts with systemd on this machine: {reason}")
     if not shutil.which("ssh"):
         pytest.skip("ssh is missing: apt install openssh-client")
-    make_base(BASE, (*PACKAGES, "openssh-server", "python3-venv", "libgomp1", "ca-certificates"))
+    make_base(BASE)
     folder = CACHE / "fleet"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

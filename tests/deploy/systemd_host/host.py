@@ -13,7 +13,10 @@ from typing import Final
 import psutil
 
 BOOT: Final = Path(__file__).with_name("boot")
-PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "libasound2", "procps")
+PACKAGES: Final = (
+    *("systemd", "systemd-sysv", "dbus", "python3", "libasound2", "procps"),
+    *("openssh-server", "python3-venv", "libgomp1", "ca-certificates"),  # for the fleet
+)
 SUITE: Final = "bookworm"
 LIMIT_S: Final = 60.0
 INSTALLED: Final = Path("opt/edgescribe/current")
