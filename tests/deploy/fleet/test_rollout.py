@@ -27,6 +27,8 @@ def noted(what: str, seconds: float) -> None:
 @pytest.fixture(scope="module")
 def deployed(fleet: Fleet) -> Fleet:
     """Every device runs 1.0.0, from bare, and proved it."""
+    checked = fleet.rollout("1.0.0", None, "--check")
+    assert (checked.status, fleet.in_force()) == (0, [None] * 3)
     run = fleet.rollout("1.0.0", edgescribe_serial=[1, "5%", "25%", "100%"])  # as by default
     assert run.status == 0
     noted("first rollout, three bare devices", run.took_s)
