@@ -1,10 +1,12 @@
 """Errors between what was said and what was heard. Pure functions.
 
 Words are compared after the normalisation that Whisper's authors published (Radford et al. 2022, appendix C; the
-package `whisper-normalizer` is their code): the English normaliser for `en`, the basic one elsewhere. Languages that
-are written without spaces are scored by character.
+package `whisper-normalizer` is their code): the English normaliser for `en`, the basic one elsewhere. What it does not
+know is spelling: "K-E-N", "K E N" and "KEN" are the same answer, and so are "2 4 3" and "243". Letters, or digits, that
+stand alone in a row are therefore joined to one word. Languages written without spaces are scored by character.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from agent.errors import ConfigError
 
 BY_CHARACTER = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages in which errors are counted over characters: the rate is a CER."""
+_SPELLED = re.compile(r"\b(?:[^\W\d](?: [^\W\d]\b)+|\d(?: \d\b)+)")
+"""Letters, or digits, that stand alone, two or more in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Errors:
 
 
 def units(text: str, language: str) -> list[str]:
-    """Normalised words of `text`; characters in the languages of `BY_CHARACTER`.
+    """Normalised words of `text`, what was spelled as one word; characters in the languages of `BY_CHARACTER`.
 
     Raises:
         ConfigError: the normaliser is not installed.
@@ -41,7 +45,7 @@ def units(text: str, language: str) -> list[str]:
     normalised = _normaliser(language)(text)
     if language in BY_CHARACTER:
         return [char for char in normalised if unicodedata.category(char)[0] in "LNM"]
-    return normalised.split()
+    return _SPELLED.sub(lambda run: run[0].replace(" ", ""), " ".join(normalised.split())).split()
 
 
 def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:

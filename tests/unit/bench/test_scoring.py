@@ -37,6 +37,19 @@ def test_spelling_case_and_numerals_are_no_errors_in_english() -> None:
     assert score("I'm at the door!", "I am at the door", "en").total == 0
 
 
+@pytest.mark.parametrize("heard", ["K-E-N 2-4-3.", "K E N 243", "KEN 2, 4, 3", "k e n two four three"])
+def test_how_spelled_letters_and_digits_are_written_is_no_error(heard: str) -> None:
+    """Somebody spells a name and a number: Whisper writes hyphens, commas, or nothing between, as it likes."""
+    assert score("its plate is K E N two four three", f"Its plate is {heard}", "en").total == 0, units(heard, "en")
+
+
+def test_a_letter_that_is_wrong_in_what_was_spelled_is_an_error() -> None:
+    """One word is wrong then, however many letters there were; words of more letters are left alone."""
+    errors = score("his name is K E N T", "his name is K-E-N-D", "en")
+    assert (errors.total, errors.reference) == (1, 4)
+    assert units("I saw a big cat", "en") == ["i", "saw", "a", "big", "cat"]
+
+
 def test_other_languages_keep_their_own_words() -> None:
     """German is not put through English rules: nothing but case and punctuation goes."""
     assert units("Schöne Grüße, Herr Müller!", "de") == ["schöne", "grüße", "herr", "müller"]
