@@ -27,6 +27,9 @@ from agent.transcript import Transcript
 if TYPE_CHECKING:
     from agent.config import FasterWhisperSettings
 
+_PATIENCE = 0.6
+"""Share of the beam that has to come to its end before the best of those is taken (docs/decisions/0016)."""
+
 
 class FasterWhisper:
     """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.engines.BatchEngine`.
@@ -111,6 +114,7 @@ class FasterWhisper:
             encoded,
             prompts,
             beam_size=self._settings.beam_size,
+            patience=_PATIENCE,
             # A language is one token, so that all prompts are of the same length.
             max_length=_max_length(len(prompts[0]), common.max_tokens),
             return_scores=True,
