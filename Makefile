@@ -7,7 +7,7 @@ ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
 FOR_PYTHON ?=
-HOST_TEST_PACKAGES := debootstrap openssh-client iproute2
+HOST_TEST_PACKAGES := debootstrap openssh-client iproute2 git gpg gpg-agent
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help

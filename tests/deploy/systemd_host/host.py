@@ -15,7 +15,7 @@ import psutil
 BOOT: Final = Path(__file__).with_name("boot")
 PACKAGES: Final = (
     *("systemd", "systemd-sysv", "dbus", "python3", "libasound2", "procps"),
-    *("openssh-server", "python3-venv", "libgomp1", "ca-certificates"),  # for the fleet
+    *("openssh-server", "python3-venv", "libgomp1", "ca-certificates", "git", "gpg", "gpg-agent"),  # for the fleet
 )
 SUITE: Final = "bookworm"
 LIMIT_S: Final = 60.0
@@ -58,15 +58,20 @@ def make_base(base: Path, packages: Sequence[str] = PACKAGES) -> None:
     complete.write_text(wanted, encoding="utf-8")
 
 
-def install(layer: Path, repository: Path, site_packages: Path) -> None:
-    """Put this working tree and the packages that the tests run with below `layer`/opt/edgescribe/current."""
-    target = layer / INSTALLED
-    packages = target / "lib" / f"python{PYTHON}" / "site-packages"
+def borrow(packages: Path, site_packages: Path) -> None:
+    """Have the packages that the tests run with in the folder `packages` of a host, too."""
     packages.parent.mkdir(parents=True)
     # Links take no room; across file systems they cannot be had.
     if subprocess.run(["cp", "-al", str(site_packages), str(packages)], check=False, capture_output=True).returncode:
         shutil.rmtree(packages, ignore_errors=True)
         shutil.copytree(site_packages, packages, symlinks=True)
+
+
+def install(layer: Path, repository: Path, site_packages: Path) -> None:
+    """Put this working tree and the packages that the tests run with below `layer`/opt/edgescribe/current."""
+    target = layer / INSTALLED
+    packages = target / "lib" / f"python{PYTHON}" / "site-packages"
+    borrow(packages, site_packages)
     shutil.rmtree(packages / "agent", ignore_errors=True)  # what an editable installation leaves there
     shutil.copytree(repository / "agent", packages / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(repository / "models" / "manifest.toml", packages / "agent" / "models")

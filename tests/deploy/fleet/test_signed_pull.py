@@ -1,0 +1,153 @@
+"""A device that fetches its state itself: from git, and only what one of its keys has signed."""
+
+import json
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.fleet.conftest import NAMES, Fleet
+from tests.deploy.systemd_host.host import SystemdHost, borrow
+from tests.integration.receiver import eventually
+
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
+
+NAME = NAMES[-1]
+SIGNER = "fleet@example.org"
+LIMIT_S = 240.0
+PROGRAMS = ("ansible", "ansible-playbook", "ansible-pull")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git repository on the device's own disk, and the key of who writes to it."""
+
+    host: SystemdHost
+    folder: Path
+    """As this machine sees it."""
+    keys: Path
+    """GnuPG's home of the writer."""
+
+    def commit(self, variables: dict[str, Any], *, signed: bool) -> None:
+        """Ask for what `variables` say, beside what the inventory says already."""
+        path = self.folder / "inventory.yml"
+        inventory = json.loads(path.read_text(encoding="utf-8"))
+        inventory["all"]["children"]["edgescribe"]["vars"].update(variables)
+        path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
+        self.git("add", "--all")
+        sign = "--gpg-sign" if signed else "--no-gpg-sign"
+        self.git("-c", f"user.signingKey={SIGNER}", "commit", "--quiet", sign, "--message=Ask for another state")
+
+    def git(self, *arguments: str) -> None:
+        """Git as the writer, who is nobody of the device."""
+        who = ("-c", "user.name=Fleet", "-c", f"user.email={SIGNER}", "-c", "safe.directory=*")
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.keys), "GNUPGHOME": str(self.keys)}
+        subprocess.run(["git", "-C", str(self.folder), *who, *arguments], check=True, env=environment)
+
+    def pull(self) -> str:
+        """Let the device look for news now; what systemd thinks of it."""
+        self.host.ask("systemctl", "start", "--no-block", "edgescribe-pull.service")
+        unit = ("systemctl", "show", "edgescribe-pull.service", "--value")
+        assert eventually(
+            lambda: self.host.ask(*unit, "--property=ActiveState").strip() in ("inactive", "failed"), LIMIT_S
+        )
+        return self.host.ask(*unit, "--property=Result").strip()
+
+    def log(self) -> str:
+        """What the last runs have said."""
+        return self.host.ask("journalctl", "--unit=edgescribe-pull", "--output=cat", "--no-pager")
+
+
+@pytest.fixture(scope="module")
+def keys(fleet: Fleet) -> Path:
+    """GnuPG's home with a key."""
+    if not shutil.which("git") or not shutil.which("gpg"):
+        pytest.skip("git or gpg is missing: apt install git gpg gpg-agent")
+    folder = fleet.folder / "gnupg"
+    folder.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(folder), "--batch", "--quiet"]
+    subprocess.run([*gpg, "--passphrase", "", "--quick-generate-key", SIGNER, "default", "sign"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(fleet: Fleet, keys: Path) -> Repository:
+    """What a device pulls from, whose first commit asks for what it has."""
+    host = fleet.hosts[NAME]
+    folder = host.root / "srv/fleet"
+    (folder / "collections").mkdir(parents=True)
+    for name in ("4.0.0", "4.1.0"):
+        release = fleet.release(name)
+        shutil.copytree(release["edgescribe_wheelhouse"], host.root / "srv/releases" / name)
+    shutil.copytree(fleet.variables["edgescribe_models_source"], host.root / "srv/models")
+    shutil.copytree(fleet.folder / "collections/ansible_collections", folder / "collections/ansible_collections")
+    shutil.copyfile(fleet.folder / "inventory.yml", folder / "inventory.yml")
+    (folder / "pull.yml").write_text("- ansible.builtin.import_playbook: edgescribe.fleet.pull\n", encoding="utf-8")
+    _ansible(host)
+    found = Repository(host, folder, keys)
+    found.git("init", "--quiet", "--initial-branch=main")
+    public = subprocess.run(
+        ["gpg", "--homedir", str(keys), "--armor", "--export", SIGNER], capture_output=True, text=True, check=True
+    )
+    pulling = {
+        "edgescribe_pull_url": "file:///srv/fleet",
+        "edgescribe_pull_inventory": "inventory.yml",
+        "edgescribe_pull_program": "/opt/ansible/bin/ansible-pull",
+        "edgescribe_pull_keys": [public.stdout],
+        "edgescribe_models_source": "/srv/models",
+    }
+    found.commit({**pulling, **_asked("4.0.0")}, signed=True)
+    run = fleet.rollout(
+        "1.0.0",
+        None,
+        "--limit",
+        NAME,
+        **{**pulling, "edgescribe_models_source": fleet.variables["edgescribe_models_source"]},
+    )
+    assert run.status == 0
+    return found
+
+
+def _asked(version: str) -> dict[str, str]:
+    return {"edgescribe_version": version, "edgescribe_wheelhouse": f"/srv/releases/{version}"}
+
+
+def _ansible(host: SystemdHost) -> None:
+    """Ansible on the device: what the tests run with, since there is no network to install it from."""
+    borrow(host.root / "opt/ansible/lib", Path(sysconfig.get_path("purelib")))
+    for program in PROGRAMS:
+        module = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-pull": "pull"}[program]
+        path = host.root / "opt/ansible/bin" / program
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            "#!/usr/bin/python3\nimport sys\nsys.path.insert(0, '/opt/ansible/lib')\n"
+            f"from ansible.cli.{module} import main\nsys.exit(main())\n",
+            encoding="utf-8",
+        )
+        path.chmod(0o755)
+
+
+def test_a_signed_commit_comes_into_force(fleet: Fleet, repository: Repository) -> None:
+    """The device fetches it, builds the release, proves itself, confirms: nobody has reached for it."""
+    assert fleet.status(NAME)["release"] == "1.0.0"
+    assert repository.pull() == "success", repository.log()
+    assert fleet.status(NAME)["confirmed"][-1] == "4.0.0"
+    assert repository.host.property("ActiveState") == "active"
+    assert "secret-of-" not in repository.log()
+
+
+def test_what_nobody_has_signed_is_not_run(fleet: Fleet, repository: Repository) -> None:
+    """Whoever can write to the repository cannot do anything to the device; the next signed commit is taken again."""
+    process = repository.host.property("MainPID")
+    repository.commit(_asked("4.1.0"), signed=False)
+    assert repository.pull() == "exit-code"
+    assert fleet.status(NAME)["release"] == "4.0.0"
+    assert not (repository.host.root / "opt/edgescribe/releases/4.1.0").exists()
+    assert repository.host.property("MainPID") == process
+    repository.commit({"edgescribe_keep_releases": 2}, signed=True)
+    assert repository.pull() == "success", repository.log()
+    assert fleet.status(NAME)["confirmed"][-1] == "4.1.0"
