@@ -18,8 +18,7 @@ samples, so that both sides have to move the same amounts."""
 
 LATE_S: Final = 0.25
 
-CONFIGURATION: Final = """\
-</usr/share/alsa/alsa.conf>
+MICROPHONE: Final = """\
 pcm.virtual_microphone {{
     type file
     slave.pcm {{ type null }}
@@ -28,8 +27,12 @@ pcm.virtual_microphone {{
     format raw
     hint {{ show on description "A microphone for tests" }}
 }}
-pcm.array {{ type plug slave {{ pcm virtual_microphone rate 48000 channels 4 format S16_LE }} }}
-pcm.floating {{ type lfloat slave {{ pcm virtual_microphone format S16_LE }} }}
+"""
+CONFIGURATION: Final = f"""\
+</usr/share/alsa/alsa.conf>
+{MICROPHONE}
+pcm.array {{{{ type plug slave {{{{ pcm virtual_microphone rate 48000 channels 4 format S16_LE }}}} }}}}
+pcm.floating {{{{ type lfloat slave {{{{ pcm virtual_microphone format S16_LE }}}} }}}}
 """
 
 Sound = NDArray[Any]

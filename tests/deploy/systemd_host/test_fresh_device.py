@@ -18,7 +18,7 @@ from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.conftest import CACHE
 from tests.deploy.systemd_host.host import RigError, SystemdHost, make_base, missing
-from tests.integration.virtual_microphone import CONFIGURATION, VirtualMicrophone
+from tests.integration.virtual_microphone import MICROPHONE, VirtualMicrophone
 
 # The first run fetches a Debian, which takes minutes.
 pytestmark = [pytest.mark.systemd_host, pytest.mark.slow, pytest.mark.timeout(1_800)]
@@ -106,7 +106,7 @@ def _speech(fresh: SystemdHost) -> Iterator[None]:
     folder = fresh.root / "opt/microphone"
     folder.mkdir()
     microphone = VirtualMicrophone(folder)
-    pcm = CONFIGURATION.format(fifo="/opt/microphone/microphone.fifo").partition("\n")[2]
+    pcm = MICROPHONE.format(fifo="/opt/microphone/microphone.fifo")
     (fresh.root / "etc/asound.conf").write_text(pcm, encoding="utf-8")
     sentence: Pcm16 = np.concatenate([clip("en_vm-msgforwarded"), silence(1.5)])
     over = threading.Event()
