@@ -107,7 +107,7 @@ def test_an_upgrade_arrives_everywhere_and_can_be_undone(deployed: Fleet) -> Non
 )
 def test_a_bad_release_stops_at_the_canary(version: str, change: Change, said: str, untouched: Fleet) -> None:
     """It is taken back there, the reason is told, and no other device has seen it."""
-    run = untouched.rollout(version, change, edgescribe_ready_timeout_s=40)
+    run = untouched.rollout(version, change, edgescribe_ready_timeout_s=25)
     assert stopped_at_the_canary(run)
     assert secret_free(run.output)
     failure = untouched.status(NAMES[0])["last_failure"]
@@ -161,7 +161,7 @@ def test_a_model_that_the_release_does_not_know_is_taken_back(
 def test_a_device_that_is_cut_off_in_mid_gate_takes_the_release_back_by_itself(untouched: Fleet) -> None:
     """The cable is pulled when the new release is in force: nobody can reach it, and its own clock rolls it back."""
     release = untouched.release("3.0.0")
-    variables: dict[str, Any] = {"edgescribe_settle_s": 60, "edgescribe_confirm_within_s": 90}
+    variables: dict[str, Any] = {"edgescribe_settle_s": 45, "edgescribe_confirm_within_s": 60}
     began_s = time.monotonic()
     process = untouched.site.start("rollout", **release, **variables)
     try:
@@ -173,7 +173,7 @@ def test_a_device_that_is_cut_off_in_mid_gate_takes_the_release_back_by_itself(u
         assert run.status != 0
         assert (set(run.hosts), run.hosts[NAMES[0]]["unreachable"]) == ({NAMES[0]}, 1)
         assert eventually(lambda: untouched.status(NAMES[0])["release"] == "1.0.0", LIMIT_S)
-        noted("cut off until rolled back, edgescribe_confirm_within_s=90", time.monotonic() - cut_s)
+        noted("cut off until rolled back, edgescribe_confirm_within_s=60", time.monotonic() - cut_s)
         assert eventually(lambda: canary.property("ActiveState") == "active", LIMIT_S)
         assert untouched.status(NAMES[0])["last_failure"]["reason"] == "not confirmed in time"
     finally:
