@@ -11,7 +11,7 @@ HOST_TEST_PACKAGES := debootstrap openssh-client iproute2 git gpg gpg-agent
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hosts lint format settings arm64 wheelhouse lock clean
+.PHONY: help demo test hosts host-packages lint format settings arm64 wheelhouse lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,12 @@ test: ## install what the tests need, and run them all
 	@$(BIN)/pytest
 
 hosts: ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
-	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)
+	@$(MAKE) --no-print-directory host-packages
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" tests/deploy
+
+host-packages:
+	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)
 
 arm64: ## make wheelhouses for ARM, and install and run them in an emulated Debian (root; half an hour)
 	@scripts/system-packages debootstrap qemu-user qemu-user-static $(COMPILER_PACKAGES)

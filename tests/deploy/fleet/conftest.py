@@ -14,8 +14,7 @@ from tests.conftest import REPOSITORY
 from tests.deploy.fleet.network import Network, answers
 from tests.deploy.fleet.releases import Change, agent_wheel, dependencies, make_wheelhouse
 from tests.deploy.fleet.site import Run, Site
-from tests.deploy.systemd_host.conftest import CACHE
-from tests.deploy.systemd_host.host import SystemdHost, make_base, missing
+from tests.deploy.systemd_host.host import CACHE, SystemdHost, make_base, missing
 from tests.integration.mosquitto import Mosquitto, free_port, program
 from tests.integration.receiver import eventually
 

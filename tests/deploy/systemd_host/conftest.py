@@ -10,10 +10,9 @@ import pytest
 from agent.audio import Pcm16
 from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
-from tests.deploy.systemd_host.host import SystemdHost, install, make_base, missing
+from tests.deploy.systemd_host.host import CACHE, SystemdHost, install, make_base, missing
 from tests.integration.virtual_microphone import VirtualMicrophone
 
-CACHE = REPOSITORY / ".edgescribe" / "systemd-host"
 MODELS = "/var/lib/edgescribe-models"
 
 Service = Callable[..., SystemdHost]

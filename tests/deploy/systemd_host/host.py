@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Final
 
 import psutil
 
+from tests.conftest import REPOSITORY
+
+CACHE: Final = REPOSITORY / ".edgescribe" / "systemd-host"
+"""What is kept for the next time, and where hosts have their files."""
 BOOT: Final = Path(__file__).with_name("boot")
 PACKAGES: Final = (
     *("systemd", "systemd-sysv", "dbus", "python3", "libasound2", "procps"),
@@ -36,8 +41,18 @@ def missing() -> str | None:
         return "debootstrap is missing: apt install debootstrap"
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
         return f"the host has Python {PYTHON}, and cannot borrow the packages of another"
-    probe = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False, capture_output=True)
-    return "may make no namespaces" if probe.returncode else None
+    unshare = ("unshare", "--mount", "--pid", "--fork")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        return "may make no namespaces"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:  # where hosts have their files: no overlay lies on another
+        for part in ("lower", "upper", "work", "root"):
+            (Path(folder) / part).mkdir()
+        options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        mount = [*unshare, "mount", "-t", "overlay", "overlay", "-o", options, f"{folder}/root"]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            return f"no overlay can be mounted on {CACHE}"
+    return None
 
 
 def make_base(base: Path, packages: Sequence[str] = PACKAGES) -> None:

@@ -16,8 +16,7 @@ from agent.audio import Pcm16
 from agent.models.catalogue import MirrorSource, load_catalogue
 from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
-from tests.deploy.systemd_host.conftest import CACHE
-from tests.deploy.systemd_host.host import RigError, SystemdHost, make_base, missing
+from tests.deploy.systemd_host.host import CACHE, RigError, SystemdHost, make_base, missing
 from tests.integration.virtual_microphone import MICROPHONE, VirtualMicrophone
 
 # The first run fetches a Debian, which takes minutes.
