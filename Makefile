@@ -31,8 +31,7 @@ test: ## install what the tests need, and run them all
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest
 
-hosts: ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
-	@$(MAKE) --no-print-directory host-packages
+hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" tests/deploy
 

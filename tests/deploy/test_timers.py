@@ -41,6 +41,12 @@ def rendered(folder: Path) -> list[Path]:
     return units
 
 
+def text_of(name: str, folder: Path) -> str:
+    """What one of them says."""
+    (unit,) = (unit for unit in rendered(folder) if unit.name == name)
+    return unit.read_text(encoding="utf-8")
+
+
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     """`systemd-analyze verify` says nothing at all; it would exit with 0 on unknown keys."""
     units = rendered(tmp_path)
@@ -72,8 +78,8 @@ def test_a_commit_that_never_got_as_far_as_a_trial_is_tried_again(
     files: list[str], *, left: bool, tmp_path: Path
 ) -> None:
     """A mirror that is down for an hour must not cost the commit; a release that was taken back waits for the next."""
-    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-pull.service")
-    command = re.search(r"^ExecStartPre=/bin/sh -c '(.+)'$", service.read_text(encoding="utf-8"), re.MULTILINE)
+    text = text_of("edgescribe-pull.service", tmp_path)
+    command = re.search(r"^ExecStartPre=/bin/sh -c '(.+)'$", text, re.MULTILINE)
     assert command
     for time_s, name in enumerate(files):  # in the order in which they were written
         file = tmp_path / f"edgescribe-{name}"
@@ -87,16 +93,14 @@ def test_a_commit_that_never_got_as_far_as_a_trial_is_tried_again(
 
 def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:
     """The timer that takes back what is not confirmed counts from its start, and starts with the machine."""
-    (timer,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback.timer")
-    text = timer.read_text(encoding="utf-8")
+    text = text_of("edgescribe-rollback.timer", tmp_path)
     assert re.search(r"^OnActiveSec=600$", text, re.MULTILINE)
     assert "WantedBy=timers.target" in text
 
 
 def test_what_takes_the_device_down_does_not_get_a_second_trial(tmp_path: Path) -> None:
     """Whatever waits to be confirmed as the device starts is taken back, however short it stays up each time."""
-    (service,) = (unit for unit in rendered(tmp_path) if unit.name == "edgescribe-rollback-at-boot.service")
-    text = service.read_text(encoding="utf-8")
+    text = text_of("edgescribe-rollback-at-boot.service", tmp_path)
     assert "ConditionPathExists=/var/lib/edgescribe-release/pending" in text
     assert "WantedBy=multi-user.target" in text
 
@@ -104,8 +108,7 @@ def test_what_takes_the_device_down_does_not_get_a_second_trial(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["edgescribe-rollback.service", "edgescribe-rollback-at-boot.service"])
 def test_taking_back_is_tried_until_it_is_done(tmp_path: Path, name: str) -> None:
     """Each is started once; a full disk at that moment must not leave a bad release in force."""
-    (service,) = (unit for unit in rendered(tmp_path) if unit.name == name)
-    text = service.read_text(encoding="utf-8")
+    text = text_of(name, tmp_path)
     assert "Restart=on-failure" in text
     assert "StartLimitIntervalSec=0" in text
 

@@ -98,16 +98,9 @@ def repository(fleet: Fleet, keys: Path) -> Repository:
         "edgescribe_pull_inventory": "inventory.yml",
         "edgescribe_pull_program": "/opt/ansible/bin/ansible-pull",
         "edgescribe_pull_keys": [public.stdout],
-        "edgescribe_models_source": "/srv/models",
     }
-    found.commit({**pulling, **_asked("4.0.0")}, signed=True)
-    run = fleet.rollout(
-        "1.0.0",
-        None,
-        "--limit",
-        NAME,
-        **{**pulling, "edgescribe_models_source": fleet.variables["edgescribe_models_source"]},
-    )
+    found.commit({**pulling, "edgescribe_models_source": "/srv/models", **_asked("4.0.0")}, signed=True)
+    run = fleet.rollout("1.0.0", None, "--limit", NAME, **pulling)
     assert run.status == 0
     return found
 
