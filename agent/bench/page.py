@@ -7,9 +7,18 @@ from agent.bench.charts import Mark, Point, plane, rows
 from agent.bench.intervals import Estimate
 from agent.bench.summary import Report, SystemSummary
 from agent.bench.systems import is_ours
-from agent.bench.text import difference, how_often, idle_cells, latency_cells, percent, ratio, trust_cells, wrong_more
+from agent.bench.text import (
+    MEGABYTE,
+    difference,
+    how_often,
+    idle_cells,
+    latency_cells,
+    percent,
+    ratio,
+    trust_cells,
+    wrong_more,
+)
 
-_MEGABYTE = 1_000_000
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --faint: #6a7585; --rule: #dfe3e8; --paper: #fff; --ours: #0a7d55;
   --peer: #a2580a; }
@@ -88,8 +97,8 @@ def _main_table(report: Report) -> Iterator[str]:
                 f"{system.cpu_rtf:.3f}",
                 f"{system.wall_p50_s:.2f}",
                 f"{system.wall_p95_s:.2f}",
-                f"{system.peak_rss_bytes / _MEGABYTE:.0f}",
-                f"{system.model_bytes / _MEGABYTE:.0f}",
+                f"{system.peak_rss_bytes / MEGABYTE:.0f}",
+                f"{system.model_bytes / MEGABYTE:.0f}",
             ]
             for number, system in enumerate(report.systems, start=1)
         ],
@@ -212,7 +221,7 @@ def _mark(system: SystemSummary, estimate: Estimate, factor: float = 1.0) -> Mar
 
 
 def _memory(system: SystemSummary) -> Mark:
-    peak, model = system.peak_rss_bytes / _MEGABYTE, system.model_bytes / _MEGABYTE
+    peak, model = system.peak_rss_bytes / MEGABYTE, system.model_bytes / MEGABYTE
     return Mark(system.name, peak, min(model, peak), peak, is_ours(system.name))
 
 

@@ -7,9 +7,17 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.bench.summary import Report, SystemSummary
-from agent.bench.text import difference, how_often, idle_cells, latency_cells, percent, ratio, trust_cells, wrong_more
-
-_MEGABYTE = 1_000_000
+from agent.bench.text import (
+    MEGABYTE,
+    difference,
+    how_often,
+    idle_cells,
+    latency_cells,
+    percent,
+    ratio,
+    trust_cells,
+    wrong_more,
+)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -77,9 +85,9 @@ def _cost_table(report: Report) -> Table:
             f"{system.rtf:.3f}",
             f"{system.wall_p50_s:.2f}",
             f"{system.wall_p95_s:.2f}",
-            f"{system.peak_rss_bytes / _MEGABYTE:.0f}",
-            f"{system.pss_bytes / _MEGABYTE:.0f}",
-            f"{system.model_bytes / _MEGABYTE:.0f}",
+            f"{system.peak_rss_bytes / MEGABYTE:.0f}",
+            f"{system.pss_bytes / MEGABYTE:.0f}",
+            f"{system.model_bytes / MEGABYTE:.0f}",
             f"{system.load_s:.1f}",
         )
     return table

@@ -6,7 +6,7 @@ from agent.bench.idle import IdleSummary
 from agent.bench.intervals import Estimate
 from agent.bench.summary import Comparison, LatencySummary, SystemSummary
 
-_MEGABYTE: Final = 1_000_000
+MEGABYTE: Final = 1_000_000
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -67,7 +67,7 @@ def latency_cells(system: LatencySummary) -> tuple[str, ...]:
         seconds(system.after_hangover_p95_s),
         seconds(system.from_speech_end_p50_s),
         seconds(system.from_speech_end_p95_s),
-        f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+        f"{system.peak_pss_bytes / MEGABYTE:.0f}",
     )
 
 
@@ -78,6 +78,6 @@ def idle_cells(system: IdleSummary) -> tuple[str, ...]:
         f"{100 * system.core_share:.2f}",
         f"{100 * system.core_share_max:.2f}",
         f"{system.loading_cpu_s:.1f}",
-        f"{system.peak_pss_bytes / _MEGABYTE:.0f}",
+        f"{system.peak_pss_bytes / MEGABYTE:.0f}",
         str(system.transcripts),
     )
