@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,12 +11,11 @@ from typing import Final
 import numpy as np
 import pytest
 
-from agent.audio import Pcm16
 from agent.models.catalogue import MirrorSource, load_catalogue
 from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.host import CACHE, RigError, SystemdHost, make_base, missing
-from tests.integration.virtual_microphone import MICROPHONE, VirtualMicrophone
+from tests.integration.virtual_microphone import MICROPHONE, Speaker, VirtualMicrophone
 
 # The first run fetches a Debian, which takes minutes.
 pytestmark = [pytest.mark.systemd_host, pytest.mark.slow, pytest.mark.timeout(1_800)]
@@ -100,25 +98,16 @@ def fresh() -> Iterator[SystemdHost]:
 
 
 @pytest.fixture(scope="module")
-def _speech(fresh: SystemdHost) -> Iterator[None]:
-    """The host's only microphone, into which somebody says the same sentence over and over."""
+def speaker(fresh: SystemdHost) -> Iterator[Speaker]:
+    """Who sits at the host's only microphone and keeps quiet, until a test has him say something."""
     folder = fresh.root / "opt/microphone"
     folder.mkdir()
     microphone = VirtualMicrophone(folder)
     pcm = MICROPHONE.format(fifo="/opt/microphone/microphone.fifo")
     (fresh.root / "etc/asound.conf").write_text(pcm, encoding="utf-8")
-    sentence: Pcm16 = np.concatenate([clip("en_vm-msgforwarded"), silence(1.5)])
-    over = threading.Event()
-
-    def speak() -> None:
-        while not over.is_set():
-            microphone.play(sentence)
-
-    speaker = threading.Thread(target=speak)
-    speaker.start()
-    yield
-    over.set()
-    speaker.join()
+    speaker = Speaker(microphone, silence(1.5))
+    yield speaker
+    speaker.stop()
 
 
 def as_user(host: SystemdHost, command: str) -> str:
@@ -141,8 +130,9 @@ def everything(host: SystemdHost) -> set[str]:
     return set(host.do(*command).splitlines())
 
 
-@pytest.mark.usefixtures("_speech")
-def test_a_fresh_device_is_in_home_assistant_within_ten_commands_and_leaves_nothing_behind(fresh: SystemdHost) -> None:
+def test_a_fresh_device_is_in_home_assistant_within_ten_commands_and_leaves_nothing_behind(
+    fresh: SystemdHost, speaker: Speaker
+) -> None:
     """README's commands as they stand: discovery, the right words, the same again, and a clean way out."""
     assert len(README) < MOST_COMMANDS
     *before, install = README
@@ -153,6 +143,8 @@ def test_a_fresh_device_is_in_home_assistant_within_ten_commands_and_leaves_noth
     print(as_user(fresh, install))  # noqa: T201 - shown by -rP
     discovery = heard(fresh, f"homeassistant/device/{NAME}/config")
     assert discovery["cmps"]
+    # Not before: what is said while nobody listens is cut off where the microphone's memory ends.
+    speaker.pcm = np.concatenate([clip("en_vm-msgforwarded"), silence(1.5)])
     assert "forwarded" in str(heard(fresh, f"edgescribe/v1/{NAME}/transcript")["text"])
 
     agent = fresh.property("MainPID")
