@@ -30,7 +30,7 @@ class DeviceSettings(Section):
     id: DeviceId | None = None
     """Topic level, MQTT client id and default user name: `a-z`, `0-9`, `-`, at most 36. Default: from the host name."""
     name: str | None = None
-    """What people call it; shown by Home Assistant. Default: the host name."""
+    """What people call it; shown by Home Assistant. Default: the id."""
 
 
 class VadSettings(Section):
