@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.config import Settings
-from agent.config.assist import AssistSettings
 from agent.controls.languages import AUTO, languages_of
 from agent.errors import ConfigError
 from agent.stages import create_segmenter
+from agent.tcp import spelt
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector
 from agent.wire import State
@@ -46,9 +46,5 @@ def open_assist(
 
     hearing = Hearing(lambda: create_detector(settings.vad), lambda: create_segmenter(settings), transcriber.probe)
     server = AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)
-    log.info(f"assist: listening on {_address(settings.assist, server.port)}")
+    log.info(f"assist: listening on {spelt(settings.assist.host, server.port)}")
     return server
-
-
-def _address(settings: AssistSettings, port: int) -> str:
-    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"

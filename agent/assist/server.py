@@ -11,6 +11,7 @@ from wyoming.event import Event, Eventable, read_event, write_event
 
 from agent.config.assist import AssistSettings
 from agent.errors import ConfigError
+from agent.tcp import listen_at, spelt
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ LONGEST_LINE_BYTES: Final = 64 * 1024
 LONGEST_PART_BYTES: Final = 1024 * 1024
 """What one event may announce to bring: half a minute of sound, while satellites send 64 ms."""
 JOIN_S: Final = 2.0
+PAUSE_S: Final = 0.5
+"""Before the next connection is taken where one could not be."""
 
 
 class Answers(Protocol):
@@ -46,6 +49,7 @@ class AssistServer:
         on_failure: Callable[[Worker], None],
     ) -> None:
         self._converse = converse
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._listener = _listen(settings)
@@ -56,6 +60,7 @@ class AssistServer:
 
     def close(self) -> None:
         """Hang up on everybody; idempotent. A request that is being transcribed gets no answer."""
+        self._closing.set()
         _end(self._listener)
         self._worker.join(JOIN_S)
         with self._lock:
@@ -66,11 +71,17 @@ class AssistServer:
             thread.join(JOIN_S)
 
     def _accept(self) -> None:
-        while True:
+        troubled = False
+        while not self._closing.is_set():
             try:
                 connection, _address = self._listener.accept()
-            except OSError:  # closed
-                return
+            except OSError as error:  # closed; or who came has gone again, or there are no descriptors or memory left
+                if not troubled and not self._closing.is_set():
+                    log.warning(f"assist: a connection could not be taken ({error.strerror})")
+                troubled = True
+                self._closing.wait(PAUSE_S)
+                continue
+            troubled = False
             with self._lock:
                 if len(self._connections) >= CONNECTIONS:
                     _end(connection)
@@ -122,13 +133,13 @@ class _Guarded:
 
 
 def _listen(settings: AssistSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
-    except (OSError, OverflowError) as error:
+        return listen_at(settings.host, settings.port)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
         raise ConfigError(
-            f"cannot listen on {settings.host}, port {settings.port} ({error}): set assist.host to an address of this "
-            "device, and assist.port to one that is free"
+            f"assist: cannot listen on {spelt(settings.host, settings.port)} ({reason}): set assist.host to an address "
+            "of this device, and assist.port to one that is free"
         ) from error
 
 

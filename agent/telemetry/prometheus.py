@@ -1,7 +1,6 @@
 """The HTTP server that Prometheus asks: `GET /metrics`, in a thread of its own."""
 
 import logging
-import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
+from agent.tcp import listen_at, spelt
 from agent.telemetry.exposition import CONTENT_TYPE
 from agent.worker import Worker
 
@@ -39,12 +39,12 @@ class PrometheusServer:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ConfigError(
-                f"prometheus: cannot listen at {settings.host}:{settings.port} ({reason}): set prometheus.port or"
+                f"prometheus: cannot listen at {spelt(settings.host, settings.port)} ({reason}): set prometheus.port or"
                 " prometheus.host"
             ) from error
         self._worker = Worker("prometheus", self._server.serve, on_failure)
         self._worker.start()
-        log.info(f"prometheus: metrics at http://{settings.host}:{self.port}{_PATH}")
+        log.info(f"prometheus: metrics at http://{spelt(settings.host, self.port)}{_PATH}")
 
     @property
     def port(self) -> int:
@@ -73,9 +73,9 @@ class _Server(HTTPServer):
                 self.handle_request()
 
     def server_bind(self) -> None:
-        """As its base, which asks the resolver for our own name here; that may take seconds, and nobody needs it."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
+        """As its base, which insists on an address that is there, and spends seconds on asking for our own name."""
+        self.socket.close()
+        self.socket = listen_at(str(self.server_address[0]), int(self.server_address[1]))
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 

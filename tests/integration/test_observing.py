@@ -1,8 +1,11 @@
 """What the device says about itself, asked of a real agent: Prometheus, telemetry, `edgescribe top`."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,3 +183,39 @@ def test_top_can_be_switched_off(start_agent: StartAgent, tmp_path: Path) -> Non
     agent = start_agent(top__enabled=False)
     assert eventually(lambda: len(published(agent, "transcript")) >= 1)
     assert not (tmp_path / "state" / "top.sock").exists()
+
+
+_BEFORE_THE_NETWORK = """
+import subprocess
+from contextlib import closing
+from urllib.error import URLError
+from urllib.request import urlopen
+from agent.config.observing import PrometheusSettings
+from agent.telemetry.prometheus import PrometheusServer
+
+settings = PrometheusSettings(enabled=True, host="192.0.2.7")
+with closing(PrometheusServer(settings, lambda: "edgescribe_up 1\\n", lambda worker: None)):
+    try:
+        urlopen("http://192.0.2.7:9478/metrics", timeout=5)
+    except URLError as error:
+        print(error.reason.strerror, flush=True)
+    for change in ("link set lo up", "address add 192.0.2.7/32 dev lo"):
+        subprocess.run(["ip", *change.split()], check=True)
+    print(urlopen("http://192.0.2.7:9478/metrics", timeout=60).read().decode())
+"""
+
+
+def test_who_listens_before_the_network_is_there_is_found_when_it_is() -> None:
+    """After a power cut an address comes by Wi-Fi when we are long up: a namespace without any, then with one."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if not shutil.which("ip") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network of our own can be made here, or there is no ip(8)")
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", _BEFORE_THE_NETWORK],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env={**os.environ, "no_proxy": "*"},
+    )
+    assert (done.stdout, done.returncode) == ("Network is unreachable\nedgescribe_up 1\n\n", 0), done.stderr

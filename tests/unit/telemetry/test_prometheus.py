@@ -82,3 +82,18 @@ def test_a_port_that_is_taken_is_said_in_one_line(server: PrometheusServer) -> N
     taken = PrometheusSettings(enabled=True, port=server.port)
     with pytest.raises(ConfigError, match=rf"cannot listen at 127.0.0.1:{server.port} \(address already in use\): set"):
         PrometheusServer(taken, str, never)
+
+
+def test_an_address_that_has_not_come_yet_is_no_reason_to_stay_down(caplog: pytest.LogCaptureFixture) -> None:
+    """The device's own one in the network, after a power cut: Wi-Fi takes longer than we do."""
+    coming = PrometheusSettings(enabled=True, host="192.0.2.7", port=0)
+    with closing(PrometheusServer(coming, str, never)):
+        assert "192.0.2.7 is no address of this device yet" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="this kernel has no IPv6")
+def test_it_listens_at_an_address_of_ipv6_as_well() -> None:
+    """The kernel says so of a socket bound there."""
+    with closing(PrometheusServer(PrometheusSettings(enabled=True, host="::1", port=0), str, never)) as running:
+        lines = [line.split() for line in Path("/proc/net/tcp6").read_text(encoding="ascii").splitlines()[1:]]
+        assert any(line[3] == "0A" and int(line[1].rpartition(":")[2], 16) == running.port for line in lines)
