@@ -5,6 +5,7 @@
     ├── ModelError                  exit 78   a model is unknown, missing, incomplete or not what it should be
     ├── SourceError                 exit 65   audio that cannot be read (not audio, no such file)
     │   └── DeviceUnavailable       exit 69   the microphone is absent or was lost
+    │       ├── DeviceBusy                    something else has it open
     │       ├── DeviceStalled                 it is there, and nothing comes from it
     │       └── DeviceEndless                 it delivers more than there is time for, as a FIFO without a writer does
     ├── EngineError                 exit 70   inference failed
@@ -50,6 +51,10 @@ class DeviceUnavailable(SourceError):  # noqa: N818 - reads as a condition, and 
     exit_code = 69
     code: ClassVar[str] = "mic_absent"
     """What `health` says."""
+
+
+class DeviceBusy(DeviceUnavailable):
+    """Something else has the capture device open."""
 
 
 class DeviceStalled(DeviceUnavailable):

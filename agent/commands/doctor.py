@@ -14,6 +14,7 @@ from agent.errors import ConfigError
 if TYPE_CHECKING:
     from agent.config import Settings
     from agent.doctor.finding import Finding
+    from agent.doctor.service import Unit
 
 WIDTH: Final = 110
 INDENT: Final = 20
@@ -40,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print; 1 if something fails."""
     from agent.config import Settings
+    from agent.doctor import service
     from agent.doctor.checks import diagnose
     from agent.doctor.facts import look
     from agent.doctor.finding import Status
@@ -50,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         # A doctor who refuses to look because the settings are wrong would be of little use.
         settings, problem = Settings(), str(error)
-    facts = look(settings, problem)
+    unit = service.look()
+    facts = look(settings, problem, unit.says if unit else "")
     wants_to_listen = sys.stdout.isatty() if args.mic is None else args.mic
     findings = (
         *diagnose(facts),
-        *_around(settings),
+        *_around(settings, unit),
         *(_microphone(settings) if wants_to_listen and not facts.source_problem else ()),
     )
     if args.json:
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return int(any(finding.status is Status.FAIL for finding in findings))
 
 
-def _around(settings: "Settings") -> "Iterator[Finding]":
+def _around(settings: "Settings", unit: "Unit | None") -> "Iterator[Finding]":
     """What is below it and around it: medium, memory, service."""
     from agent.doctor import service, storage
     from agent.settings.sources import state_dir
@@ -72,7 +75,7 @@ def _around(settings: "Settings") -> "Iterator[Finding]":
     if medium := storage.look(state_dir(settings).absolute()):
         yield from storage.findings(medium)
     yield from storage.memory_findings(storage.look_at_memory())
-    if unit := service.look():
+    if unit:
         yield from service.findings(unit)
 
 

@@ -82,6 +82,7 @@ class Facts:
     """None for an engine without one."""
     source: str
     source_problem: str
+    """Brings its own remedy."""
     broker: str | None
     """`host:port`; None if MQTT is off."""
     broker_problem: str
@@ -91,6 +92,10 @@ class Facts:
     state_free_mb: int
     auto: AutoFacts | None = None
     """None where the settings name the engine themselves."""
+    source_busy: bool = False
+    """The problem is that something else has the microphone open."""
+    service_says: str = ""
+    """What the service says that it is doing; empty where none runs."""
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
@@ -186,8 +191,12 @@ def model(facts: Facts) -> Iterator[Finding]:
 
 
 def microphone(facts: Facts) -> Iterator[Finding]:
-    """Whether sound can be had. The problem brings its own remedy, as every error here does."""
-    if facts.source_problem:
+    """Whether sound can be had. What the service has open for itself is as it should be."""
+    if facts.source_busy and facts.service_says.startswith("listening to"):
+        yield Finding(Status.OK, "source", f"{facts.source} is in use by the service")
+    elif facts.source_busy:
+        yield Finding(Status.WARN, "source", facts.source_problem)
+    elif facts.source_problem:
         yield Finding(Status.FAIL, "source", facts.source_problem)
     else:
         yield Finding(Status.OK, "source", f"{facts.source} can be opened")

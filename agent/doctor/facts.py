@@ -13,7 +13,7 @@ from agent import cpu, identity
 from agent.calibration.chosen import in_words, resolve
 from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
 from agent.doctor.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
-from agent.errors import ConfigError, ModelError, SourceError
+from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, SourceError
 from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
@@ -24,7 +24,7 @@ CONNECT_S: Final = 2.0
 MIB: Final = 1024 * 1024
 
 
-def look(settings: Settings, settings_problem: str = "", root: Path = Path("/")) -> Facts:
+def look(settings: Settings, settings_problem: str = "", service_says: str = "", root: Path = Path("/")) -> Facts:
     """Find everything out; takes a few seconds if the broker does not answer."""
     here, memory = identity.describe(root), psutil.virtual_memory()
     folder = state_dir(settings)
@@ -32,6 +32,7 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
     built = cpu.built_for("pywhispercpp")
     refusal = cpu.refusal(built, cpu.features(root), here.arch)
     engine, auto = engine_facts(settings)
+    deaf = source_error(settings.source)
     return Facts(
         hardware=here.hardware or "unknown board",
         arch=here.arch,
@@ -49,7 +50,9 @@ def look(settings: Settings, settings_problem: str = "", root: Path = Path("/"))
         ctranslate2=ctranslate2_build(),
         model=model_facts(settings, engine) if engine else None,
         source=_source_name(settings.source),
-        source_problem=source_problem(settings.source),
+        source_problem=str(deaf or ""),
+        source_busy=isinstance(deaf, DeviceBusy),
+        service_says=service_says,
         broker=f"{mqtt.host}:{mqtt.effective_port}" if mqtt.enabled else None,
         broker_problem=connect_problem(mqtt.host, mqtt.effective_port) if mqtt.enabled else "",
         clock_synced=identity.time_synced(root),
@@ -112,17 +115,21 @@ def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None
     return ModelFacts(engine.model, format_for(engine) is ModelFormat.CTRANSLATE2, size, size_bytes, problem)
 
 
-def source_problem(source: SourceSettings) -> str:
-    """Why there is no sound to be had; empty if there is."""
+def source_error(source: SourceSettings) -> AgentError | None:
+    """Why there is no sound to be had; None if there is."""
     if not isinstance(source, AlsaSettings):
-        return "" if source.path.is_file() else f"{source.path} does not exist: correct source.path"
+        try:
+            there = source.path.is_file()
+        except PermissionError:
+            return SourceError(f"{source.path} cannot be read by this user: check its owner and mode")
+        return None if there else SourceError(f"{source.path} does not exist: correct source.path")
     from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - a recording needs no libasound
 
     try:
         AlsaSource(source).close()
     except (SourceError, ConfigError) as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def connect_problem(host: str, port: int, timeout_s: float = CONNECT_S) -> str:
@@ -144,8 +151,8 @@ def write_problem(folder: Path) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
+    """The folder, or the nearest above it that exists, and that this user may see."""
+    return next(path for path in (folder, *folder.parents) if os.path.isdir(path))  # noqa: PTH112 - never raises
 
 
 def _source_name(source: SourceSettings) -> str:

@@ -12,6 +12,7 @@ from agent.doctor.finding import Finding, Status
 UNIT: Final = "edgescribe.service"
 LOOSE: Final = 2.0
 """The unit as it is delivered is at 1.6 or below, and with any of its drop-ins below 2."""
+_RUNS: Final = ("active", "activating", "reloading")
 _LIMIT_S: Final = 10.0
 
 
@@ -28,11 +29,13 @@ class Unit:
     """What it may open below /dev, beside what everybody may; empty if it is not restricted."""
     memory_limited: bool
     """Whether the kernel has the memory controller, without which `MemoryMax=` has no effect."""
+    says: str = ""
+    """What it says that it is doing; empty if it says nothing, or does not run."""
 
 
 def look(root: Path = Path("/")) -> Unit | None:
     """Ask systemd; None where there is none, or no such unit."""
-    names = "LoadState,ActiveState,NRestarts,DevicePolicy,DeviceAllow"
+    names = "LoadState,ActiveState,NRestarts,StatusText,DevicePolicy,DeviceAllow"
     shown = _ask("systemctl", "show", UNIT, f"--property={names}")
     said = dict(re.findall(r"^(\w+)=(.*)$", shown, flags=re.MULTILINE))
     if said.get("LoadState") != "loaded":
@@ -44,6 +47,7 @@ def look(root: Path = Path("/")) -> Unit | None:
         exposure=exposure(_ask("systemd-analyze", "security", "--no-pager", UNIT)),
         devices=devices(shown) if said.get("DevicePolicy") == "closed" else (),
         memory_limited="memory" in controllers.read_text(encoding="ascii").split() if controllers.exists() else False,
+        says=said.get("StatusText", "") if said.get("ActiveState") in _RUNS else "",
     )
 
 
@@ -62,7 +66,7 @@ def devices(text: str) -> tuple[str, ...]:
 def findings(unit: Unit) -> Iterator[Finding]:
     """Whether it is as it should be."""
     text = f"{unit.state}, {unit.restarts} restarts"
-    if unit.state not in ("active", "activating", "reloading"):
+    if unit.state not in _RUNS:
         yield Finding(Status.FAIL, "service", text, "journalctl -u edgescribe -e; systemctl restart edgescribe")
     else:
         yield Finding(Status.OK, "service", text)

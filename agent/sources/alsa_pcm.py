@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.errors import DeviceUnavailable, SourceError
+from agent.errors import DeviceBusy, DeviceUnavailable, SourceError
 from agent.sources import libasound
 from agent.sources.framer import PcmFormat
 from agent.sources.libasound import AlsaError, Pcm, Wish
@@ -63,7 +63,8 @@ class AlsaPcm:
 
         Raises:
             ConfigError: there is no libasound.
-            DeviceUnavailable: there is no such device, or it is busy.
+            DeviceBusy: something else has it open.
+            DeviceUnavailable: there is no such device.
             SourceError: it has not so many channels, or cannot be made to deliver samples that we understand.
         """
         self._name = device
@@ -120,6 +121,10 @@ def _open(device: str, channel: int) -> Pcm:
     try:
         return Pcm(device, wish)
     except AlsaError as error:
+        if error.number == errno.EBUSY:
+            raise DeviceBusy(
+                f'something else has the microphone "{device}" open ({error}): see what (`sudo fuser -v /dev/snd/*`)'
+            ) from error
         if error.number != errno.EINVAL:
             raise DeviceUnavailable(f'cannot open the microphone "{device}" ({error}): {_choice()}') from error
     try:

@@ -7,6 +7,8 @@ import pytest
 
 from agent.commands import doctor
 from agent.doctor.finding import Finding, Status
+from agent.errors import DeviceBusy
+from agent.sources import alsa
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,39 @@ def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
     assert " ".join(lines).split().count("do") == 60
     assert "\033" not in "".join(lines)
     assert "\033[33m" in next(doctor.lines(finding, colour=True))
+
+
+@pytest.mark.parametrize(
+    ("active", "says", "status", "text"),
+    [
+        ("active", "listening to microphone default", "ok", "microphone default is in use by the service"),
+        ("active", "no microphone default: waiting for it", "warn", "fuser -v"),
+        ("failed", "listening to microphone default", "warn", "fuser -v"),
+        ("inactive", "", "warn", "fuser -v"),
+    ],
+)
+def test_a_microphone_that_the_service_has_open_is_well(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    active: str,
+    says: str,
+    status: str,
+    text: str,
+) -> None:
+    """On a healthy device the card cannot be opened a second time. systemd is asked whose it is."""
+    systemctl = tmp_path / "systemctl"
+    shown = f"LoadState=loaded\nActiveState={active}\nNRestarts=0\nStatusText={says}\n"
+    systemctl.write_text(f"#!/bin/sh\ncat <<'EOF'\n{shown}EOF\n", encoding="utf-8")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def busy(_: object) -> None:
+        raise DeviceBusy("something else has it open: see what (`sudo fuser -v /dev/snd/*`)")
+
+    monkeypatch.setattr(alsa, "AlsaSource", busy)
+    exit_status = run("--json", "--set", "source.kind=alsa")
+    found = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["source"]["status"] == status
+    assert text in found["source"]["text"]
+    assert exit_status == (1 if active in {"failed", "inactive"} else 0)

@@ -169,3 +169,20 @@ def test_the_memory_that_is_reckoned_is_what_was_measured(
     """Within 3 % of the resident size of the process with each model."""
     facts = ModelFacts("x", ctranslate2, size, size_bytes, "")
     assert memory_need_mb(facts) == pytest.approx(measured_mb, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "text"),
+    [
+        ("listening to microphone plughw:CARD=Device; broker_down", Status.OK, "is in use by the service"),
+        ("no microphone plughw:CARD=Device: waiting for it", Status.WARN, "something else has it open"),
+        ("mute", Status.WARN, "something else has it open"),
+        ("", Status.WARN, "something else has it open"),
+    ],
+)
+def test_a_microphone_that_is_in_use_is_no_failure(says: str, status: Status, text: str) -> None:
+    """The service holds it for itself; whether it is the service is known by what that says."""
+    busy = replace(PI_4, source_busy=True, source_problem="something else has it open: see what", service_says=says)
+    (finding,) = [finding for finding in diagnose(busy) if finding.subject == "source"]
+    assert finding.status is status
+    assert text in finding.text

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import Settings, WavSettings, WhisperCppSettings
-from agent.doctor.facts import connect_problem, has_gpu, model_facts, source_problem, write_problem
+from agent.doctor.facts import connect_problem, has_gpu, model_facts, source_error, write_problem
+from tests.unprivileged import closed
 
 
 @pytest.mark.parametrize("path", ["proc/driver/nvidia/version", "dev/nvhost-gpu"])
@@ -39,9 +40,19 @@ def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) 
 def test_a_recording_must_exist(tmp_path: Path) -> None:
     """A `wav` source is judged by its file."""
     path = tmp_path / "a.wav"
-    assert source_problem(WavSettings(path=path)) == f"{path} does not exist: correct source.path"
+    assert str(source_error(WavSettings(path=path))) == f"{path} does not exist: correct source.path"
     path.touch()
-    assert source_problem(WavSettings(path=path)) == ""
+    assert source_error(WavSettings(path=path)) is None
+    with closed(tmp_path):
+        assert (
+            str(source_error(WavSettings(path=path))) == f"{path} cannot be read by this user: check its owner and mode"
+        )
+
+
+def test_a_state_folder_that_this_user_may_not_see_is_a_problem_and_no_end(tmp_path: Path) -> None:
+    """As that of a service is: below a folder of root's."""
+    with closed(tmp_path):
+        assert write_problem(tmp_path / "edgescribe") == "permission denied"
 
 
 def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> None:

@@ -1,6 +1,13 @@
+import errno
 from pathlib import Path
+from typing import Any
 
-from agent.sources.alsa_pcm import CaptureDevice, card_devices
+import pytest
+
+from agent.errors import DeviceBusy
+from agent.sources import alsa_pcm
+from agent.sources.alsa_pcm import AlsaPcm, CaptureDevice, card_devices
+from agent.sources.libasound import AlsaError
 
 CARDS = """\
  0 [Headphones     ]: bcm2835_headpho - bcm2835 Headphones
@@ -35,3 +42,26 @@ def test_a_machine_without_sound_has_no_cards(tmp_path: Path) -> None:
     (tmp_path / "cards").write_text("--- no soundcards ---\n", encoding="utf-8")
     (tmp_path / "pcm").write_text("", encoding="utf-8")
     assert card_devices(tmp_path) == ()
+
+
+class BusyError(AlsaError):
+    """What libasound says of a card that somebody has open; it cannot be asked for the words where it is not."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "Device or resource busy")
+        self.number = errno.EBUSY
+
+
+def test_a_microphone_that_somebody_has_open_is_said_with_how_to_find_out_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another device in the settings would be no remedy."""
+
+    def pcm(*_: Any) -> None:
+        raise BusyError
+
+    monkeypatch.setattr(alsa_pcm, "Pcm", pcm)
+    with pytest.raises(DeviceBusy) as caught:
+        AlsaPcm("plughw:CARD=Device")
+    assert str(caught.value) == (
+        'something else has the microphone "plughw:CARD=Device" open (Device or resource busy): see what '
+        "(`sudo fuser -v /dev/snd/*`)"
+    )
