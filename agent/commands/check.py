@@ -91,7 +91,7 @@ def advice(loaded: "Loaded") -> Iterator[str]:
 
 def is_name(model: str) -> bool:
     """True for a catalogue name, False for a path."""
-    return os.sep not in model and not Path(model).exists()
+    return os.sep not in model and not os.path.exists(model)  # noqa: PTH110 - which never raises
 
 
 def is_english_only(model: str) -> bool:
@@ -112,10 +112,19 @@ def missing_files(loaded: "Loaded") -> Iterator[str]:
     for key, path in named.items():
         if path is None or is_for_the_service_only(path):
             continue
+        if problem := file_problem(path):
+            yield f"{_at(loaded, key)}{key}: {path} {problem}"
+
+
+def file_problem(path: Path) -> str:
+    """Why this user cannot read the file, with the remedy; empty if it can."""
+    try:
         if not path.is_file():
-            yield f"{_at(loaded, key)}{key}: {path} does not exist: correct the path"
-        elif not os.access(path, os.R_OK):
-            yield f"{_at(loaded, key)}{key}: {path} cannot be read by this user: check its owner and mode"
+            return "does not exist: correct the path"
+        readable = os.access(path, os.R_OK)
+    except PermissionError:  # a folder above it is closed, as /etc/ssl/private is
+        readable = False
+    return "" if readable else "cannot be read by this user: check its owner and mode"
 
 
 def is_for_the_service_only(path: Path) -> bool:

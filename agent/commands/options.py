@@ -1,6 +1,7 @@
 """Options that all verbs with settings share: `--config FILE` and `--set KEY=VALUE`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 def engine_kind_for(model: str) -> str:
     """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
-    return "faster_whisper" if model.endswith("-ct2") or Path(model).is_dir() else "whisper_cpp"
+    is_folder = os.path.isdir(model)  # noqa: PTH112 - never raises, not even where this user may not look
+    return "faster_whisper" if is_folder or model.endswith("-ct2") else "whisper_cpp"
 
 
 def options_of(args: argparse.Namespace) -> tuple[str, ...]:

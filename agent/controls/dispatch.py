@@ -56,7 +56,9 @@ class SetModel(Command):
 
     name = "model"
     value: Annotated[
-        str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f]+$"), InWords("a name, not a path")
+        str,
+        Field(min_length=1, max_length=100, pattern=r"^[^~/\\\x00-\x1f][^/\\\x00-\x1f]*$"),
+        InWords("a name, not a path"),
     ]
     """Its name in the catalogue; a path is not allowed."""
 

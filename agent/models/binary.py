@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ModelError
+from agent.models.files import read_error
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ def open_reader(path: Path) -> Reader:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+        raise read_error(path, error) from error
     except ValueError as error:
         raise ModelError(f"{path}: empty; fetch it again") from error
     return Reader(np.frombuffer(mapped, np.uint8), str(path))

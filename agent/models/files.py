@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -46,8 +47,8 @@ def write_error(path: Path, error: OSError) -> ModelError:
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that exists."""
-    return next(folder for folder in path.absolute().parents if folder.is_dir())
+    """The nearest folder above `path` that exists, and that this user may see."""
+    return next(folder for folder in path.absolute().parents if os.path.isdir(folder))  # noqa: PTH112 - never raises
 
 
 def sync(path: Path) -> None:
@@ -69,7 +70,29 @@ def digest_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+        raise read_error(path, error) from error
+
+
+def read_error(path: object, error: OSError) -> ModelError:
+    """One line for a file or folder that could not be read or looked into."""
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return ModelError(f"{path}: cannot be read ({error.strerror or error})")
+    return ModelError(
+        f"{path}: cannot be read by this user: check owner and mode, of its folders too, or use sudo; the service sees"
+        " nothing below /home"
+    )
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Let what goes wrong while files are looked at be a ModelError; a decorator as well.
+
+    `pathlib` itself makes False of a file that is absent, and raises for one that this user may not see.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise read_error(error.filename or "the models", error) from error
 
 
 def mismatch(what: object, found: str, expected: str) -> ModelError:

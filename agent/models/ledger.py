@@ -5,13 +5,14 @@ well replace the program; the ledger guards against damage and against files tha
 """
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ModelError
-from agent.models.files import atomic_write, digest_of, write_error
+from agent.models.files import atomic_write, digest_of, read_error, write_error
 
 _FILE = "verified.json"
 _VERSION = 1
@@ -77,7 +78,8 @@ class Ledger:
     def _write(self, part: str, key: str, value: object) -> None:
         parts = {name: self._read(name) for name in ("verified", "trusted")}
         parts[part][key] = value
-        parts["verified"] = {name: entry for name, entry in parts["verified"].items() if Path(name).exists()}
+        here = {name: entry for name, entry in parts["verified"].items() if os.path.exists(name)}  # noqa: PTH110 - never raises
+        parts["verified"] = here
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,7 +92,7 @@ def _stat(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+        raise read_error(path, error) from error
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 

@@ -18,7 +18,7 @@ from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
-from agent.models.files import atomic_write, existing_parent, mismatch, sync, write_error
+from agent.models.files import atomic_write, existing_parent, looking, mismatch, sync, write_error
 from agent.models.ggml import read_ggml
 from agent.models.ledger import Ledger
 from agent.models.progress import Progress
@@ -35,6 +35,7 @@ class Store:
         self.catalogue = catalogue
         self._ledger = Ledger(self.root)
 
+    @looking()
     def resolve(self, name_or_path: str, model_format: ModelFormat) -> Path:
         """Path of a model that native code may open: a ggml file, or a CTranslate2 folder. Never uses the network.
 
@@ -42,10 +43,10 @@ class Store:
         formed, and stay the same as when it was first used.
 
         Raises:
-            ModelError: not on this device, of another format, damaged, or changed.
+            ModelError: not on this device, not for this user to read, of another format, damaged, or changed.
         """
         if name_or_path not in self.catalogue and _looks_like_path(name_or_path):
-            return self._resolve_own(Path(name_or_path).expanduser().absolute(), model_format)
+            return self._resolve_own(_own_path(name_or_path), model_format)
         model = self.catalogue.find(name_or_path)
         if model.format is not model_format:
             raise ModelError(
@@ -60,11 +61,12 @@ class Store:
         folder = self.root / model.name
         return folder / model.sources[0].files[0].name if model.format is ModelFormat.GGML else folder
 
+    @looking()
     def verify(self, name: str, *, fresh: bool = True) -> None:
         """Hold a model against the manifest; `fresh` reads all of it again, whatever was remembered.
 
         Raises:
-            ModelError: it is not on this device, incomplete, or not what it should be.
+            ModelError: it is not on this device, not for this user to read, incomplete, or not what it should be.
         """
         model = self.catalogue.find(name)
         folder = self.root / model.name
@@ -72,18 +74,29 @@ class Store:
             raise ModelError(f"model {name} is not on this device: run `edgescribe models pull {name}`")
         self.check_folder(model, folder, fresh=fresh)
 
+    @looking()
     def has(self, name: str) -> bool:
-        """True if the model's folder is there; `verify` tells whether it is sound."""
+        """True if the model's folder is there; `verify` tells whether it is sound.
+
+        Raises:
+            ModelError: this user may not look.
+        """
         return (self.root / self.catalogue.find(name).name).is_dir()
 
+    @looking()
     def installed(self, model_format: ModelFormat | None = None) -> tuple[Model, ...]:
-        """The catalogue's models that are on this device, in its order."""
+        """The catalogue's models that are on this device, in its order.
+
+        Raises:
+            ModelError: this user may not look.
+        """
         return tuple(
             model
             for model in self.catalogue.models
             if model_format in {None, model.format} and (self.root / model.name).is_dir()
         )
 
+    @looking()
     def remove(self, name: str) -> None:
         """Delete a model.
 
@@ -97,11 +110,12 @@ class Store:
         with self.locked():
             self._discard(folder)
 
+    @looking()
     def trust(self, path: Path) -> str:
         """Accept a user's own model as it is now; return the digest that is remembered.
 
         Raises:
-            ModelError: it is neither a sound ggml file nor a sound CTranslate2 folder.
+            ModelError: it is neither a sound ggml file nor a sound CTranslate2 folder, or not for this user to read.
         """
         path = path.absolute()
         model_format = ModelFormat.CTRANSLATE2 if path.is_dir() else ModelFormat.GGML
@@ -264,7 +278,14 @@ def _made_here(folder: Path) -> dict[str, str]:
 
 
 def _looks_like_path(text: str) -> bool:
-    return "/" in text or text.startswith("~") or Path(text).exists()
+    return "/" in text or text.startswith("~") or os.path.exists(text)  # noqa: PTH110 - never raises
+
+
+def _own_path(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # so says pathlib
+        raise ModelError(f"{text}: there is no such user here: write the path without ~") from error
 
 
 def _own_files(path: Path, model_format: ModelFormat) -> tuple[Path, ...]:

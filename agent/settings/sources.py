@@ -109,9 +109,13 @@ def parse_override(argument: str) -> tuple[str, object]:
 
 
 def state_dir(settings: Settings) -> Path:
-    """Where models and queues live: the setting, else `$STATE_DIRECTORY` (systemd), else the user's data folder."""
+    """Where models and queues live: the setting, else `$STATE_DIRECTORY` (systemd), else the user's data folder.
+
+    Raises:
+        ConfigError: the setting names the home folder of nobody; so does `models_dir`.
+    """
     if settings.state_dir:
-        return settings.state_dir.expanduser().absolute()
+        return _expanded("state_dir", settings.state_dir)
     if by_systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(by_systemd.split(":")[0])
     data_home = os.environ.get("XDG_DATA_HOME")
@@ -120,7 +124,14 @@ def state_dir(settings: Settings) -> Path:
 
 def models_dir(settings: Settings) -> Path:
     """Folder of the model store: the setting, else `models` in the state folder."""
-    return settings.models.dir.expanduser().absolute() if settings.models.dir else state_dir(settings) / "models"
+    return _expanded("models.dir", settings.models.dir) if settings.models.dir else state_dir(settings) / "models"
+
+
+def _expanded(key: str, folder: Path) -> Path:
+    try:
+        return folder.expanduser().absolute()
+    except RuntimeError as error:  # so says pathlib
+        raise ConfigError(f"{key}: {folder}: there is no such user here: write the path without ~") from error
 
 
 def merge(layers: list[list[Entry]]) -> dict[KeyPath, Entry]:
@@ -164,17 +175,29 @@ def _config_file(named: Path | None) -> Path | None:
     variable = os.environ.get("EDGESCRIBE_CONFIG")
     chosen = named or (Path(variable) if variable else None)
     if chosen is None:
-        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
-    if not chosen.is_file():
+        return DEFAULT_FILE if _may_be_there(DEFAULT_FILE) else None
+    if not _may_be_there(chosen):
         by = "--config" if named else "EDGESCRIBE_CONFIG"
         raise ConfigError(f"{chosen}: no such configuration file (named by {by}): correct the path or create the file")
     return chosen
 
 
+def _may_be_there(path: Path) -> bool:
+    """Whether the file exists; True as well where this user may not look, which reading it will tell."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
 def _toml_files(file: Path | None) -> list[Path]:
     """The configuration file and its `conf.d`, lowest first. Without a file, the default `conf.d` still counts."""
     folder = (file or DEFAULT_FILE).parent / "conf.d"
-    return ([file] if file else []) + sorted(folder.glob("*.toml"))
+    named = [file] if file else []
+    try:
+        return named + sorted(folder.glob("*.toml"))
+    except PermissionError:  # of the folder that both lie in, as reading the file tells
+        return named
 
 
 def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
@@ -266,7 +289,7 @@ def _read_password(file: Path) -> list[Entry]:
 
 def _nameless_password(settings: Settings, entries: Mapping[KeyPath, Entry], beside: Path) -> Iterator[str]:
     """A user name without a password. Where the service has one that this user may not read, all is well."""
-    if settings.mqtt.username is not None and settings.mqtt.password is None and not beside.exists():
+    if settings.mqtt.username is not None and settings.mqtt.password is None and not _may_be_there(beside):
         yield (
             f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password: "
             f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"

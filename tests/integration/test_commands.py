@@ -138,6 +138,7 @@ def test_refusals_say_why_and_change_nothing(start_agent: StartAgent, commander:
         ("vad_threshold", "7", "invalid"),
         ("vad_threshold", {"exp": 1, "args": {"value": 0.6}}, "expired"),
         ("model", "base-q8_0", "unavailable"),
+        ("model", "~x", "invalid"),
         ("language", "auto", "invalid"),
         ("replay", {"args": {"from": 1, "to": 2}}, "not_available"),
         ("calibrate", "", "failed"),

@@ -10,6 +10,7 @@ from agent.commands.check import advice, contradictions, missing, missing_files,
 from agent.errors import ConfigError
 from agent.settings import sources as settings_sources
 from agent.settings.sources import Loaded, load
+from tests.unprivileged import closed
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +173,29 @@ def test_auto_without_a_calibration_is_a_warning_or_a_problem(tmp_path: Path) ->
     (tmp_path / "models" / "tiny.en-q8_0").mkdir(parents=True)
     (warning,) = advice(auto)
     assert warning.endswith("run `edgescribe calibrate`; until then it is whisper_cpp tiny.en-q8_0")
+
+
+def test_what_this_user_may_not_see_is_said(tmp_path: Path) -> None:
+    """A certificate in /etc/ssl/private and a model below somebody's home: a line each, no traceback."""
+    private = tmp_path / "private"
+    private.mkdir()
+    settings = loaded(
+        mqtt__tls__enabled=True, mqtt__tls__ca_file=f"{private}/ca.pem", engine__model=f"{private}/own.bin"
+    )
+    with closed(private):
+        assert list(contradictions(settings)) == []
+        assert list(missing_files(settings)) == [
+            f"command line: mqtt.tls.ca_file: {private}/ca.pem cannot be read by this user: check its owner and mode"
+        ]
+        said = check.model_problem(settings)
+    assert said == (
+        f"command line: {private}/own.bin: cannot be read by this user: check owner and mode, of its folders too, or "
+        "use sudo; the service sees nothing below /home"
+    )
+
+
+def test_a_model_is_a_name_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a folder where this user may not look."""
+    monkeypatch.chdir(tmp_path)
+    with closed(tmp_path):
+        assert check.is_name("tiny.en-q8_0")

@@ -12,6 +12,7 @@ from agent.models.ggml import write_ggml
 from agent.settings import sources as settings_sources
 from tests.model_files import small_weights, write_ctranslate2
 from tests.model_packages import World, make_world
+from tests.unprivileged import closed
 
 
 @pytest.fixture
@@ -136,3 +137,16 @@ def test_own_models_are_converted_quantised_and_trusted(capsys: pytest.CaptureFi
     assert out.startswith(f"{one}: sha256 ")
     write_ggml(small_weights(seed=3), Path(one))
     assert edgescribe(capsys, "trust", one)[1] != out
+
+
+def test_a_store_that_this_user_may_not_see_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a service is to who logs in: it lies below a folder of root's."""
+    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", Path("/nonexistent/config.toml"))
+    monkeypatch.setenv("EDGESCRIBE_MODELS__DIR", str(tmp_path))
+    with closed(tmp_path):
+        status, out, said = edgescribe(capsys, "list")
+    assert (status, out, said.count("\n")) == (78, "", 1)
+    assert said.startswith(f"edgescribe: {tmp_path}/")
+    assert "cannot be read by this user: check owner and mode" in said

@@ -77,6 +77,8 @@ def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected
         ("listen", b"maybe"),
         ("model", b"../../etc/passwd"),
         ("model", b"/tmp/model.bin"),
+        ("model", b"~nobody"),
+        ("model", b" ~x"),
         ("language", b"English"),
         ("initial_prompt", b"x" * 1_001),
         ("initial_prompt", b"\xff"),
@@ -109,6 +111,7 @@ def test_a_refusal_says_in_words_what_is_wanted() -> None:
         ("language", b"English", 'value: must be a language code such as "en", or "auto"'),
         ("language", b"", 'value: must be a language code such as "en", or "auto"'),
         ("model", b"/tmp/model.bin", "value: must be a name, not a path"),
+        ("model", b"~x", "value: must be a name, not a path"),
     ]:
         refused = keeper().admit(incoming(name, payload), NOW)
         assert isinstance(refused, Refused)

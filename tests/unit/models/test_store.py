@@ -19,6 +19,7 @@ from agent.models.store import Store
 from tests.model_files import small_weights, write_ctranslate2
 from tests.model_packages import World, make_world
 from tests.model_server import Hub, HubServer
+from tests.unprivileged import closed
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -348,3 +349,62 @@ def test_a_store_that_may_only_be_read_still_serves(store: Store, monkeypatch: p
     monkeypatch.setattr(ledger, "atomic_write", refuse)
     assert store.resolve("mini-q4_0", ModelFormat.GGML) == path
     assert not (store.root / "verified.json").exists()
+
+
+def test_what_this_user_may_not_see_is_said_in_one_line(store: Store, tmp_path: Path) -> None:
+    """A model below /home, where a service may not look; the store of another user. Never a PermissionError."""
+    own = tmp_path / "home" / "own.bin"
+    own.parent.mkdir()
+    write_ggml(small_weights(), own)
+    pull(store, "mini-q4_0")
+    with (
+        closed(own.parent),
+        pytest.raises(ModelError, match=f"{own}: cannot be read by this user: check owner and mode"),
+    ):
+        store.resolve(str(own), ModelFormat.GGML)
+    looks = (
+        lambda: store.resolve("mini-q4_0", ModelFormat.GGML),
+        lambda: store.verify("mini-q4_0"),
+        lambda: store.has("mini-q4_0"),
+        store.installed,
+        lambda: store.remove("mini-q4_0"),
+        lambda: store.trust(store.root / "own.bin"),
+        lambda: pull(store, "mini-q8_0"),
+    )
+    with closed(store.root):
+        for look in looks:
+            with pytest.raises(ModelError, match=r"cannot be (read|written)"):
+                look()
+    assert store.has("mini-q4_0")
+
+
+def test_a_remembered_file_that_this_user_may_not_see_keeps_no_other_from_being_used(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its digest is forgotten; what is asked for is verified and remembered."""
+    hidden, seen = tmp_path / "hidden" / "own.bin", tmp_path / "seen.bin"
+    hidden.parent.mkdir()
+    write_ggml(small_weights(), hidden)
+    write_ggml(small_weights(seed=1), seen)
+    store.resolve(str(hidden), ModelFormat.GGML)
+    with closed(hidden.parent):
+        assert store.resolve(str(seen), ModelFormat.GGML) == seen
+    assert list(json.loads((store.root / "verified.json").read_text())["verified"]) == [str(seen)]
+
+
+@pytest.mark.parametrize("name", ["~x", "~x/model.bin"])
+def test_a_home_folder_that_nobody_has_is_said_in_one_line(store: Store, name: str) -> None:
+    """`~x` is the home folder of a user x."""
+    with pytest.raises(ModelError, match=f"{name}: there is no such user here: write the path without ~"):
+        store.resolve(name, ModelFormat.GGML)
+
+
+def test_a_name_that_is_none_is_unknown_wherever_one_stands(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder where this user may not look, and longer than any file's name."""
+    monkeypatch.chdir(tmp_path)
+    with closed(tmp_path):
+        for name in ("mini-q4", "x" * 300):
+            with pytest.raises(ModelError, match="unknown model"):
+                store.resolve(name, ModelFormat.GGML)

@@ -9,6 +9,7 @@ from agent.config import FasterWhisperSettings, ScriptedSettings, Settings, WavS
 from agent.errors import ConfigError
 from agent.settings import sources as settings_sources
 from agent.settings.sources import load, load_settings, models_dir, parse_override, state_dir
+from tests.unprivileged import closed
 
 WriteToml = Callable[[str], Path]
 
@@ -175,6 +176,17 @@ def test_a_file_that_is_not_text_is_one_clear_line(tmp_path: Path) -> None:
     assert problems(path) == [f"{path}: not UTF-8 text: save it as UTF-8"]
 
 
+def test_a_file_that_this_user_may_not_see_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named or not, its folder being closed: never a PermissionError, and never the defaults in its place."""
+    path = tmp_path / "config.toml"
+    path.touch()
+    expected = [f"{path}: cannot be read (Permission denied): check its owner and mode"]
+    with closed(tmp_path):
+        assert problems(path) == expected
+        monkeypatch.setattr(settings_sources, "DEFAULT_FILE", path)
+        assert problems() == expected
+
+
 def test_a_named_file_must_exist_but_the_default_need_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typo in `--config` or EDGESCRIBE_CONFIG must not silently run on the defaults."""
     absent = tmp_path / "absent.toml"
@@ -333,3 +345,13 @@ def test_the_state_folder_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPat
     assert state_dir(Settings()) == Path("/var/lib/edgescribe")
     assert models_dir(Settings()) == Path("/var/lib/edgescribe/models")
     assert state_dir(Settings(state_dir=Path("~/state"))) == tmp_path / "state"
+
+
+def test_a_folder_at_the_home_of_nobody_is_said() -> None:
+    """`~x` is the home folder of a user x, whom this machine does not have."""
+    with pytest.raises(
+        ConfigError, match=r"^state_dir: ~x/state: there is no such user here: write the path without ~$"
+    ):
+        state_dir(Settings(state_dir=Path("~x/state")))
+    with pytest.raises(ConfigError, match=r"^models\.dir: ~x: there is no such user"):
+        models_dir(Settings.model_validate({"models": {"dir": "~x"}}))
