@@ -298,6 +298,25 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+def test_a_reader_that_leaves_an_agent_has_heard_enough(tmp_path: Path) -> None:
+    """`edgescribe run … | head -1` without a broker: the recording is played to its end, and nothing is undelivered."""
+    process = subprocess.Popen(
+        command("run", *SCRIPTED, *NO_BROKER, *options({"source__kind": "wav", "source__path": RECORDING})),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+    )
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline()
+    process.stdout.close()
+    complaints = process.stderr.read()
+    assert process.wait(LIMIT_S) == 0, complaints
+    assert "delivered" not in complaints
+    process.stderr.close()
+
+
 def in_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run in a terminal of 60 columns; exit status and everything that it showed."""
     ours, theirs = pty.openpty()
