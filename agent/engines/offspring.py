@@ -52,21 +52,15 @@ class Offspring:
 
     Raises:
         EngineError: the engine refuses the settings or the model; to try again would not help.
-        Lost: it died while it loaded, or took longer than two minutes.
+        Lost: it could not be started for want of memory or descriptors, died while it loaded, or took longer than two
+            minutes.
     """
 
     def __init__(self, settings: "EngineSettings", model: Path | None, load_s: float = LOAD_S) -> None:
-        ours, theirs = socket.socketpair()
-        self._channel = ours
-        with theirs:
-            self._process = subprocess.Popen(
-                _command(theirs.fileno(), model),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # stderr is ours: what a crash leaves behind belongs into the journal
-                env=inherited(os.environ),
-                cwd="/",
-                pass_fds=(theirs.fileno(),),
-            )
+        try:
+            self._channel, self._process = _start(model)
+        except OSError as error:
+            raise Lost(f"could not be started ({error.strerror})") from error
         self.pid = self._process.pid
         answer = self._ask([Packet(settings.model_dump(mode="json"))], load_s, "loading the model")
         if "ready" not in answer.head:
@@ -155,6 +149,25 @@ class Offspring:
             return f"exit status {status}"
         name = signal.Signals(-status).name
         return f"{name}, as when memory runs out" if -status == signal.SIGKILL else name
+
+
+def _start(model: Path | None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Our end of its channel, and the process."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                _command(theirs.fileno(), model),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # stderr is ours: what a crash leaves behind belongs into the journal
+                env=inherited(os.environ),
+                cwd="/",
+                pass_fds=(theirs.fileno(),),
+            )
+        except OSError:
+            ours.close()
+            raise
+    return ours, process
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
