@@ -300,8 +300,9 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_an_agent_has_heard_enough(tmp_path: Path) -> None:
     """`edgescribe run … | head -1` without a broker: the recording is played to its end, and nothing is undelivered."""
+    slow = {"source__kind": "wav", "source__path": RECORDING, "source__pace": "flat_out", "engine__delay_s": 0.5}
     process = subprocess.Popen(
-        command("run", *SCRIPTED, *NO_BROKER, *options({"source__kind": "wav", "source__path": RECORDING})),
+        command("run", *SCRIPTED, *NO_BROKER, *options(slow)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
