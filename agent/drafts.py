@@ -24,11 +24,6 @@ class DraftBudget:
             self._wasted_s += inference_s
 
     @property
-    def waste(self) -> float:
-        """Wasted over useful seconds of inference; 0 before there were any."""
-        return self._wasted_s / self._useful_s if self._useful_s else 0.0
-
-    @property
     def allows(self) -> bool:
         """True while the waste is within its share (and a grace of one second)."""
         return self._wasted_s <= GRACE_S + self._max_waste * self._useful_s

@@ -7,7 +7,7 @@ from agent.audio import SAMPLE_RATE_HZ, AudioFrame
 from agent.audio_monitor import AudioMonitor
 from agent.channel import Channel
 from agent.conditioner import Conditioner
-from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent
+from agent.segmenter import Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
 
 FRAMES_AT_REST = 6
@@ -23,29 +23,11 @@ class ListenCounters:
     frames: int = 0
     heard_samples: int = 0
     """All sound that came in."""
-    utterances: int = 0
-    utterance_samples: int = 0
-    """Sound that went out in utterances."""
-    discarded: int = 0
-    """Stretches of speech too short to count."""
-    gaps: int = 0
-    """How often sound was lost before it came here."""
-    lost_samples: int = 0
 
     @property
     def heard_s(self) -> float:
         """Seconds of sound that came in."""
         return self.heard_samples / SAMPLE_RATE_HZ
-
-    @property
-    def lost_s(self) -> float:
-        """Seconds of sound lost before it came here."""
-        return self.lost_samples / SAMPLE_RATE_HZ
-
-    @property
-    def speech_pct(self) -> float:
-        """Share of the sound that went out in utterances, 0–100."""
-        return 100.0 * self.utterance_samples / self.heard_samples if self.heard_samples else 0.0
 
 
 class Listener:
@@ -99,10 +81,8 @@ class Listener:
             self._on_end()
 
     def _note(self, frame: AudioFrame) -> None:
-        """Count the frame; where sound is missing before it, count that, and let the detector begin anew."""
+        """Count the frame; where sound is missing before it, let the detector begin anew."""
         if self._expected is not None and frame.position != self._expected:
-            self.counters.gaps += 1
-            self.counters.lost_samples += max(0, frame.position - self._expected)
             self._detector.reset()
         self._expected = frame.end
         if self._monitor:
@@ -112,9 +92,4 @@ class Listener:
 
     def _tell(self, events: list[SegmenterEvent]) -> None:
         for event in events:
-            if isinstance(event, Ended):
-                self.counters.utterances += 1
-                self.counters.utterance_samples += len(event.utterance.pcm)
-            elif isinstance(event, Discarded):
-                self.counters.discarded += 1
             self._on_event(event)

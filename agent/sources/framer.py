@@ -58,8 +58,6 @@ class Framer:
     """
 
     def __init__(self, source: PcmFormat, channel: int = 1) -> None:
-        self.lost_samples = 0
-        """Samples (at 16 kHz) that were never delivered, as far as the clock tells."""
         self._source = source
         self._channel = channel
         self._resampler = self._new_resampler()
@@ -113,7 +111,6 @@ class Framer:
             return []
         resumed_ns = now_ns - arrived * NS_PER_S // self._source.rate_hz
         lost = max(0, (resumed_ns - self._end_ns) * SAMPLE_RATE_HZ // NS_PER_S)
-        self.lost_samples += lost
         self._end_ns = max(resumed_ns, self._end_ns)
         frames = []
         if len(self._rest):

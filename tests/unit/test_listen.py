@@ -11,7 +11,7 @@ from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, samples
 from agent.channel import Channel, Overflow
 from agent.config import SegmenterSettings, VadSettings
 from agent.listen import FRAMES_AT_REST, Listener
-from agent.segmenter import Discarded, Ended, Segmenter, SegmenterEvent, SpeechStarted
+from agent.segmenter import Ended, Segmenter, SegmenterEvent, SpeechStarted
 from agent.vad import VoiceActivityDetector
 from agent.vad.factory import create_detector
 from tests.clips import audio_frames, clip, silence
@@ -52,19 +52,15 @@ def conversation() -> Pcm16:
 
 
 def test_speech_comes_out_as_utterances_and_the_end_is_told() -> None:
-    """Three sentences with two seconds between them are at least three utterances, told of and counted."""
+    """Three sentences with two seconds between them are at least three utterances, told of; all sound is counted."""
     stage = Stage(audio_frames(conversation()))
     utterances = stage.run()
     counters = stage.listener.counters
     assert stage.ended == 1
     assert len(utterances) >= 3
     assert sum(isinstance(event, SpeechStarted) for event in stage.events) == len(utterances)
-    assert counters.utterances == len(utterances)
-    assert counters.utterance_samples == sum(len(utterance.pcm) for utterance in utterances)
-    assert counters.discarded == sum(isinstance(event, Discarded) for event in stage.events)
-    assert 40 < counters.speech_pct < 90
+    assert counters.frames == len(audio_frames(conversation()))
     assert counters.heard_s == pytest.approx(len(conversation()) / 16_000, abs=0.032)
-    assert (counters.gaps, counters.lost_s) == (0, 0.0)
 
 
 def test_what_is_being_said_when_the_sound_ends_is_not_lost() -> None:
@@ -74,8 +70,8 @@ def test_what_is_being_said_when_the_sound_ends_is_not_lost() -> None:
     assert utterances[-1].position + len(utterances[-1].pcm) == frames[-1].end
 
 
-def test_lost_sound_is_counted_and_the_detector_begins_anew() -> None:
-    """A jump in position is one gap, with its seconds; one back in time is a gap without any."""
+def test_where_sound_was_lost_the_detector_begins_anew() -> None:
+    """At a jump in position, and at one back in time."""
 
     class Resets:
         noise_floor_dbfs = -60.0
@@ -98,7 +94,6 @@ def test_lost_sound_is_counted_and_the_detector_begins_anew() -> None:
     ]
     stage = Stage(frames, detector)
     stage.run()
-    assert (stage.listener.counters.gaps, stage.listener.counters.lost_s) == (2, 2.5)
     assert detector.count == 2
     assert stage.listener.noise_floor_dbfs == -60.0
 
