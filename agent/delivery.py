@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Final, Literal, Protocol
 
 from agent.wire import Message, TranscriptMessage, topic_for
+from agent.wire.failed import TranscriptFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Outgoing:
     late_topic: str | None = None
     """Where it goes when it leaves late; None if it makes no difference."""
     seq: int | None = None
-    """The number of a transcript."""
+    """The number of a transcript, or of one that failed."""
     kept: bool = True
     """Whether the outbox keeps it until it has arrived; if not, it goes only if there is a connection."""
     correlation: bytes | None = None
@@ -46,7 +47,7 @@ class Outgoing:
             expiry_s=message.expiry_s,
             accepted_s=now_s,
             late_topic=topic_for(device_id, message, late=True) if message.late_topic else None,
-            seq=message.seq if isinstance(message, TranscriptMessage) else None,
+            seq=message.seq if isinstance(message, TranscriptMessage | TranscriptFailed) else None,
             kept=message.kept,
         )
 

@@ -17,11 +17,17 @@ from agent.worker import Worker
 
 
 def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:
-    """What keeps messages until the broker has them; None without a broker."""
+    """What keeps messages until the broker has them; None without a broker.
+
+    Where words are not to leave the device, none of before the setting was made is in it, before anybody could take it.
+    """
     if not settings.mqtt.enabled:
         return None
-    replayable = settings.publish.privacy == "full"
-    return create_outbox(settings.mqtt.outbox, state_dir(settings), on_failure, replayable=replayable)
+    words = PublishPolicy.of(settings.publish).publishes_text
+    outbox = create_outbox(settings.mqtt.outbox, state_dir(settings), on_failure, replayable=words)
+    if not words:
+        outbox.purge()
+    return outbox
 
 
 def create_publisher(settings: Settings, counters: Counters, boot_id: str, outbox: Outbox | None) -> Publisher:

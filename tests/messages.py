@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from agent.wire import Info, Latency, TranscriptMessage
+from agent.wire.failed import TranscriptFailed
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -26,6 +27,21 @@ def transcript(seq: int, text: str = "turn on the light") -> TranscriptMessage:
         rtf=0.1,
         latency_ms=Latency(vad_close=600, queue=1, encode_decode=150, total_from_speech_end=751),
         rms_dbfs=-23.4,
+    )
+
+
+def failed(seq: int) -> TranscriptFailed:
+    """What is said instead of the transcript of that number."""
+    return TranscriptFailed(
+        id=f"01JD{seq:022d}",
+        seq=seq,
+        boot_id="b1946ac9-0000-4000-8000-000000000000",
+        ts=NOON,
+        start=NOON,
+        time_synced=True,
+        duration_s=1.5,
+        reason="engine",
+        msg="it died",
     )
 
 

@@ -43,8 +43,11 @@ class Delivered:
         self._on_their_way[key] = None
 
     def handed(self, key: int, outgoing: Outgoing) -> None:
-        """It goes, and this is what it says; of no interest any more if all was to be forgotten meanwhile."""
-        if key in self._on_their_way and outgoing.seq is not None and self._max_messages:
+        """It goes, and this is what it says; of no interest any more if all was to be forgotten meanwhile.
+
+        Nor is what has a number and no words: it has no topic for late ones.
+        """
+        if key in self._on_their_way and outgoing.late_topic is not None and self._max_messages:
             self._on_their_way[key] = outgoing
 
     def settled(self, key: int, fate: Fate, now_s: float) -> None:

@@ -125,6 +125,11 @@ class Desk:
             self._delete_at_s = float("inf")
         return Batch(new, tuple(self._gone), dead)
 
+    def discard(self, headers: list[Header], now: Stamp) -> None:
+        """Let what is on disk be deleted, and never line up."""
+        self._gone.update(header.key for header in headers)
+        self._delete_soon(now)
+
     def not_written(self) -> None:
         """The batch was not written, and nothing of it is on disk."""
         self._writing = frozenset()

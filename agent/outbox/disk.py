@@ -146,13 +146,6 @@ class Disk:
         """Remember the number to go on with in a database that may be new."""
         self._store.note_next_seq(next_seq)
 
-    def dead_letters(self) -> int:
-        """How many refused messages are kept; 0 where that cannot be known."""
-        try:
-            return self._store.dead_letters()
-        except StorageDown:
-            return 0
-
     def wipe(self) -> None:
         """Forget what the broker refused, and leave nothing deleted behind in the file."""
         self._store.wipe()

@@ -44,27 +44,17 @@ class Note:
     """Who may know better; None if nobody does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where to go on."""
-
-    next_seq: int
-    skipped: int
-    """Numbers left out, at most: some of them may have been used and forgotten in a power cut."""
-
-
-def resume(note: Note | None, in_memory: int | None, stored: int | None) -> Start:
-    """Decide where to go on, from the notes that there are: the next number by each."""
+def resume(note: Note | None, in_memory: int | None, stored: int | None) -> int:
+    """The number to go on with, from the notes that there are: the next number by each."""
     least = max(1, in_memory or 1, stored or 1)
     if note is None:
-        return Start(least, 0)
+        return least
     if note.exact:
-        return Start(max(least, note.next_seq), 0)
+        return max(least, note.next_seq)
     known = {Keeper.DATABASE: stored, Keeper.MEMORY: in_memory}
     if note.keeper is not None and known[note.keeper] is not None:
-        return Start(least, 0)
-    next_seq = max(least, note.next_seq)
-    return Start(next_seq, next_seq - least)
+        return least
+    return max(least, note.next_seq)
 
 
 class Sequence:
@@ -82,13 +72,9 @@ class Sequence:
         self._memory = None if runtime_dir is None else _open_memory(memory_file(runtime_dir, folder))
         self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
         in_memory = _read_memory(self._memory, boot_id)
-        start = resume(read_note(self._path), in_memory, stored_next)
-        self.skipped = start.skipped
-        """Numbers left out at the start, at most."""
-        self._next = start.next_seq
-        self._bound = self._next
+        self._next = resume(read_note(self._path), in_memory, stored_next)
+        self._bound = self._next  # the first number reserves: who gives none leaves the notes as they are
         self._noted = in_memory or 1
-        self._reserve()
 
     @property
     def next_seq(self) -> int:
@@ -97,12 +83,15 @@ class Sequence:
             return self._next
 
     def next(self) -> int:
-        """Give the next number."""
+        """Give the next number. Where memory knows it exactly, it knows it from now on."""
         with self._lock:
-            if self._next >= self._bound:
+            seq = self._next
+            if self._keeper is Keeper.MEMORY:
+                self._note(seq)  # before the disk is told of a mere bound
+            if seq >= self._bound:
                 self._reserve()
-            self._next += 1
-            return self._next - 1
+            self._next = seq + 1
+            return seq
 
     def at_least(self, next_seq: int) -> None:
         """A disk that could be read late knows of higher numbers."""
@@ -110,13 +99,9 @@ class Sequence:
             self._next = max(self._next, next_seq)
 
     def used(self, seq: int) -> None:
-        """Note in memory that `seq` is used and no disk says so."""
+        """Note in memory that `seq` is used, though the database should know it, and does not."""
         with self._lock:
-            if self._memory is None or seq < self._noted:
-                return
-            self._noted = seq + 1
-            with contextlib.suppress(OSError):
-                os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
+            self._note(seq)
 
     def close(self) -> None:
         """Note exactly where to go on."""
@@ -125,6 +110,13 @@ class Sequence:
             if self._memory is not None:
                 os.close(self._memory)
                 self._memory = None
+
+    def _note(self, seq: int) -> None:
+        if self._memory is None or seq < self._noted:
+            return
+        self._noted = seq + 1
+        with contextlib.suppress(OSError):
+            os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
 
     def _reserve(self) -> None:
         self._bound = self._next + BLOCK

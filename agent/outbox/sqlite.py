@@ -66,22 +66,23 @@ class SqliteOutbox:
         chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._desk = Desk(settings, chance, replayable=replayable)
         self._closed = False
+        self._unread, self._purge_unread = True, False
         self._disk = Disk(folder / "outbox.db", settings, on_change)
         self._writer = threading.Lock()
         now = self._clock()
         self._synced = now.synced
         with contextlib.suppress(StorageDown):
             self._desk.take_stock(self._disk.open(now.monotonic_s), now)
+            self._unread = False
         memory = memory_folder or runtime_dir(os.environ)
         keeper = Keeper.DATABASE if self._strict else Keeper.MEMORY
-        self._sequence = Sequence(folder, memory, now.boot_id, stored_next=self._disk.next_seq(), keeper=keeper)
+        stored_next = self._disk.next_seq()
+        self._sequence = Sequence(folder, memory, now.boot_id, stored_next=stored_next, keeper=keeper)
+        if self._strict and stored_next != self._sequence.next_seq:
+            with contextlib.suppress(StorageDown):  # before the first number makes the note in the folder a mere bound
+                self._disk.note_next_seq(self._sequence.next_seq)
         self._worker = Worker("outbox", self._run, on_failure)
         self._worker.start()
-
-    @property
-    def skipped_seqs(self) -> int:
-        """Numbers left out at the start, at most, because a power cut made us forget which were used."""
-        return self._sequence.skipped
 
     def next_seq(self) -> int:
         """The number for the next transcript."""
@@ -156,8 +157,12 @@ class SqliteOutbox:
             self._desk.queue.rewind()
 
     def purge(self) -> int:
-        """Forget everything that is not on its way, refused messages too; return how many messages that were."""
+        """Forget everything that is not on its way, refused messages too; return how many messages that were.
+
+        What lies on a disk that could not be read since the start goes as soon as it can.
+        """
         with self._changed:
+            self._purge_unread = self._unread
             keys = self._desk.queue.clear()
             self._desk.forget(keys, self._clock())
         self.flush()
@@ -192,11 +197,6 @@ class SqliteOutbox:
     def conditions(self) -> tuple[str, ...]:
         """What is wrong with the disk, as codes for `health`."""
         return self._disk.conditions(self._clock().monotonic_s)
-
-    @property
-    def dead_letters(self) -> int:
-        """Messages kept aside that the broker would not have."""
-        return self._disk.dead_letters()
 
     def close(self) -> int:
         """Write what is left, note where to go on, and let others in; idempotent. Return what no disk took."""
@@ -266,7 +266,10 @@ class SqliteOutbox:
             self._synced = now.synced
             self._desk.queue.max_bytes = self._disk.room_bytes * 3 // 4  # pages are never quite full
             if headers is not None:
+                if self._purge_unread:
+                    self._desk.discard(headers, now)
                 self._desk.take_stock(headers, now)
+                self._unread = self._purge_unread = False
             self._desk.make_room(now)
 
     def _is_due(self, now: Stamp) -> bool:

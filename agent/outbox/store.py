@@ -99,11 +99,6 @@ class Store:
             row = db.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
             return None if row is None else int(row[0])
 
-    def dead_letters(self) -> int:
-        """How many refused messages are kept."""
-        with self._connection() as db:
-            return int(db.execute("SELECT count(*) FROM dead_letter").fetchone()[0])
-
     def read(self, key: int) -> Letter | None:
         """One message; None if it is not there, or no longer what it was."""
         with self._connection() as db:

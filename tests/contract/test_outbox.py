@@ -16,7 +16,7 @@ from agent.outbox.sqlite import SqliteOutbox
 from agent.wire import Info
 from agent.worker import Worker
 from tests.clock import FakeClock
-from tests.messages import info, transcript
+from tests.messages import failed, info, transcript
 
 MAX_AGE_S = 7 * 86_400
 
@@ -381,6 +381,15 @@ def test_what_is_kept_for_a_replay_is_bounded_in_bytes_and_in_age(open_outbox: O
     assert (60 - available.first) * 8_000 <= 256 << 10
     clock.advance(MAX_AGE_S)
     assert outbox.replay(SeqRange(0, 59)).available is None
+
+
+def test_what_failed_is_not_repeated(open_outbox: Open, clock: FakeClock) -> None:
+    """It has a number among the transcripts, and nothing to say late."""
+    outbox = open_outbox(500)
+    deliver(outbox, clock, range(1))
+    outbox.put(Outgoing.of("pi-1", failed(1), clock.now.monotonic_s))
+    outbox.settle(take(outbox).key, Fate.DELIVERED)
+    assert outbox.replay(SeqRange(0, 1)) == Replay(1, (SeqRange(1, 1),), SeqRange(0, 0))
 
 
 def test_a_purge_forgets_what_was_delivered(open_outbox: Open, clock: FakeClock) -> None:

@@ -1,6 +1,7 @@
 """What is written when, and what comes back after a restart or a reboot."""
 
 import json
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
 from tests.integration.receiver import eventually
-from tests.messages import transcript
+from tests.messages import failed, transcript
 
 SECRET = "the key is under the flower pot"
 
@@ -57,15 +58,16 @@ def test_what_is_not_acknowledged_within_two_seconds_is_stored(
     assert eventually(lambda: len(stored(tmp_path)) == 2)
 
 
-def stored(folder: Path) -> list[int]:
+def stored(folder: Path, table: str = "message") -> list[int]:
     """Numbers in a copy of the database, as a power cut would leave it now."""
     copy = folder / "copy"
-    copy.mkdir(exist_ok=True)
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
     for name, content in contents(folder).items():
         (copy / name).write_bytes(content)
     db = sqlite3.connect(copy / "outbox.db")
     try:
-        return [row[0] for row in db.execute("SELECT seq FROM message ORDER BY key")]
+        return [row[0] for row in db.execute(f"SELECT seq FROM {table} ORDER BY key")]  # noqa: S608 - ours
     finally:
         db.close()
 
@@ -80,6 +82,42 @@ def test_strict_has_it_on_disk_before_it_can_leave(tmp_path: Path, open_outbox: 
     clock.advance(desk.GRACE_S)
     outbox.flush()
     assert stored(tmp_path) == []
+
+
+def after_a_power_cut(folder: Path, open_outbox: Open, clock: FakeClock) -> SqliteOutbox:
+    """A strict outbox with what the folder holds at this moment, on the next boot."""
+    copy = folder / f"{clock.now.boot_id}-ended"
+    copy.mkdir()
+    for name, content in contents(folder).items():
+        (copy / name).write_bytes(content)
+    shutil.copy(folder / "sequence.json", copy)
+    clock.reboot(f"{clock.now.boot_id}-again")
+    return open_outbox(copy, mode="strict")
+
+
+def test_strict_never_gives_the_number_of_one_that_failed_again(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """It counts like that of a transcript, and is stored like it."""
+    outbox = open_outbox(tmp_path, mode="strict")
+    say(outbox, clock, 2)
+    outbox.put(Outgoing.of("pi-1", failed(outbox.next_seq()), clock.now.monotonic_s))
+    assert after_a_power_cut(tmp_path, open_outbox, clock).next_seq() == 4
+
+
+def test_strict_counts_on_from_balanced_through_a_power_cut(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """The database, which knows nothing of the numbers that were never stored, is told before one is given."""
+    balanced = open_outbox(tmp_path)
+    say(balanced, clock, 1)
+    balanced.flush()
+    say(balanced, clock, 3)
+    for _ in range(4):
+        deliver_next(balanced)
+    balanced.close()
+    assert open_outbox(tmp_path, mode="strict").next_seq() == 5
+    assert after_a_power_cut(tmp_path, open_outbox, clock).next_seq() == 5
 
 
 @pytest.mark.parametrize("mode", ["balanced", "strict"])
@@ -140,11 +178,39 @@ def test_refused_messages_are_kept_aside_and_bounded(tmp_path: Path, open_outbox
     while entry := outbox.take():
         outbox.settle(entry.key, Fate.REFUSED)
     outbox.flush()
-    assert outbox.dead_letters == DEAD_LETTERS
+    newest = list(range(21, DEAD_LETTERS + 21))
+    assert stored(tmp_path, "dead_letter") == newest
     assert (outbox.pending, outbox.dropped) == (0, DEAD_LETTERS + 20)
     outbox.close()
     again = open_outbox(tmp_path)
-    assert (again.pending, again.dead_letters) == (0, DEAD_LETTERS)
+    assert (again.pending, stored(tmp_path, "dead_letter")) == (0, newest)
+
+
+@pytest.mark.parametrize(("purged", "left"), [(False, [3, 1, 2]), (True, [3])])
+def test_a_purge_reaches_what_could_not_be_read_at_the_start(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, *, purged: bool, left: list[int]
+) -> None:
+    """As soon as the disk works, what lay on it is deleted instead of sent; what was said since is not."""
+    before = open_outbox(tmp_path)
+    say(before, clock, 2)
+    before.close()
+    database, aside = tmp_path / "outbox.db", tmp_path / "aside"
+    database.rename(aside)
+    database.mkdir()  # nobody can open that
+    clock.advance(100)
+    outbox = open_outbox(tmp_path)
+    assert outbox.conditions
+    if purged:
+        outbox.purge()
+    say(outbox, clock, 1)
+    database.rmdir()
+    aside.rename(database)
+    clock.advance(10)
+    outbox.flush()
+    assert outbox.conditions == ()
+    assert deliver_all(outbox, clock) == left
+    outbox.close()
+    assert stored(tmp_path) == []
 
 
 @pytest.mark.parametrize("fate", [None, Fate.REFUSED])

@@ -3,21 +3,21 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox.sequence import BLOCK, Keeper, Note, Sequence, Start, read_note, resume
+from agent.outbox.sequence import BLOCK, Keeper, Note, Sequence, read_note, resume
 
 
 @pytest.mark.parametrize(
-    ("note", "in_memory", "stored", "start"),
+    ("note", "in_memory", "stored", "next_seq"),
     [
-        (None, None, None, Start(1, 0)),
-        (Note(41, exact=True, keeper=Keeper.MEMORY), 40, 12, Start(41, 0)),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), None, 41, Start(41, 0)),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), 43, 41, Start(43, 0)),
-        (Note(65, exact=False, keeper=Keeper.MEMORY), 41, 12, Start(41, 0)),
-        (Note(65, exact=False, keeper=Keeper.MEMORY), None, 12, Start(65, 53)),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), None, None, Start(65, 64)),
-        (Note(65, exact=False, keeper=None), 12, 12, Start(65, 53)),
-        (None, None, 41, Start(41, 0)),
+        (None, None, None, 1),
+        (Note(41, exact=True, keeper=Keeper.MEMORY), 40, 12, 41),
+        (Note(65, exact=False, keeper=Keeper.DATABASE), None, 41, 41),
+        (Note(65, exact=False, keeper=Keeper.DATABASE), 43, 41, 43),
+        (Note(65, exact=False, keeper=Keeper.MEMORY), 41, 12, 41),
+        (Note(65, exact=False, keeper=Keeper.MEMORY), None, 12, 65),
+        (Note(65, exact=False, keeper=Keeper.DATABASE), None, None, 65),
+        (Note(65, exact=False, keeper=None), 12, 12, 65),
+        (None, None, 41, 41),
     ],
     ids=[
         "first start",
@@ -32,10 +32,10 @@ from agent.outbox.sequence import BLOCK, Keeper, Note, Sequence, Start, read_not
     ],
 )
 def test_counting_goes_on_exactly_where_that_is_known_and_beyond_every_used_number_otherwise(
-    note: Note | None, in_memory: int | None, stored: int | None, start: Start
+    note: Note | None, in_memory: int | None, stored: int | None, next_seq: int
 ) -> None:
-    """No number is used twice; a gap appears only where a power cut took the knowledge, and is owned up to."""
-    assert resume(note, in_memory, stored) == start
+    """No number is used twice; a gap appears only where a power cut took the knowledge."""
+    assert resume(note, in_memory, stored) == next_seq
 
 
 @pytest.fixture
@@ -83,6 +83,28 @@ def test_a_power_cut_leaves_a_gap_of_at_most_a_block_and_repeats_nothing(tmp_pat
         second = open_sequence(tmp_path, memory, f"boot-b-{used}")
         assert last < second.next() <= last + BLOCK + 1
         second.close()
+
+
+def test_who_ends_before_the_first_number_leaves_no_gap(tmp_path: Path, memory: Path) -> None:
+    """However often: neither on the same boot nor after a power cut, which costs one block and not one a start."""
+    for _ in range(3):
+        open_sequence(tmp_path, memory)
+    first = open_sequence(tmp_path, memory)
+    assert use(first, 2) == [1, 2]
+    first.close()
+    for boot in range(3):
+        open_sequence(tmp_path, memory, f"boot-{boot + 2}")
+    crashed = open_sequence(tmp_path, memory, "boot-5")
+    assert use(crashed, 2) == [3, 4]
+    for boot in range(3):
+        open_sequence(tmp_path, memory, f"boot-{boot + 6}")
+    assert open_sequence(tmp_path, memory, "boot-9").next() == 3 + BLOCK
+
+
+def test_a_number_that_was_given_is_not_given_again(tmp_path: Path, memory: Path) -> None:
+    """Whatever it was for: not every message tells the disk its number in time."""
+    assert open_sequence(tmp_path, memory).next() == 1
+    assert open_sequence(tmp_path, memory).next() == 2
 
 
 def test_it_writes_to_the_disk_once_in_a_block(tmp_path: Path, memory: Path) -> None:
