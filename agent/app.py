@@ -28,7 +28,7 @@ from agent.engines import Engine
 from agent.engines.process import longest_inference_s
 from agent.errors import AgentError, SinkError
 from agent.governor.factory import create_spool
-from agent.governor.keeper import Keeper
+from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
 from agent.links import create_publisher, open_outbox, open_sinks
 from agent.listen import Listener
@@ -189,7 +189,7 @@ class App:
             self._wake.wait(TICK_S)
             self._wake.clear()
             self._start_reload()
-            self._hearing.tick()
+            self._hearing.tick(listening=self._source.listening)
             self._monitor.tick()
             if self._steering:
                 self._steering.tick(self._monitor.vitals)
@@ -197,6 +197,7 @@ class App:
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
             self._supervisor.tick(self._status)
+            self._publisher.conditions("stalled", ("stalled",) if self._supervisor.stalled else ())
         if assist:
             assist.close()
         if self._steering:
@@ -248,10 +249,10 @@ class App:
             self._source,
             self._segmenter,
             self._transcriber,
+            self._keeper,
             self._publisher,
             self._load_engine,
             self._governed,
-            self._spool,
         )
 
     def _reach(self) -> Reach:
@@ -328,6 +329,7 @@ class App:
         survivors = [
             worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
         ]
+        keep_what_waits(self._transcriber, self._keeper)
         lost = sum(sink.close(FAREWELL_S) for sink in sinks)
         survivors += self._monitor.close()
         if self._failed and self._failed.failure:

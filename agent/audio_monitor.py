@@ -4,7 +4,7 @@ Levels are told as they are, conditions with a little inertia, so that `health` 
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -77,6 +77,8 @@ class AudioMonitor:
 
     def hear(self, frame: AudioFrame) -> None:
         """Take in the next frame."""
+        if frame.resumed:
+            self._forget()
         block, pcm = self._block, frame.pcm
         if self._expected is not None and frame.position != self._expected and not frame.resumed:
             block.gaps += 1
@@ -90,6 +92,13 @@ class AudioMonitor:
         block.frames += 1
         if block.frames == FRAMES_PER_BLOCK:
             self._close_block(block)
+
+    def _forget(self) -> None:
+        """There was no device for a while: what was wrong before may not be any more."""
+        self._blocks.clear()
+        self._codes.clear()
+        self._flat_blocks = self._live_blocks = 0
+        self.condition = replace(self.condition, codes=())
 
     def _close_block(self, block: _Block) -> None:
         self._block = _Block()

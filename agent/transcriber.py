@@ -54,6 +54,8 @@ class UnderWay:
     """Length of the utterance, or of all that are transcribed at once together."""
     since_s: float
     """Monotonic time at which it was begun."""
+    owed: tuple[Utterance, ...] = ()
+    """Of it, and of those that were taken with it, what has no words yet, and is waiting nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class _Errand:
     """Something to be done with the engine, between two utterances."""
 
     work: Callable[[], Transcript | None]
+    utterance: Utterance | None
+    """What the engine is to transcribe, if that is what it is about."""
     answer: "Future[Transcript | None]"
 
 
@@ -148,7 +152,7 @@ class Transcriber:
             old.close()
 
         try:
-            self._between(work, timeout_s, self._jobs.put_first)
+            self._between(_Errand(work, None, Future()), timeout_s, self._jobs.put_first)
         except EngineError:
             engine.close()
             raise
@@ -162,15 +166,13 @@ class Transcriber:
         """
         if self.waiting >= self._capacity:
             raise NoTimeError("the engine is behind: its queue is full")
-        transcript = self._between(lambda: self._engine.transcribe(utterance), timeout_s, self._jobs.put)
+        errand = _Errand(lambda: self._engine.transcribe(utterance), utterance, Future())
+        transcript = self._between(errand, timeout_s, self._jobs.put)
         if transcript is None:
             raise EngineError("nothing was transcribed")
         return transcript
 
-    def _between(
-        self, work: Callable[[], Transcript | None], timeout_s: float, put: Callable[["_Errand"], bool]
-    ) -> Transcript | None:
-        errand = _Errand(work, Future())
+    def _between(self, errand: _Errand, timeout_s: float, put: Callable[[_Errand], bool]) -> Transcript | None:
         if not put(errand):
             raise NoTimeError("the agent is stopping")
         try:
@@ -213,7 +215,7 @@ class Transcriber:
         try:
             for job in self._jobs:
                 if isinstance(job, _Errand):
-                    _run_errand(job)
+                    self._run_errand(job)
                     continue
                 began_s = time.monotonic()
                 if job.is_draft:
@@ -266,7 +268,7 @@ class Transcriber:
         taken_ns = time.monotonic_ns()
         utterances = [job.utterance for job in jobs]
         if len(jobs) > 1:
-            self._begin(utterances)
+            self._begin(utterances, owed=utterances)
             try:
                 transcripts = transcribe_many(self._engine, utterances)
             except EngineError as error:
@@ -275,8 +277,8 @@ class Transcriber:
                 for job, transcript in zip(jobs, transcripts, strict=True):
                     self._recognised(job, transcript, taken_ns)
                 return
-        for job in jobs:
-            self._begin([job.utterance])
+        for number, job in enumerate(jobs):
+            self._begin([job.utterance], owed=utterances[number:])
             try:
                 transcript = self._engine.transcribe(job.utterance)
             except EngineError as error:
@@ -284,14 +286,27 @@ class Transcriber:
             else:
                 self._recognised(job, transcript, taken_ns)
 
-    def _begin(self, utterances: Sequence[Utterance]) -> None:
-        self.under_way = UnderWay(sum(utterance.duration_s for utterance in utterances), time.monotonic())
+    def _begin(self, utterances: Sequence[Utterance], owed: Sequence[Utterance] = ()) -> None:
+        duration_s = sum(utterance.duration_s for utterance in utterances)
+        self.under_way = UnderWay(duration_s, time.monotonic(), tuple(owed))
 
     def _recognised(self, job: _Job, transcript: Transcript, taken_ns: int) -> None:
         self._budget.spent(transcript.inference_s, useful=True)
         queue_s = (taken_ns - job.submitted_ns) / NS_PER_S
         wait_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
         self._recipient.recognised(Recognition(job.utterance, transcript, queue_s, wait_s))
+
+    def _run_errand(self, errand: _Errand) -> None:
+        if not errand.answer.set_running_or_notify_cancel():
+            return
+        if errand.utterance:
+            self._begin([errand.utterance])
+        try:
+            errand.answer.set_result(errand.work())
+        except EngineError as error:
+            errand.answer.set_exception(error)
+        finally:
+            self.under_way = None
 
     def _dropped(self, job: _Job | _Errand) -> None:
         if isinstance(job, _Errand):
@@ -307,15 +322,6 @@ class Transcriber:
 
 def _is_final(job: _Job | _Errand) -> bool:
     return isinstance(job, _Job) and not job.is_draft
-
-
-def _run_errand(errand: _Errand) -> None:
-    if not errand.answer.set_running_or_notify_cancel():
-        return
-    try:
-        errand.answer.set_result(errand.work())
-    except EngineError as error:
-        errand.answer.set_exception(error)
 
 
 def _same(draft: Utterance, final: Utterance) -> bool:

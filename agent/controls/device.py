@@ -33,7 +33,7 @@ from agent.delivery import Replay as SentAgain
 from agent.delivery import SeqRange
 from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
-from agent.governor.spool import Spool
+from agent.governor.keeper import Keeper
 from agent.governor.steering import Governed
 from agent.publishing.publisher import Publisher
 from agent.segmenter import Segmenter
@@ -54,13 +54,12 @@ class Parts:
     source: SwitchedSource
     segmenter: Segmenter
     transcriber: Transcriber
+    keeper: Keeper
     publisher: Publisher
     load_engine: Callable[[Settings], Engine]
     """Raises ModelError or EngineError."""
     governed: Governed = field(default_factory=Governed)
     """What the governor makes of the settings at the moment."""
-    spool: Spool | None = None
-    """Where utterances wait for better times."""
 
 
 class Surroundings(Protocol):
@@ -70,7 +69,7 @@ class Surroundings(Protocol):
         """Something has changed and is in force: tell the world."""
 
     def purge(self) -> int:
-        """Delete what waits for the broker; return how many messages that were."""
+        """Delete what was said until now and has not left; return how many messages and utterances that were."""
 
     def restart(self) -> None:
         """End, to be started again."""

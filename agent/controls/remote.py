@@ -108,8 +108,6 @@ class Remote:
         """Announce the device, and obey from now on. What is announced goes out before anything that is sent later."""
         self._mqtt = mqtt
         if mqtt:
-            if not self._parts.publisher.policy.publishes_text:
-                mqtt.purge()  # what was said before the setting was made stays here as well
             self._announcer = Announcer(self.settings.discovery, mqtt, state_dir(self.settings))
             self._announcer.announce(self._facts())
         self._worker.start()
@@ -151,9 +149,10 @@ class Remote:
             self._announcer.announce(self._facts())
 
     def purge(self) -> int:
-        """Delete what waits for the broker, and what waits to be transcribed."""
-        kept = self._parts.spool.purge() if self._parts.spool else 0
-        return kept + (self._mqtt.purge() if self._mqtt else 0)
+        """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""
+        kept = self._parts.keeper.forget()  # first: what comes out of the engine from now on goes nowhere
+        waiting = len(self._parts.transcriber.set_aside(0.0))
+        return kept + waiting + (self._mqtt.purge() if self._mqtt else 0)
 
     def replay(self, wanted: SeqRange) -> Replay:
         """Send transcripts again."""

@@ -1,22 +1,32 @@
-"""Stands between transcriber and publisher: measures the engine's pace, and keeps what would be dropped."""
+"""Stands between transcriber and publisher: measures the engine's pace, keeps what would be dropped, and forgets."""
 
+import logging
 import threading
 import time
+from collections.abc import Callable
 
 from agent.audio import Utterance
 from agent.errors import EngineError
 from agent.governor.pace import Pace
 from agent.governor.spool import Spool
-from agent.transcriber import Recipient, Recognition
+from agent.transcriber import Recipient, Recognition, Transcriber
 from agent.transcript import Transcript
+
+log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """A `transcriber.Recipient` before another one. What finds no room in `spool` is dropped there."""
+    """A `transcriber.Recipient` before another one. What finds no room in `spool` is dropped there.
+
+    Every method may be called from any thread. One tells at a time, so that what is to be forgotten was told before, or
+    never is.
+    """
 
     def __init__(self, further: Recipient, spool: Spool | None) -> None:
         self._further = further
         self._spool = spool
+        self._telling = threading.Lock()
+        self._forgotten_ns = float("-inf")
         self._lock = threading.Lock()
         self._pace = Pace()
         self._drafted: Transcript | None = None
@@ -31,27 +41,55 @@ class Keeper:
         with self._lock:
             self._pace.another_engine()
 
+    def forget(self) -> int:
+        """Tell and keep nothing of what was said until now, wherever it is under way; return how much lay on disk."""
+        with self._telling:
+            self._forgotten_ns = time.monotonic_ns()
+            return self._spool.purge() if self._spool else 0
+
     def recognised(self, recognition: Recognition) -> None:
-        """Note how long it took, unless that was noted of its draft, and pass it on."""
-        if recognition.transcript is not self._drafted:
+        """Note how long it took, unless that was noted of its draft or nobody had to wait for it, and pass it on."""
+        if recognition.transcript is not self._drafted and not recognition.late:
             self._note(recognition.utterance, recognition.transcript)
-        self._further.recognised(recognition)
+        self._tell(recognition.utterance, lambda: self._further.recognised(recognition))
 
     def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
         """Note how long it took, and pass it on."""
         self._drafted = transcript
         self._note(utterance, transcript)
-        self._further.drafted(utterance, transcript)
+        self._tell(utterance, lambda: self._further.drafted(utterance, transcript))
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Pass it on."""
-        self._further.failed(utterance, error)
+        self._tell(utterance, lambda: self._further.failed(utterance, error))
 
     def dropped(self, utterance: Utterance) -> None:
         """Keep it for later, if there is room."""
+        self._tell(utterance, lambda: self._keep(utterance))
+
+    def _keep(self, utterance: Utterance) -> None:
         if self._spool is None or not self._spool.put(utterance):
             self._further.dropped(utterance)
+
+    def _tell(self, utterance: Utterance, tell: Callable[[], None]) -> None:
+        with self._telling:
+            if utterance.started_ns >= self._forgotten_ns:
+                tell()
+            else:
+                log.info(f"{utterance.id}: purged")
 
     def _note(self, utterance: Utterance, transcript: Transcript) -> None:
         with self._lock:
             self._pace.inferred(time.monotonic(), transcript.inference_s, utterance.duration_s)
+
+
+def keep_what_waits(transcriber: Transcriber, keeper: Keeper) -> None:
+    """The agent stops now: what the engine has not come to is kept for the next start, what it is at is given up.
+
+    That is not kept, since an engine that hangs on it would hang on it again.
+    """
+    for utterance in transcriber.set_aside(0.0):
+        keeper.dropped(utterance)
+    under_way = transcriber.under_way
+    for utterance in under_way.owed if under_way else ():
+        keeper.failed(utterance, EngineError("the engine was not done with it when the agent had to stop"))

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from agent.audio import Utterance
+from agent.audio import SAMPLE_RATE_HZ, Utterance
 from agent.identity import boot_id
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class Spool:
         """Delete everything; return how many utterances that were."""
         with self._lock:
             paths = list(self._sizes)
+            self._sizes.clear()
         for path in paths:
             self.remove(path)
         return len(paths)
@@ -136,8 +137,10 @@ def _read(path: Path) -> Utterance:
         raise ValueError(msg)
     started_ns = int(rest["started_ns"])
     if rest["boot_id"] != boot_id():
-        # The monotonic clock began anew with the machine, so the wall clock has to do.
-        started_ns = time.monotonic_ns() - round((time.time() - rest["started_s"]) * _NS_PER_S)
+        # The monotonic clock began anew with the machine, so the wall clock has to do; it may be wrong, but what is
+        # here was said before now.
+        age_s = max(time.time() - rest["started_s"], len(pcm) / SAMPLE_RATE_HZ)
+        started_ns = time.monotonic_ns() - round(age_s * _NS_PER_S)
     return Utterance(
         rest["id"],
         pcm,

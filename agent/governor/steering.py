@@ -226,7 +226,7 @@ class Steering:
             age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
             waited_s = max(0.0, age_s - utterance.duration_s)
             queue_s = max(0.0, waited_s - transcript.inference_s)
-            reach.publisher.recognised(Recognition(utterance, transcript, queue_s, waited_s, late=True))
+            reach.keeper.recognised(Recognition(utterance, transcript, queue_s, waited_s, late=True))
             reach.spool.remove(kept.path)
 
     def _try_later(self, kept: Kept, error: EngineError) -> None:
@@ -235,7 +235,7 @@ class Steering:
         if failures < ATTEMPTS:
             self._failures[kept.utterance.id] = failures
             return
-        self._reach.publisher.failed(kept.utterance, error)
+        self._reach.keeper.failed(kept.utterance, error)
         if self._reach.spool:
             self._reach.spool.remove(kept.path)
 

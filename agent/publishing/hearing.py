@@ -1,5 +1,6 @@
 """What `health` and telemetry say of the microphone."""
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -39,7 +40,9 @@ class Hearing:
         self._counters = counters
         self._monitor = monitor
         self._live = live
+        self._lock = threading.Lock()
         self._absent = ""
+        self._listening = True
         self._events = MicrophoneEvents(self._lost, self._back, alive, counters.overrun)
 
     def anew(self) -> MicrophoneEvents:
@@ -48,24 +51,30 @@ class Hearing:
         return self._events
 
     def trouble(self, name: str) -> str:
-        """Why nothing comes from the source called `name`, for `systemctl status`; empty if something does."""
-        return _TROUBLES[self._absent].format(name) if self._absent else ""
+        """Why nothing comes from the source called `name`, for `systemctl status`; empty if nothing is amiss."""
+        return _TROUBLES[self._absent].format(name) if self._absent and self._listening else ""
 
-    def tick(self) -> None:
-        """Say what is wrong with the sound; called about once a second."""
+    def tick(self, *, listening: bool) -> None:
+        """Say what is wrong with the sound; called about once a second. Of a device that is closed, nothing is."""
         condition = self._monitor.condition
         self._counters.sound(condition)
-        if self._live:
-            # Where nothing comes any more, what was wrong with it is of no interest.
-            self._publisher.conditions("audio_", () if self._absent else condition.codes)
+        with self._lock:
+            self._listening = listening
+            absent = (self._absent,) if self._absent and listening else ()
+            self._publisher.conditions("mic_", absent)
+            if self._live:
+                # Where nothing comes any more, what was wrong with it is of no interest.
+                self._publisher.conditions("audio_", condition.codes if listening and not absent else ())
 
     def _lost(self, error: DeviceUnavailable) -> None:
         """Nothing comes; why, the source has logged."""
-        if not self._absent:
-            self._counters.microphone_lost()
-        self._absent = error.code
-        self._publisher.conditions("mic_", (error.code,))
+        with self._lock:
+            if not self._absent:
+                self._counters.microphone_lost()
+            self._absent = error.code
+            self._publisher.conditions("mic_", (error.code,))
 
     def _back(self) -> None:
-        self._absent = ""
-        self._publisher.conditions("mic_", ())
+        with self._lock:
+            self._absent = ""
+            self._publisher.conditions("mic_", ())

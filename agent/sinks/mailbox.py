@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from agent.delivery import Outbox, Outgoing
+from agent.wire.partial import PartialTranscript
 
 _FLEETING = 32
 """QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
@@ -55,6 +56,14 @@ class Mailbox:
         kept, other = (self._last, self._erasing) if outgoing.payload else (self._erasing, self._last)
         other.pop(outgoing.topic, None)
         kept[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+
+    def purge(self) -> int:
+        """As `Outbox.purge`; what was understood so far, and has not gone yet, is forgotten as well."""
+        with self._lock:
+            kept = [each for each in self._fleeting if each.schema != PartialTranscript.schema_name]
+            self._fleeting.clear()
+            self._fleeting.extend(kept)
+        return self.outbox.purge()
 
     def repeat(self) -> None:
         """Send every retained value again, in the order in which each came first: somebody has forgotten them."""

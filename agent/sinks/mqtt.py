@@ -114,7 +114,7 @@ class MqttSink:
 
     def purge(self) -> int:
         """Forget what waits and is not on its way; return how many messages that were."""
-        return self._outbox.purge()
+        return self._mailbox.purge()
 
     def replay(self, wanted: SeqRange) -> Replay:
         """Send transcripts again that were delivered, as far as they are still here."""

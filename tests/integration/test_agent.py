@@ -288,6 +288,42 @@ def test_what_is_being_said_when_it_is_stopped_is_not_lost(
     assert "Traceback" not in agent.stderr
 
 
+@pytest.mark.mosquitto
+def test_a_stage_that_hangs_is_told(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Not to systemd only, which is not there everywhere."""
+    word = clip("en_conf-waitforleader")[:16_000]
+    recording = write_wav(tmp_path / "word.wav", np.concatenate([silence(1.0), word, silence(300.0)]))
+    engine = {"engine__isolation": "thread", "engine__delay_s": 300.0, "engine__budget_s": 0.1}
+    agent = start_agent(**wav(recording, "realtime"), **engine, mqtt__port=broker.port)
+    assert eventually(lambda: "stalled" in "".join(receiver.payloads("health")), 60.0), agent.stderr
+    assert agent.running
+
+
+@pytest.mark.mosquitto
+@pytest.mark.slow
+def test_what_there_is_no_time_for_when_it_is_stopped_is_told_by_the_next_start(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """An engine that is far behind: after 20 s the agent ends all the same, and what waited waits on disk."""
+    sentence = np.concatenate([silence(1.5), clip("en_pls-hold-while-try")])
+    recording = write_wav(tmp_path / "twice.wav", np.concatenate([sentence, sentence, silence(300.0)]))
+    both = {"state_dir": tmp_path / "state", "mqtt__port": broker.port}
+    behind = start_agent(**wav(recording, "realtime"), **both, engine__delay_s=90.0, engine__isolation="thread")
+    assert eventually(lambda: receiver.payloads("vad").count("OFF") == 2, 60.0), behind.stderr
+    behind.stop()
+    assert behind.wait() == 1, behind.stderr
+    assert "transcribe did not stop within 20 s" in behind.stderr
+    assert transcripts(receiver) == []
+    quiet = write_wav(tmp_path / "quiet.wav", silence(300.0))
+    agent = start_agent(**wav(quiet, "realtime"), **both)
+    assert eventually(lambda: len(receiver.payloads("transcript/backlog")) == 2, 120.0), agent.stderr
+    late = [TranscriptMessage.model_validate_json(payload) for payload in receiver.payloads("transcript/backlog")]
+    assert [(message.seq, message.late) for message in late] == [(1, True), (2, True)]
+    assert list((tmp_path / "state" / "spool").iterdir()) == []
+
+
 def test_a_recording_without_a_broker_is_an_error(start_agent: StartAgent) -> None:
     """Words that nobody got are no success: exit 69, one line that says how many messages and which broker."""
     port = free_port()

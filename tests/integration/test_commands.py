@@ -307,6 +307,25 @@ def test_what_was_delivered_is_replayed_unless_it_was_purged(
     assert "available" not in commander.ask("replay", {"args": {"from": seq, "to": seq}})["result"]
 
 
+def test_mute_with_purge_takes_back_what_is_not_transcribed_yet(
+    start_agent: StartAgent, commander: Commander, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Neither what waits for the engine gets out, nor what the engine makes of what it was working on."""
+    recording = speech(tmp_path)
+    source: dict[str, Any] = {"source__kind": "wav", "source__path": str(recording), "source__pace": "realtime"}
+    agent = start_agent(**source, engine__delay_s=8.0, publish__partials=True)
+    assert eventually(lambda: receiver.payloads("vad") == ["ON", "OFF"], 60.0)
+    # The engine decodes ahead, since the pause began; the whole utterance waits for it.
+    answer = commander.ask("mute", {"args": {"purge": True}})
+    assert answer["result"] == {"value": False, "purged": 1}
+    agent.stop()
+    assert agent.wait() == 0, agent.stderr
+    assert eventually(lambda: receiver.payloads("status")[-1] == "offline")
+    assert "purged" in agent.stderr
+    told = {name: receiver.payloads(name) for name in ("transcript", "transcript/partial", "transcript/failed")}
+    assert told == {"transcript": [], "transcript/partial": [], "transcript/failed": []}
+
+
 def test_a_calibration_is_answered_when_it_is_over_and_others_meanwhile(
     start_agent: StartAgent, commander: Commander, tmp_path: Path
 ) -> None:

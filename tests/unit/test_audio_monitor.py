@@ -116,3 +116,13 @@ def test_what_was_not_captured_on_purpose_is_not_lost(rig: Rig) -> None:
     rig.resume(3_600.0)
     condition = rig.play(silence(2))
     assert (condition.gaps, condition.lost_s, condition.codes) == (0, 0.0, ())
+
+
+def test_what_was_wrong_before_a_mute_is_not_wrong_after_it_until_it_is_heard_again(rig: Rig) -> None:
+    """Not even for the seconds that it takes to be sure of the opposite."""
+    loud = level(32_767, 8.0)
+    assert rig.play(loud).codes == ("audio_clipping", "audio_offset", "audio_silent")
+    rig.resume(5.0)
+    assert rig.monitor.condition.codes == ()
+    assert rig.play(silence(3.0)).codes == ()
+    assert rig.play(loud).codes == ("audio_clipping", "audio_offset", "audio_silent")

@@ -1,4 +1,6 @@
 import contextlib
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +18,7 @@ from agent.governor.spool import Spool
 from agent.governor.steering import Governed, Reach, Steering
 from agent.publishing.publisher import Publisher
 from agent.transcriber import NoTimeError, Transcriber
+from agent.transcript import Transcript
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 
@@ -26,20 +29,24 @@ def steering(spool: Spool, answers: list[EngineError], given_up: list[str]) -> S
     def probe(_utterance: Utterance, _timeout_s: float) -> None:
         raise answers.pop(0)
 
+    further = SimpleNamespace(failed=lambda utterance, _error: given_up.append(utterance.id))
     transcriber = SimpleNamespace(probe=probe, waiting=0)
-    publisher = SimpleNamespace(failed=lambda utterance, _error: given_up.append(utterance.id))
-    reach = Reach(
+    return Steering(reach(transcriber, Keeper(cast("Any", further), spool), spool), lambda _worker: None)
+
+
+def reach(transcriber: SimpleNamespace, keeper: Keeper, spool: Spool) -> Reach:
+    """What of the agent the thread `late` needs."""
+    return Reach(
         Governed(),
         settings=lambda: cast("Any", None),
         changing=contextlib.nullcontext(),
         load_engine=lambda _settings: Scripted(ScriptedSettings()),
         transcriber=cast("Transcriber", transcriber),
-        keeper=cast("Keeper", None),
+        keeper=keeper,
         spool=spool,
-        publisher=cast("Publisher", publisher),
+        publisher=cast("Publisher", None),
         tell=lambda: None,
     )
-    return Steering(reach, lambda _worker: None)
 
 
 def test_what_the_engine_has_no_time_for_is_kept_however_often(tmp_path: Path) -> None:
@@ -53,6 +60,24 @@ def test_what_the_engine_has_no_time_for_is_kept_however_often(tmp_path: Path) -
         assert (len(spool), given_up) == (1, [])
     late._transcribe_kept()
     assert (len(spool), given_up) == (0, ["01A"])
+
+
+def test_what_is_purged_while_the_engine_has_it_is_told_to_nobody(tmp_path: Path) -> None:
+    """Its file is gone already, and so are its words."""
+    spool, told = Spool(tmp_path, 100_000), list[str]()
+    further = SimpleNamespace(recognised=lambda recognition: told.append(recognition.utterance.id))
+    keeper = Keeper(cast("Any", further), spool)
+
+    def probe(utterance: Utterance, _timeout_s: float) -> Transcript:
+        if utterance.id == "01A":
+            assert keeper.forget() == 1
+            spool.put(replace(SPOKEN, id="01B", started_ns=time.monotonic_ns()))  # said after it
+        return Transcript(utterance.id, "words", "en", (), "scripted", "scripted", 1.0, 0)
+
+    spool.put(SPOKEN)
+    transcriber = SimpleNamespace(probe=probe, waiting=0)
+    Steering(reach(transcriber, keeper, spool), lambda _worker: None)._transcribe_kept()
+    assert (told, len(spool)) == (["01B"], 0)
 
 
 def test_a_full_or_closed_queue_is_no_failure_of_the_engine() -> None:

@@ -1,4 +1,5 @@
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,18 @@ def test_after_a_reboot_the_wall_clock_tells_when_it_was_said(tmp_path: Path, mo
     kept = Spool(tmp_path, ROOM).oldest()
     assert kept
     assert kept.utterance.started_ns == 50_000_000_000 - 24_000_000_000
+
+
+def test_what_was_kept_was_said_before_now_whatever_the_wall_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a clock of its own may wake up in the past."""
+    Spool(tmp_path, ROOM).put(utterance())
+    monkeypatch.setattr("agent.governor.spool.boot_id", lambda: "another boot")
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    kept = Spool(tmp_path, ROOM).oldest()
+    assert kept
+    assert kept.utterance.started_ns + kept.utterance.duration_s * 1e9 <= time.monotonic_ns()
 
 
 def test_a_purge_leaves_nothing(tmp_path: Path) -> None:

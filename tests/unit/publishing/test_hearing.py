@@ -43,7 +43,7 @@ class Rig:
         """Play dead silence."""
         for index in range(seconds * 32):
             self.monitor.hear(AudioFrame(np.zeros(FRAME_SAMPLES, np.int16), index * FRAME_SAMPLES, 0))
-        self.hearing.tick()
+        self.hearing.tick(listening=True)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,23 @@ def test_of_a_microphone_that_is_gone_the_sound_is_of_no_interest() -> None:
     rig = Rig()
     rig.zeros(7)
     rig.events.absent(DeviceUnavailable("gone"))
-    rig.hearing.tick()
+    rig.hearing.tick(listening=True)
     assert rig.basket.codes[-1] == ("mic_absent",)
+
+
+def test_of_a_microphone_that_is_closed_nothing_is_wrong() -> None:
+    """Whoever muted it knows why nothing comes; what is still wrong when it is opened again is said then."""
+    rig = Rig()
+    rig.zeros(7)
+    rig.hearing.tick(listening=False)
+    assert rig.basket.codes == [("audio_silent",), ()]
+    rig.events.absent(DeviceUnavailable("gone"))  # on its way when it was closed
+    rig.hearing.tick(listening=False)
+    assert rig.basket.codes[2:] == [("mic_absent",), ()]
+    assert rig.hearing.trouble("microphone x") == ""
+    rig.hearing.tick(listening=True)
+    assert rig.basket.codes[4:] == [("mic_absent",)]
+    assert rig.hearing.trouble("microphone x") == "no microphone x: waiting for it"
 
 
 def test_an_overrun_is_a_number_and_no_message() -> None:

@@ -55,7 +55,8 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
     transcribing = threading.Thread(target=transcriber.run)
     transcribing.start()
-    parts = Parts(cast("Any", microphone), cast("Any", None), transcriber, cast("Any", None), loads)
+    nothing = cast("Any", None)
+    parts = Parts(cast("Any", microphone), nothing, transcriber, nothing, nothing, loads)
     before = Settings(engine=WhisperCppSettings(threads=1))
     device = ControlledDevice(before, Applied(tmp_path), parts, cast("Any", Nobody()))
 

@@ -1,6 +1,6 @@
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,12 +176,23 @@ def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
             assert ("WATCHDOG=1" in rig.told(after_s=3 * LISTEN_S)) is not live
 
 
-def test_an_inference_has_its_budget_and_no_more(rig: Rig) -> None:
-    """By the length of its utterance; between two there is no limit."""
+def submit(transcriber: Transcriber, utterance: Utterance) -> None:
+    """Somebody said it."""
+    transcriber.submit(utterance)
+
+
+def probe(transcriber: Transcriber, utterance: Utterance) -> None:
+    """Somebody asks for its words, in a thread of its own."""
+    threading.Thread(target=transcriber.probe, args=(utterance, 10.0), daemon=True).start()
+
+
+@pytest.mark.parametrize("ask", [submit, probe])
+def test_an_inference_has_its_budget_and_no_more(rig: Rig, ask: Callable[[Transcriber, Utterance], None]) -> None:
+    """By the length of its utterance, whoever asked for it; between two there is no limit."""
     pcm = np.zeros(32_000, np.int16)
-    worker = threading.Thread(target=rig.transcriber.run)
+    worker = threading.Thread(target=rig.transcriber.run, daemon=True)
     worker.start()
-    rig.transcriber.submit(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
+    ask(rig.transcriber, Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
     assert rig.engine.began.wait(10.0)
     under_way = rig.transcriber.under_way
     assert under_way is not None

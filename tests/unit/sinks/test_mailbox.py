@@ -5,7 +5,8 @@ from agent.delivery import Fate, Outgoing
 from agent.outbox.memory import MemoryOutbox
 from agent.sinks.mailbox import Item, Mailbox
 from agent.wire import Health, Message, Status, Vad
-from tests.messages import info, transcript
+from agent.wire.partial import PartialTranscript
+from tests.messages import NOON, info, transcript
 
 BIRTH = Outgoing.of("pi-1", Status(state="online"), 0.0)
 
@@ -140,3 +141,17 @@ def test_what_is_retained_can_be_repeated_in_the_order_in_which_it_came_first() 
     everything(mailbox)
     mailbox.repeat()
     assert [item.outgoing.topic for item in everything(mailbox)] == ["config", "state"]
+
+
+def test_a_purge_takes_every_word_and_nothing_else() -> None:
+    """What waits in the outbox, and what is understood so far; that somebody has stopped speaking is still told."""
+    mailbox = Mailbox(MemoryOutbox(10))
+    mailbox.connected(BIRTH)
+    partial = PartialTranscript(id="01A", ts=NOON, duration_s=1.0, text="turn on the", lang="en")
+    put(mailbox, transcript(1), partial, Vad(state="OFF"))
+    assert mailbox.purge() == 1
+    assert drained(mailbox) == [b"online"]
+    item = mailbox.next_fleeting()
+    assert item
+    assert item.outgoing.payload == b"OFF"
+    assert mailbox.next_fleeting() is None
