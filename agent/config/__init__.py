@@ -52,7 +52,7 @@ class SegmenterSettings(Section):
     hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] = 600
     """Silence that ends an utterance."""
     min_speech_ms: Annotated[int, Field(ge=0, le=2_000)] = 160
-    """Less speech than this is taken for a click or a bark and dropped (counted). The shortest words reach 300."""
+    """Less speech than this is taken for a click or a bark, and no utterance. The shortest words reach 300."""
     max_length_s: Annotated[float, Field(ge=4.0, le=29.0)] = 20.0
     """Longer utterances are cut at the quietest moment of their last seconds and go on without losing a sample."""
 

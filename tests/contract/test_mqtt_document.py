@@ -7,6 +7,8 @@ from pydantic import BaseModel
 import agent.wire.control
 import agent.wire.failed
 import agent.wire.telemetry  # noqa: F401 - what is declared beside `agent.wire`
+from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
+from agent.outbox.condition import Condition
 from agent.wire import Message
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
@@ -40,3 +42,9 @@ def test_every_field_is_documented(kind: type[Message]) -> None:
         names = set()
     missing = {name for name in names if f"`{name}`" not in DOCUMENT and f'"{name}"' not in DOCUMENT}
     assert missing == set()
+
+
+@pytest.mark.parametrize("code", [*Condition, DeviceUnavailable.code, DeviceStalled.code, DeviceEndless.code])
+def test_every_code_that_health_has_for_a_device_is_explained(code: str) -> None:
+    """Whoever sees it in a dashboard looks it up there."""
+    assert f"`{code}`" in DOCUMENT
