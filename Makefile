@@ -2,12 +2,12 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
-SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd
+SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent
 ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
 FOR_PYTHON ?=
-HOST_TEST_PACKAGES := debootstrap openssh-client iproute2 git gpg gpg-agent
+HOST_TEST_PACKAGES := debootstrap openssh-client iproute2
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
 
 .DEFAULT_GOAL := help

@@ -41,11 +41,13 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
         InstallError: it cannot be written.
     """
     record = replace(record, files=dict(record.files))
+    if str(PASSWORD) in record.files:  # an earlier version kept its digest, and it need not be among `planned`
+        record.files[str(PASSWORD)] = ""
     written = []
     try:
         record = _with_folder(below(root, FILE).parent, record, root)
         # First: what is cut off half-way is ours to finish, or to take away again.
-        new = {file.path: digest(file.text) for file in planned if not below(root, Path(file.path)).exists()}
+        new = {file.path: _remembered(file.path, file.text) for file in planned if not below(root, Path(file.path)).exists()}
         if new:
             _put(below(root, FILE), replace(record, files=record.files | new).as_text(), PUBLIC)
         for name in _superseded(planned, record, root):
@@ -55,7 +57,7 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
         for file in planned:
             path = below(root, Path(file.path))
             record = _with_folder(path.parent, record, root)
-            record.files[file.path] = digest(file.text)
+            record.files[file.path] = _remembered(file.path, file.text)
             if not _is(path, file):
                 _put(path, file.text, file.mode)
                 written.append(file.path)
@@ -90,6 +92,11 @@ def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str,
     except OSError as error:
         raise InstallError(f"{error.filename}: cannot be removed ({error.strerror})") from error
     return tuple(dict.fromkeys(kept))
+
+
+def _remembered(path: str, text: str) -> str:
+    """What the record, which everybody may read, says of a file: of the password nothing by which it could be guessed."""
+    return "" if path == str(PASSWORD) else digest(text)
 
 
 def _superseded(planned: Sequence[PlannedFile], record: Record, root: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """The units that the Ansible role brings: rendered as it does, and understood by systemd line by line."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def rendered(folder: Path) -> list[Path]:
+def rendered(folder: Path, **inventory: str) -> list[Path]:
     """All units of the role in `folder`, with programs that exist here in the place of theirs."""
     variables: dict[str, Any] = {
         **yaml.safe_load((ROLE / "defaults/main/role.yml").read_text(encoding="utf-8")),
@@ -31,6 +30,7 @@ def rendered(folder: Path) -> list[Path]:
         "edgescribe_pull_program": sys.executable,
         "edgescribe_pull_url": "https://git.example/fleet.git",
         "inventory_hostname": "kitchen",
+        **inventory,
     }
     units = []
     for template in sorted((ROLE / "templates").glob("edgescribe-*.j2")):
@@ -41,9 +41,9 @@ def rendered(folder: Path) -> list[Path]:
     return units
 
 
-def text_of(name: str, folder: Path) -> str:
+def text_of(name: str, folder: Path, **inventory: str) -> str:
     """What one of them says."""
-    (unit,) = (unit for unit in rendered(folder) if unit.name == name)
+    (unit,) = (unit for unit in rendered(folder, **inventory) if unit.name == name)
     return unit.read_text(encoding="utf-8")
 
 
@@ -63,32 +63,6 @@ def test_only_what_is_signed_is_pulled_at_a_moment_of_ones_own(tmp_path: Path) -
     assert "--verify-commit" in texts["edgescribe-pull.service"]
     assert re.search(r"^RandomizedDelaySec=\d+$", texts["edgescribe-pull.timer"], re.MULTILINE)
     assert "FixedRandomDelay=true" in texts["edgescribe-pull.timer"]
-
-
-@pytest.mark.parametrize(
-    ("files", "left"),
-    [
-        (["pull/.git/index", "release/last-failure"], True),  # the run before came to its end
-        (["pull.unfinished", "pull/.git/index", "release/last-failure"], True),  # its release was taken back
-        (["pull.unfinished", "release/last-failure", "pull/.git/index"], False),  # the one before that was
-        (["pull.unfinished", "pull/.git/index"], False),  # the mirror was away, or the power
-    ],
-)
-def test_a_commit_that_never_got_as_far_as_a_trial_is_tried_again(
-    files: list[str], *, left: bool, tmp_path: Path
-) -> None:
-    """A mirror that is down for an hour must not cost the commit; a release that was taken back waits for the next."""
-    text = text_of("edgescribe-pull.service", tmp_path)
-    command = re.search(r"^ExecStartPre=/bin/sh -c '(.+)'$", text, re.MULTILINE)
-    assert command
-    for time_s, name in enumerate(files):  # in the order in which they were written
-        file = tmp_path / f"edgescribe-{name}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        os.utime(file, (time_s, time_s))
-    subprocess.run(["sh", "-c", command[1].replace("/var/lib", str(tmp_path))], check=True)
-    assert (tmp_path / "edgescribe-pull/.git/index").exists() is left
-    assert (tmp_path / "edgescribe-pull.unfinished").exists()
 
 
 def test_the_clock_goes_on_after_a_power_cut(tmp_path: Path) -> None:

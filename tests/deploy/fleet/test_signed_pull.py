@@ -1,6 +1,7 @@
 """A device that fetches its state itself: from git, and only what one of its keys has signed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.deploy.fleet.conftest import NAMES, Fleet
+from tests.deploy.fleet.releases import BABBLES
+from tests.deploy.fleet.site import PROGRAMS as OPERATORS
 from tests.deploy.systemd_host.host import SystemdHost, borrow
 from tests.integration.receiver import eventually
 
@@ -20,6 +24,9 @@ NAME = NAMES[-1]
 SIGNER = "fleet@example.org"
 LIMIT_S = 240.0
 PROGRAMS = ("ansible", "ansible-playbook", "ansible-pull")
+VAULT = "what opens the vault"
+EVIL = "{{ lookup('ansible.builtin.pipe', 'touch /srv/evil; echo /usr/bin/python3') }}"
+"""What an inventory would do that nobody has signed, if it were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,13 @@ class Repository:
         )
         return self.host.ask(*unit, "--property=Result").strip()
 
+    def plays(self) -> int:
+        """How often the playbook was run, as far as to where a release comes into force."""
+        return self.log().count("Put it into force")
+
     def log(self) -> str:
         """What the last runs have said."""
+        self.host.ask("journalctl", "--sync")
         return self.host.ask("journalctl", "--unit=edgescribe-pull", "--output=cat", "--no-pager")
 
 
@@ -80,12 +92,12 @@ def repository(fleet: Fleet, keys: Path) -> Repository:
     host = fleet.hosts[NAME]
     folder = host.root / "srv/fleet"
     (folder / "collections").mkdir(parents=True)
-    for name in ("4.0.0", "4.1.0"):
-        release = fleet.release(name)
+    for name, change in (("4.0.0", None), ("4.1.0", None), ("4.2.0", BABBLES)):
+        release = fleet.release(name, change)
         shutil.copytree(release["edgescribe_wheelhouse"], host.root / "srv/releases" / name)
     shutil.copytree(fleet.variables["edgescribe_models_source"], host.root / "srv/models")
     shutil.copytree(fleet.folder / "collections/ansible_collections", folder / "collections/ansible_collections")
-    shutil.copyfile(fleet.folder / "inventory.yml", folder / "inventory.yml")
+    _inventory(fleet, folder)
     (folder / "pull.yml").write_text("- ansible.builtin.import_playbook: edgescribe.fleet.pull\n", encoding="utf-8")
     _ansible(host)
     found = Repository(host, folder, keys)
@@ -98,11 +110,30 @@ def repository(fleet: Fleet, keys: Path) -> Repository:
         "edgescribe_pull_inventory": "inventory.yml",
         "edgescribe_pull_program": "/opt/ansible/bin/ansible-pull",
         "edgescribe_pull_keys": [public.stdout],
+        "edgescribe_pull_calendar": "yearly",  # when the tests say, and at no other time
     }
     found.commit({**pulling, "edgescribe_models_source": "/srv/models", **_asked("4.0.0")}, signed=True)
-    run = fleet.rollout("1.0.0", None, "--limit", NAME, **pulling)
+    run = fleet.rollout("1.0.0", None, "--limit", NAME, **pulling, edgescribe_pull_vault_password=VAULT)
     assert run.status == 0
     return found
+
+
+def _inventory(fleet: Fleet, folder: Path) -> None:
+    """The fleet's own, but its secrets are in a vault, as in inventories/three-sites."""
+    inventory = json.loads((fleet.folder / "inventory.yml").read_text(encoding="utf-8"))
+    group = inventory["all"]["children"]["edgescribe"]
+    secrets = {
+        "vault_passwords": {name: host.pop("edgescribe_mqtt_password") for name, host in group["hosts"].items()},
+        "edgescribe_pull_vault_password": VAULT,
+    }
+    group["vars"]["edgescribe_mqtt_password"] = "{{ vault_passwords[inventory_hostname] }}"
+    (folder / "inventory.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    vault, opener = folder / "group_vars/all/vault.yml", fleet.folder / "vault-password"
+    vault.parent.mkdir(parents=True)
+    vault.write_text(json.dumps(secrets), encoding="utf-8")
+    opener.write_text(VAULT, encoding="utf-8")
+    encrypt = [str(OPERATORS / "ansible-vault"), "encrypt", "--vault-password-file", str(opener), str(vault)]
+    subprocess.run(encrypt, check=True)
 
 
 def _asked(version: str) -> dict[str, str]:
@@ -133,14 +164,59 @@ def test_a_signed_commit_comes_into_force(fleet: Fleet, repository: Repository) 
     assert "secret-of-" not in repository.log()
 
 
+def test_a_run_without_news_changes_nothing(fleet: Fleet, repository: Repository) -> None:
+    """The inventory with its vault lies there by now, and is read before git is asked."""
+    process, plays = repository.host.property("MainPID"), repository.plays()
+    assert repository.pull() == "success", repository.log()
+    assert "Repository has not changed" in repository.log()
+    assert (repository.host.property("MainPID"), repository.plays()) == (process, plays)
+    assert fleet.status(NAME)["release"] == "4.0.0"
+
+
 def test_what_nobody_has_signed_is_not_run(fleet: Fleet, repository: Repository) -> None:
     """Whoever can write to the repository cannot do anything to the device; the next signed commit is taken again."""
     process = repository.host.property("MainPID")
-    repository.commit(_asked("4.1.0"), signed=False)
+    repository.commit({**_asked("4.1.0"), "ansible_python_interpreter": EVIL}, signed=False)
     assert repository.pull() == "exit-code"
+    repository.host.write("/var/lib/edgescribe-release/last-failure", '{"release": "0", "reason": "of another play"}')
+    assert repository.pull() == "exit-code"
+    assert not (repository.host.root / "srv/evil").exists()
     assert fleet.status(NAME)["release"] == "4.0.0"
     assert not (repository.host.root / "opt/edgescribe/releases/4.1.0").exists()
     assert repository.host.property("MainPID") == process
-    repository.commit({"edgescribe_keep_releases": 2}, signed=True)
+    repository.commit({"edgescribe_keep_releases": 2, "ansible_python_interpreter": "/usr/bin/python3"}, signed=True)
     assert repository.pull() == "success", repository.log()
     assert fleet.status(NAME)["confirmed"][-1] == "4.1.0"
+
+
+def test_what_was_taken_back_waits_for_the_next_commit(fleet: Fleet, repository: Repository) -> None:
+    """Neither runs without news nor one that could not reach git put the same release on trial again."""
+    repository.commit(_asked("4.2.0"), signed=True)
+    assert repository.pull() == "exit-code"
+    assert (fleet.status(NAME)["release"], fleet.status(NAME)["last_failure"]["release"]) == ("4.1.0", "4.2.0")
+    plays, away = repository.plays(), repository.folder.with_name("away")
+    assert repository.pull() == "success", repository.log()
+    repository.folder.rename(away)
+    assert repository.pull() == "exit-code"
+    away.rename(repository.folder)
+    assert repository.pull() == "success", repository.log()
+    assert repository.plays() == plays
+    repository.commit({**_asked("4.1.0"), "edgescribe_telemetry_interval_s": 30.0}, signed=True)
+    assert repository.pull() == "success", repository.log()
+    assert repository.plays() == plays + 1
+    assert fleet.status(NAME)["last_failure"] is None
+
+
+def test_a_device_is_taken_out_as_the_operators_guide_says(repository: Repository) -> None:
+    """Command by command; afterwards nothing runs, and nothing of it is left."""
+    guide = (REPOSITORY / "docs/operators-guide.md").read_text(encoding="utf-8")
+    block = re.search(r"One of a fleet:.*?\n\n((?:    .+\n)+)", guide, re.DOTALL)
+    assert block
+    for command in block[1].splitlines():
+        repository.host.do("sh", "-c", command.replace("sudo ", ""))
+    skipped = ("-path", "/srv", "-o", "-path", "/opt/ansible", "-o", "-path", "/var/log")
+    left = repository.host.do(
+        "find", "/", "-xdev", "(", *skipped, ")", "-prune", "-o", "-name", "*edgescribe*", "-print"
+    )
+    assert left == ""
+    assert repository.host.property("ActiveState") == "inactive"

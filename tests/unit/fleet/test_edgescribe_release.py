@@ -263,6 +263,14 @@ def test_three_releases_and_their_models_are_kept(rig: Rig) -> None:
     assert models == ["digest-3", "digest-4", "digest-5"]
 
 
+def test_a_disk_that_is_full_is_helped_by_keeping_less(rig: Rig) -> None:
+    """`prune` itself forgets what is beyond `--keep`: it makes room before there is anything to confirm."""
+    for number in range(1, 4):
+        rig.good(str(number), {CONFIG: str(number)})
+    assert rig.run("--keep", "1", "prune") == 0
+    assert [path.name for path in (rig.root / "opt/edgescribe/releases").iterdir()] == ["3"]
+
+
 def test_what_a_play_left_half_way_is_deleted_and_what_is_not_ours_does_no_harm(rig: Rig) -> None:
     """Wheels and models that never arrived; a folder among the models' names, a file among the releases."""
     rig.good("1", {CONFIG: "one"})

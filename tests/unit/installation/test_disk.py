@@ -7,7 +7,7 @@ from agent.errors import InstallError
 from agent.installation import disk
 from agent.installation.facts import CONFIG, PASSWORD, UNIT_FILE, below
 from agent.installation.plan import DROP_INS, MODELS, SECRET, PlannedFile
-from agent.installation.record import FILE, Record, from_text
+from agent.installation.record import FILE, Record, digest, from_text
 
 UNIT = PlannedFile(str(UNIT_FILE), "[Service]\n")
 LOW_MEMORY = PlannedFile(str(DROP_INS / "low-memory.conf"), "[Service]\nMemoryMax=1G\n")
@@ -79,6 +79,15 @@ def test_the_password_is_never_open_to_others(device: Device) -> None:
     password.chmod(0o644)
     assert device.install(SECRET_FILE) == (str(PASSWORD),)
     assert password.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_that_others_may_read_helps_to_guess_the_password(device: Device) -> None:
+    """The record names its file and says no more; where an earlier version has kept a digest, that goes, too."""
+    device.install(*ALL)
+    assert device.record.files[str(PASSWORD)] == ""
+    known = {**device.record.files, str(PASSWORD): digest(SECRET_FILE.text)}
+    disk.write(ALL[:-1], Record(known, device.record.folders), device.root)
+    assert device.record.files[str(PASSWORD)] == ""
 
 
 def test_what_somebody_changed_or_added_stays_and_is_named(device: Device) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from jinja2.nativetypes import NativeEnvironment
 
 from agent.settings.role import DEFAULTS, INDEX, ROLE, SPECS, default, variable, write
 from agent.settings.schema import all_paths, by_path
@@ -53,6 +54,28 @@ def test_every_setting_is_a_variable_with_the_agents_own_default() -> None:
 def test_no_secret_goes_into_the_configuration_file(path: tuple[str, ...]) -> None:
     """The template writes what the index names, and it names no secret."""
     assert variable(path) not in {setting["variable"] for setting in read(INDEX)["edgescribe__settings"]}
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "passes"),
+    [
+        ("https://git.example/fleet.git", "pi-3.example", True),
+        ("https://git.example/fleet.git", "pi-3", True),
+        ("https://git.example/fleet.git", "kitchen", False),
+        ("", "kitchen", True),
+    ],
+)
+def test_a_device_that_pulls_is_known_by_its_host_name(url: str, name: str, *, passes: bool) -> None:
+    """`ansible-pull` looks for the device by that name, and would find no host from its second run on."""
+    (refusal,) = (task for task in read("tasks/preflight.yml") if task["name"] == "Refuse what cannot work")
+    (check,) = (check for check in refusal["loop"] if "host name" in check["else"])
+    facts = {"hostname": "pi-3", "nodename": "pi-3", "fqdn": "pi-3.example"}
+    said: dict[str, Any] = {"ansible_facts": facts, "inventory_hostname": name, "edgescribe_pull_url": url}
+    said["edgescribe__own_names"] = (
+        NativeEnvironment().from_string(refusal["vars"]["edgescribe__own_names"]).render(said)
+    )
+    assert NativeEnvironment().from_string(check["that"]).render(said) is passes
+    assert f"{name} has the host name pi-3" in jinja2.Template(check["else"]).render(said)
 
 
 @pytest.mark.parametrize("python", PYTHONS)

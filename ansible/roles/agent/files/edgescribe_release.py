@@ -8,7 +8,7 @@
     edgescribe-release rollback --unconfirmed     the same, but only if something waits to be confirmed
     edgescribe-release rollback --from RELEASE    the same, but only if this release is in force
     edgescribe-release reset                 stage what is in force
-    edgescribe-release prune                 delete releases and models that no deployment needs
+    edgescribe-release prune                 delete what is beyond --keep, and releases and models that nothing else needs
 
 A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
 unit with its drop-ins, credentials, links to models. `activate` runs here, in one go, so that a network that goes away
@@ -184,7 +184,8 @@ class Device:
         return {"changed": False, "release": _release_of(self._next)}
 
     def prune(self) -> dict[str, object]:
-        """Delete releases and models that no deployment names."""
+        """Delete deployments beyond those to be kept, then releases and models that none names."""
+        self._forget()
         trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
         releases = {_release_of(tree) for tree in trees}
         links = [link for tree in trees for link in (tree / BY_NAME).glob("*") if link.is_symlink()]
