@@ -74,7 +74,8 @@ def test_a_device_that_pulls_is_known_by_its_host_name(url: str, name: str, *, p
     said["edgescribe__own_names"] = (
         NativeEnvironment().from_string(refusal["vars"]["edgescribe__own_names"]).render(said)
     )
-    assert NativeEnvironment().from_string(check["that"]).render(said) is passes
+    found: Any = NativeEnvironment().from_string(check["that"]).render(said)
+    assert found is passes
     assert f"{name} has the host name pi-3" in jinja2.Template(check["else"]).render(said)
 
 
