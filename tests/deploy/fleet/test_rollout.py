@@ -203,6 +203,15 @@ def test_a_device_that_goes_down_in_mid_gate_takes_the_release_back_as_it_comes_
         process.kill()
 
 
+@pytest.mark.parametrize("playbook", ["rollout", "rotate_secrets"])
+def test_a_batch_that_would_outlast_its_clocks_is_refused(playbook: str, untouched: Fleet) -> None:
+    """Three devices one after the other, and 90 s: the first would take itself back while the last is at its gate."""
+    variables = {"edgescribe_serial": "100%", "edgescribe_confirm_within_s": 90, **untouched.release("1.0.0")}
+    run = untouched.site.play(playbook, "--forks", "1", **variables)
+    assert run.status != 0
+    assert "has to be more than 96" in run.output
+
+
 def test_rotated_secrets_arrive_and_wrong_ones_are_taken_back(untouched: Fleet) -> None:
     """A password that the broker does not know stops at the canary, which keeps the old one and stays online."""
     password = untouched.canary.root / "etc/edgescribe/mqtt-password"
