@@ -57,12 +57,22 @@ class Repository:
 
     def pull(self) -> str:
         """Let the device look for news now; what systemd thinks of it."""
+        before = self._run()["InvocationID"]
         self.host.ask("systemctl", "start", "--no-block", "edgescribe-pull.service")
-        unit = ("systemctl", "show", "edgescribe-pull.service", "--value")
-        assert eventually(
-            lambda: self.host.ask(*unit, "--property=ActiveState").strip() in ("inactive", "failed"), LIMIT_S
+        assert eventually(lambda: self._ended(before), LIMIT_S), self.log()
+        return self._run()["Result"]
+
+    def _run(self) -> dict[str, str]:
+        """The last run, as systemd knows it."""
+        shown = self.host.ask(
+            "systemctl", "show", "edgescribe-pull.service", "--property=InvocationID,ActiveState,Result"
         )
-        return self.host.ask(*unit, "--property=Result").strip()
+        return {name: value for name, _, value in (line.partition("=") for line in shown.splitlines())}
+
+    def _ended(self, before: str) -> bool:
+        """Whether the run after that one is over; it may not even have begun when `systemctl start` is back."""
+        run = self._run()
+        return run["InvocationID"] != before and run["ActiveState"] in ("inactive", "failed")
 
     def plays(self) -> int:
         """How often the playbook was run, as far as to where a release comes into force."""
