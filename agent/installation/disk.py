@@ -47,7 +47,8 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
     try:
         record = _with_folder(below(root, FILE).parent, record, root)
         # First: what is cut off half-way is ours to finish, or to take away again.
-        new = {file.path: _remembered(file.path, file.text) for file in planned if not below(root, Path(file.path)).exists()}
+        missing = [file for file in planned if not below(root, Path(file.path)).exists()]
+        new = {file.path: _remembered(file.path, file.text) for file in missing}
         if new:
             _put(below(root, FILE), replace(record, files=record.files | new).as_text(), PUBLIC)
         for name in _superseded(planned, record, root):
@@ -95,7 +96,7 @@ def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str,
 
 
 def _remembered(path: str, text: str) -> str:
-    """What the record, which everybody may read, says of a file: of the password nothing by which it could be guessed."""
+    """What the record, which everybody may read, says of a file: nothing by which to guess the password."""
     return "" if path == str(PASSWORD) else digest(text)
 
 

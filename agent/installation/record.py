@@ -17,7 +17,7 @@ class Record:
     """Files and folders that are ours."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of what was written, in hexadecimal, by path; empty for the password, which nothing here may help to guess."""
+    """SHA-256 of what was written, in hexadecimal, by path; of the password nothing: everybody may read this."""
     folders: tuple[str, ...] = ()
     """Folders that were not there before, outermost first."""
 

@@ -8,7 +8,7 @@
     edgescribe-release rollback --unconfirmed     the same, but only if something waits to be confirmed
     edgescribe-release rollback --from RELEASE    the same, but only if this release is in force
     edgescribe-release reset                 stage what is in force
-    edgescribe-release prune                 delete what is beyond --keep, and releases and models that nothing else needs
+    edgescribe-release prune                 delete what is beyond --keep: deployments, releases, models
 
 A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
 unit with its drop-ins, credentials, links to models. `activate` runs here, in one go, so that a network that goes away
