@@ -313,7 +313,7 @@ def test_mute_with_purge_takes_back_what_is_not_transcribed_yet(
     """Neither what waits for the engine gets out, nor what the engine makes of what it was working on."""
     recording = speech(tmp_path)
     source: dict[str, Any] = {"source__kind": "wav", "source__path": str(recording), "source__pace": "realtime"}
-    agent = start_agent(**source, engine__delay_s=8.0, publish__partials=True)
+    agent = start_agent(**source, engine__delay_s=12.0, publish__partials=True)
     assert eventually(lambda: receiver.payloads("vad") == ["ON", "OFF"], 60.0)
     # The engine decodes ahead, since the pause began; the whole utterance waits for it.
     answer = commander.ask("mute", {"args": {"purge": True}})
