@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.deploy.fleet.conftest import MODEL, NAMES, Fleet
 from tests.deploy.fleet.releases import BABBLES, CRASHES, HANGS, Change
 from tests.deploy.fleet.site import Run
+from tests.deploy.systemd_host.host import SystemdHost
 from tests.integration.receiver import eventually
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
@@ -80,6 +82,29 @@ def test_a_second_run_changes_nothing(untouched: Fleet) -> None:
     assert untouched.processes()[0] == canary
 
 
+def test_a_device_that_was_restarted_once_passes_its_gate(untouched: Fleet) -> None:
+    """Restarts are counted from the gate on: what happened last week says nothing of today."""
+    canary = untouched.canary
+    canary.do("systemctl", "kill", "--signal=KILL", "edgescribe")
+    assert eventually(lambda: canary.property("NRestarts") == "1", LIMIT_S)
+    run = untouched.rollout("1.0.0", None, "--limit", NAMES[0], edgescribe_gate_always="true")  # as `-e` says it
+    assert run.status == 0
+    assert "Ask for the golden utterance" in run.output
+    assert canary.property("NRestarts") == "0"
+
+
+@contextmanager
+def broken(host: SystemdHost, release: str) -> Iterator[None]:
+    """Meanwhile, a release that had worked on this device crashes as it starts."""
+    (module,) = (host.root / "opt/edgescribe/releases" / release).glob(f"lib/python*/site-packages/{CRASHES.module}")
+    good = module.read_text(encoding="utf-8")
+    module.write_text(good.replace(CRASHES.old, CRASHES.new), encoding="utf-8")
+    try:
+        yield
+    finally:
+        module.write_text(good, encoding="utf-8")
+
+
 def test_an_upgrade_arrives_everywhere_and_can_be_undone(deployed: Fleet) -> None:
     """A new release with other settings replaces the old; the rollback playbook brings release and settings back."""
     run = deployed.rollout("1.1.0", edgescribe_telemetry_interval_s=30.0)
@@ -90,10 +115,19 @@ def test_an_upgrade_arrives_everywhere_and_can_be_undone(deployed: Fleet) -> Non
     assert "telemetry.interval_s = 30.0" in config.read_text(encoding="utf-8")
     assert deployed.site.play("rollback", edgescribe_bad_version="1.0.0").changed == 0
     assert deployed.in_force() == ["1.1.0"] * 3
-    back = deployed.site.play("rollback", edgescribe_bad_version="1.1.0")
+    with broken(deployed.canary, "1.0.0"):
+        failed = deployed.site.play("rollback", edgescribe_bad_version="1.1.0", edgescribe_ready_timeout_s=25)
+    noted("rollback to what does not work any more, taken back", failed.took_s)
+    assert stopped_at_the_canary(failed)
+    assert deployed.in_force() == ["1.1.0"] * 3
+    assert deployed.status(NAMES[0])["confirmed"] == ["1.0.0", "1.1.0"]
+    assert "Wait until it is READY" in deployed.status(NAMES[0])["last_failure"]["reason"]
+    # By now, the inventory knows another broker; the device does not, and is asked by its own.
+    back = deployed.site.play("rollback", edgescribe_bad_version="1.1.0", edgescribe_mqtt_host="192.0.2.1")
     assert back.status == 0
     noted("rollback of three devices, asked for", back.took_s)
     assert deployed.in_force() == ["1.0.0"] * 3
+    assert [deployed.status(name)["confirmed"] for name in NAMES] == [["1.0.0"]] * 3
     assert "telemetry" not in config.read_text(encoding="utf-8")
 
 

@@ -1,101 +1,13 @@
-import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
-
-PROGRAM = REPOSITORY / "ansible" / "roles" / "agent" / "files" / "edgescribe_release.py"
-
-
-def load() -> ModuleType:
-    """The program, which lies in no package."""
-    spec = importlib.util.spec_from_file_location("edgescribe_release", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-keeper = load()
-
-
-class Rig:
-    """A device's files in a folder, and a systemctl that only writes down what it was asked."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.asked: list[str] = []
-        self.fails: set[str] = set()
-        self.next = root / "var/lib/edgescribe-release/next"
-
-    def systemctl(self, *arguments: str) -> int:
-        """Does nothing, with success unless it is among `fails`."""
-        self.asked.append(" ".join(arguments))
-        return int(" ".join(arguments) in self.fails)
-
-    def stage(self, release: str, files: dict[str, str], secret: str = "") -> None:
-        """Stage a deployment, as the role does."""
-        program = self.root / "opt/edgescribe/releases" / release / "bin/edgescribe"
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.touch()
-        for path in [*self.next.rglob("*")]:
-            if path.is_symlink() or path.is_file():
-                path.unlink()
-        for name, text in {**files, **({"etc/edgescribe/mqtt-password": secret} if secret else {})}.items():
-            file = self.next / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-            file.chmod(0o600 if name.endswith("password") else 0o644)
-        link = self.next / "opt/edgescribe/current"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(f"releases/{release}")
-
-    def run(self, *arguments: str) -> int:
-        """Call the program."""
-        status: int = keeper.main(["--root", str(self.root), *arguments], system=self.systemctl)
-        return status
-
-    def good(self, release: str, files: dict[str, str], secret: str = "") -> None:
-        """Roll out and confirm."""
-        self.stage(release, files, secret)
-        assert self.run("activate") == 0
-        assert self.run("confirm") == 0
-
-    def text(self, name: str) -> str | None:
-        """A file of the device; None if there is none."""
-        file = self.root / name
-        return file.read_text(encoding="utf-8") if file.exists() else None
-
-    @property
-    def release(self) -> str | None:
-        """What `current` points at."""
-        link = self.root / "opt/edgescribe/current"
-        return link.readlink().name if link.is_symlink() else None
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    """A bare device."""
-    return Rig(tmp_path)
-
-
-CONFIG = "etc/edgescribe/config.toml"
-DROP_IN = "etc/systemd/system/edgescribe.service.d/low-memory.conf"
-
-
-def answer(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """The last line that was printed."""
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return found
+from tests.unit.fleet.rig import CONFIG, DROP_IN, PASSWORD, PROGRAM, Rig, answer
 
 
 def test_a_deployment_comes_into_force_with_the_clock_started_first(rig: Rig) -> None:
@@ -120,7 +32,7 @@ def test_confirming_stops_the_clock(rig: Rig) -> None:
     """Afterwards, the timer takes nothing back."""
     rig.good("1", {CONFIG: "one"})
     assert rig.asked[-1] == "disable --now edgescribe-rollback.timer"
-    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.run("rollback") == 0
     assert rig.release == "1"
 
 
@@ -129,10 +41,10 @@ def test_what_is_not_confirmed_is_taken_back_whole(rig: Rig, capsys: pytest.Capt
     rig.good("1", {CONFIG: "one"}, secret="old")
     rig.stage("2", {CONFIG: "two", DROP_IN: "x"}, secret="new")
     assert rig.run("activate") == 0
-    assert (rig.text(DROP_IN), rig.text("etc/edgescribe/mqtt-password")) == ("x", "new")
-    assert rig.run("rollback", "--unconfirmed", "--reason", "deaf") == 0
+    assert (rig.text(DROP_IN), rig.text(PASSWORD)) == ("x", "new")
+    assert rig.run("rollback", "--reason", "deaf") == 0
     assert (rig.release, rig.text(CONFIG), rig.text(DROP_IN)) == ("1", "one", None)
-    assert rig.text("etc/edgescribe/mqtt-password") == "old"
+    assert rig.text(PASSWORD) == "old"
     assert rig.asked[-2:] == ["start --no-block edgescribe.service", "disable --now edgescribe-rollback.timer"]
     rig.run("status")
     status = answer(capsys)
@@ -144,8 +56,8 @@ def test_a_first_release_that_is_taken_back_leaves_nothing_running(rig: Rig) -> 
     """There is nothing to go back to: the service is stopped, its files are gone."""
     rig.stage("1", {CONFIG: "one"}, secret="s")
     assert rig.run("activate") == 0
-    assert rig.run("rollback", "--unconfirmed") == 0
-    assert (rig.release, rig.text(CONFIG), rig.text("etc/edgescribe/mqtt-password")) == (None, None, None)
+    assert rig.run("rollback") == 0
+    assert (rig.release, rig.text(CONFIG), rig.text(PASSWORD)) == (None, None, None)
     assert "disable --now edgescribe.service" in rig.asked
     assert rig.asked[-1] == "disable --now edgescribe-rollback.timer"
 
@@ -158,8 +70,8 @@ def test_taking_back_can_be_cut_off_and_repeated(rig: Rig, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(os, "sync", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            rig.run("rollback", "--unconfirmed")
-    assert rig.run("rollback", "--unconfirmed") == 0
+            rig.run("rollback")
+    assert rig.run("rollback") == 0
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
 
 
@@ -167,7 +79,7 @@ def test_what_came_too_late_is_not_confirmed(rig: Rig, capsys: pytest.CaptureFix
     """After the timer has taken a release back, `confirm` fails and says so."""
     rig.stage("1", {CONFIG: "one"})
     assert rig.run("activate") == 0
-    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.run("rollback") == 0
     assert rig.run("confirm") == 1
     assert "taken back" in capsys.readouterr().err
 
@@ -184,23 +96,10 @@ def test_a_play_judges_what_it_put_on_trial_itself(rig: Rig, capsys: pytest.Capt
     assert rig.run("confirm", "--trial", first) == 1
     rig.asked.clear()
     for trial in (first, "none"):
-        assert rig.run("rollback", "--unconfirmed", "--trial", trial) == 0
+        assert rig.run("rollback", "--trial", trial) == 0
     assert (rig.release, rig.asked) == ("3", [])  # its clock still runs
     assert rig.run("confirm", "--trial", second) == 0
     assert rig.release == "3"
-
-
-def test_an_operator_goes_back_one_deployment_and_keeps_the_secrets(rig: Rig) -> None:
-    """Secrets may have been changed because somebody knows them: the old ones are not even kept."""
-    rig.good("1", {CONFIG: "one"}, secret="old")
-    rig.good("2", {CONFIG: "two", DROP_IN: "x"}, secret="new")
-    history = rig.root / "var/lib/edgescribe-release/history"
-    assert [file.read_text() for file in history.rglob("mqtt-password")] == ["new"]
-    assert rig.run("rollback") == 0
-    assert (rig.release, rig.text(CONFIG), rig.text(DROP_IN)) == ("1", "one", None)
-    assert rig.text("etc/edgescribe/mqtt-password") == "new"
-    assert rig.run("rollback") == 1
-    assert (rig.release, rig.text("etc/edgescribe/mqtt-password")) == ("1", "new")
 
 
 def test_files_of_others_are_left_alone(rig: Rig) -> None:
@@ -210,7 +109,7 @@ def test_files_of_others_are_left_alone(rig: Rig) -> None:
     (rig.root / own).write_text("mine")
     rig.stage("1", {CONFIG: "one", DROP_IN: "x"})
     assert rig.run("activate") == 0
-    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.run("rollback") == 0
     assert (rig.text(own), rig.text(DROP_IN)) == ("mine", None)
 
 
@@ -292,7 +191,7 @@ def test_nothing_goes_on_trial_without_a_clock(rig: Rig, capsys: pytest.CaptureF
     assert rig.run("activate") == 1
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
     assert capsys.readouterr().err.count("\n") == 1
-    assert rig.run("rollback", "--unconfirmed") == 0  # as the play does
+    assert rig.run("rollback") == 0  # as the play does
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
 
 
@@ -309,7 +208,7 @@ def test_a_secret_is_at_no_time_open_to_others(rig: Rig, monkeypatch: pytest.Mon
     assert rig.run("activate") == 0
     assert set(modes) == {0o600}
     assert (rig.root / CONFIG).stat().st_mode & 0o777 == 0o644
-    assert (rig.root / "etc/edgescribe/mqtt-password").stat().st_mode & 0o777 == 0o600
+    assert (rig.root / PASSWORD).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_full_disk_is_one_line_and_what_waits_can_still_be_taken_back(
@@ -326,10 +225,10 @@ def test_a_full_disk_is_one_line_and_what_waits_can_still_be_taken_back(
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfileobj", full)
-        assert rig.run("rollback", "--unconfirmed") == 1
+        assert rig.run("rollback") == 1
     assert capsys.readouterr().err == "edgescribe-release: [Errno 28] No space left on device\n"
     assert rig.asked == []
-    assert rig.run("rollback", "--unconfirmed") == 0
+    assert rig.run("rollback") == 0
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
 
 
@@ -345,14 +244,3 @@ def test_the_loss_of_the_terminal_leaves_no_half_of_it(rig: Rig, tmp_path: Path)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result
     assert (rig.release, rig.text(CONFIG)) == ("1", "one")
-
-
-def test_going_back_from_a_release_leaves_alone_who_does_not_have_it(rig: Rig) -> None:
-    """A rollout that stopped at the canary: going back from what it brought must not take the others one too far."""
-    rig.good("1", {CONFIG: "one"})
-    rig.good("2", {CONFIG: "two"})
-    assert rig.run("rollback", "--from", "3") == 0
-    assert rig.release == "2"
-    assert rig.run("rollback", "--from", "2") == 0
-    assert rig.run("rollback", "--from", "2") == 0
-    assert rig.release == "1"

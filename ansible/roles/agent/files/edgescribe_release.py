@@ -4,10 +4,9 @@
     edgescribe-release status                what is in force, in JSON
     edgescribe-release activate              put what is staged into force, and start the clock
     edgescribe-release confirm               it works: stop the clock, and remember it
-    edgescribe-release rollback              back to the last that was confirmed; if that is in force, to the one before
-    edgescribe-release rollback --unconfirmed     the same, but only if something waits to be confirmed
-    edgescribe-release rollback --from RELEASE    the same, but only if this release is in force
+    edgescribe-release rollback              it does not: back to the last that was confirmed
     edgescribe-release reset                 stage what is in force
+    edgescribe-release revert                stage what was in force before; with --from, only if that release is
     edgescribe-release prune                 delete what is beyond --keep: deployments, releases, models
 
 A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
@@ -26,6 +25,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,9 +35,10 @@ RELEASES = Path("opt/edgescribe/releases")
 CURRENT = Path("opt/edgescribe/current")
 MODELS = Path("var/lib/edgescribe-models/sha256")
 BY_NAME = Path("var/lib/edgescribe-models/by-name")
+CERTIFICATES = (Path("etc/edgescribe/ca.crt"), Path("etc/edgescribe/device.crt"))
 SERVICE = "edgescribe.service"
 TIMER = "edgescribe-rollback.timer"
-KEEP_DEPLOYMENTS = 10
+KEEP_DEPLOYMENTS = 10  # of each release
 
 System = Callable[..., int]
 """Runs systemctl with these arguments, and gives its exit status."""
@@ -75,12 +76,11 @@ class Device:
 
     def status(self) -> dict[str, object]:
         """What is in force, and what happened last."""
-        confirmed = self._confirmed()
         return {
             "release": _release_of(self._root),
             "pending": self._pending.exists(),
             "staged_differs": self._next.exists() and self._differs(),
-            "confirmed": [_release_of(tree) for tree in confirmed],
+            "confirmed": [_release_of(tree) for tree in self._confirmed()],
             "last_failure": json.loads(self._failure.read_text(encoding="utf-8")) if self._failure.exists() else None,
         }
 
@@ -109,7 +109,7 @@ class Device:
         self._start()
         return {"changed": True, "pending": True, "release": release, "trial": trial}
 
-    def confirm(self, trial: str) -> dict[str, object]:
+    def confirm(self, trial: str, back_to: str) -> dict[str, object]:
         """What is in force is good, if it still is that of `trial` (any, if that is empty).
 
         Raises:
@@ -126,50 +126,49 @@ class Device:
         for tree in confirmed:  # their secrets may have been changed because somebody knows them
             for entry in [entry for entry in _entries(tree) if _is_secret(tree / entry)]:
                 (tree / entry).unlink()
+            if back_to and tree.name >= back_to:  # where `revert` went to, and what was left by that
+                self._drop(tree)
         self._forget()
         os.sync()  # whoever is told that it is confirmed can rely on that, also after a power cut
         return {"changed": True, "release": _release_of(self._root)}
 
-    def rollback(self, reason: str, *, unconfirmed: bool, trial: str, leaving: str) -> dict[str, object]:
-        """Back to the last deployment that was confirmed; if that one is in force, to the one before.
+    def rollback(self, reason: str, trial: str) -> dict[str, object]:
+        """Take back what waits to be confirmed, if it is on this `trial` (any, if that is empty)."""
+        if not self._waits(trial):
+            if not self._pending.exists():
+                self._disarm()
+            return {"changed": False, "release": _release_of(self._root)}
+        target, was = next(reversed(self._confirmed()), None), _release_of(self._pending)
+        if target is None:
+            self._system("disable", "--now", SERVICE)
+        self._install(target, self._owned() - set(_entries(target) if target else ()))
+        shutil.rmtree(self._pending)
+        if target is not None:
+            self._start()
+        self._disarm()
+        self._note({"release": was, "reason": reason})
+        return {"changed": True, "release": _release_of(self._root), "was": was}
 
-        Args:
-            reason: Why, for `status`.
-            unconfirmed: Only what was not confirmed is taken back,
-            trial: and only if it is on this trial, which `activate` named.
-            leaving: Only if this release is in force; empty: whichever is.
+    def revert(self, leaving: str) -> dict[str, object]:
+        """Stage what was in force before, with the secrets and certificates of today: others may have been withdrawn.
+
+        If `leaving` names a release, only if that is in force, and past all of its deployments.
 
         Raises:
             ReleaseError: there is nothing to go back to.
         """
         confirmed, in_force = self._confirmed(), _release_of(self._root)
         if leaving not in ("", in_force):
-            return {"changed": False, "release": in_force}
-        if unconfirmed and not self._waits(trial):
-            if not self._pending.exists():
-                self._disarm()
-            return {"changed": False, "release": in_force}
-        if self._pending.exists():
-            failed, target = self._pending, confirmed[-1] if confirmed else None
-        elif len(confirmed) > 1:
-            failed, target = confirmed[-1], confirmed[-2]
-        else:
-            raise ReleaseError("there is no earlier deployment to go back to")
-        was = _release_of(failed)
-        stale = self._owned() - set(_entries(target) if target else ())
-        if failed != self._pending:  # secrets stay as they are: the earlier ones may have been withdrawn since
-            stale = {entry for entry in stale if not _is_secret(self._root / entry)}
-            for entry in [entry for entry in _entries(failed) if _is_secret(failed / entry)]:
-                _copy(failed / entry, confirmed[-2] / entry)
-        if target is None:
-            self._system("disable", "--now", SERVICE)
-        self._install(target, stale)
-        shutil.rmtree(failed)
-        if target is not None:
-            self._start()
-        self._disarm()
-        self._note({"release": was, "reason": reason})
-        return {"changed": True, "release": _release_of(self._root), "was": was}
+            return {"changed": False, "release": in_force, "back_to": None}
+        earlier = confirmed if self._pending.exists() else confirmed[:-1]
+        for tree in reversed([tree for tree in earlier if _release_of(tree) != leaving]):
+            _replace_tree(tree, self._next)
+            for entry in _entries(confirmed[-1]):
+                if entry in CERTIFICATES or _is_secret(confirmed[-1] / entry):
+                    _copy(confirmed[-1] / entry, self._next / entry)
+            if self._differs():
+                return {"changed": False, "release": _release_of(tree), "back_to": tree.name}
+        raise ReleaseError("there is no earlier deployment to go back to")
 
     def reset(self) -> dict[str, object]:
         """Stage what is in force, so that a part of it can be changed.
@@ -256,19 +255,24 @@ class Device:
             written.replace(self._failure)
 
     def _forget(self) -> None:
-        """Keep the deployments of the last few releases."""
-        kept: set[str | None] = set()
-        for age, tree in enumerate(reversed(self._confirmed())):
-            kept.add(_release_of(tree))
-            if len(kept) > self._keep_releases or age >= KEEP_DEPLOYMENTS:
-                shutil.rmtree(tree)
+        """Keep the last few releases, and of each the last few deployments."""
+        kept: Counter[str | None] = Counter()
+        for tree in reversed(self._confirmed()):
+            kept[_release_of(tree)] += 1
+            if len(kept) > self._keep_releases or kept[_release_of(tree)] > KEEP_DEPLOYMENTS:
+                self._drop(tree)
+
+    def _drop(self, tree: Path) -> None:
+        """Delete a deployment; a power cut leaves all of it or nothing."""
+        doomed = self._state / ".dropped"
+        shutil.rmtree(doomed, ignore_errors=True)
+        tree.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def _release_of(tree: Path) -> str | None:
-    try:
-        return (tree / CURRENT).readlink().name
-    except OSError:
-        return None
+    link = tree / CURRENT
+    return link.readlink().name if link.is_symlink() else None
 
 
 def _entries(tree: Path) -> Iterator[Path]:
@@ -321,21 +325,17 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
     parser = argparse.ArgumentParser(prog="edgescribe-release", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep (default: %(default)s)")
-    parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "prune"])
-    parser.add_argument("--unconfirmed", action="store_true", help="take back only what was not confirmed")
-    parser.add_argument("--from", dest="leaving", default="", metavar="RELEASE", help="go back only from this one")
+    parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "revert", "prune"])
+    parser.add_argument("--from", dest="leaving", default="", metavar="RELEASE", help="revert only if this is in force")
+    parser.add_argument("--back-to", default="", metavar="NUMBER", help="confirm what `revert` gave this number")
     parser.add_argument("--trial", default="", help="confirm, or take back, only what `activate` gave this name")
     parser.add_argument("--reason", default="asked for", help="why, for `status`")
     args = parser.parse_args(arguments)
     device = Device(args.root, system, args.keep)
+    asked = {"confirm": (args.trial, args.back_to), "rollback": (args.reason, args.trial), "revert": (args.leaving,)}
     try:
         with device.locked():
-            if args.verb == "rollback":
-                done = device.rollback(
-                    args.reason, unconfirmed=args.unconfirmed, trial=args.trial, leaving=args.leaving
-                )
-            else:
-                done = device.confirm(args.trial) if args.verb == "confirm" else getattr(device, args.verb)()
+            done = getattr(device, args.verb)(*asked.get(args.verb, ()))
     except (ReleaseError, OSError) as error:
         sys.stderr.write(f"edgescribe-release: {error}\n")
         return 1
