@@ -122,8 +122,9 @@ def test_an_upgrade_arrives_everywhere_and_can_be_undone(deployed: Fleet) -> Non
     assert deployed.in_force() == ["1.1.0"] * 3
     assert deployed.status(NAMES[0])["confirmed"] == ["1.0.0", "1.1.0"]
     assert "Wait until it is READY" in deployed.status(NAMES[0])["last_failure"]["reason"]
-    # By now, the inventory knows another broker; the device does not, and is asked by its own.
-    back = deployed.site.play("rollback", edgescribe_bad_version="1.1.0", edgescribe_mqtt_host="192.0.2.1")
+    # By now the inventory knows another broker, and a release to come: the device has heard of neither.
+    news = {"edgescribe_mqtt_host": "192.0.2.1", "edgescribe_version": "9.9.9"}
+    back = deployed.site.play("rollback", edgescribe_bad_version="1.1.0", **news)
     assert back.status == 0
     noted("rollback of three devices, asked for", back.took_s)
     assert deployed.in_force() == ["1.0.0"] * 3
@@ -237,7 +238,7 @@ def test_a_device_that_goes_down_in_mid_gate_takes_the_release_back_as_it_comes_
         process.kill()
 
 
-@pytest.mark.parametrize("playbook", ["rollout", "rotate_secrets"])
+@pytest.mark.parametrize("playbook", ["rollout", "rotate_secrets", "rollback"])
 def test_a_batch_that_would_outlast_its_clocks_is_refused(playbook: str, untouched: Fleet) -> None:
     """Three devices one after the other, and 90 s: the first would take itself back while the last is at its gate."""
     variables = {"edgescribe_serial": "100%", "edgescribe_confirm_within_s": 90, **untouched.release("1.0.0")}
