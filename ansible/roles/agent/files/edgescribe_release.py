@@ -187,8 +187,7 @@ class Device:
         self._forget()
         trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
         releases = {_release_of(tree) for tree in trees}
-        links = [link for tree in trees for link in (tree / BY_NAME).glob("*") if link.is_symlink()]
-        models = {link.readlink().name for link in links}
+        models = {link.readlink().name for tree in trees for link in (tree / BY_NAME).glob("*") if link.is_symlink()}
         doomed = [
             path
             for folder, needed in ((self._root / RELEASES, releases), (self._root / MODELS, models))
