@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.deploy.systemd_host.host import CACHE
 from tests.deploy.fleet.conftest import NAMES, Fleet
 from tests.deploy.fleet.releases import BABBLES
 from tests.deploy.fleet.site import PROGRAMS as OPERATORS
-from tests.deploy.systemd_host.host import SystemdHost, borrow
+from tests.deploy.systemd_host.host import CACHE, SystemdHost, borrow
 from tests.integration.receiver import eventually
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
