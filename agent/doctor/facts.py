@@ -17,6 +17,7 @@ from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, Source
 from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
+from agent.models.files import nearest_folder
 from agent.models.store import Store
 from agent.settings.sources import models_dir, state_dir
 
@@ -58,7 +59,7 @@ def look(settings: Settings, settings_problem: str = "", service_says: str = "",
         clock_synced=identity.time_synced(root),
         state_dir=folder,
         state_problem=write_problem(folder),
-        state_free_mb=shutil.disk_usage(_existing(folder)).free // MIB,
+        state_free_mb=shutil.disk_usage(nearest_folder(folder)).free // MIB,
         auto=auto,
     )
 
@@ -144,15 +145,10 @@ def connect_problem(host: str, port: int, timeout_s: float = CONNECT_S) -> str:
 def write_problem(folder: Path) -> str:
     """Why nothing can be written into `folder`, or where it would be made; empty if it can."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(folder)):
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             return ""
     except OSError as error:
         return (error.strerror or str(error)).lower()
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists, and that this user may see."""
-    return next(path for path in (folder, *folder.parents) if os.path.isdir(path))  # noqa: PTH112 - never raises
 
 
 def _source_name(source: SourceSettings) -> str:

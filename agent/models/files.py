@@ -42,13 +42,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def write_error(path: Path, error: OSError) -> ModelError:
     """One line for a file that could not be written."""
-    free_mb = shutil.disk_usage(existing_parent(path)).free // 10**6
+    free_mb = shutil.disk_usage(nearest_folder(path.parent)).free // 10**6
     return ModelError(f"{path}: cannot be written ({error.strerror or error}; {free_mb} MB free there)")
 
 
-def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that exists, and that this user may see."""
-    return next(folder for folder in path.absolute().parents if os.path.isdir(folder))  # noqa: PTH112 - never raises
+def nearest_folder(folder: Path) -> Path:
+    """`folder`, or the nearest above it that exists, and that this user may see."""
+    here = folder.absolute()
+    return next(path for path in (here, *here.parents) if os.path.isdir(path))  # noqa: PTH112 - never raises
 
 
 def sync(path: Path) -> None:

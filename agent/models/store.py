@@ -18,7 +18,7 @@ from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
-from agent.models.files import atomic_write, existing_parent, looking, mismatch, sync, write_error
+from agent.models.files import atomic_write, looking, mismatch, nearest_folder, sync, write_error
 from agent.models.ggml import read_ggml
 from agent.models.ledger import Ledger
 from agent.models.progress import Progress
@@ -249,7 +249,7 @@ class Store:
         Raises:
             ModelError: less than `size_bytes` are free.
         """
-        free_bytes = shutil.disk_usage(existing_parent(self.root / "x")).free
+        free_bytes = shutil.disk_usage(nearest_folder(self.root)).free
         if free_bytes < size_bytes:
             need_mb, free_mb = size_bytes / 1e6, free_bytes / 1e6
             raise ModelError(f"{self.root}: no space left: {need_mb:.0f} MB needed, {free_mb:.0f} MB free")
