@@ -1,6 +1,7 @@
 """Messages to send in tests."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from agent.wire import Info, Latency, TranscriptMessage
 from agent.wire.failed import TranscriptFailed
@@ -8,16 +9,23 @@ from agent.wire.failed import TranscriptFailed
 NOON = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
+def _of(seq: int) -> dict[str, Any]:
+    """What a transcript and what is said in its place have in common."""
+    return {
+        "id": f"01JD{seq:022d}",
+        "seq": seq,
+        "boot_id": "b1946ac9-0000-4000-8000-000000000000",
+        "ts": NOON,
+        "start": NOON,
+        "time_synced": True,
+        "duration_s": 1.5,
+    }
+
+
 def transcript(seq: int, text: str = "turn on the light") -> TranscriptMessage:
     """A transcript whose id and text tell its place in the order."""
     return TranscriptMessage(
-        id=f"01JD{seq:022d}",
-        seq=seq,
-        boot_id="b1946ac9-0000-4000-8000-000000000000",
-        ts=NOON,
-        start=NOON,
-        time_synced=True,
-        duration_s=1.5,
+        **_of(seq),
         text=text,
         lang="en",
         verdict="confident",
@@ -32,17 +40,7 @@ def transcript(seq: int, text: str = "turn on the light") -> TranscriptMessage:
 
 def failed(seq: int) -> TranscriptFailed:
     """What is said instead of the transcript of that number."""
-    return TranscriptFailed(
-        id=f"01JD{seq:022d}",
-        seq=seq,
-        boot_id="b1946ac9-0000-4000-8000-000000000000",
-        ts=NOON,
-        start=NOON,
-        time_synced=True,
-        duration_s=1.5,
-        reason="engine",
-        msg="it died",
-    )
+    return TranscriptFailed(**_of(seq), reason="engine", msg="it died")
 
 
 def latency(total_ms: int) -> Latency:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.signing import SIGNER, make_key
 from tests.deploy.test_timers import text_of
-
-SIGNER = "fleet@example.org"
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("git", "gpg", "gpg-agent"))),
@@ -25,8 +24,7 @@ pytestmark = pytest.mark.skipif(
 def keys() -> Iterator[Path]:
     """GnuPG's home with a key; its path is short, since there is a socket in it."""
     with tempfile.TemporaryDirectory() as folder:
-        gpg = ["gpg", "--homedir", folder, "--batch", "--quiet", "--passphrase", ""]
-        subprocess.run([*gpg, "--quick-generate-key", SIGNER, "ed25519", "sign"], check=True)
+        make_key(Path(folder))
         yield Path(folder)
         subprocess.run(["gpgconf", "--homedir", folder, "--kill", "all"], check=False)
 

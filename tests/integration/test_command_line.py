@@ -279,43 +279,38 @@ def test_json_has_the_documented_fields(edgescribe: Edgescribe, pulled: Callable
     assert [set(segment) for segment in utterance["segments"]] == [{"start_s", "end_s", "text"}]
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
-    """`edgescribe transcribe … | head -1`: one line, then silence, and the exit code of a broken pipe."""
-    slow = options({"engine__delay_s": 0.5})
+def read_one_line(folder: Path, *arguments: str) -> tuple[str, int, str]:
+    """As `edgescribe … | head -1` does: the line, and when all is over the exit status and what it complained of."""
     process = subprocess.Popen(
-        command("transcribe", str(RECORDING), *SCRIPTED, *slow),
+        command(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(tmp_path),
+        env=environment(folder),
     )
     assert process.stdout
     assert process.stderr
-    assert process.stdout.readline() == "one\n"
+    line = process.stdout.readline()
     process.stdout.close()
     complaints = process.stderr.read()
-    assert (process.wait(LIMIT_S), complaints) == (141, "")
+    status = process.wait(LIMIT_S)
     process.stderr.close()
+    return line, status, complaints
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    """`edgescribe transcribe … | head -1`: one line, then silence, and the exit code of a broken pipe."""
+    slow = options({"engine__delay_s": 0.5})
+    assert read_one_line(tmp_path, "transcribe", str(RECORDING), *SCRIPTED, *slow) == ("one\n", 141, "")
 
 
 def test_a_reader_that_leaves_an_agent_has_heard_enough(tmp_path: Path) -> None:
     """`edgescribe run … | head -1` without a broker: the recording is played to its end, and nothing is undelivered."""
     slow = {"source__kind": "wav", "source__path": RECORDING, "source__pace": "flat_out", "engine__delay_s": 0.5}
-    process = subprocess.Popen(
-        command("run", *SCRIPTED, *NO_BROKER, *options(slow)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
-    )
-    assert process.stdout
-    assert process.stderr
-    assert process.stdout.readline()
-    process.stdout.close()
-    complaints = process.stderr.read()
-    assert process.wait(LIMIT_S) == 0, complaints
+    line, status, complaints = read_one_line(tmp_path, "run", *SCRIPTED, *NO_BROKER, *options(slow))
+    assert line
+    assert status == 0, complaints
     assert "delivered" not in complaints
-    process.stderr.close()
 
 
 def in_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:

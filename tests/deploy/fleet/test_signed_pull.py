@@ -15,16 +15,18 @@ from tests.conftest import REPOSITORY
 from tests.deploy.fleet.conftest import NAMES, Fleet
 from tests.deploy.fleet.releases import BABBLES
 from tests.deploy.fleet.site import PROGRAMS as OPERATORS
+from tests.deploy.signing import SIGNER, make_key
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, borrow
 from tests.integration.receiver import eventually
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
 
 NAME = NAMES[-1]
-SIGNER = "fleet@example.org"
 LIMIT_S = 240.0
 PROGRAMS = ("ansible", "ansible-playbook", "ansible-pull")
 VAULT = "what opens the vault"
+NOT_ITS_OWN = ("/srv", "/opt/ansible", "/var/log", CACHE.parent)
+"""Where a device has what the tests, Ansible and the rig have brought along, and the journal."""
 EVIL = "{{ lookup('ansible.builtin.pipe', 'touch /srv/evil; echo /usr/bin/python3') }}"
 """What an inventory would do that nobody has signed, if it were read."""
 
@@ -91,8 +93,7 @@ def keys(fleet: Fleet) -> Path:
         pytest.skip("git or gpg is missing: apt install git gpg gpg-agent")
     folder = fleet.folder / "gnupg"
     folder.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(folder), "--batch", "--quiet"]
-    subprocess.run([*gpg, "--passphrase", "", "--quick-generate-key", SIGNER, "default", "sign"], check=True)
+    make_key(folder)
     return folder
 
 
@@ -224,22 +225,6 @@ def test_a_device_is_taken_out_as_the_operators_guide_says(repository: Repositor
     assert block
     for command in block[1].splitlines():
         repository.host.do("sh", "-c", command.replace("sudo ", ""))
-    # What Ansible and the rig brought along: not of edgescribe's.
-    skipped = (
-        "-path",
-        "/srv",
-        "-o",
-        "-path",
-        "/opt/ansible",
-        "-o",
-        "-path",
-        "/var/log",
-        "-o",
-        "-path",
-        str(CACHE.parent),
-    )
-    left = repository.host.do(
-        "find", "/", "-xdev", "(", *skipped, ")", "-prune", "-o", "-name", "*edgescribe*", "-print"
-    )
-    assert left == ""
+    apart = [word for folder in NOT_ITS_OWN for word in ("-path", str(folder), "-prune", "-o")]
+    assert repository.host.do("find", "/", "-xdev", *apart, "-name", "*edgescribe*", "-print") == ""
     assert repository.host.property("ActiveState") == "inactive"

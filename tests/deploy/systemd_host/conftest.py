@@ -1,17 +1,15 @@
 import shutil
 import sysconfig
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.audio import Pcm16
 from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, install, make_base, missing
-from tests.integration.virtual_microphone import VirtualMicrophone
+from tests.integration.virtual_microphone import Speaker, VirtualMicrophone
 
 MODELS = "/var/lib/edgescribe-models"
 
@@ -54,20 +52,9 @@ def microphone(host: SystemdHost) -> VirtualMicrophone:
 @pytest.fixture
 def speech(microphone: VirtualMicrophone) -> Iterator[None]:
     """Somebody says the same sentence over and over, until the test is over."""
-    quiet = silence(1.0)
-    sentence: Pcm16 = np.concatenate([clip("en_vm-msgforwarded"), quiet])
-    over = threading.Event()
-
-    def speak() -> None:
-        microphone.play(quiet)
-        while not over.is_set():
-            microphone.play(sentence)
-
-    speaker = threading.Thread(target=speak)
-    speaker.start()
+    speaker = Speaker(microphone, np.concatenate([silence(1.0), clip("en_vm-msgforwarded")]))
     yield
-    over.set()
-    speaker.join()
+    speaker.stop()
 
 
 @pytest.fixture

@@ -27,6 +27,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("outbox.db*")}
 
 
+def snapshot(folder: Path, to: Path) -> Path:
+    """Copy the database into a folder `to` of its own, as a power cut would leave it now."""
+    to.mkdir()
+    for name, content in contents(folder).items():
+        (to / name).write_bytes(content)
+    return to
+
+
 def deliver_next(outbox: SqliteOutbox) -> int:
     """Take a message and settle it; return its number."""
     entry = outbox.take()
@@ -62,9 +70,7 @@ def stored(folder: Path, table: str = "message") -> list[int]:
     """Numbers in a copy of the database, as a power cut would leave it now."""
     copy = folder / "copy"
     shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir()
-    for name, content in contents(folder).items():
-        (copy / name).write_bytes(content)
+    snapshot(folder, copy)
     db = sqlite3.connect(copy / "outbox.db")
     try:
         return [row[0] for row in db.execute(f"SELECT seq FROM {table} ORDER BY key")]  # noqa: S608 - ours
@@ -86,10 +92,7 @@ def test_strict_has_it_on_disk_before_it_can_leave(tmp_path: Path, open_outbox: 
 
 def after_a_power_cut(folder: Path, open_outbox: Open, clock: FakeClock) -> SqliteOutbox:
     """A strict outbox with what the folder holds at this moment, on the next boot."""
-    copy = folder / f"{clock.now.boot_id}-ended"
-    copy.mkdir()
-    for name, content in contents(folder).items():
-        (copy / name).write_bytes(content)
+    copy = snapshot(folder, folder / f"{clock.now.boot_id}-ended")
     shutil.copy(folder / "sequence.json", copy)
     clock.reboot(f"{clock.now.boot_id}-again")
     return open_outbox(copy, mode="strict")
