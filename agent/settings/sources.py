@@ -78,7 +78,7 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
     """As `load_settings`, with the origin of each value."""
     problems: list[str] = []
     file = _config_file(config)
-    layers = [_read_toml(path, problems) for path in _toml_files(file)]
+    layers = [_read_toml(path, problems) for path in _toml_files(file, problems)]
     beside = (file or DEFAULT_FILE).with_name(PASSWORD_FILE)
     layers.append(_read_credentials(problems, beside))
     layers.append(_read_environment(problems))
@@ -190,14 +190,22 @@ def _may_be_there(path: Path) -> bool:
         return True
 
 
-def _toml_files(file: Path | None) -> list[Path]:
+def _toml_files(file: Path | None, problems: list[str]) -> list[Path]:
     """The configuration file and its `conf.d`, lowest first. Without a file, the default `conf.d` still counts."""
     folder = (file or DEFAULT_FILE).parent / "conf.d"
     named = [file] if file else []
     try:
-        return named + sorted(folder.glob("*.toml"))
-    except PermissionError:  # of the folder that both lie in, as reading the file tells
+        folder.stat()
+    except OSError:  # there is none; or the folder that both lie in is closed, as reading the file tells
         return named
+    try:
+        # Not `glob`, which takes a folder that it may not list for an empty one.
+        return named + sorted(path for path in folder.iterdir() if path.name.endswith(".toml"))
+    except NotADirectoryError:
+        problems.append(f"{folder}: not a folder: make it one for *.toml files, or remove it")
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read ({error.strerror}): check its owner and mode")
+    return named
 
 
 def _read_toml(path: Path, problems: list[str]) -> list[Entry]:

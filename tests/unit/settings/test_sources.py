@@ -187,6 +187,29 @@ def test_a_file_that_this_user_may_not_see_is_one_clear_line(tmp_path: Path, mon
         assert problems() == expected
 
 
+def test_a_drop_in_that_this_user_may_not_see_is_one_clear_line(toml: WriteToml, tmp_path: Path) -> None:
+    """The folder closed, its files closed, or one file: what it says is never passed over in silence."""
+    config = toml("")
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    site = folder / "site.toml"
+    site.write_text('[mqtt]\nhost = "broker"\n', encoding="utf-8")
+    with closed(folder):
+        assert problems(config) == [f"{folder}: cannot be read (Permission denied): check its owner and mode"]
+        folder.chmod(0o444)  # its names can be read
+        assert problems(config) == [f"{site}: cannot be read (Permission denied): check its owner and mode"]
+    with closed(site):
+        assert problems(config) == [f"{site}: cannot be read (Permission denied): check its owner and mode"]
+    assert load_settings(config).mqtt.host == "broker"
+
+
+def test_a_file_in_the_place_of_the_drop_ins_is_said(toml: WriteToml, tmp_path: Path) -> None:
+    """A file named `conf.d` holds what nobody reads."""
+    config = toml("")
+    (tmp_path / "conf.d").touch()
+    assert problems(config) == [f"{tmp_path}/conf.d: not a folder: make it one for *.toml files, or remove it"]
+
+
 def test_a_named_file_must_exist_but_the_default_need_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typo in `--config` or EDGESCRIBE_CONFIG must not silently run on the defaults."""
     absent = tmp_path / "absent.toml"
