@@ -1,6 +1,5 @@
 """From settings to a server, if there is to be one."""
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,6 @@ from agent.config import Settings
 from agent.controls.languages import AUTO, languages_of
 from agent.errors import ConfigError
 from agent.stages import create_segmenter
-from agent.tcp import spelt
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector
 from agent.wire import State
@@ -16,8 +14,6 @@ from agent.worker import Worker
 
 if TYPE_CHECKING:
     from agent.assist.server import AssistServer
-
-log = logging.getLogger(__name__)
 
 
 def open_assist(
@@ -45,6 +41,4 @@ def open_assist(
         return Offer(now.model, tuple(code for code in codes if code != AUTO))
 
     hearing = Hearing(lambda: create_detector(settings.vad), lambda: create_segmenter(settings), transcriber.probe)
-    server = AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)
-    log.info(f"assist: listening on {spelt(settings.assist.host, server.port)}")
-    return server
+    return AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)

@@ -11,7 +11,7 @@ from wyoming.event import Event, Eventable, read_event, write_event
 
 from agent.config.assist import AssistSettings
 from agent.errors import ConfigError
-from agent.tcp import listen_at, spelt
+from agent.tcp import Port, spelt
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ class Answers(Protocol):
 
 
 class AssistServer:
-    """Serves connections from construction until `close`. `converse` is called once for each of them.
+    """Serves connections from construction, or as soon as the name of its host is known, until `close`.
+
+    `converse` is called once for each of them.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -52,16 +54,19 @@ class AssistServer:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
-        self._listener = _listen(settings)
-        self.port = int(self._listener.getsockname()[1])
-        """Where it listens."""
+        self._port = _listen(settings)
         self._worker = Worker("assist", self._accept, on_failure)
         self._worker.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, or will."""
+        return self._port.number
 
     def close(self) -> None:
         """Hang up on everybody; idempotent. A request that is being transcribed gets no answer."""
         self._closing.set()
-        _end(self._listener)
+        self._port.close()
         self._worker.join(JOIN_S)
         with self._lock:
             connections = dict(self._connections)
@@ -71,10 +76,17 @@ class AssistServer:
             thread.join(JOIN_S)
 
     def _accept(self) -> None:
+        if (listener := self._port.wait(self._closing)) is None:
+            return
+        with listener:
+            log.info(f"assist: listening on {self._port}")
+            self._take(listener)
+
+    def _take(self, listener: socket.socket) -> None:
         troubled = False
         while not self._closing.is_set():
             try:
-                connection, _address = self._listener.accept()
+                connection, _address = listener.accept()
             except OSError as error:  # closed; or who came has gone again, or there are no descriptors or memory left
                 if not troubled and not self._closing.is_set():
                     log.warning(f"assist: a connection could not be taken ({error.strerror})")
@@ -132,9 +144,9 @@ class _Guarded:
         return self._stream.read(size)
 
 
-def _listen(settings: AssistSettings) -> socket.socket:
+def _listen(settings: AssistSettings) -> Port:
     try:
-        return listen_at(settings.host, settings.port)
+        return Port("assist.host", settings.host, settings.port)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(

@@ -28,7 +28,8 @@ class PrometheusSettings(Section):
     """Listen for Prometheus."""
     host: str = "127.0.0.1"
     """Address to listen at. The default lets in programs on this device only; there is no password, so anything wider
-    belongs behind a firewall. An address of this device may come later than the service, as with Wi-Fi."""
+    belongs behind a firewall. The address, or whoever knows it by the name given here, may come later than the service,
+    as with Wi-Fi."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9478
     """Port to listen at; 0 takes a free one, which the log names."""
 

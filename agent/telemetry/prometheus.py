@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
-from agent.tcp import listen_at, spelt
+from agent.tcp import Port, spelt
 from agent.telemetry.exposition import CONTENT_TYPE
 from agent.worker import Worker
 
@@ -25,7 +25,8 @@ _JOIN_S: Final = _REQUEST_S + 2 * _POLL_S
 class PrometheusServer:
     """Answers one request after the other. `render` is called from its thread, for each request.
 
-    It listens when the constructor returns; the thread, called `prometheus`, ends with `close`.
+    It listens when the constructor returns, or as soon as the name of its host is known; the thread, called
+    `prometheus`, ends with `close`.
 
     Raises:
         ConfigError: nobody can listen at this address.
@@ -35,7 +36,7 @@ class PrometheusServer:
         self, settings: PrometheusSettings, render: Callable[[], str], on_failure: Callable[[Worker], None]
     ) -> None:
         try:
-            self._server = _Server((settings.host, settings.port), render)
+            self._server = _Server(Port("prometheus.host", settings.host, settings.port), render)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ConfigError(
@@ -44,40 +45,39 @@ class PrometheusServer:
             ) from error
         self._worker = Worker("prometheus", self._server.serve, on_failure)
         self._worker.start()
-        log.info(f"prometheus: metrics at http://{spelt(settings.host, self.port)}{_PATH}")
 
     @property
     def port(self) -> int:
-        """Where it listens; of interest where the settings said 0, any free one."""
-        return int(self._server.server_address[1])
+        """Where it listens, or will; of interest where the settings said 0, any free one."""
+        return self._server.at.number
 
     def close(self) -> bool:
         """Stop listening; idempotent. False if the thread has not ended in time."""
         self._server.closing.set()
-        return self._worker.join(_JOIN_S)
+        # Who still asks for a name has nothing under way that could be lost.
+        return self._worker.join(_JOIN_S) or not self._server.at.open
 
 
 class _Server(HTTPServer):
     """Knows what to answer."""
 
-    def __init__(self, address: tuple[str, int], render: Callable[[], str]) -> None:
-        super().__init__(address, _Handler)
+    def __init__(self, at: Port, render: Callable[[], str]) -> None:
+        super().__init__(("", at.number), _Handler, bind_and_activate=False)
+        self.socket.close()  # the base's own, which cannot wait for its address
+        self.at = at
         self.render = render
         self.closing = threading.Event()
         self.timeout = _POLL_S
 
     def serve(self) -> None:
         """Answer until `closing` is set, then stop listening."""
+        if (listener := self.at.wait(self.closing)) is None:
+            return
+        log.info(f"prometheus: metrics at http://{self.at}{_PATH}")
+        self.socket = listener
         with self:
             while not self.closing.is_set():
                 self.handle_request()
-
-    def server_bind(self) -> None:
-        """As its base, which insists on an address that is there, and spends seconds on asking for our own name."""
-        self.socket.close()
-        self.socket = listen_at(str(self.server_address[0]), int(self.server_address[1]))
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Who asked is gone, or too slow. That is no trouble of ours, and no traceback."""

@@ -86,6 +86,19 @@ def test_an_address_that_has_not_come_yet_is_no_reason_to_stay_down(caplog: pyte
     assert "192.0.2.7 is no address of this device yet" in caplog.text
 
 
+def test_a_name_that_nobody_knows_yet_is_no_reason_to_stay_down(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said with its setting; closing meanwhile does not wait for it."""
+    serve(AssistSettings(enabled=True, host="edgescribe.invalid", port=0)).close()
+    assert "assist.host = edgescribe.invalid: nobody gets through" in caplog.text
+    assert "assist" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_misspelt_address_is_said_in_one_line() -> None:
+    """No name will ever look like that."""
+    with pytest.raises(ConfigError, match=r"assist: cannot listen on 192\.168\.1\.300:0 \(.+\): set assist.host"):
+        serve(AssistSettings(enabled=True, host="192.168.1.300", port=0))
+
+
 def test_a_port_that_is_taken_is_said_in_one_line(server: AssistServer) -> None:
     """What, where, and what to do about it."""
     taken = AssistSettings(enabled=True, port=server.port)

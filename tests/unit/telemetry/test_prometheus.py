@@ -1,5 +1,6 @@
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent import tcp
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
+from agent.tcp import listen_at
 from agent.telemetry.prometheus import PrometheusServer
 from agent.worker import Worker
 
@@ -89,6 +92,27 @@ def test_an_address_that_has_not_come_yet_is_no_reason_to_stay_down(caplog: pyte
     coming = PrometheusSettings(enabled=True, host="192.0.2.7", port=0)
     with closing(PrometheusServer(coming, str, never)):
         assert "192.0.2.7 is no address of this device yet" in caplog.text
+
+
+def test_a_name_that_nobody_knows_yet_is_no_reason_to_stay_down(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said with its setting; closing meanwhile does not wait for it."""
+    coming = PrometheusSettings(enabled=True, host="edgescribe.invalid", port=0)
+    assert PrometheusServer(coming, str, never).close()
+    assert "prometheus.host = edgescribe.invalid: nobody gets through" in caplog.text
+    assert "prometheus" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_metrics_are_there_as_soon_as_the_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name stands for this device from the second attempt on."""
+    hosts = iter(["edgescribe.invalid"])
+    monkeypatch.setattr(tcp, "listen_at", lambda _host, port: listen_at(next(hosts, "127.0.0.1"), port))
+    monkeypatch.setattr(tcp, "RETRY_S", 0.01)
+    coming = PrometheusSettings(enabled=True, host="edgescribe.invalid", port=0)
+    with closing(PrometheusServer(coming, lambda: "edgescribe_up 1\n", never)) as running:
+        until_s = time.monotonic() + 30.0
+        while not running.port and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert get(running.port, "/metrics")[1] == b"edgescribe_up 1\n"
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="this kernel has no IPv6")
