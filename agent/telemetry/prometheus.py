@@ -1,6 +1,7 @@
 """The HTTP server that Prometheus asks: `GET /metrics`, in a thread of its own."""
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,6 +20,7 @@ _PATH: Final = "/metrics"
 _REQUEST_S: Final = 2.0
 """Whoever has not asked by then, or does not read the answer, makes room for the next."""
 _POLL_S: Final = 0.5
+"""Between looks at whether it is to end; and before the next connection is taken where one could not be."""
 _JOIN_S: Final = _REQUEST_S + 2 * _POLL_S
 
 
@@ -67,6 +69,7 @@ class _Server(HTTPServer):
         self.at = at
         self.render = render
         self.closing = threading.Event()
+        self.troubled = False
         self.timeout = _POLL_S
 
     def serve(self) -> None:
@@ -78,6 +81,23 @@ class _Server(HTTPServer):
         with self:
             while not self.closing.is_set():
                 self.handle_request()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """As its base; where no connection can be taken, it stays there to be taken, and is not asked for in a hurry.
+
+        Raises:
+            OSError: there are no descriptors or memory left, or who came has gone again; who calls waits for the next.
+        """
+        try:
+            connection, address = super().get_request()
+        except OSError as error:
+            if not self.troubled:
+                log.warning(f"prometheus: a connection could not be taken ({error.strerror})")
+            self.troubled = True
+            self.closing.wait(_POLL_S)
+            raise
+        self.troubled = False
+        return connection, address
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Who asked is gone, or too slow. That is no trouble of ours, and no traceback."""

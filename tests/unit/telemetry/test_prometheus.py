@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
+from http.server import HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from agent.errors import ConfigError
 from agent.tcp import listen_at
 from agent.telemetry.prometheus import PrometheusServer
 from agent.worker import Worker
+from tests.starved import no_descriptors
 
 ANY_PORT = PrometheusSettings(enabled=True, port=0)
 
@@ -78,6 +81,29 @@ def test_its_thread_ends_when_it_is_closed() -> None:
     assert "prometheus" not in {thread.name for thread in threading.enumerate()}
     with pytest.raises(ConnectionRefusedError):
         get(running.port, "/metrics")
+
+
+def test_without_descriptors_it_is_patient_and_answers_when_there_are_some_again(
+    server: PrometheusServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once; it does not ask in circles for a connection that cannot be had; who waited meanwhile is answered."""
+    asked = []
+    take = HTTPServer.get_request
+
+    def counted(server: HTTPServer) -> tuple[socket.socket, Any]:
+        asked.append(server)
+        return take(server)
+
+    monkeypatch.setattr(HTTPServer, "get_request", counted)
+    with socket.socket() as client:
+        client.settimeout(30)
+        with no_descriptors():
+            client.connect(("127.0.0.1", server.port))
+            time.sleep(1.2)
+        assert 1 < len(asked) < 10
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.0 200"
+    assert caplog.text.count("a connection could not be taken (Too many open files)") == 1
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(server: PrometheusServer) -> None:
