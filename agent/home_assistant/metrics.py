@@ -67,6 +67,7 @@ METRICS: Final = (
     Metric("asr.dropped_s", "Speech dropped", "s", "duration", "total_increasing"),
     Metric("asr.speech_pct", "Speech", "%", enabled=False),
     Metric("asr.rejected", "Rejected", None, None, "total_increasing", enabled=False),
+    Metric("asr.discarded", "Too short", None, None, "total_increasing", enabled=False),
     Metric("asr.engine_restarts", "Engine restarts", None, None, "total_increasing", enabled=False),
     Metric("mqtt.outbox_n", "Messages waiting"),
     Metric("mqtt.outbox_mb", "Outbox", "MiB", "data_size", enabled=False),

@@ -13,7 +13,7 @@ from agent.errors import EngineError
 from agent.identity import time_synced
 from agent.publishing.messages import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
 from agent.publishing.policy import PublishPolicy
-from agent.segmenter import Ended, SegmenterEvent, SpeechStarted
+from agent.segmenter import Discarded, Ended, SegmenterEvent, SpeechStarted
 from agent.sinks import Sink
 from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
@@ -136,7 +136,7 @@ class Publisher:
     # What the listener reports.
 
     def heard(self, event: SegmenterEvent) -> None:
-        """Say whether somebody speaks."""
+        """Say whether somebody speaks, and count what becomes of it."""
         match event:
             case SpeechStarted():
                 self._speaking(True)
@@ -145,6 +145,8 @@ class Publisher:
                 self._counters.spoken(utterance.duration_s, samples=len(pcm), clipped=clipped_samples(pcm))
                 if not utterance.truncated:
                     self._speaking(False)
+            case Discarded():
+                self._counters.discarded()
             case _:
                 pass
 

@@ -34,6 +34,7 @@ class Counters:
         self._noise_floor_dbfs: float | None = None
         self._transcribed = 0
         self._rejected = 0
+        self._discarded = 0
         self._dropped_s = 0.0
         self._engine_restarts = 0
         self._rtf = Window()
@@ -89,6 +90,11 @@ class Counters:
         with self._lock:
             self._rejected += 1
 
+    def discarded(self) -> None:
+        """Something was called speech, and was too short to be an utterance."""
+        with self._lock:
+            self._discarded += 1
+
     def dropped(self, audio_s: float) -> None:
         """An utterance was given up: the engine could not keep up, or failed on it."""
         with self._lock:
@@ -129,6 +135,7 @@ class Counters:
                 dropped_s=round(self._dropped_s, 2),
                 speech_pct=round(100 * self._speech_s / self._heard_s, 1) if self._heard_s else 0.0,
                 rejected=self._rejected,
+                discarded=self._discarded,
                 engine_restarts=self._engine_restarts,
             )
 

@@ -167,6 +167,7 @@ def _recognition(snapshot: Snapshot) -> Iterable[Family]:
     asr = snapshot.asr
     results = (Sample(asr.utt, {"result": "published"}), Sample(asr.rejected, {"result": "rejected"}))
     yield Family("utterances_total", "counter", "Utterances that were transcribed.", results)
+    yield _counter("sounds_discarded", "Sounds called speech that were too short to be an utterance.", asr.discarded)
     yield _gauge("utterances_waiting", "Utterances that wait for the engine.", asr.waiting)
     yield _counter("speech_dropped_seconds", "Speech that was given up.", asr.dropped_s)
     yield _counter("engine_restarts", "Processes of the engine that died or hung.", asr.engine_restarts)

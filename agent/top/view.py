@@ -35,6 +35,7 @@ def picture(glance: Glance) -> RenderableType:
         ("heard", _heard(glance)),
         ("latency", _latency(glance)),
         ("pace", _pace(glance)),
+        ("so far", _so_far(glance)),
         ("governor", _governor(glance)),
         ("machine", _machine(glance)),
         ("broker", _broker(glance)),
@@ -162,8 +163,13 @@ def _pace(glance: Glance) -> Text | None:
         return None
     words = Text(f"real-time factor {asr.rtf_p50:.2f}", "dim")
     words.append(_figure(", p95 {:.2f}", asr.rtf_p95))
-    words.append(f"   {asr.utt} utterances, {asr.rejected} rejected, {asr.speech_pct:.0f} % speech")
     return words
+
+
+def _so_far(glance: Glance) -> Text:
+    asr = glance.telemetry.asr
+    counted = f"{asr.utt} utterances, {asr.rejected} rejected, {asr.discarded} too short, {asr.speech_pct:.0f} % speech"
+    return Text(counted, "dim")
 
 
 def _parts(took: Latency) -> tuple[tuple[int, str, str], ...]:

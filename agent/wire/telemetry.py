@@ -137,6 +137,8 @@ class Asr(Part):
     """Share of the sound that was inside utterances, 0–100."""
     rejected: int
     """Utterances in which the engine found no words to publish."""
+    discarded: int = 0
+    """Sounds called speech for less than `segmenter.min_speech_ms`: clicks, or words that hardly stand out."""
     engine_restarts: int = 0
     """Processes of the engine that died or hung since the start; each cost a second attempt."""
 

@@ -213,11 +213,12 @@ def test_an_engine_that_cannot_keep_up_is_a_problem(rig: Rig) -> None:
 
 
 def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
-    """A pause that speech resumes after is no end, and a cough that was discarded no beginning."""
+    """A pause that speech resumes after is no end; a cough that was discarded is no beginning, and counted."""
     rig.hear(SpeechStarted(0), Paused(UTTERANCE), Resumed(), Paused(UTTERANCE), Ended(UTTERANCE), Discarded(0, 64))
     assert rig.basket.vad == ["ON", "OFF"]
     rig.counters.heard(4.0)
     assert rig.counters.asr().speech_pct == 50.0
+    assert rig.counters.asr().discarded == 1
 
 
 def test_a_cut_is_not_the_end_of_speaking(rig: Rig) -> None:

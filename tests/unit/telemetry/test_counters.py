@@ -64,9 +64,11 @@ def test_the_queue_is_as_long_as_it_is_said_to_be() -> None:
 
 
 def test_losses_are_counted_by_kind() -> None:
-    """Rejected utterances, dropped speech and capture overruns do not mix."""
+    """Rejected utterances, sounds that were none, dropped speech and capture overruns do not mix."""
     counters = Counters()
     counters.rejected()
+    counters.discarded()
+    counters.discarded()
     counters.dropped(3.0)
     counters.dropped(1.5)
     counters.overrun()
@@ -74,7 +76,7 @@ def test_losses_are_counted_by_kind() -> None:
     counters.sound(Condition(gaps=2, lost_s=0.064, silences=3, offset_pct=-0.26))
     counters.noise_floor(-52.34)
     asr, audio = counters.asr(), counters.audio()
-    assert (asr.rejected, asr.dropped_s, asr.utt) == (1, 4.5, 0)
+    assert (asr.rejected, asr.discarded, asr.dropped_s, asr.utt) == (1, 2, 4.5, 0)
     assert (audio.xruns, audio.losses, audio.gaps_s, audio.silences) == (1, 1, 0.06, 3)
     assert (audio.noise_floor_dbfs, audio.offset_pct) == (-52.3, -0.3)
 

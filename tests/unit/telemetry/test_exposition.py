@@ -105,6 +105,16 @@ def test_distributions_are_cumulative_histograms() -> None:
     assert sums == pytest.approx({"vad_close": 2.4, "queue": 0.16, "encode_decode": 0.64, "total_from_speech_end": 3.2})
 
 
+def test_sounds_that_were_no_utterance_are_counted_apart() -> None:
+    """Among the results of utterances, which were transcribed, they would not belong."""
+    counters = Counters()
+    counters.discarded()
+    counters.rejected()
+    families = parsed(snapshot(counters=counters))
+    assert values(families["edgescribe_sounds_discarded"]) == {"": 1}
+    assert values(families["edgescribe_utterances"]) == {"published": 0, "rejected": 1}
+
+
 def test_what_is_not_known_has_no_sample() -> None:
     """No zero for a sensor that is not there, and no head without a body."""
     names = parsed(snapshot()).keys()

@@ -83,6 +83,7 @@ def test_a_message_is_at_most_a_kilobyte(board: str, tmp_path: Path) -> None:
             update={
                 "utt": 1_234_567,
                 "rejected": 123_456,
+                "discarded": 1_234_567,
                 "dropped_s": 123_456.78,
                 "waiting": 16,
                 "engine_restarts": 99,

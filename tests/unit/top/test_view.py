@@ -20,7 +20,15 @@ TELEMETRY = TelemetryMessage(
     pwr=Pwr(uv_now=False, uv_events=2),
     audio=Audio(xruns=0, gaps_s=0.0),
     asr=Asr(
-        utt=3, rtf_p50=0.1, rtf_p95=0.18, lat_ms_p50=655, lat_ms_p95=912, dropped_s=0.0, speech_pct=3.0, rejected=0
+        utt=3,
+        rtf_p50=0.1,
+        rtf_p95=0.18,
+        lat_ms_p50=655,
+        lat_ms_p95=912,
+        dropped_s=0.0,
+        speech_pct=3.0,
+        rejected=0,
+        discarded=5,
     ),
     mqtt=Mqtt(outbox_n=0, dropped=0, reconnects=0, puback_ms_p95=6),
 )
@@ -68,7 +76,8 @@ def test_everything_that_matters_is_in_the_picture() -> None:
     assert row("heard", text) == "Turn off the heater.  confident, 12 s ago"
     assert row("latency", text).endswith("█ 752 ms after the last word")
     assert re.search(r"^ +pause 600  queue 30  engine 121   p50 655, p95 912 ms", text, re.MULTILINE)
-    assert row("pace", text) == "real-time factor 0.10, p95 0.18   3 utterances, 0 rejected, 3 % speech"
+    assert row("pace", text) == "real-time factor 0.10, p95 0.18"
+    assert row("so far", text) == "3 utterances, 0 rejected, 5 too short, 3 % speech"
     assert row("machine", text) == "CPU 12 %  51.1 °C  1800 MHz  memory 55 % (ours 153 MiB)  under-voltage 2×"
     assert row("broker", text) == "0 waiting   acknowledged in 6 ms (p95)"
 
