@@ -202,19 +202,20 @@ class Doorkeeper:
         if root is None or incoming.retained:
             return None
         name = incoming.topic.removeprefix(root)
-        request_id = _id_in(incoming.payload)
-        sender = ReturnAddress(name[:64], request_id, _response_topic(incoming.response_topic), incoming.correlation)
+        letter = _opened(incoming.payload)
+        reply_topic = _response_topic(incoming.response_topic)
+        sender = ReturnAddress(name[:64], _id_in(letter), reply_topic, incoming.correlation)
         if (kind := KINDS.get(name)) is None:
             return Refused("unknown_command", f"there is no command {name[:64]!r}", sender)
         if name not in self._allowed:
             return Refused("not_allowed", f"the setting commands.allow leaves {name} out", sender)
-        return self._examine(kind, incoming.payload, sender, now)
+        return self._examine(kind, letter, sender, now)
 
     def _examine(
-        self, kind: type[Command], payload: bytes, sender: ReturnAddress, now: datetime
+        self, kind: type[Command], letter: "_Letter", sender: ReturnAddress, now: datetime
     ) -> Accepted | Refused | None:
         try:
-            request = _read(kind, payload)
+            request = _read(kind, letter)
             if request.exp is not None and request.exp <= now:
                 return Refused("expired", "it came after its exp", sender)
             if request.id is not None and self._is_repeated(request.id):
@@ -242,40 +243,52 @@ def _roots(device_id: str, groups: Collection[str]) -> tuple[str, ...]:
     return (f"{base}/{device_id}", *(f"{base}/_group/{group}" for group in groups))
 
 
-def _id_in(payload: bytes) -> str | None:
-    """The id that the reply carries, whatever else is wrong with the request; None if it has none, or none of ours."""
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A payload, read as far as that goes without the kind of the command."""
+
+    text: str = ""
+    fields: object = None
+    """What the JSON in it says; None where it is a bare value."""
+    problem: str = ""
+    """Why it cannot be read; then there is nothing else."""
+
+
+def _opened(payload: bytes) -> _Letter:
+    """Read `payload`: the reply wants its id, whatever else is wrong with it."""
     if len(payload) > MAX_PAYLOAD_BYTES:
-        return None
+        return _Letter(problem=f"{len(payload)} bytes are too many for a command: at most {MAX_PAYLOAD_BYTES}")
     try:
-        return Identified.model_validate_json(payload).id
+        text = payload.decode()
+        return _Letter(text, json.loads(text) if text.lstrip().startswith("{") else None)
+    except RecursionError:
+        return _Letter(problem="it is nested too deeply")
+    except ValueError as error:
+        return _Letter(problem=str(error))
+
+
+def _id_in(letter: _Letter) -> str | None:
+    """The id that the reply carries, whatever else is wrong with the request; None if it has none, or none of ours."""
+    try:
+        return Identified.model_validate(letter.fields).id
     except ValidationError:
         return None
 
 
-def _read(kind: type[Command], payload: bytes) -> Request:
+def _read(kind: type[Command], letter: _Letter) -> Request:
     """The envelope; around a bare value, one is put.
 
     Raises:
-        ValueError: it is too long, not text, or no envelope of ours.
+        ValueError: it cannot be read, or is no envelope of ours.
     """
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        msg = f"{len(payload)} bytes are too many for a command: at most {MAX_PAYLOAD_BYTES}"
-        raise ValueError(msg)
-    text = payload.decode()
-    if text.lstrip().startswith("{"):
-        return Request.model_validate(_checked_json(text))
+    if letter.problem:
+        raise ValueError(letter.problem)
+    if letter.fields is not None:
+        return Request.model_validate(letter.fields)
     # Buttons send a word of their own (Home Assistant: PRESS), which says nothing.
     takes_value = "value" in kind.model_fields
-    empty = not text.strip() and kind is not SetInitialPrompt
-    return Request(args={"value": text}) if takes_value and not empty else Request()
-
-
-def _checked_json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        msg = "it is nested too deeply"
-        raise ValueError(msg) from error
+    empty = not letter.text.strip() and kind is not SetInitialPrompt
+    return Request(args={"value": letter.text}) if takes_value and not empty else Request()
 
 
 def _response_topic(topic: str | None) -> str | None:

@@ -133,6 +133,7 @@ def test_only_what_is_on_the_list_is_obeyed() -> None:
         ("reboot", {}, "unknown_command"),
         ("vad_threshold", {"args": {"value": 7}}, "invalid"),
         ("vad_threshold", {"args": [1]}, "invalid"),
+        ("vad_threshold", {"args": {"value": json.loads("[" * 300 + "]" * 300)}}, "invalid"),
         ("vad_threshold", {"exp": "tomorrow"}, "invalid"),
         ("vad_threshold", {"exp": 1}, "expired"),
     ],
