@@ -19,11 +19,6 @@ class StdoutSink:
         self._lock = threading.Lock()
         self._abandoned = False
 
-    @property
-    def abandoned(self) -> bool:
-        """True once the reader has gone away."""
-        return self._abandoned
-
     def send(self, message: Message) -> None:
         """Write `message`; the bare words of `status` and `vad` become JSON strings."""
         outgoing = Outgoing.of(self._device_id, message, time.monotonic())
