@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import add_settings_options, load_from
 from agent.errors import ConfigError, ModelError
+from agent.settings.named import file_problem
 
 if TYPE_CHECKING:
     from agent.settings.sources import Loaded
@@ -114,17 +115,6 @@ def missing_files(loaded: "Loaded") -> Iterator[str]:
             continue
         if problem := file_problem(path):
             yield f"{_at(loaded, key)}{key}: {path} {problem}"
-
-
-def file_problem(path: Path) -> str:
-    """Why this user cannot read the file, with the remedy; empty if it can."""
-    try:
-        if not path.is_file():
-            return "does not exist: correct the path"
-        readable = os.access(path, os.R_OK)
-    except PermissionError:  # a folder above it is closed, as /etc/ssl/private is
-        readable = False
-    return "" if readable else "cannot be read by this user: check its owner and mode"
 
 
 def is_for_the_service_only(path: Path) -> bool:

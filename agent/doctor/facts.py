@@ -19,6 +19,7 @@ from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
 from agent.models.files import nearest_folder
 from agent.models.store import Store
+from agent.settings.named import file_problem
 from agent.settings.sources import models_dir, state_dir
 
 CONNECT_S: Final = 2.0
@@ -119,11 +120,8 @@ def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None
 def source_error(source: SourceSettings) -> AgentError | None:
     """Why there is no sound to be had; None if there is."""
     if not isinstance(source, AlsaSettings):
-        try:
-            there = source.path.is_file()
-        except PermissionError:
-            return SourceError(f"{source.path} cannot be read by this user: check its owner and mode")
-        return None if there else SourceError(f"{source.path} does not exist: correct source.path")
+        problem = file_problem(source.path)
+        return SourceError(f"source.path: {source.path} {problem}") if problem else None
     from agent.sources.alsa import AlsaSource  # noqa: PLC0415 - a recording needs no libasound
 
     try:

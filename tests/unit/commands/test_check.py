@@ -176,7 +176,7 @@ def test_auto_without_a_calibration_is_a_warning_or_a_problem(tmp_path: Path) ->
 
 
 def test_what_this_user_may_not_see_is_said(tmp_path: Path) -> None:
-    """A certificate in /etc/ssl/private and a model below somebody's home: a line each, no traceback."""
+    """Certificates of root's and a model below somebody's home: a line each, no traceback."""
     private = tmp_path / "private"
     private.mkdir()
     settings = loaded(
@@ -188,6 +188,13 @@ def test_what_this_user_may_not_see_is_said(tmp_path: Path) -> None:
             f"command line: mqtt.tls.ca_file: {private}/ca.pem cannot be read by this user: check its owner and mode"
         ]
         said = check.model_problem(settings)
+    ca_file = private / "ca.pem"
+    ca_file.touch()
+    with closed(ca_file):
+        assert list(missing_files(settings)) == [
+            f"command line: mqtt.tls.ca_file: {ca_file} cannot be read by this user: check its owner and mode"
+        ]
+    assert list(missing_files(settings)) == []
     assert said == (
         f"command line: {private}/own.bin: cannot be read by this user: check owner and mode, of its folders too, or "
         "use sudo; the service sees nothing below /home"

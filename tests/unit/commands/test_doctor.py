@@ -48,7 +48,7 @@ def test_something_missing_is_exit_1_with_its_remedy(capsys: pytest.CaptureFixtu
     """The report goes on to the end, and says what to do."""
     assert run("--set", f"source.path={tmp_path}/b.wav") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"fail source {tmp_path}/b.wav does not exist: correct source.path" in printed
+    assert f"fail source source.path: {tmp_path}/b.wav does not exist: correct the path" in printed
     assert "state folder" in printed
 
 

@@ -37,16 +37,16 @@ def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) 
     assert write_problem(Path("/proc/edgescribe")) != ""
 
 
-def test_a_recording_must_exist(tmp_path: Path) -> None:
-    """A `wav` source is judged by its file."""
+def test_a_recording_must_exist_and_be_readable(tmp_path: Path) -> None:
+    """A `wav` source is judged by its file, in the words of `edgescribe check`."""
     path = tmp_path / "a.wav"
-    assert str(source_error(WavSettings(path=path))) == f"{path} does not exist: correct source.path"
+    assert str(source_error(WavSettings(path=path))) == f"source.path: {path} does not exist: correct the path"
     path.touch()
     assert source_error(WavSettings(path=path)) is None
-    with closed(tmp_path):
-        assert (
-            str(source_error(WavSettings(path=path))) == f"{path} cannot be read by this user: check its owner and mode"
-        )
+    unreadable = f"source.path: {path} cannot be read by this user: check its owner and mode"
+    for shut in (tmp_path, path):
+        with closed(shut):
+            assert str(source_error(WavSettings(path=path))) == unreadable
 
 
 def test_a_state_folder_that_this_user_may_not_see_is_a_problem_and_no_end(tmp_path: Path) -> None:
