@@ -1,86 +1,27 @@
 """The whole agent in a process of its own: real sound, a real broker, a subscriber that knows nothing of the agent."""
 
 import json
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pytest
 
-from agent.demonstration import RECORDING, bundled_recording
+from agent.demonstration import RECORDING
 from agent.presentation import score, words
 from agent.wire import TranscriptMessage
 from agent.wire.telemetry import TelemetryMessage
 from tests.clips import clip, silence
-from tests.integration.agent_process import AgentProcess, write_wav
-from tests.integration.conftest import StartMosquitto
-from tests.integration.mosquitto import Mosquitto, free_port, program
+from tests.integration.mosquitto import Mosquitto, program
 from tests.integration.receiver import Receiver, eventually
 from tests.integration.virtual_microphone import VirtualMicrophone
+from tests.integration.whole_agent.conftest import LOOPBACK, SENTENCES, StartAgent, transcripts, two_sentences, wav
 
-SENTENCES = bundled_recording()
 MODEL = "tiny.en-q8_0"
-LOOPBACK = "127.0.0.1"
-
-
-class StartAgent(Protocol):
-    """Starts `edgescribe run` on a recording, with an engine that answers from a list; settings with `__` for dots."""
-
-    def __call__(self, **settings: Any) -> AgentProcess:
-        """Return the process."""
-
-
-@pytest.fixture
-def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
-    """Agents of the device `pi-1`, each in a folder of its own; killed at the end."""
-    agents: list[AgentProcess] = []
-
-    def start_one(*, variables: dict[str, str] | None = None, **settings: Any) -> AgentProcess:
-        folder = tmp_path / f"agent-{len(agents)}"
-        folder.mkdir()
-        defaults = {"device__id": "pi-1", "engine__kind": "scripted", "mqtt__host": LOOPBACK}
-        agents.append(AgentProcess(folder, {**defaults, **settings}, **(variables or {})))
-        return agents[-1]
-
-    yield start_one
-    for agent in agents:
-        agent.kill()
-
-
-@pytest.fixture
-def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
-    """A real mosquitto that lets everybody in."""
-    return start_mosquitto()
-
-
-@pytest.fixture
-def receiver(broker: Mosquitto) -> Iterator[Receiver]:
-    """Somebody who was subscribed before the agent came."""
-    with Receiver(broker.port) as subscriber:
-        yield subscriber
-
-
-def transcripts(receiver: Receiver) -> list[TranscriptMessage]:
-    """The transcripts that have come in, held against the contract."""
-    return [TranscriptMessage.model_validate_json(payload) for payload in receiver.payloads("transcript")]
-
-
-def wav(path: Path | str, pace: str = "flat_out") -> dict[str, Any]:
-    """Settings of a recording as the source."""
-    return {"source__kind": "wav", "source__path": str(path), "source__pace": pace}
-
-
-def two_sentences(folder: Path) -> Path:
-    """Ten seconds: two sentences in a quiet room, with pauses around them."""
-    quiet = silence(1.5)
-    first, second = clip("en_conf-waitforleader"), clip("en_pls-hold-while-try")
-    return write_wav(folder / "two.wav", np.concatenate([quiet, first, quiet, second, quiet]))
 
 
 @pytest.mark.mosquitto
@@ -231,28 +172,6 @@ def test_a_microphone_is_heard_by_mosquitto_sub(
     assert [words(message.text) for message in heard] == [words(sentence) for sentence in said]
 
 
-@pytest.mark.alsa
-@pytest.mark.mosquitto
-def test_a_missing_microphone_is_waited_for_and_told(
-    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
-) -> None:
-    """A service whose microphone is absent stays up, says so in `health`, and still ends in good order."""
-    microphone = VirtualMicrophone(tmp_path)
-    agent = start_agent(
-        source__kind="alsa",
-        source__device="plughw:CARD=Absent",
-        source__when_missing="wait",
-        mqtt__port=broker.port,
-        variables=microphone.environment,
-    )
-    assert eventually(lambda: "mic_absent" in "".join(receiver.payloads("health")), 60.0), agent.stderr
-    assert json.loads(receiver.payloads("health")[-1]) == {"v": 1, "problem": "ON", "codes": ["mic_absent"]}
-    assert agent.running
-    agent.stop()
-    assert agent.wait() == 0, agent.stderr
-    assert eventually(lambda: "offline" in receiver.payloads("status"))
-
-
 def play_two_sentences(microphone: VirtualMicrophone, over: threading.Event) -> None:
     """Two sentences, then a quiet room for as long as somebody listens: a real microphone does not fall silent."""
     for name in ("en_conf-waitforleader", "en_pls-hold-while-try"):
@@ -260,95 +179,6 @@ def play_two_sentences(microphone: VirtualMicrophone, over: threading.Event) -> 
         microphone.play(clip(name))
     while not over.is_set():
         microphone.play(silence(0.5))
-
-
-@pytest.mark.mosquitto
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_being_said_when_it_is_stopped_is_not_lost(
-    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path, number: signal.Signals
-) -> None:
-    """A signal in the middle of a sentence: what was said so far is transcribed, then `offline`, exit 0, soon."""
-    recording = write_wav(tmp_path / "long.wav", np.concatenate([silence(1.0), clip("en_dir-intro")]))
-    agent = start_agent(
-        **wav(recording, "realtime"), mqtt__port=broker.port, engine__texts=["until the signal"], engine__delay_s=1.0
-    )
-    assert eventually(lambda: "ON" in receiver.payloads("vad"), 60.0), agent.stderr
-    time.sleep(0.7)
-    said_before = len(transcripts(receiver))
-    asked_s = time.monotonic()
-    agent.stop(number)
-    assert agent.wait() == 0, agent.stderr
-    assert time.monotonic() - asked_s < 15.0
-    assert eventually(lambda: "offline" in receiver.payloads("status"))
-    received = transcripts(receiver)
-    assert len(received) == said_before + 1
-    assert 0.5 < received[-1].duration_s < len(clip("en_dir-intro")) / 16_000
-    assert receiver.payloads("status") == ["online", "offline"]
-    assert receiver.payloads("vad")[-1] == "OFF"
-    assert "Traceback" not in agent.stderr
-
-
-@pytest.mark.mosquitto
-def test_a_stage_that_hangs_is_told(
-    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
-) -> None:
-    """Not to systemd only, which is not there everywhere."""
-    word = clip("en_conf-waitforleader")[:16_000]
-    recording = write_wav(tmp_path / "word.wav", np.concatenate([silence(1.0), word, silence(300.0)]))
-    engine = {"engine__isolation": "thread", "engine__delay_s": 300.0, "engine__budget_s": 0.1}
-    agent = start_agent(**wav(recording, "realtime"), **engine, mqtt__port=broker.port)
-    assert eventually(lambda: "stalled" in "".join(receiver.payloads("health")), 60.0), agent.stderr
-    assert agent.running
-
-
-@pytest.mark.mosquitto
-@pytest.mark.slow
-def test_what_there_is_no_time_for_when_it_is_stopped_is_told_by_the_next_start(
-    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
-) -> None:
-    """An engine that is far behind: after 20 s the agent ends all the same, and what waited waits on disk."""
-    sentence = np.concatenate([silence(1.5), clip("en_pls-hold-while-try")])
-    recording = write_wav(tmp_path / "twice.wav", np.concatenate([sentence, sentence, silence(300.0)]))
-    both = {"state_dir": tmp_path / "state", "mqtt__port": broker.port}
-    behind = start_agent(**wav(recording, "realtime"), **both, engine__delay_s=90.0, engine__isolation="thread")
-    assert eventually(lambda: receiver.payloads("vad").count("OFF") == 2, 60.0), behind.stderr
-    behind.stop()
-    assert behind.wait() == 1, behind.stderr
-    assert "transcribe did not stop within 20 s" in behind.stderr
-    assert transcripts(receiver) == []
-    quiet = write_wav(tmp_path / "quiet.wav", silence(300.0))
-    agent = start_agent(**wav(quiet, "realtime"), **both)
-    assert eventually(lambda: len(receiver.payloads("transcript/backlog")) == 2, 120.0), agent.stderr
-    late = [TranscriptMessage.model_validate_json(payload) for payload in receiver.payloads("transcript/backlog")]
-    assert [(message.seq, message.late) for message in late] == [(1, True), (2, True)]
-    assert list((tmp_path / "state" / "spool").iterdir()) == []
-
-
-def test_a_recording_without_a_broker_is_an_error(start_agent: StartAgent) -> None:
-    """Words that nobody got are no success: exit 69, one line that says how many messages and which broker."""
-    port = free_port()
-    agent = start_agent(**wav(RECORDING), mqtt__port=port)
-    assert agent.wait() == 69, agent.stderr
-    lines = agent.stderr.splitlines()
-    assert [line for line in lines if line.startswith("edgescribe: ")] == lines[-1:]
-    assert "could not be delivered" in lines[-1]
-    assert f"{LOOPBACK}:{port}" in lines[-1]
-    assert "Traceback" not in agent.stderr
-
-
-@pytest.mark.mosquitto
-def test_a_broker_may_come_later(start_agent: StartAgent, start_mosquitto: StartMosquitto, tmp_path: Path) -> None:
-    """What was said before there was a broker arrives when there is one, in order."""
-    late = start_mosquitto(start=False)
-    agent = start_agent(
-        **wav(two_sentences(tmp_path), "realtime"), mqtt__port=late.port, engine__texts=["one", "two", "three"]
-    )
-    agent.await_log("after the last word")
-    late.start()
-    with Receiver(late.port) as receiver:
-        assert agent.wait() == 0, agent.stderr
-        assert eventually(lambda: "offline" in receiver.payloads("status"))
-        assert [(message.seq, message.text) for message in transcripts(receiver)] == [(1, "one"), (2, "two")]
 
 
 def test_standard_output_alone_takes_everything(start_agent: StartAgent) -> None:
@@ -365,19 +195,3 @@ def test_standard_output_alone_takes_everything(start_agent: StartAgent) -> None
     speaking = [message["payload"] for message, kind in zip(messages, kinds, strict=True) if kind == "vad"]
     assert speaking == ["ON", "OFF"] * (len(speaking) // 2)
     assert speaking
-
-
-def test_sound_that_breaks_off_ends_with_a_reason(start_agent: StartAgent, tmp_path: Path) -> None:
-    """A recording that turns out damaged ends the agent with 65 and one line; what was heard before is not lost."""
-    damaged = tmp_path / "damaged.flac"
-    content = bytearray(RECORDING.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 20_000] = bytes(20_000)
-    damaged.write_bytes(content)
-    agent = start_agent(**wav(damaged), mqtt__enabled=False, stdout__enabled=True)
-    assert agent.wait() == 65, agent.stderr
-    lines = agent.stderr.splitlines()
-    assert [line for line in lines if line.startswith("edgescribe: ")] == lines[-1:]
-    assert str(damaged) in lines[-1]
-    assert "Traceback" not in agent.stderr
-    assert '/transcript"' in agent.stdout

@@ -1,0 +1,71 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from agent.demonstration import bundled_recording
+from agent.wire import TranscriptMessage
+from tests.clips import clip, silence
+from tests.integration.agent_process import AgentProcess, write_wav
+from tests.integration.conftest import StartMosquitto
+from tests.integration.mosquitto import Mosquitto
+from tests.integration.receiver import Receiver
+
+SENTENCES = bundled_recording()
+LOOPBACK = "127.0.0.1"
+
+
+class StartAgent(Protocol):
+    """Starts `edgescribe run` on a recording, with an engine that answers from a list; settings with `__` for dots."""
+
+    def __call__(self, **settings: Any) -> AgentProcess:
+        """Return the process."""
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
+    """Agents of the device `pi-1`, each in a folder of its own; killed at the end."""
+    agents: list[AgentProcess] = []
+
+    def start_one(*, variables: dict[str, str] | None = None, **settings: Any) -> AgentProcess:
+        folder = tmp_path / f"agent-{len(agents)}"
+        folder.mkdir()
+        defaults = {"device__id": "pi-1", "engine__kind": "scripted", "mqtt__host": LOOPBACK}
+        agents.append(AgentProcess(folder, {**defaults, **settings}, **(variables or {})))
+        return agents[-1]
+
+    yield start_one
+    for agent in agents:
+        agent.kill()
+
+
+@pytest.fixture
+def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
+    """A real mosquitto that lets everybody in."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+def receiver(broker: Mosquitto) -> Iterator[Receiver]:
+    """Somebody who was subscribed before the agent came."""
+    with Receiver(broker.port) as subscriber:
+        yield subscriber
+
+
+def transcripts(receiver: Receiver) -> list[TranscriptMessage]:
+    """The transcripts that have come in, held against the contract."""
+    return [TranscriptMessage.model_validate_json(payload) for payload in receiver.payloads("transcript")]
+
+
+def wav(path: Path | str, pace: str = "flat_out") -> dict[str, Any]:
+    """Settings of a recording as the source."""
+    return {"source__kind": "wav", "source__path": str(path), "source__pace": pace}
+
+
+def two_sentences(folder: Path) -> Path:
+    """Ten seconds: two sentences in a quiet room, with pauses around them."""
+    quiet = silence(1.5)
+    first, second = clip("en_conf-waitforleader"), clip("en_pls-hold-while-try")
+    return write_wav(folder / "two.wav", np.concatenate([quiet, first, quiet, second, quiet]))
