@@ -87,19 +87,33 @@ def _send_nonsense(port: int) -> None:
             assert other.recv(100) == b"", "nonsense was answered"
 
 
+def listening_at(folder: Path, **where: Any) -> AgentProcess:
+    """An agent that hears a second of silence, to its end."""
+    settings: dict[str, Any] = {
+        "source__kind": "wav",
+        "source__path": write_wav(folder / "room.wav", silence(1.0)),
+        "engine__kind": "scripted",
+        "mqtt__enabled": False,
+        "stdout__enabled": True,
+        "assist__enabled": True,
+    }
+    return AgentProcess(folder, {**settings, **where})
+
+
 def test_an_address_in_use_is_said_so(tmp_path: Path) -> None:
     """One line, exit 78."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings: dict[str, Any] = {
-            "source__kind": "wav",
-            "source__path": write_wav(tmp_path / "room.wav", silence(1.0)),
-            "engine__kind": "scripted",
-            "mqtt__enabled": False,
-            "stdout__enabled": True,
-            "assist__enabled": True,
-            "assist__port": taken.getsockname()[1],
-        }
-        agent = AgentProcess(tmp_path, settings)
+        agent = listening_at(tmp_path, assist__port=taken.getsockname()[1])
         assert agent.wait() == 78
     assert "set assist.host" in agent.stderr
     assert "Traceback" not in agent.stderr
+
+
+def test_a_name_that_nobody_knows_yet_keeps_nothing_else_from_working(tmp_path: Path) -> None:
+    """Said once, with what to do if it is wrong; the recording is listened to all the same."""
+    agent = listening_at(tmp_path, assist__host="edgescribe.invalid", prometheus__enabled=True, prometheus__port=0)
+    assert agent.wait() == 0, agent.stderr
+    assert agent.stderr.count("assist.host = edgescribe.invalid: nobody gets through") == 1
+    assert "if the name is wrong, set an address of this device" in agent.stderr
+    assert "assist: listening" not in agent.stderr
+    assert "prometheus: metrics at http://127.0.0.1:" in agent.stderr
