@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from agent.audio import Utterance
 from agent.errors import EngineError
@@ -15,6 +16,13 @@ from agent.transcript import Transcript
 log = logging.getLogger(__name__)
 
 
+class Audience(Recipient, Protocol):
+    """Is told of what was kept, too."""
+
+    def lost(self, utterance: Utterance, why: str) -> None:
+        """Called from any thread: this one was kept until there was time, and its sound is not to be had any more."""
+
+
 class Keeper:
     """A `transcriber.Recipient` before another one. What finds no room in `spool` is dropped there.
 
@@ -22,7 +30,7 @@ class Keeper:
     never is.
     """
 
-    def __init__(self, further: Recipient, spool: Spool | None) -> None:
+    def __init__(self, further: Audience, spool: Spool | None) -> None:
         self._further = further
         self._spool = spool
         self._telling = threading.Lock()
@@ -66,6 +74,10 @@ class Keeper:
     def dropped(self, utterance: Utterance) -> None:
         """Keep it for later, if there is room."""
         self._tell(utterance, lambda: self._keep(utterance))
+
+    def lost(self, utterance: Utterance, why: str) -> None:
+        """Pass it on."""
+        self._tell(utterance, lambda: self._further.lost(utterance, why))
 
     def _keep(self, utterance: Utterance) -> None:
         if self._spool is None or not self._spool.put(utterance):

@@ -5,6 +5,7 @@ all, and goes when its words are published. A crash in between means the same wo
 """
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from ulid import ULID
 
 from agent.audio import SAMPLE_RATE_HZ, Utterance
 from agent.identity import boot_id
@@ -26,6 +28,12 @@ log = logging.getLogger(__name__)
 FOLDER: Final = "spool"
 _SUFFIX: Final = ".npz"
 _NS_PER_S: Final = 1_000_000_000
+READS: Final = 5
+"""What could not be read so many times is given up. A disk that fails for a moment, or too many open files, pass."""
+READ_AGAIN_S: Final = 60.0
+"""From one that failed to the next attempt at whatever is kept."""
+_MALFORMED: Final = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile)
+"""What numpy and zipfile raise over bytes that are not what was written: an OSError, too, for an absurd offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,17 @@ class Kept:
     utterance: Utterance
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """One whose sound is not to be had any more."""
+
+    path: Path
+    utterance: Utterance
+    """Silence, as long as the file was, with the id and roughly the beginning of what is lost."""
+    why: str
+    """For people."""
+
+
 class Spool:
     """Keeps at most `max_bytes` below `state_dir`. Every method may be called from any thread."""
 
@@ -44,10 +63,19 @@ class Spool:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._sizes = {path: path.stat().st_size for path in self._found()}
+        self._failures: dict[Path, int] = {}
+        """How often each could not be read."""
+        self._read_again_s = float("-inf")
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._sizes)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something, and the disk has had its time to get over its last failure."""
+        with self._lock:
+            return bool(self._sizes) and time.monotonic() >= self._read_again_s
 
     def put(self, utterance: Utterance) -> bool:
         """Keep `utterance`; False if there is no room for it, or the disk does not take it."""
@@ -63,20 +91,29 @@ class Spool:
                 return False
         return True
 
-    def oldest(self) -> Kept | None:
-        """The oldest utterance that can be read; what cannot is deleted, with a line in the log."""
-        while path := self._first():
-            try:
-                return Kept(path, _read(path))
-            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-                log.warning(f"{path}: not what was written ({type(error).__name__}); deleted")
-                self.remove(path)
-        return None
+    def oldest(self) -> Kept | Lost | None:
+        """The oldest utterance; what cannot be read now comes after all others. To be removed when it was told.
+
+        None if nothing is `ready`, or a file could not be read: then there is a pause before the next attempt.
+        """
+        if not self.ready or not (path := self._first()):
+            return None
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return self._lost(path, "its file is gone")
+        except OSError as error:
+            return self._unread(path, error)
+        try:
+            return Kept(path, _parsed(path, data))
+        except _MALFORMED as error:
+            return self._lost(path, f"its file is not what was written ({type(error).__name__})")
 
     def remove(self, path: Path) -> None:
         """Delete what is not needed any more."""
         with self._lock:
             self._sizes.pop(path, None)
+            self._failures.pop(path, None)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -91,7 +128,26 @@ class Spool:
 
     def _first(self) -> Path | None:
         with self._lock:
-            return min(self._sizes, default=None)  # ids are ULIDs: they sort by time
+            # Ids are ULIDs: they sort by time.
+            return min(self._sizes, key=lambda path: (self._failures.get(path, 0), path), default=None)
+
+    def _unread(self, path: Path, error: OSError) -> Lost | None:
+        with self._lock:
+            failures = self._failures[path] = self._failures.get(path, 0) + 1
+            if failures < READS:
+                self._read_again_s = time.monotonic() + READ_AGAIN_S
+        if failures >= READS:
+            return self._lost(path, f"its file could not be read {READS} times over ({error.strerror})")
+        log.warning(f"{path}: cannot be read now ({error.strerror}); tried again in {READ_AGAIN_S:.0f} s")
+        return None
+
+    def _lost(self, path: Path, why: str) -> Lost | None:
+        with self._lock:
+            size_bytes = self._sizes.get(path)
+        if size_bytes is None:  # purged meanwhile: nobody is to hear of it
+            return None
+        log.warning(f"{path}: {why}; given up")
+        return Lost(path, _stand_in(path, size_bytes), f"it was kept until there was time, and {why}")
 
     def _found(self) -> Iterator[Path]:
         if not self._folder.is_dir():
@@ -129,8 +185,19 @@ def _described(utterance: Utterance) -> bytes:
     ).encode()
 
 
-def _read(path: Path) -> Utterance:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+def _stand_in(path: Path, size_bytes: int) -> Utterance:
+    """As much as the name and the size of a file tell."""
+    pcm = np.zeros(size_bytes // np.dtype(np.int16).itemsize, np.int16)
+    try:
+        age_s = time.time() - ULID.from_str(path.stem).timestamp
+    except ValueError:
+        age_s = 0.0
+    started_ns = time.monotonic_ns() - round(max(age_s, len(pcm) / SAMPLE_RATE_HZ) * _NS_PER_S)
+    return Utterance(path.stem, pcm, 0, started_ns, len(pcm), len(pcm))
+
+
+def _parsed(path: Path, data: bytes) -> Utterance:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         pcm, rest = archive["pcm"], json.loads(archive["rest"].tobytes())
     if pcm.dtype != np.int16 or pcm.ndim != 1 or rest["id"] != path.stem:
         msg = "another utterance, or none"

@@ -20,7 +20,7 @@ from agent.governor.factory import create_ladder
 from agent.governor.governor import Decision, Governor, Limits, Signals
 from agent.governor.keeper import Keeper
 from agent.governor.ladder import Level, on_level
-from agent.governor.spool import Kept, Spool
+from agent.governor.spool import Kept, Lost, Spool
 from agent.publishing.publisher import Publisher
 from agent.telemetry.vitals import Vitals
 from agent.transcriber import NoTimeError, Recognition, Transcriber
@@ -202,7 +202,7 @@ class Steering:
     def _catch_up(self, now_s: float) -> None:
         """Begin on what was kept, if there is some, and the engine has had nothing to do for a moment."""
         reach = self._reach
-        if not reach.spool or not len(reach.spool) or reach.transcriber.waiting or reach.transcriber.under_way:
+        if not reach.spool or not reach.spool.ready or reach.transcriber.waiting or reach.transcriber.under_way:
             self._idle_since_s = None
             return
         self._idle_since_s = now_s if self._idle_since_s is None else self._idle_since_s
@@ -216,6 +216,10 @@ class Steering:
         reach = self._reach
         while reach.spool and not reach.transcriber.waiting and not self._closed and (kept := reach.spool.oldest()):
             utterance = kept.utterance
+            if isinstance(kept, Lost):
+                reach.keeper.lost(utterance, kept.why)
+                reach.spool.remove(kept.path)
+                continue
             try:
                 transcript = reach.transcriber.probe(utterance, LATE_S)
             except NoTimeError:

@@ -112,6 +112,12 @@ class Publisher:
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
 
+    def lost(self, utterance: Utterance, why: str) -> None:
+        """Say that an utterance that was kept until there was time is not there any more."""
+        self._counters.dropped(utterance.duration_s)
+        log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
+        self._give_up(utterance, "overload", why)
+
     def engine_lost(self, reason: str) -> None:
         """Count an engine process that died or hung; its utterance gets a second attempt."""
         del reason  # the engine itself has logged it

@@ -28,6 +28,7 @@ class TranscriptFailed(Message):
     time_synced: bool
     duration_s: float
     reason: Literal["engine", "overload"]
-    """`engine`: crashed, hung or refused, twice; `overload`: it had to make room for newer ones."""
+    """`engine`: crashed, hung or refused, twice; `overload`: it had to make room for newer ones, or was kept until
+    there was time and could not be read again."""
     msg: str
     """The same for people."""

@@ -42,6 +42,10 @@ class Notebook:
         """Write it down."""
         self.told.append(f"dropped {utterance.id}")
 
+    def lost(self, utterance: Utterance, why: str) -> None:
+        """Write it down."""
+        self.told.append(f"lost {utterance.id}: {why}")
+
 
 def test_everything_is_passed_on() -> None:
     """The keeper listens, and changes nothing."""
@@ -51,7 +55,8 @@ def test_everything_is_passed_on() -> None:
     keeper.recognised(Recognition(SPOKEN, WORDS, 0.0, 0.0))
     keeper.failed(SPOKEN, EngineError("no"))
     keeper.dropped(SPOKEN)
-    assert notebook.told == ["drafted 01A", "recognised 01A", "failed 01A: no", "dropped 01A"]
+    keeper.lost(SPOKEN, "gone")
+    assert notebook.told == ["drafted 01A", "recognised 01A", "failed 01A: no", "dropped 01A", "lost 01A: gone"]
 
 
 def test_what_would_be_dropped_is_kept_while_there_is_room(tmp_path: Path) -> None:
@@ -87,6 +92,7 @@ def test_what_was_said_before_it_forgets_is_neither_told_nor_kept(tmp_path: Path
         lambda spoken: keeper.recognised(Recognition(spoken, WORDS, 0.0, 0.0)),
         lambda spoken: keeper.recognised(Recognition(spoken, WORDS, 0.0, 0.0, late=True)),
         lambda spoken: keeper.failed(spoken, EngineError("no")),
+        lambda spoken: keeper.lost(spoken, "gone"),
         keeper.dropped,
     ):
         tell(SPOKEN)

@@ -80,6 +80,25 @@ def test_what_is_purged_while_the_engine_has_it_is_told_to_nobody(tmp_path: Path
     assert (told, len(spool)) == (["01B"], 0)
 
 
+def test_what_cannot_be_read_any_more_is_told_and_holds_up_nothing(tmp_path: Path) -> None:
+    """Its file is damaged: it is given up, and the next one gets its words."""
+    spool, told = Spool(tmp_path, 200_000), list[str]()
+    further = SimpleNamespace(
+        recognised=lambda recognition: told.append(recognition.utterance.id),
+        lost=lambda utterance, why: told.append(f"{utterance.id}: {why}"),
+    )
+    for name in ("01A", "01B"):
+        spool.put(replace(SPOKEN, id=name))
+    (tmp_path / "spool" / "01A.npz").write_bytes(b"x" * 500)
+    words = Transcript("01B", "words", "en", (), "scripted", "scripted", 1.0, 0)
+    transcriber = SimpleNamespace(probe=lambda _utterance, _timeout_s: words, waiting=0)
+    late = reach(transcriber, Keeper(cast("Any", further), spool), spool)
+    Steering(late, lambda _worker: None)._transcribe_kept()
+    reason = "it was kept until there was time, and its file is not what was written (ValueError)"
+    assert (told, len(spool)) == ([f"01A: {reason}", "01B"], 0)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_a_full_or_closed_queue_is_no_failure_of_the_engine() -> None:
     """Whoever asks for a probe can tell one from the other."""
     transcriber = Transcriber(Scripted(ScriptedSettings()), Keeper(cast("Any", None), None), 1, Overflow.DROP_OLDEST)

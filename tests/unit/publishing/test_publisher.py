@@ -14,6 +14,7 @@ from agent.telemetry.counters import Counters
 from agent.transcriber import Recognition
 from agent.transcript import Transcript, Verdict
 from agent.wire import Health, Message, TranscriptMessage, Vad, topic_for
+from agent.wire.failed import TranscriptFailed
 from agent.wire.partial import PartialTranscript
 from tests.messages import info
 
@@ -210,6 +211,15 @@ def test_an_engine_that_cannot_keep_up_is_a_problem(rig: Rig) -> None:
     rig.recognise()
     assert rig.basket.health == [("ON", ("falling_behind",)), ("OFF", ())]
     assert rig.counters.asr().dropped_s == 4.0
+
+
+def test_what_was_kept_and_is_lost_is_told_and_counted(rig: Rig) -> None:
+    """The disk lost it; nothing is wrong with the engine, and nobody is told that it is."""
+    rig.publisher.lost(UTTERANCE, "its file is gone")
+    (message,) = rig.basket.messages
+    assert isinstance(message, TranscriptFailed)
+    assert (message.id, message.seq, message.reason, message.msg) == ("u1", 1, "overload", "its file is gone")
+    assert rig.counters.asr().dropped_s == 2.0
 
 
 def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
