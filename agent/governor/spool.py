@@ -114,17 +114,18 @@ class Spool:
         with self._lock:
             self._sizes.pop(path, None)
             self._failures.pop(path, None)
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            _delete(path)
 
     def purge(self) -> int:
-        """Delete everything; return how many utterances that were."""
+        """Delete everything, also what is only half written; return how many utterances that were."""
         with self._lock:
-            paths = list(self._sizes)
+            whole = set(self._sizes)
             self._sizes.clear()
-        for path in paths:
-            self.remove(path)
-        return len(paths)
+            self._failures.clear()
+            with contextlib.suppress(OSError):  # where there is no folder, nothing was ever kept
+                for path in set(self._folder.iterdir()) - whole:
+                    _delete(path)
+            return sum(_delete(path) for path in whole)
 
     def _first(self) -> Path | None:
         with self._lock:
@@ -156,15 +157,27 @@ class Spool:
             if path.suffix == _SUFFIX:
                 yield path
             else:  # what a crash has left half written
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                _delete(path)
 
     def _write(self, path: Path, utterance: Utterance) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            np.savez(file, pcm=utterance.pcm, rest=np.frombuffer(_described(utterance), np.uint8))
-        fresh.replace(path)
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                np.savez(file, pcm=utterance.pcm, rest=np.frombuffer(_described(utterance), np.uint8))
+            fresh.replace(path)
+        except OSError:  # half of it serves nobody, and fills the disk
+            _delete(fresh)
+            raise
+
+
+def _delete(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning(f"{path}: cannot be deleted ({error.strerror})")
+        return False
+    return True
 
 
 def _described(utterance: Utterance) -> bytes:

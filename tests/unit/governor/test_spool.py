@@ -3,6 +3,7 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -185,6 +186,30 @@ def test_a_disk_that_takes_nothing_is_no_failure(tmp_path: Path, caplog: pytest.
     (tmp_path / "spool").write_text("in the way")
     assert not Spool(tmp_path, ROOM).put(utterance())
     assert "cannot be written" in caplog.text
+
+
+def test_a_full_disk_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of an utterance is of no use to anybody, but fills the disk, and is somebody's voice."""
+
+    def half(file: BinaryIO, **arrays: object) -> None:
+        file.write(b"x" * 500)
+        file.flush()
+        raise OSError(errno.ENOSPC, f"no room for {len(arrays)} arrays")
+
+    spool = Spool(tmp_path, ROOM)
+    assert spool.put(utterance("01A"))
+    monkeypatch.setattr(np, "savez", half)
+    assert not spool.put(utterance("01B"))
+    assert [file.name for file in (tmp_path / "spool").iterdir()] == ["01A.npz"]
+
+
+def test_what_was_half_written_goes_with_a_purge_as_well(tmp_path: Path) -> None:
+    """Though it counts for nothing, and lay there before any utterance."""
+    spool = Spool(tmp_path, ROOM)
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "01A.new").write_bytes(b"half")
+    assert spool.purge() == 0
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_after_a_reboot_the_wall_clock_tells_when_it_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
