@@ -4,7 +4,6 @@ One file an utterance, `<id>.npz` (numpy, no pickle): the samples, and JSON with
 all, and goes when its words are published. A crash in between means the same words twice, with the same id.
 """
 
-import contextlib
 import io
 import json
 import logging
@@ -56,16 +55,27 @@ class Lost:
 
 
 class Spool:
-    """Keeps at most `max_bytes` below `state_dir`. Every method may be called from any thread."""
+    """Keeps at most `max_bytes` below `state_dir`; nothing where its folder cannot be listed, with a line in the log.
+
+    Every method may be called from any thread.
+    """
 
     def __init__(self, state_dir: Path, max_bytes: int) -> None:
         self._folder = state_dir / FOLDER
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._sizes = {path: path.stat().st_size for path in self._found()}
+        self._sizes: dict[Path, int] = {}
         self._failures: dict[Path, int] = {}
         """How often each could not be read."""
         self._read_again_s = float("-inf")
+        try:
+            self._sizes.update({path: path.stat().st_size for path in self._found()})
+        except OSError as error:  # who cannot tell what lies there cannot keep it within bounds
+            self._max_bytes = 0
+            log.warning(
+                f"{self._folder}: cannot be listed ({error.strerror}), so that nothing is kept for later:"
+                " let the user of the agent read and write it, and start the agent anew"
+            )
 
     def __len__(self) -> int:
         with self._lock:
@@ -122,9 +132,13 @@ class Spool:
             whole = set(self._sizes)
             self._sizes.clear()
             self._failures.clear()
-            with contextlib.suppress(OSError):  # where there is no folder, nothing was ever kept
+            try:
                 for path in set(self._folder.iterdir()) - whole:
                     _delete(path)
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # nothing was ever kept
+            except OSError as error:
+                log.warning(f"{self._folder}: cannot be emptied ({error.strerror}): delete what is in it")
             return sum(_delete(path) for path in whole)
 
     def _first(self) -> Path | None:

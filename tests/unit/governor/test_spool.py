@@ -11,6 +11,7 @@ from ulid import ULID
 
 from agent.audio import Utterance
 from agent.governor.spool import READ_AGAIN_S, READS, Kept, Lost, Spool
+from tests.unprivileged import closed
 
 ROOM = 1 << 20
 
@@ -210,6 +211,23 @@ def test_what_was_half_written_goes_with_a_purge_as_well(tmp_path: Path) -> None
     (tmp_path / "spool" / "01A.new").write_bytes(b"half")
     assert spool.purge() == 0
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_no_reason_not_to_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is kept then, and one line says what to do; a purge says that it could not."""
+    Spool(tmp_path, ROOM).put(utterance("01A"))
+    with closed(tmp_path / "spool"):
+        spool = Spool(tmp_path, ROOM)
+        (line,) = caplog.messages
+        assert str(tmp_path / "spool") in line
+        assert "nothing is kept" in line
+        assert not spool.put(utterance("01B"))
+        assert (len(spool), spool.ready, spool.oldest()) == (0, False, None)
+        assert spool.purge() == 0
+        assert "cannot be emptied" in caplog.messages[-1]
+    assert [file.name for file in (tmp_path / "spool").iterdir()] == ["01A.npz"]
 
 
 def test_after_a_reboot_the_wall_clock_tells_when_it_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
