@@ -1,11 +1,13 @@
 """The golden utterance: a bundled sentence through the engine as it is, the proof that a device can hear."""
 
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import soundfile
+from ulid import ULID
 
 from agent.audio import SAMPLE_RATE_HZ, Utterance
 from agent.controls import Outcome
@@ -34,7 +36,8 @@ def golden_utterance() -> Utterance:
 
 def listen_to_it(transcriber: Transcriber) -> Outcome:
     """Transcribe it between two utterances."""
-    utterance = golden_utterance()
+    # An id of its own each time: an engine that was lost over an utterance does not try that one again.
+    utterance = replace(golden_utterance(), id=str(ULID()))
     try:
         transcript = transcriber.probe(utterance, TIMEOUT_S)
     except EngineError as error:
