@@ -1,7 +1,8 @@
 """When to step down, and when up again: pure, fed with time and what is known of the device.
 
 Down at once where words would come too late, and a step a minute where the board suffers. Up one step when nothing has
-been wrong for five minutes, and never sooner than that after the last step, so that the device does not swing.
+been wrong for five minutes, and never sooner than that after the last step, so that the device does not swing. A level
+that cannot be loaded is passed over; the last one that can be is the lowest.
 """
 
 from collections import deque
@@ -22,7 +23,8 @@ COOLER_BY_C: Final = 6.0
 STALLED_PCT: Final = 10.0
 """Share of time that some task waits for memory (PSI, `some`), from which memory counts as short."""
 LONGEST_WAIT: Final = 12
-"""Each step up that had to be taken back before its time doubles the wait for the next, up to so many times that."""
+"""Each step up that had to be taken back before its time doubles the wait for the next, up to so many times that. So
+does each refusal of a level for the next attempt at it."""
 GOOD: Final = 2
 """One that lasted for so many times `up_after_s`, and for its wait, halves it again."""
 MEMORY: Final = 3
@@ -120,6 +122,7 @@ class Governor:
         self._up_after_s = limits.up_after_s
         self._trend = TemperatureTrend()
         self._worst = RecentWorst(MEMORY * limits.up_after_s)
+        self._refused: dict[int, _Refusal] = {}
         self.steps = 0
         """Steps since the start, in either direction."""
 
@@ -130,14 +133,16 @@ class Governor:
         reason = self._trouble(signals, slope)
         if reason:
             self._troubled_s = signals.now_s
+        if not signals.changing:  # else it is not known yet whether this level can be loaded
+            self._refused.pop(self._level, None)
         if signals.changing:  # what it does is not to be seen before it is done
             self._delay(signals.now_s)
         elif reason:
-            if self._level < len(self._costs) - 1 and self._may_step_down(reason, signals.now_s):
-                self._step_down(reason, signals.now_s)
-        elif self._level and self._may_step_up(signals):
-            self._step_up(signals.now_s)
-        at_floor = self._level == len(self._costs) - 1
+            if (below := self._below(signals.now_s)) and self._may_step_down(reason, signals.now_s):
+                self._step_down(below, reason, signals.now_s)
+        elif (above := self._above(signals.now_s)) is not None and self._may_step_up(above, signals):
+            self._step_up(above, signals.now_s)
+        at_floor = self._below(signals.now_s) is None
         return Decision(
             self._level,
             self._reason,
@@ -146,7 +151,14 @@ class Governor:
         )
 
     def refused(self, level: int, now_s: float) -> None:
-        """The step to a level that was decided could not be made: the device is on `level`, and tries later."""
+        """The step to a level that was decided could not be made: the device is on `level`.
+
+        The other one is passed over for `up_after_s`, and for twice as long each time that it cannot be made again.
+        """
+        if self._level != level:
+            known, least_s = self._refused.get(self._level), self._limits.up_after_s
+            wait_s = min(2 * known.wait_s, LONGEST_WAIT * least_s) if known else least_s
+            self._refused[self._level] = _Refusal(now_s + wait_s, wait_s)
         self._level, self._stepped_s = level, now_s
         self._reason = self._reason if level else None
 
@@ -168,44 +180,57 @@ class Governor:
             return Reason.MEMORY
         return None
 
+    def _below(self, now_s: float) -> int | None:
+        """The next level to step down to; None on the lowest."""
+        levels = range(self._level + 1, len(self._costs))
+        return next((level for level in levels if self._may_try(level, now_s)), None)
+
+    def _above(self, now_s: float) -> int | None:
+        """The next level to step up to; None on the highest."""
+        return next((level for level in range(self._level - 1, -1, -1) if self._may_try(level, now_s)), None)
+
+    def _may_try(self, level: int, now_s: float) -> bool:
+        refusal = self._refused.get(level)
+        return refusal is None or now_s >= refusal.until_s
+
     def _may_step_down(self, reason: Reason, now_s: float) -> bool:
         wait_s = self._limits.down_after_s
         if reason is Reason.BEHIND:
             wait_s = min(RELIEF_S, wait_s)
         return self._stepped_s is None or self._down_s is None or now_s - self._down_s >= wait_s
 
-    def _may_step_up(self, signals: Signals) -> bool:
+    def _may_step_up(self, level: int, signals: Signals) -> bool:
         limits, temp_c = self._limits, signals.vitals.cpu_temp_c
         since_s = max(at_s for at_s in (self._stepped_s, self._troubled_s, 0.0) if at_s is not None)
         return (
             signals.now_s - since_s >= self._up_after_s
             and signals.queue_age_s <= CALM_SHARE * limits.queue_age_s
             and (temp_c is None or temp_c <= limits.hot_c - COOLER_BY_C)
-            and self._would_fit(signals)
+            and self._would_fit(level, signals)
         )
 
-    def _would_fit(self, signals: Signals) -> bool:
-        """Whether the level above would keep up with what there was to do of late, where costs are known."""
-        here, above = self._costs[self._level], self._costs[self._level - 1]
+    def _would_fit(self, level: int, signals: Signals) -> bool:
+        """Whether a level above would keep up with what there was to do of late, where costs are known."""
+        here, above = self._costs[self._level], self._costs[level]
         if here is None or above is None or not here:
             return True
         dearer = above / here
         late = self._worst.value * dearer > LATE_SHARE * self._limits.queue_age_s
         return signals.load * dearer <= ROOM and signals.rtf * dearer <= 1.0 and not late
 
-    def _step_down(self, reason: Reason, now_s: float) -> None:
+    def _step_down(self, level: int, reason: Reason, now_s: float) -> None:
         if self._up_s is not None:
             least_s = self._limits.up_after_s
             held = now_s - self._up_s >= max(self._up_after_s, GOOD * least_s)
             factor = 0.5 if held else 2.0
             self._up_after_s = min(max(least_s, factor * self._up_after_s), LONGEST_WAIT * least_s)
-        self._level += 1
+        self._level = level
         self._worst.forget()
         self._reason, self._down_s, self._stepped_s, self._up_s = reason, now_s, now_s, None
         self.steps += 1
 
-    def _step_up(self, now_s: float) -> None:
-        self._level -= 1
+    def _step_up(self, level: int, now_s: float) -> None:
+        self._level = level
         self._worst.forget()
         if self._level == 0:
             self._reason = None
@@ -225,6 +250,16 @@ class Governor:
 
     def _stepped_long_ago(self, now_s: float) -> bool:
         return self._stepped_s is None or now_s - self._stepped_s >= self._limits.down_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A level could not be loaded."""
+
+    until_s: float
+    """Monotonic; before, it is not tried again."""
+    wait_s: float
+    """How long that is."""
 
 
 class RecentWorst:

@@ -128,13 +128,96 @@ def test_the_engine_rests_where_even_the_lowest_level_is_too_hot() -> None:
     assert duties[60] == duties[-1] == DUTY
 
 
-def test_a_step_that_could_not_be_made_is_tried_again_later() -> None:
-    """The device stays where it is, and the next attempt has to wait like any step."""
+def test_a_step_that_could_not_be_made_is_followed_by_the_next_one() -> None:
+    """The device stays where it is, and the attempt at the level below has to wait like any step."""
     governor = Governor(COSTS, LIMITS)
     assert governor.decide(signals(0.0, temp_c=85.0)).level == 1
     governor.refused(0, 1.0)
     assert governor.decide(signals(2.0, temp_c=85.0)).level == 0
-    assert governor.decide(signals(LIMITS.down_after_s + 1.0, temp_c=85.0)).level == 1
+    assert governor.decide(signals(LIMITS.down_after_s + 1.0, temp_c=85.0)).level == 2
+
+
+class Ladder:
+    """A device that is asked for one decision a second; what is in `missing` cannot be loaded."""
+
+    def __init__(self, costs: tuple[float | None, ...], missing: set[int]) -> None:
+        self.governor, self.missing = Governor(costs, LIMITS), missing
+        self.now_s, self.in_force = 0.0, 0
+        self.attempts: list[tuple[float, int]] = []
+        """When something was loaded, and what."""
+
+    def run(self, seconds: float, **what: float) -> list[Decision]:
+        """The decisions while it is like this."""
+        return [self._second(**what) for _ in range(round(seconds))]
+
+    def _second(self, **what: float) -> Decision:
+        decision = self.governor.decide(signals(self.now_s, **what))
+        if decision.level != self.in_force:
+            self.attempts.append((self.now_s, decision.level))
+            if decision.level in self.missing:
+                self.governor.refused(self.in_force, self.now_s)
+            else:
+                self.in_force = decision.level
+        self.now_s += 1.0
+        return decision
+
+
+BEHIND = {"queue_age_s": 30.0, "backlog_s": 60.0, "rtf": 2.0}
+
+
+def test_a_level_that_cannot_be_loaded_does_not_bar_the_way_down() -> None:
+    """It is passed over, and tried again after ever longer waits, as far as it is wanted at all."""
+    ladder = Ladder((None,) * 4, missing={2})
+    ladder.run(3_600, **BEHIND)
+    assert [level for _at_s, level in ladder.attempts] == [1, 2, 3]
+    assert ladder.in_force == 3
+
+
+def test_the_last_level_that_can_be_loaded_is_the_lowest() -> None:
+    """What is too old is set aside there, and the engine rests where it is too hot; the rest is tried now and then."""
+    ladder = Ladder((None,) * 3, missing={2})
+    decisions = ladder.run(3_600, **BEHIND)
+    assert ladder.in_force == 1
+    assert sum(decision.set_aside for decision in decisions) > 3_500
+    attempts_s = [at_s for at_s, level in ladder.attempts if level == 2]
+    waits_s = [later - earlier for earlier, later in pairwise(attempts_s)]
+    assert waits_s == [LIMITS.up_after_s * times for times in (1, 2, 4)]
+    hot = Ladder((None, None), missing={1})
+    assert hot.run(150, temp_c=85.0)[-1].duty == DUTY
+
+
+def test_a_level_that_can_be_loaded_again_is_taken() -> None:
+    """Whoever pulls the missing model need not start the agent anew; and its failure is forgotten."""
+    ladder = Ladder((None,) * 3, missing={2})
+    ladder.run(60, **BEHIND)
+    ladder.missing.clear()
+    ladder.run(LIMITS.up_after_s, **BEHIND)
+    assert ladder.in_force == 2
+    ladder.run(2 * LIMITS.up_after_s + 2)
+    assert ladder.in_force == 0
+    ladder.missing.add(2)
+    ladder.run(LIMITS.up_after_s + 30, **BEHIND)
+    attempts_s = [at_s for at_s, level in ladder.attempts if level == 2]
+    assert attempts_s[-1] - attempts_s[-2] == LIMITS.up_after_s
+
+
+def test_a_level_that_cannot_be_loaded_does_not_bar_the_way_up() -> None:
+    """The one above it is tried in its stead, if the costs allow that."""
+    ladder = Ladder((0.9, 0.6, 0.3), missing=set())
+    ladder.run(60, **BEHIND)
+    assert ladder.in_force == 2
+    ladder.missing.add(1)
+    ladder.run(2_000, rtf=0.3, load=0.25)
+    assert ladder.in_force == 2, "0.25 of the time would be 0.75 on the highest level"
+    ladder.run(700, rtf=0.3, load=0.1)
+    assert ladder.in_force == 0
+
+
+def test_a_ladder_of_which_nothing_can_be_loaded_is_stayed_on() -> None:
+    """Even then a device that is behind sets aside what is too old."""
+    ladder = Ladder((None,) * 4, missing={1, 2, 3})
+    decisions = ladder.run(600, **BEHIND)
+    assert (ladder.in_force, decisions[-1].set_aside, decisions[-1].reason) == (0, True, None)
 
 
 def _weather(chance: random.Random, now_s: float, before: Signals) -> Signals:
