@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.audio import Utterance
 from agent.errors import EngineError
@@ -14,6 +15,9 @@ from agent.transcriber import Recipient, Recognition, Transcriber
 from agent.transcript import Transcript
 
 log = logging.getLogger(__name__)
+
+SETTLED: Final = 64
+"""So many utterances are remembered as done with: more than can be under way at the same time."""
 
 
 class Audience(Recipient, Protocol):
@@ -27,7 +31,7 @@ class Keeper:
     """A `transcriber.Recipient` before another one. What finds no room in `spool` is dropped there.
 
     Every method may be called from any thread. One tells at a time, so that what is to be forgotten was told before, or
-    never is.
+    never is. What becomes of an utterance in the end is told once: an engine may be done just when it is given up.
     """
 
     def __init__(self, further: Audience, spool: Spool | None) -> None:
@@ -35,6 +39,8 @@ class Keeper:
         self._spool = spool
         self._telling = threading.Lock()
         self._forgotten_ns = float("-inf")
+        self._settled: deque[str] = deque(maxlen=SETTLED)
+        """Ids of which the end was told."""
         self._lock = threading.Lock()
         self._pace = Pace()
         self._drafted: Transcript | None = None
@@ -65,7 +71,7 @@ class Keeper:
         """Note how long it took, and pass it on."""
         self._drafted = transcript
         self._note(utterance, transcript)
-        self._tell(utterance, lambda: self._further.drafted(utterance, transcript))
+        self._tell(utterance, lambda: self._further.drafted(utterance, transcript), is_end=False)
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Pass it on."""
@@ -73,7 +79,7 @@ class Keeper:
 
     def dropped(self, utterance: Utterance) -> None:
         """Keep it for later, if there is room."""
-        self._tell(utterance, lambda: self._keep(utterance))
+        self._tell(utterance, lambda: self._keep(utterance), is_end=False)
 
     def lost(self, utterance: Utterance, why: str) -> None:
         """Pass it on."""
@@ -81,14 +87,19 @@ class Keeper:
 
     def _keep(self, utterance: Utterance) -> None:
         if self._spool is None or not self._spool.put(utterance):
+            self._settled.append(utterance.id)
             self._further.dropped(utterance)
 
-    def _tell(self, utterance: Utterance, tell: Callable[[], None]) -> None:
+    def _tell(self, utterance: Utterance, tell: Callable[[], None], *, is_end: bool = True) -> None:
         with self._telling:
-            if utterance.started_ns >= self._forgotten_ns:
-                tell()
-            else:
+            if utterance.started_ns < self._forgotten_ns:
                 log.info(f"{utterance.id}: purged")
+            elif utterance.id in self._settled:
+                log.info(f"{utterance.id}: nothing more is told of it")
+            else:
+                if is_end:
+                    self._settled.append(utterance.id)
+                tell()
 
     def _note(self, utterance: Utterance, transcript: Transcript) -> None:
         with self._lock:

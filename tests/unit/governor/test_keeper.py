@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,10 +53,35 @@ def test_everything_is_passed_on() -> None:
     keeper = Keeper(notebook, None)
     keeper.drafted(SPOKEN, WORDS)
     keeper.recognised(Recognition(SPOKEN, WORDS, 0.0, 0.0))
-    keeper.failed(SPOKEN, EngineError("no"))
-    keeper.dropped(SPOKEN)
-    keeper.lost(SPOKEN, "gone")
-    assert notebook.told == ["drafted 01A", "recognised 01A", "failed 01A: no", "dropped 01A", "lost 01A: gone"]
+    keeper.failed(replace(SPOKEN, id="01B"), EngineError("no"))
+    keeper.dropped(replace(SPOKEN, id="01C"))
+    keeper.lost(replace(SPOKEN, id="01D"), "gone")
+    assert notebook.told == ["drafted 01A", "recognised 01A", "failed 01B: no", "dropped 01C", "lost 01D: gone"]
+
+
+def outcomes(keeper: Keeper) -> list[Callable[[], None]]:
+    """All that can become of an utterance in the end."""
+    return [
+        lambda: keeper.recognised(Recognition(SPOKEN, WORDS, 0.0, 0.0)),
+        lambda: keeper.failed(SPOKEN, EngineError("no")),
+        lambda: keeper.dropped(SPOKEN),
+        lambda: keeper.lost(SPOKEN, "gone"),
+    ]
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_of_each_utterance_one_thing_is_told(first: int) -> None:
+    """What is given up has no words afterwards, and what has its words is not given up: one number for each."""
+    notebook = Notebook()
+    keeper = Keeper(notebook, None)
+    outcomes(keeper)[first]()
+    (told,) = notebook.told
+    for tell in outcomes(keeper):
+        tell()
+    keeper.drafted(SPOKEN, WORDS)
+    assert notebook.told == [told]
+    keeper.failed(replace(SPOKEN, id="01B"), EngineError("no"))
+    assert notebook.told == [told, "failed 01B: no"]
 
 
 def test_what_would_be_dropped_is_kept_while_there_is_room(tmp_path: Path) -> None:
@@ -171,9 +196,11 @@ def test_at_the_end_what_waits_is_kept_and_what_the_engine_is_at_is_given_up(
     keep_what_waits(transcriber, keeper)
     assert [line.split(":")[0] for line in notebook.told] == [f"failed {name}" for name in given_up]
     assert sorted(path.stem for path in (tmp_path / "spool").iterdir()) == [*names[len(given_up) :]]
+    told = notebook.told.copy()
     engine.go.set()
     worker.join(60.0)
     assert not worker.is_alive()
+    assert notebook.told == told, "the words came too late"
 
 
 def test_after_a_drain_there_is_nothing_left_to_keep(tmp_path: Path) -> None:
