@@ -60,6 +60,9 @@ class Utterance:
     """Seconds that the voice activity detector called speech; None where no detector was asked."""
     speech_prob: float | None = None
     """Mean probability, in [0, 1], of the frames that it called speech."""
+    dated: bool = True
+    """False where `started_ns` is a guess: it was kept over a reboot, and the wall clock was not synchronised on both
+    sides of it."""
 
     @property
     def duration_s(self) -> float:

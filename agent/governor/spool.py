@@ -20,7 +20,7 @@ import numpy as np
 from ulid import ULID
 
 from agent.audio import SAMPLE_RATE_HZ, Utterance
-from agent.identity import boot_id
+from agent.identity import boot_id, time_synced
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +203,7 @@ def _described(utterance: Utterance) -> bytes:
             "started_ns": utterance.started_ns,
             "started_s": time.time() - age_ns / _NS_PER_S,
             "boot_id": boot_id(),
+            "synced": time_synced(),
             "speech_end": utterance.speech_end,
             "closed_at": utterance.closed_at,
             "truncated": utterance.truncated,
@@ -220,7 +221,7 @@ def _stand_in(path: Path, size_bytes: int) -> Utterance:
     except ValueError:
         age_s = 0.0
     started_ns = time.monotonic_ns() - round(max(age_s, len(pcm) / SAMPLE_RATE_HZ) * _NS_PER_S)
-    return Utterance(path.stem, pcm, 0, started_ns, len(pcm), len(pcm))
+    return Utterance(path.stem, pcm, 0, started_ns, len(pcm), len(pcm), dated=False)
 
 
 def _parsed(path: Path, data: bytes) -> Utterance:
@@ -229,12 +230,13 @@ def _parsed(path: Path, data: bytes) -> Utterance:
     if pcm.dtype != np.int16 or pcm.ndim != 1 or rest["id"] != path.stem:
         msg = "another utterance, or none"
         raise ValueError(msg)
-    started_ns = int(rest["started_ns"])
+    started_ns, dated = int(rest["started_ns"]), True
     if rest["boot_id"] != boot_id():
         # The monotonic clock began anew with the machine, so the wall clock has to do; it may be wrong, but what is
         # here was said before now.
         age_s = max(time.time() - rest["started_s"], len(pcm) / SAMPLE_RATE_HZ)
         started_ns = time.monotonic_ns() - round(age_s * _NS_PER_S)
+        dated = bool(rest.get("synced")) and time_synced()  # older versions did not say
     return Utterance(
         rest["id"],
         pcm,
@@ -245,4 +247,5 @@ def _parsed(path: Path, data: bytes) -> Utterance:
         truncated=bool(rest["truncated"]),
         speech_s=rest["speech_s"],
         speech_prob=rest["speech_prob"],
+        dated=dated,
     )

@@ -51,7 +51,7 @@ def transcript_message(
         boot_id=boot_id,
         ts=now.wall.astimezone(UTC),
         start=now.wall.astimezone(UTC) - timedelta(seconds=age_s),
-        time_synced=now.synced,
+        time_synced=now.synced and utterance.dated,
         duration_s=round(utterance.duration_s, 3),
         text=text,
         truncated=utterance.truncated or cut,

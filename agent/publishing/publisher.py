@@ -132,7 +132,7 @@ class Publisher:
             boot_id=self._boot_id,
             ts=now,
             start=now - timedelta(seconds=age_s),
-            time_synced=time_synced(),
+            time_synced=time_synced() and utterance.dated,
             duration_s=round(utterance.duration_s, 3),
             reason=reason,
             msg=msg,

@@ -190,7 +190,7 @@ class TranscriptMessage(Message):
     start: Instant
     """When the utterance began."""
     time_synced: bool
-    """Whether the system clock was synchronised when the message was made."""
+    """Whether the system clock was synchronised when the message was made; false as well where `start` is a guess."""
     duration_s: float
     text: str
     truncated: bool = False

@@ -26,6 +26,7 @@ class TranscriptFailed(Message):
     start: Instant
     """When the utterance began."""
     time_synced: bool
+    """As in a transcript."""
     duration_s: float
     reason: Literal["engine", "overload"]
     """`engine`: crashed, hung or refused, twice; `overload`: it had to make room for newer ones, or was kept until

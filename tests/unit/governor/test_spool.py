@@ -1,4 +1,5 @@
 import errno
+import json
 import stat
 import time
 from dataclasses import replace
@@ -178,6 +179,7 @@ def test_what_somebody_deleted_is_lost_and_what_was_purged_is_not(tmp_path: Path
     assert isinstance(lost, Lost)
     said_s = time.time() - (time.monotonic_ns() - lost.utterance.started_ns) / 1e9
     assert said_s == pytest.approx(ULID.from_str(name).timestamp, abs=5.0)
+    assert not lost.utterance.dated
     spool.purge()
     assert spool.oldest() is None
 
@@ -241,6 +243,36 @@ def test_after_a_reboot_the_wall_clock_tells_when_it_was_said(tmp_path: Path, mo
     monkeypatch.setattr("time.time", lambda: 1_000_020.0)
     kept = oldest(Spool(tmp_path, ROOM))
     assert kept.utterance.started_ns == 50_000_000_000 - 24_000_000_000
+
+
+@pytest.mark.parametrize("then", [True, False])
+@pytest.mark.parametrize("now", [True, False])
+def test_when_it_was_said_is_known_within_a_boot_or_by_clocks_that_were_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, then: bool, now: bool
+) -> None:
+    """After a reboot both wall clocks have to have been synchronised; within one, the monotonic clock tells."""
+    monkeypatch.setattr("agent.governor.spool.time_synced", lambda: then)
+    Spool(tmp_path, ROOM).put(utterance())
+    monkeypatch.setattr("agent.governor.spool.time_synced", lambda: now)
+    assert oldest(Spool(tmp_path, ROOM)).utterance.dated
+    monkeypatch.setattr("agent.governor.spool.boot_id", lambda: "another boot")
+    assert oldest(Spool(tmp_path, ROOM)).utterance.dated is (then and now)
+
+
+def test_what_an_older_version_kept_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did not say whether the clock was right, so that after a reboot nobody knows."""
+    monkeypatch.setattr("agent.governor.spool.time_synced", lambda: True)
+    spool = Spool(tmp_path, ROOM)
+    spool.put(utterance())
+    path = oldest(spool).path
+    with np.load(path) as archive:
+        pcm, rest = archive["pcm"], json.loads(archive["rest"].tobytes())
+    del rest["synced"]
+    np.savez(path, pcm=pcm, rest=np.frombuffer(json.dumps(rest).encode(), np.uint8))
+    kept = oldest(Spool(tmp_path, ROOM)).utterance
+    assert (kept.id, kept.dated) == ("01A", True)
+    monkeypatch.setattr("agent.governor.spool.boot_id", lambda: "another boot")
+    assert not oldest(Spool(tmp_path, ROOM)).utterance.dated
 
 
 def test_what_was_kept_was_said_before_now_whatever_the_wall_clock_says(

@@ -137,6 +137,20 @@ def test_what_comes_late_is_for_the_archive(rig: Rig) -> None:
     assert b'"late"' not in rig.basket.transcripts[-1].payload()
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_beginning_that_is_a_guess_is_not_said_to_be_known(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, dated: bool
+) -> None:
+    """The clock is right now; it was not when this was kept, and there was a reboot in between."""
+    monkeypatch.setattr("agent.publishing.publisher.time_synced", lambda: True)
+    utterance = replace(UTTERANCE, dated=dated)
+    rig.publisher.recognised(Recognition(utterance, TRANSCRIPT, queue_s=90.0, wait_s=90.5, late=True))
+    rig.publisher.failed(utterance, EngineError("no words came"))
+    rig.publisher.lost(utterance, "its file is gone")
+    told = [one for one in rig.basket.messages if isinstance(one, TranscriptMessage | TranscriptFailed)]
+    assert [message.time_synced for message in told] == [dated] * 3
+
+
 def test_transcripts_count_up_without_gaps(rig: Rig) -> None:
     """What is rejected between two transcripts leaves no hole in their numbers."""
     rig.recognise()
