@@ -82,6 +82,7 @@ class Publisher:
             message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=boot_id, now=now, late=late)
             self.send(message)
         if recognition.late:
+            self._counters.transcribed(rtf=rtf, latency=None)
             log.info(f"{seconds}, late")
             return
         for keyword in keyword_messages(transcript, policy.keywords(transcript), now):

@@ -74,13 +74,13 @@ class Counters:
         with self._lock:
             self._sound = condition
 
-    def transcribed(self, *, rtf: float, latency: Latency) -> None:
-        """An utterance was published; this is where the time went."""
+    def transcribed(self, *, rtf: float, latency: Latency | None) -> None:
+        """An utterance was published; this is where the time went. What was kept has no latency: nobody waited."""
         with self._lock:
             self._transcribed += 1
             self._rtf.add(rtf)
             self._rtfs.add(rtf)
-            for stage in STAGES:
+            for stage in STAGES if latency else ():
                 took_ms = getattr(latency, stage)
                 self._latency_ms[stage].add(took_ms)
                 self._latencies_s[stage].add(took_ms / 1_000)

@@ -116,13 +116,13 @@ class Asr(Part):
     """Recognition, since the start unless said otherwise."""
 
     utt: int
-    """Utterances transcribed."""
+    """Utterances transcribed, late ones included."""
     rtf_p50: float | None = None
     """Of the last 64 utterances."""
     rtf_p95: float | None = None
     """Likewise."""
     lat_ms_p50: int | None = None
-    """From the end of speech, of the last 64 utterances."""
+    """From the end of speech, of the last 64 utterances that were not late."""
     lat_ms_p95: int | None = None
     """Likewise."""
     queue_ms_p95: int | None = None

@@ -10,7 +10,7 @@ from agent.publishing.keywords import keyword_rules
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
-from agent.telemetry.counters import Counters
+from agent.telemetry.counters import STAGES, Counters
 from agent.transcriber import Recognition
 from agent.transcript import Transcript, Verdict
 from agent.wire import Health, Message, TranscriptMessage, Vad, topic_for
@@ -124,15 +124,19 @@ def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
 
 
 def test_what_comes_late_is_for_the_archive(rig: Rig) -> None:
-    """On the backlog's topic, marked; it has its number, fires no keyword, and counts for no latency."""
+    """On the backlog's topic, marked; it is numbered and counted, fires no keyword, and counts for no latency."""
     rig.publisher.policy = PublishPolicy(rules=keyword_rules(("light",)))
     rig.publisher.recognised(Recognition(UTTERANCE, TRANSCRIPT, queue_s=90.0, wait_s=90.5, late=True))
     (message,) = rig.basket.messages
     assert isinstance(message, TranscriptMessage)
     assert (message.late, message.replayed, message.seq) == (True, True, 1)
     assert topic_for("pi-1", message) == "edgescribe/v1/pi-1/transcript/backlog"
-    assert rig.counters.asr().lat_ms_p95 is None
+    asr = rig.counters.asr()
+    assert (asr.utt, asr.rtf_p95, asr.lat_ms_p95, asr.queue_ms_p95, asr.decode_ms_p95) == (1, 0.25, None, None, None)
+    assert rig.counters.rtfs().counts[-1] == 1
+    assert [distribution.counts[-1] for distribution in rig.counters.latencies_s().values()] == [0] * len(STAGES)
     rig.recognise()
+    assert rig.counters.asr().utt == 2
     assert topic_for("pi-1", rig.basket.transcripts[-1]) == "edgescribe/v1/pi-1/transcript"
     assert b'"late"' not in rig.basket.transcripts[-1].payload()
 
