@@ -103,6 +103,12 @@ class Mailbox:
         entry = self.outbox.take()
         return Item(entry.outgoing, entry.key) if entry else None
 
+    def set_aside(self, outgoing: Outgoing) -> None:
+        """Do not send this retained value again; the next one of its topic is."""
+        with self._lock:
+            if self._last.get(outgoing.topic) is outgoing:
+                del self._last[outgoing.topic]
+
     def next_fleeting(self) -> Item | None:
         """The oldest QoS 0 message."""
         with self._lock:

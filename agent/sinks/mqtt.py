@@ -12,16 +12,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, Replay, SeqRange, fate_of
 from agent.sinks.mailbox import Item, Mailbox
 from agent.sinks.mqtt_connection import Ack, Connection, LinkDown
+from agent.sinks.mqtt_packet import PacketTooLarge
 from agent.sinks.mqtt_report import Reporter
 from agent.sinks.mqtt_tls import tls_context
 from agent.sinks.reconnect import Backoff, Cause, VersionChoice
+from agent.sinks.suspicion import LOSSES, OnItsWay, Suspicion
 from agent.window import Window
 from agent.wire import Message, Status
 from agent.wire.telemetry import Mqtt
@@ -38,14 +39,6 @@ _CONNECT_S = 10.0
 _ANSWER_S = 10.0
 _ANSWER_TO_A_GUESS_S = 3.0
 """A broker that knows 3.1.1 only may take MQTT 5 for an unfinished message and say nothing at all: amqtt does."""
-
-
-@dataclass(frozen=True, slots=True)
-class _OnItsWay:
-    """A message that the broker has not acknowledged yet."""
-
-    item: Item
-    sent_s: float
 
 
 class MqttSink:
@@ -88,7 +81,8 @@ class MqttSink:
         self._connections = 0
         self._ack_ms = Window()
         self._ack_lock = threading.Lock()
-        self._on_its_way: dict[int, _OnItsWay] = {}
+        self._on_its_way: dict[int, OnItsWay] = {}
+        self._suspicion = Suspicion()
         self._stopping = threading.Event()
         self._deadline_s = float("inf")
         self._bell, self._ear = socket.socketpair()
@@ -184,6 +178,8 @@ class MqttSink:
             self._serve(connection)
         except LinkDown as down:
             connection.drop()
+            if down.cause is not Cause.TAKEN_OVER:
+                self._suspect()
             self._disconnected()
             self._after(down, 0.0 if opened_s is None else time.monotonic() - opened_s)
         else:
@@ -206,8 +202,20 @@ class MqttSink:
             log.debug(f"mqtt: trying MQTT 3.1.1 ({down.reason})")
             return
         wait_s = self._backoff.wait_s(down.cause, connected_s)
-        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s)
+        suspect = None if self._suspicion.prime is None else self._suspicion.prime.outgoing
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=suspect)
         self._stopping.wait(wait_s)
+
+    def _suspect(self) -> None:
+        """The link broke: set aside what it breaks on again and again."""
+        culprit = self._suspicion.lost(self._on_its_way.values(), time.monotonic())
+        if culprit is None:
+            return
+        self._report.set_aside(culprit.outgoing, LOSSES)
+        if culprit.key is not None:
+            self._outbox.settle(culprit.key, Fate.REFUSED)
+        else:
+            self._mailbox.set_aside(culprit.outgoing)
 
     def _disconnected(self) -> None:
         self._connected = False
@@ -220,6 +228,7 @@ class MqttSink:
         self._report.up(connection.version, self._outbox.pending)
         self._mailbox.connected(self._status("online"))
         self._connected = True
+        self._suspicion.connected(time.monotonic())
         connection.subscribe()
         while not self._finished():
             self._feed(connection)
@@ -230,9 +239,13 @@ class MqttSink:
 
     def _patience_s(self, connection: Connection) -> float:
         """How long to wait for something to happen: not beyond the moment when the outbox has something again."""
-        if connection.congested or len(self._on_its_way) >= connection.window:
+        if connection.congested or not self._has_room(connection):
             return _TICK_S
         return max(_SHORT_TICK_S, min(_TICK_S, self._outbox.due_in_s()))
+
+    def _has_room(self, connection: Connection) -> bool:
+        """Whether one more message may be on its way."""
+        return len(self._on_its_way) < self._suspicion.window(connection.window, time.monotonic())
 
     def _finished(self) -> bool:
         if not self._stopping.is_set():
@@ -242,7 +255,7 @@ class MqttSink:
 
     def _feed(self, connection: Connection) -> None:
         """Publish what the window and the network have room for."""
-        while len(self._on_its_way) < connection.window and not connection.congested:
+        while self._has_room(connection) and not connection.congested:
             if (item := self._mailbox.next_certain()) is None:
                 break
             self._publish(connection, item)
@@ -253,12 +266,16 @@ class MqttSink:
         now_s = time.monotonic()
         expiry_s = item.outgoing.remaining_s(now_s)
         if expiry_s is not None and expiry_s <= 0:
-            if item.key is not None:
-                self._outbox.settle(item.key, Fate.EXPIRED)
+            self._done(item, Fate.EXPIRED)
             return
-        packet_id = connection.publish(item.outgoing, expiry_s)
+        try:
+            packet_id = connection.publish(item.outgoing, expiry_s)
+        except PacketTooLarge as error:
+            self._report.too_large(item.outgoing.topic, error.size_bytes, error.limit_bytes)
+            self._done(item, Fate.REFUSED)
+            return
         if item.outgoing.qos:
-            self._on_its_way[packet_id] = _OnItsWay(item, now_s)
+            self._on_its_way[packet_id] = OnItsWay(item, now_s)
 
     def _settle(self, acks: tuple[Ack, ...]) -> None:
         for ack in acks:
@@ -269,8 +286,13 @@ class MqttSink:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
                 self._report.refused(sent.item.outgoing.topic, ack.refusal)
-            if sent.item.key is not None:
-                self._outbox.settle(sent.item.key, fate_of(ack.code))
+            self._done(sent.item, fate_of(ack.code))
+
+    def _done(self, item: Item, fate: Fate) -> None:
+        """What became of a message that is not on its way any more."""
+        self._suspicion.settled(item)
+        if item.key is not None:
+            self._outbox.settle(item.key, fate)
 
     def _farewell(self, connection: Connection) -> None:
         """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""

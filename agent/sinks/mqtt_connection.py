@@ -1,8 +1,8 @@
 """One connection to a broker: paho-mqtt as transport and nothing more.
 
-paho keeps no queue on disk (paho.mqtt.python#223), has no jitter, ignores the broker's Receive Maximum, and its thread
-may die (#894) or hang (#891). So each connection gets a fresh client, driven by the sink's own thread: whatever becomes
-of it, what was not acknowledged is still in the outbox.
+paho keeps no queue on disk (paho.mqtt.python#223), has no jitter, ignores the broker's Receive Maximum and its Maximum
+Packet Size, and its thread may die (#894) or hang (#891). So each connection gets a fresh client, driven by the sink's
+own thread: whatever becomes of it, what was not acknowledged is still in the outbox.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Inbox, Incoming, Outgoing
 from agent.errors import ConfigError, SinkError
+from agent.sinks.mqtt_packet import PacketTooLarge, properties_of, publish_bytes, publish_properties
 from agent.sinks.mqtt_tls import is_alert, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause, Version
 
@@ -69,15 +70,6 @@ class Ack:
     """The broker's reason if it did not take the message."""
 
 
-def _properties(packet_type: int, **values: Any) -> Properties:
-    """MQTT 5 properties by their names in paho."""
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho has not annotated it
-    for name, value in values.items():
-        if value is not None:
-            setattr(properties, name, value)
-    return properties
-
-
 class Connection:
     """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over."""
 
@@ -95,6 +87,8 @@ class Connection:
         self.version: Version = version
         self.window = _WINDOW
         """Messages that may be on their way at once: 8, or less if the broker's Receive Maximum says so."""
+        self.packet_limit_bytes: int | None = None
+        """The broker's Maximum Packet Size; None if it has not said any, as with MQTT 3.1.1."""
         self.accepted = False
         """The broker has let us in."""
         self._down: LinkDown | None = None
@@ -117,7 +111,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.max_inflight_messages = 0  # no second window inside ours
-        properties = _properties(
+        properties = properties_of(
             PacketTypes.WILLMESSAGE,
             WillDelayInterval=will_delay_s,
             PayloadFormatIndicator=1,
@@ -148,7 +142,7 @@ class Connection:
                 self._client.tls_set_context(tls_context(self._settings.tls))
             address = (self._settings.host, self._settings.effective_port, self._settings.keepalive_s)
             if self.version == "5":
-                properties = _properties(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
+                properties = properties_of(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
                 self._client.connect(*address, clean_start=False, properties=properties)
             else:
                 self._client.connect(*address)
@@ -166,22 +160,17 @@ class Connection:
             self._subscribing[packet_id or 0] = filters
 
     def publish(self, outgoing: Outgoing, expiry_s: int | None) -> int:
-        """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry."""
-        properties = _properties(
-            PacketTypes.PUBLISH,
-            PayloadFormatIndicator=1,
-            ContentType=outgoing.content_type,
-            UserProperty=[("schema", outgoing.schema)],
-            MessageExpiryInterval=expiry_s,
-            CorrelationData=outgoing.correlation,
-        )
+        """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry.
+
+        Raises:
+            PacketTooLarge: the broker has said that it would not take it.
+        """
+        properties = publish_properties(outgoing, expiry_s) if self.version == "5" else None
+        if self.packet_limit_bytes and (size_bytes := publish_bytes(outgoing, properties)) > self.packet_limit_bytes:
+            raise PacketTooLarge(size_bytes, self.packet_limit_bytes)
         with self._translated(Cause.LOST):
             return self._client.publish(
-                outgoing.topic,
-                outgoing.payload,
-                outgoing.qos,
-                outgoing.retained,
-                properties if self.version == "5" else None,
+                outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retained, properties
             ).mid
 
     def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
@@ -259,6 +248,7 @@ class Connection:
             return
         self.accepted = True
         self.window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
+        self.packet_limit_bytes = getattr(properties, "MaximumPacketSize", None)
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None

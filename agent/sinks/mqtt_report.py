@@ -4,6 +4,7 @@ import logging
 from typing import Literal
 
 from agent.config import MqttSettings
+from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import LinkDown
 from agent.sinks.reconnect import STABLE_S, Cause
 
@@ -30,6 +31,9 @@ _FLAPS = 3
 _NAMESAKE = "; this goes on and on: does another client use the id '{id}'?"
 """Many brokers, mosquitto before 2.1 among them, do not tell the one whom they throw out for a namesake."""
 
+_BEHIND = ", each time right behind {topic} ({size} bytes)"
+_LIMIT = "max_packet_size in mosquitto's configuration"
+
 _ANONYMOUS = "{at} refuses clients without a password ({why}): set mqtt.password"
 
 
@@ -52,14 +56,29 @@ class Reporter:
         self._overflowed = False
         self._refused.clear()
 
-    def down(self, down: LinkDown, waiting: int, wait_s: float, *, connected_s: float = 0.0) -> None:
-        """There is no connection; the next attempt comes in `wait_s`. The last one held for `connected_s`."""
+    def down(
+        self,
+        down: LinkDown,
+        waiting: int,
+        wait_s: float,
+        *,
+        connected_s: float = 0.0,
+        suspect: Outgoing | None = None,
+    ) -> None:
+        """There is no connection; the next attempt comes in `wait_s`. The last one held for `connected_s`.
+
+        `suspect` is what the broker seems to hang up on.
+        """
         self._flaps = self._flaps + 1 if down.cause is Cause.LOST and connected_s < STABLE_S else 0
         state = Cause.LOST if down.cause in _AWAY else down.cause
         if state is self._said:
             return
         self._said = state
-        doubt = _NAMESAKE.format(id=self._device_id) if self._flaps >= _FLAPS else ""
+        doubt = ""
+        if suspect is not None:
+            doubt = _BEHIND.format(topic=suspect.topic, size=len(suspect.payload))
+        elif self._flaps >= _FLAPS:
+            doubt = _NAMESAKE.format(id=self._device_id)
         log.warning(f"mqtt: {self._explain(down)}{doubt}{_waiting(waiting)}, {_next_attempt(wait_s)}")
 
     def _explain(self, down: LinkDown) -> str:
@@ -78,6 +97,24 @@ class Reporter:
         if topic not in self._refused:
             self._refused.add(topic)
             log.warning(f"mqtt: {self._address} does not take {topic} ({reason}): check its access control list")
+
+    def too_large(self, topic: str, size_bytes: int, limit_bytes: int) -> None:
+        """A message was not sent, since the broker would hang up on it."""
+        if topic not in self._refused:
+            self._refused.add(topic)
+            log.warning(
+                f"mqtt: {self._address} takes no packet above {limit_bytes} bytes, and one on {topic} has {size_bytes} "
+                f"and is not sent: raise the broker's limit ({_LIMIT})"
+            )
+
+    def set_aside(self, outgoing: Outgoing, losses: int) -> None:
+        """The broker has hung up on a message so often that it is not sent to it again."""
+        self._flaps = 0  # it was not a namesake
+        log.warning(
+            f"mqtt: {self._address} hung up {losses} times right behind a message on {outgoing.topic} "
+            f"({len(outgoing.payload)} bytes), which is not sent again: check its limit to the size of packets "
+            f"({_LIMIT}) and its access control list"
+        )
 
     def deaf(self, filters: list[str]) -> None:
         """The broker does not let us hear what is sent to these topics."""

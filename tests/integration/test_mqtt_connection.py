@@ -11,6 +11,7 @@ import pytest
 from agent.config import MqttSettings
 from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import Connection, LinkDown
+from agent.sinks.mqtt_packet import PacketTooLarge
 from agent.sinks.reconnect import Cause, Version
 from agent.wire import Status
 from tests.integration.conftest import OpenSink
@@ -128,6 +129,35 @@ def test_the_window_is_the_smaller_of_ours_and_the_brokers(properties: bytes, wi
         while not connection.accepted:
             connection.step(None, 0.1)
         assert connection.window == window
+
+
+@pytest.mark.parametrize("words", ["", "turn on the light", "word " * 1_000])
+def test_a_packet_is_as_large_as_the_brokers_limit_and_no_larger(words: str) -> None:
+    """Maximum Packet Size (MQTT 5, 3.2.2.3.6) counts all that goes over the wire; one byte less, and nothing goes."""
+    outgoing = Outgoing.of("pi-1", transcript(1, words), 0.0)
+    size_bytes = len(_sent(outgoing, None))
+    assert len(_sent(outgoing, size_bytes)) == size_bytes
+    with pytest.raises(PacketTooLarge) as raised:
+        _sent(outgoing, size_bytes - 1)
+    assert (raised.value.size_bytes, raised.value.limit_bytes) == (size_bytes, size_bytes - 1)
+
+
+def _sent(outgoing: Outgoing, limit_bytes: int | None) -> bytes:
+    """What goes over the wire for a message when the broker takes no more than that."""
+    properties = b"" if limit_bytes is None else b"\x27" + limit_bytes.to_bytes(4, "big")
+    peer = Peer(b"\x20" + bytes([3 + len(properties)]) + b"\x00\x00" + bytes([len(properties)]) + properties)
+    connection = Connection(MqttSettings(host="127.0.0.1", port=peer.port), "pi-1", "5", WILL, 10)
+    try:
+        connection.open(5.0)
+        while not connection.accepted:
+            connection.step(None, 0.1)
+        greeting_bytes = len(peer.received)
+        connection.publish(outgoing, 60)
+        assert eventually(lambda: outgoing.payload in peer.received)
+        return peer.received[greeting_bytes:]
+    finally:
+        connection.drop()
+        peer.close()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,20 @@ def test_an_erasure_is_sent_once_and_survives_until_there_is_a_connection() -> N
     assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload]
 
 
+def test_what_was_set_aside_makes_way_for_the_next_value_only() -> None:
+    """A broker that cannot stand an announcement is spared it, until there is another."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    old, new = replace(erasure("config"), payload=b"{1}"), replace(erasure("config"), payload=b"{2}")
+    mailbox.put(old)
+    mailbox.set_aside(old)
+    mailbox.connected(BIRTH)
+    assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload]
+    mailbox.put(new)
+    mailbox.set_aside(old)
+    mailbox.connected(BIRTH)
+    assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload, b"{2}"]
+
+
 def test_answers_wait_for_no_connection() -> None:
     """Who asked has given up by then; nothing of them reaches the outbox, or a disk."""
     mailbox = Mailbox(MemoryOutbox(3))

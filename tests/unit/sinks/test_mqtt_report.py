@@ -4,9 +4,11 @@ import pytest
 from pydantic import SecretStr
 
 from agent.config import MqttSettings
+from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import LinkDown
 from agent.sinks.mqtt_report import Reporter
 from agent.sinks.reconnect import Cause
+from tests.messages import transcript
 
 SETTINGS = MqttSettings(host="hub.local", password=SecretStr("s3cret"))
 
@@ -68,6 +70,34 @@ def test_a_connection_that_never_holds_is_suspected_of_a_namesake(caplog: pytest
         report.down(LinkDown(Cause.LOST, "it hung up"), 0, 1.0, connected_s=connected_s)
     asked = ["does another client use the id 'pi-1'?" in line.getMessage() for line in caplog.records]
     assert asked == [False] * 11 + [True]
+
+
+def test_a_message_on_which_the_broker_hangs_up_is_named_in_place_of_a_namesake(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who goes looking for a second device of that name would look for ever."""
+    report = Reporter(SETTINGS, "pi-1")
+    words = Outgoing.of("pi-1", transcript(1), 0.0)
+    for _ in range(5):
+        report.up("5", 0)
+        report.down(LinkDown(Cause.LOST, "it hung up"), 0, 1.0, connected_s=1.0, suspect=words)
+    assert "does another client use the id" not in caplog.text
+    report.set_aside(words, 5)
+    report.down(LinkDown(Cause.LOST, "it hung up"), 0, 1.0, connected_s=1.0)
+    assert "does another client use the id" not in caplog.text
+    assert f"each time right behind edgescribe/v1/pi-1/transcript ({len(words.payload)} bytes)" in caplog.text
+
+
+def test_a_packet_that_is_too_large_is_told_once_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    """Its size, the limit, and where that is set."""
+    report = Reporter(SETTINGS, "pi-1")
+    for _ in range(3):
+        report.too_large("edgescribe/v1/pi-1/transcript", 8_300, 4_096)
+    (text,) = [line.getMessage() for line in caplog.records]
+    assert text == (
+        "mqtt: hub.local:1883 takes no packet above 4096 bytes, and one on edgescribe/v1/pi-1/transcript has 8300 and "
+        "is not sent: raise the broker's limit (max_packet_size in mosquitto's configuration)"
+    )
 
 
 def test_a_missing_password_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
