@@ -32,6 +32,12 @@ class Place(Enum):
     LATE = auto()
     PARKED = auto()
     TAKEN = auto()
+    PICKED = auto()
+    """To go for room, as soon as the disk has let go of it; nobody else touches it meanwhile."""
+
+
+_ABSENT: Final = frozenset({Place.TAKEN, Place.PICKED})
+"""Places that take no room here, as far as the limits go."""
 
 
 @dataclass(slots=True)
@@ -89,8 +95,8 @@ class DeliveryQueue:
         return iter(tuple(self._stubs))
 
     def waits(self, key: int) -> bool:
-        """Whether `key` is here and not on its way."""
-        return (stub := self._stubs.get(key)) is not None and stub.place is not Place.TAKEN
+        """Whether `key` is here, not on its way, and not about to go."""
+        return (stub := self._stubs.get(key)) is not None and stub.place not in _ABSENT
 
     def add(self, stub: Stub) -> None:
         """A new message."""
@@ -167,15 +173,16 @@ class DeliveryQueue:
                 self._line_up(stub)
 
     def drop(self, key: int) -> None:
-        """Give `key` up, wherever it is."""
-        stub = self._stubs.pop(key)
+        """Give `key` up, wherever it is; nothing if it was forgotten meanwhile."""
+        if (stub := self._stubs.pop(key, None)) is None:
+            return
         self._count(stub, -1)
         self.dropped += 1
 
     def clear(self) -> list[int]:
         """Forget whatever waits, uncounted, and whatever could be sent again; return the keys of the former."""
         self.delivered.clear()
-        gone = [key for key in self._stubs if self.waits(key)]
+        gone = [key for key, stub in self._stubs.items() if stub.place is not Place.TAKEN]
         for key in gone:
             self._count(self._stubs.pop(key), -1)
         return gone
@@ -207,20 +214,20 @@ class DeliveryQueue:
         return gone
 
     def pick(self, count: int) -> list[int]:
-        """The first `count` to go when room runs out; they count as on their way until dropped or given back.
+        """The first `count` to go when room runs out; nobody else touches them until they are dropped or given back.
 
         What is of no use later goes first, then the oldest transcripts.
         """
         picked: list[int] = []
         while len(picked) < count and (key := self._first_to_go()) is not None:
-            self._put(self._stubs[key], Place.TAKEN)
+            self._put(self._stubs[key], Place.PICKED)
             picked.append(key)
         return picked
 
     def give_back(self, keys: Iterable[int]) -> None:
         """Line up again what was picked in vain."""
         for key in keys:
-            if (stub := self._stubs.get(key)) and stub.place is Place.TAKEN:
+            if (stub := self._stubs.get(key)) and stub.place is Place.PICKED:
                 self._line_up(stub)
 
     def _first_to_go(self) -> int | None:
@@ -272,7 +279,7 @@ class DeliveryQueue:
         self._count(stub, 1)
 
     def _count(self, stub: Stub, sign: int) -> None:
-        if stub.place is not Place.TAKEN:
+        if stub.place not in _ABSENT:
             self._waiting += sign
             self.waiting_bytes += sign * (stub.size_bytes + OVERHEAD_BYTES)
 

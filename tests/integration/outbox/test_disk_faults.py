@@ -5,6 +5,7 @@ import os
 import random
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from agent.delivery import Fate
+from agent.outbox.condition import Condition, StorageDown
+from agent.outbox.desk import CHUNK
+from agent.outbox.letters import Batch
 from agent.outbox.repair import KEPT
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
@@ -66,6 +70,42 @@ def test_a_disk_that_others_have_filled_stops_nobody(
     assert not outbox.conditions
     outbox.close()
     assert deliver_all(open_outbox(folder, mode=mode), clock) == (before + during)[1:]
+
+
+def test_a_connection_that_changes_while_a_full_disk_makes_room_is_survived(
+    open_outbox: Open, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest are being deleted, slowly: they are not handed out, the thread lives, and the next one arrives."""
+    outbox = open_outbox(tmp_path)
+    say(outbox, clock, 70)
+    outbox.flush()
+    deleting, go_on = threading.Event(), threading.Event()
+    write, states = outbox._disk.write, iter(("full", "slow"))
+
+    def write_slowly(batch: Batch, now_s: float) -> None:
+        match next(states, "well"):
+            case "full":
+                raise StorageDown(Condition.DISK_FULL, "database or disk is full")
+            case "slow":
+                deleting.set()
+                assert go_on.wait(30)
+        write(batch, now_s)
+
+    monkeypatch.setattr(outbox._disk, "write", write_slowly)
+    say(outbox, clock, 1)
+    clock.advance(3)
+    writer = threading.Thread(target=outbox.flush)
+    writer.start()
+    assert deleting.wait(30)
+    outbox.rewind()
+    entry = outbox.take()
+    assert entry
+    assert json.loads(entry.outgoing.payload)["seq"] > CHUNK
+    outbox.settle(entry.key, Fate.DELIVERED)
+    go_on.set()
+    writer.join()
+    assert outbox.pending + outbox.dropped == 70
+    assert deliver_all(outbox, clock)[-1] == 71
 
 
 def fill_up(path: Path) -> None:
