@@ -15,8 +15,10 @@ from typing import Final
 
 from agent.config.contract import DiscoverySettings
 from agent.delivery import Outgoing
+from agent.errors import ModelError
 from agent.home_assistant.discovery import Announced, Announcement, Batch, plan
 from agent.home_assistant.entities import DeviceFacts
+from agent.models.files import atomic_write, write_error
 from agent.sinks.mqtt import MqttSink
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Announcer:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._batches: deque[Batch] = deque()
+        self._unanswered: set[str] = set()
+        """Topics of what was sent, until the broker is known to have it."""
         self._sent_s = 0.0
         self._repeat_at_s: float | None = None
         self._before = self._read()
@@ -79,6 +83,10 @@ class Announcer:
             if self._repeat_at_s is not None and now_s >= self._repeat_at_s:
                 self._repeat_at_s = None
                 self._mqtt.repeat()
+            if not self._mqtt.has_taken(self._unanswered):
+                self._sent_s = now_s  # Home Assistant has not heard of it either
+                return
+            self._unanswered.clear()
             if now_s - self._sent_s >= STEP_S:
                 self._send_next()
 
@@ -86,8 +94,9 @@ class Announcer:
         self._sent_s = self._clock_s()
         if self._batches:
             for announcement in self._batches.popleft():
+                self._unanswered.add(announcement.topic)
                 self._mqtt.post(_outgoing(announcement))
-        elif self._before is not self._after:
+        elif self._before is not self._after and self._mqtt.has_taken(self._unanswered):
             self._before = self._after
             self._remember()
 
@@ -103,9 +112,11 @@ class Announcer:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(document), encoding="utf-8")
-        except OSError as error:
-            log.warning(f"{self._path}: cannot be written ({error.strerror}): what is announced may not be withdrawn")
+            with atomic_write(self._path) as file:
+                file.write(json.dumps(document).encode())
+        except (OSError, ModelError) as error:
+            said = write_error(self._path, error) if isinstance(error, OSError) else error
+            log.warning(f"{said}: what is announced may not be withdrawn")
 
     def _read(self) -> Announced | None:
         try:

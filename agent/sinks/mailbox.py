@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from agent.delivery import Outbox, Outgoing
@@ -26,7 +27,7 @@ class Mailbox:
     """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
 
     So are answers (QoS 1, but not to be kept): who asked has given up by then. An empty retained message, which makes
-    the broker forget a topic, is sent once.
+    the broker forget a topic, is sent until the broker has answered it.
 
     `put` is called from any thread; the rest from the sink's thread.
     """
@@ -37,7 +38,8 @@ class Mailbox:
         self._online = False
         self._last: dict[str, Outgoing] = {}
         self._unsent: dict[str, Outgoing] = {}
-        self._erasing: dict[str, Outgoing] = {}
+        # Retained messages that the broker has not answered. Being handed out is not enough: the link may break first.
+        self._owed: dict[str, Outgoing] = {}
         self._answers: deque[Outgoing] = deque(maxlen=_ANSWERS)
         self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
 
@@ -53,9 +55,11 @@ class Mailbox:
         return True
 
     def _remember(self, outgoing: Outgoing) -> None:
-        kept, other = (self._last, self._erasing) if outgoing.payload else (self._erasing, self._last)
-        other.pop(outgoing.topic, None)
-        kept[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+        if outgoing.payload:
+            self._last[outgoing.topic] = outgoing
+        else:
+            self._last.pop(outgoing.topic, None)
+        self._owed[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
 
     def purge(self) -> int:
         """As `Outbox.purge`; what was understood so far, and has not gone yet, is forgotten as well."""
@@ -75,7 +79,8 @@ class Mailbox:
         """A connection was made: `birth`, then every retained value is to be sent again, whoever has it already."""
         with self._lock:
             self._online = True
-            self._unsent = {birth.topic: birth} | self._erasing | self._last
+            erasures = {topic: owed for topic, owed in self._owed.items() if not owed.payload}
+            self._unsent = {birth.topic: birth} | erasures | self._last
 
     def disconnected(self) -> None:
         """The connection is gone: what was on its way goes back into the outbox, and QoS 0 messages are forgotten."""
@@ -95,19 +100,29 @@ class Mailbox:
         """What is to be acknowledged, in order: retained values, answers, then the outbox."""
         with self._lock:
             if self._unsent:
-                outgoing = self._unsent.pop(next(iter(self._unsent)))
-                self._erasing.pop(outgoing.topic, None)
-                return Item(outgoing)
+                return Item(self._unsent.pop(next(iter(self._unsent))))
             if self._answers:
                 return Item(self._answers.popleft())
         entry = self.outbox.take()
         return Item(entry.outgoing, entry.key) if entry else None
 
+    def settled(self, outgoing: Outgoing) -> None:
+        """The broker has answered a message that is not in the outbox, or nobody will ask it any more."""
+        with self._lock:
+            if self._owed.get(outgoing.topic) is outgoing:
+                del self._owed[outgoing.topic]
+
     def set_aside(self, outgoing: Outgoing) -> None:
         """Do not send this retained value again; the next one of its topic is."""
+        self.settled(outgoing)
         with self._lock:
             if self._last.get(outgoing.topic) is outgoing:
                 del self._last[outgoing.topic]
+
+    def owes(self, topics: Collection[str]) -> bool:
+        """Whether a retained message on one of `topics` has not been answered yet; may be called from any thread."""
+        with self._lock:
+            return not self._owed.keys().isdisjoint(topics)
 
     def next_fleeting(self) -> Item | None:
         """The oldest QoS 0 message."""

@@ -11,7 +11,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from agent.config import MqttSettings
@@ -105,6 +105,10 @@ class MqttSink:
         """Send every retained value again, if there is a connection: somebody has forgotten them."""
         self._mailbox.repeat()
         self._wake()
+
+    def has_taken(self, topics: Collection[str]) -> bool:
+        """Whether the broker has answered what was last retained on each of `topics`; it may have refused it."""
+        return not self._mailbox.owes(topics)
 
     def purge(self) -> int:
         """Forget what waits and is not on its way; return how many messages that were."""
@@ -293,6 +297,8 @@ class MqttSink:
         self._suspicion.settled(item)
         if item.key is not None:
             self._outbox.settle(item.key, fate)
+        else:
+            self._mailbox.settled(item.outgoing)
 
     def _farewell(self, connection: Connection) -> None:
         """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""

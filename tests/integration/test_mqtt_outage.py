@@ -8,10 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from agent.config import MqttSettings, OutboxSettings
+from agent.delivery import Outgoing
 from agent.wire import Health
 from tests.integration.conftest import OpenSink, StartMosquitto
 from tests.integration.gate import Gate
@@ -106,6 +108,31 @@ def test_nothing_is_lost_while_connections_break_at_random(
         assert sink.stats.dropped == 0
         assert sink.stats.reconnects >= 1
         sink.close(5.0)
+    gate.shut()
+
+
+def test_a_withdrawal_survives_the_link_on_which_it_was_sent(
+    start_mosquitto: StartMosquitto, open_sink: OpenSink
+) -> None:
+    """It vanished on its way: on the next connection it goes again, and the broker forgets what was retained."""
+    broker = start_mosquitto()
+    gate = Gate(broker.port)
+    gate.open()
+    sink = open_sink(MqttSettings(port=gate.port))
+    sink.post(config := Outgoing("homeassistant/device/pi-1/config", b"{}", 1, True, "application/json", "x/1"))
+    assert eventually(lambda: sink.connected and sink.has_taken({config.topic}))
+    gate.hold()
+    sink.post(replace(config, payload=b""))
+    time.sleep(0.3)
+    assert not sink.has_taken({config.topic})
+    gate.shut()
+    gate.open()
+    assert eventually(lambda: sink.has_taken({config.topic}))
+    with Receiver(broker.port, "#") as receiver:
+        assert eventually(lambda: bool(receiver.messages))
+        time.sleep(0.2)
+        assert {message.topic for message in receiver.messages} == {"edgescribe/v1/pi-1/status"}
+    sink.close(5.0)
     gate.shut()
 
 

@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import random
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -19,6 +22,7 @@ class Link:
 
     def __init__(self) -> None:
         self.connected = True
+        self.answering = True
         self.posted: list[Outgoing] = []
         self.repeats = 0
 
@@ -29,6 +33,10 @@ class Link:
     def repeat(self) -> None:
         """Count it."""
         self.repeats += 1
+
+    def has_taken(self, topics: Collection[str]) -> bool:
+        """Whether the broker has answered; what nobody has sent it does not owe."""
+        return self.answering or not topics
 
     def taken(self) -> list[Outgoing]:
         """What was posted since the last look."""
@@ -103,6 +111,53 @@ def test_batches_wait_for_home_assistant_and_for_the_broker(tmp_path: Path) -> N
     (config,) = rig.later(STEP_S)
     assert config.topic == "homeassistant/device/living-room/config"
     assert {outgoing.payload for outgoing in rig.later(STEP_S)} == {b""}
+
+
+def test_what_the_broker_has_not_answered_is_neither_forgotten_nor_followed(tmp_path: Path) -> None:
+    """A withdrawal may be lost with the link: until the broker has it, the state folder knows what stands there."""
+    Rig(tmp_path, COMPONENT).settle()
+    rig = Rig(tmp_path, OFF)
+    rig.link.answering = False
+    rig.announcer.announce(FACTS)
+    withdrawn = {outgoing.topic for outgoing in rig.link.taken()}
+    assert rig.later(10 * STEP_S) == []
+    crashed = Rig(tmp_path, OFF)
+    crashed.announcer.announce(FACTS)
+    assert {outgoing.topic for outgoing in crashed.link.taken()} == withdrawn
+    rig.link.answering = True
+    rig.later(STEP_S)
+    again = Rig(tmp_path, OFF)
+    again.announcer.announce(FACTS)
+    assert again.link.taken() == []
+
+
+def test_home_assistant_has_its_time_from_the_brokers_answer_on(tmp_path: Path) -> None:
+    """What was sent is not yet what it has seen."""
+    Rig(tmp_path, COMPONENT).settle()
+    rig = Rig(tmp_path, DEVICE)
+    rig.link.answering = False
+    rig.announcer.announce(FACTS)
+    rig.link.taken()
+    assert rig.later(10 * STEP_S) == []
+    rig.link.answering = True
+    assert rig.later(STEP_S / 2) == []
+    assert len(rig.later(STEP_S / 2)) == 1
+
+
+def test_a_memory_that_cannot_be_written_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk is full, or the power goes: half a file would withdraw nothing at all."""
+    Rig(tmp_path, COMPONENT).settle()
+    before = (tmp_path / FILE).read_bytes()
+
+    def no_space(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    Rig(tmp_path, DEVICE).settle()
+    assert (tmp_path / FILE).read_bytes() == before
+    assert f"{tmp_path / FILE}: cannot be written (No space left on device" in caplog.text
 
 
 def test_what_a_crash_interrupted_is_finished_by_the_next_run(tmp_path: Path) -> None:

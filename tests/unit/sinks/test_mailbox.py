@@ -106,16 +106,44 @@ def erasure(topic: str) -> Outgoing:
     return Outgoing(topic, b"", 1, retained=True, content_type="text/plain", schema="x/1")
 
 
-def test_an_erasure_is_sent_once_and_survives_until_there_is_a_connection() -> None:
-    """What was announced is withdrawn even if the broker was away; and not again at every connection."""
+def test_an_erasure_is_sent_until_it_is_answered() -> None:
+    """What was announced is withdrawn though the broker was away, or the link broke; then not at every connection."""
     mailbox = Mailbox(MemoryOutbox(3))
     mailbox.put(replace(erasure("config"), payload=b"{}"))
     mailbox.put(erasure("config"))
+    for _ in range(2):
+        mailbox.connected(BIRTH)
+        birth, withdrawal = everything(mailbox)
+        assert (birth.outgoing, withdrawal.outgoing.payload) == (BIRTH, b"")
+        mailbox.disconnected()
     mailbox.connected(BIRTH)
-    assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload, b""]
+    mailbox.settled(everything(mailbox)[1].outgoing)
     mailbox.disconnected()
     mailbox.connected(BIRTH)
     assert [item.outgoing.payload for item in everything(mailbox)] == [BIRTH.payload]
+
+
+def test_the_answer_to_an_older_message_of_a_topic_says_nothing_of_the_last_one() -> None:
+    """Announced again and withdrawn again meanwhile: the second withdrawal is not answered yet."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    first, second = erasure("config"), erasure("config")
+    mailbox.put(first)
+    mailbox.put(second)
+    mailbox.settled(first)
+    assert mailbox.owes({"config"})
+    assert not mailbox.owes({"state"})
+    mailbox.settled(second)
+    assert not mailbox.owes({"config"})
+
+
+def test_an_erasure_on_which_the_broker_hangs_up_is_given_up() -> None:
+    """It may not write there, and MQTT 3.1.1 has no other way to say so."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    mailbox.put(withdrawal := erasure("config"))
+    mailbox.set_aside(withdrawal)
+    mailbox.connected(BIRTH)
+    assert [item.outgoing for item in everything(mailbox)] == [BIRTH]
+    assert not mailbox.owes({"config"})
 
 
 def test_what_was_set_aside_makes_way_for_the_next_value_only() -> None:
