@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from agent.sinks.stdout import StdoutSink
 from agent.wire import Status
@@ -62,3 +63,38 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait(30) == 0
+
+
+_WRITE_TWICE = """
+import logging
+import sys
+from agent.sinks.stdout import StdoutSink
+from agent.wire import Status
+from tests.messages import transcript
+logging.basicConfig(format="%(message)s")
+sink = StdoutSink("pi-1", sys.stdout)
+for seq in (1, 2):
+    sink.send(transcript(seq, "Grüße – 你好"))
+sys.exit(sink.close(1.0))
+"""
+
+
+def test_a_disk_that_is_full_is_said_once_and_stops_nobody() -> None:
+    """Nothing is raised, so that the other sinks get the message; nor at exit, by what was still buffered."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", _WRITE_TWICE], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "stdout: cannot be written (No space left on device): nothing more is written there\n"
+    assert done.returncode == 0
+
+
+def test_letters_that_a_stream_does_not_have_are_escaped_as_json_does_it() -> None:
+    """Each line is still the same document, for whoever parses it."""
+    stream = io.TextIOWrapper(raw := io.BytesIO(), encoding="latin-1")
+    sink = StdoutSink("pi-1", stream)
+    for text in ("Grüße", "你好 – 😀"):
+        sink.send(transcript(1, text))
+    umlauts, others = raw.getvalue().decode("latin-1").splitlines()
+    assert "Grüße" in umlauts
+    assert json.loads(others)["payload"]["text"] == "你好 – 😀"
