@@ -36,6 +36,7 @@ class Suspicion:
         self._suspects: set[object] = set()
         self._prime: Item | None = None
         self._losses = 0
+        self._by_prime = False
         self._connected_s = 0.0
 
     def connected(self, now_s: float) -> None:
@@ -58,6 +59,7 @@ class Suspicion:
 
     def lost(self, on_their_way: Collection[OnItsWay], now_s: float) -> Item | None:
         """The link broke with these not acknowledged; return the one to be set aside, if that is certain now."""
+        self._by_prime = False
         if not on_their_way:
             return None
         straight = [sent.item for sent in on_their_way if now_s - sent.sent_s < STRAIGHT_S]
@@ -69,7 +71,7 @@ class Suspicion:
             return None
         (item,) = straight
         again = self._prime is not None and _identity(self._prime) == _identity(item)
-        self._prime, self._losses = item, self._losses + 1 if again else 1
+        self._prime, self._losses, self._by_prime = item, self._losses + 1 if again else 1, True
         if self._losses < LOSSES:
             return None
         self.settled(item)
@@ -77,8 +79,8 @@ class Suspicion:
 
     @property
     def prime(self) -> Item | None:
-        """The message that more than one loss points at."""
-        return self._prime if self._losses >= _CERTAIN else None
+        """The message that more than one loss points at, the last one included."""
+        return self._prime if self._by_prime and self._losses >= _CERTAIN else None
 
 
 def _identity(item: Item) -> object:

@@ -69,6 +69,7 @@ def test_a_loss_with_nothing_on_its_way_says_nothing() -> None:
     suspicion = Suspicion()
     losses(suspicion, words(1), times=LOSSES - 1)
     assert losses(suspicion, times=LOSSES) == [None] * LOSSES
+    assert suspicion.prime is None
     assert losses(suspicion, words(1)) == [words(1)]
 
 
