@@ -14,12 +14,12 @@ pytestmark = pytest.mark.mosquitto
 
 LIMITED = ("allow_anonymous true", "max_packet_size 4096")
 LONG = "word " * 1_600
+CONFIG = "homeassistant/device/pi-1/config"
 
 
 def announcement(payload: bytes) -> Outgoing:
     """What Home Assistant is told: retained, and large."""
-    topic = "homeassistant/device/pi-1/config"
-    return Outgoing(topic, payload, 1, True, "application/json", "homeassistant", accepted_s=time.monotonic())
+    return Outgoing(CONFIG, payload, 1, True, "application/json", "homeassistant", accepted_s=time.monotonic())
 
 
 def large(receiver: Receiver) -> list[int]:
@@ -41,6 +41,7 @@ def test_what_the_broker_says_is_too_large_is_given_up_and_costs_no_connection(
         assert eventually(lambda: sink.stats.outbox_n == 0)
         assert large(receiver) == []
     assert (sink.stats.dropped, sink.stats.reconnects) == (2, 0)
+    assert sink.has_taken({CONFIG})  # whoever waits for that waits no longer
     warnings = [record.getMessage() for record in caplog.records if "takes no packet above 4096" in record.getMessage()]
     assert len(warnings) == 2
     assert all("max_packet_size" in text for text in warnings)
@@ -70,6 +71,7 @@ def test_a_broker_that_hangs_up_without_a_word_gets_the_rest_all_the_same(
         assert large(receiver) == []
     assert sink.stats.dropped == (0 if retained else 1)
     assert sink.stats.reconnects == reconnects
+    assert sink.has_taken({CONFIG})
     assert caplog.text.count("which is not sent again") == 1
     assert "max_packet_size" in caplog.text
     assert "another client" not in caplog.text
