@@ -4,9 +4,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+LONGEST_SLEEP_S: Final = 1.0
+"""Who sleeps for several items looks after so long whether any are there: the flow may have stopped short of them."""
 
 
 class Overflow(Enum):
@@ -48,6 +51,7 @@ class Channel(Generic[T]):
     def rouse_at(self, count: int) -> None:
         """Let a consumer that waits sleep on until `count` items are queued (at first: one) or the channel is closed.
 
+        What is queued for a second is taken, however little it is: no more may come, as when a microphone is muted.
         Called by the consumer, where it can wait: every time a thread is woken costs more than looking at an item.
         """
         self._rouse_at = min(count, self._capacity)
@@ -98,12 +102,18 @@ class Channel(Generic[T]):
     def get(self, timeout_s: float | None = None) -> T | None:
         """Return the oldest item; None if none came within `timeout_s`, or the channel is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._ahead or self._items), timeout_s)
+            if timeout_s is not None:
+                self._changed.wait_for(self._readable, timeout_s)
+            while timeout_s is None and not self._readable():
+                self._changed.wait(LONGEST_SLEEP_S if self._rouse_at > 1 else None)
             if not self._ahead and not self._items:
                 return None
             item = (self._ahead or self._items).popleft()
             self._changed.notify_all()
             return item
+
+    def _readable(self) -> bool:
+        return self._closed or bool(self._ahead or self._items)
 
     def take(self, limit: int, wanted: Callable[[T], bool]) -> list[T]:
         """Return the oldest items up to the first that is not `wanted`, at most `limit`, without waiting for any."""

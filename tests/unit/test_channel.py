@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -93,6 +94,25 @@ def test_what_a_patient_consumer_sleeps_through_is_there_at_the_end() -> None:
     channel.close()
     consumer.join(10)
     assert taken == [1]
+
+
+def test_what_a_patient_consumer_waits_for_need_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the flow stops short of what it sleeps for, it takes what there is after a while."""
+    monkeypatch.setattr("agent.channel.LONGEST_SLEEP_S", 0.05)
+    channel: Channel[int] = Channel(8)
+    channel.rouse_at(4)
+    taken: list[int] = []
+    consumer = threading.Thread(target=lambda: taken.extend(channel))
+    consumer.start()
+    channel.put(1)
+    channel.put(2)
+    deadline_s = time.monotonic() + 5.0
+    while len(taken) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    before_the_end = list(taken)
+    channel.close()
+    consumer.join(10)
+    assert before_the_end == [1, 2]
 
 
 def test_get_gives_up_after_its_timeout() -> None:

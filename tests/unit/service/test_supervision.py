@@ -1,5 +1,6 @@
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from agent.audio import AudioFrame, Utterance
 from agent.channel import Channel, Overflow
 from agent.config import SegmenterSettings
 from agent.errors import EngineError
-from agent.listen import Listener
+from agent.listen import FRAMES_AT_REST, Listener
 from agent.segmenter import Segmenter
 from agent.service.supervision import CAPTURE_S, LISTEN_S, Supervisor
 from agent.service.systemd import Notifier
@@ -160,6 +161,29 @@ def test_a_listener_that_takes_frames_is_alive_though_more_wait(rig: Rig) -> Non
         rig.put_frame()
         rig.listener.counters.frames += 1
         assert "WATCHDOG=1" in rig.told(after_s=LISTEN_S)
+
+
+def test_a_quiet_room_that_is_muted_leaves_no_stage_late(rig: Rig) -> None:
+    """The listener sleeps for more frames than will ever come: those that wait for it are taken all the same."""
+    worker = threading.Thread(target=rig.listener.run)
+    worker.start()
+    rig.put_frame()
+    wait_until(lambda: rig.listener.counters.frames == 1)
+    for _ in range(FRAMES_AT_REST // 2):
+        rig.put_frame()
+    rig.told(after_s=0.0)
+    wait_until(lambda: not len(rig.frames))
+    told = [line for _ in range(15) for line in rig.told(after_s=1.0)]
+    rig.frames.close()
+    worker.join(10.0)
+    assert told == ["WATCHDOG=1"] * 15
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Real time passes, as long as a listener may take; whether it was enough, the caller asserts."""
+    deadline_s = time.monotonic() + 3.0
+    while not done() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
 
 
 def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
