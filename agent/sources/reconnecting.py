@@ -2,15 +2,16 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agent.audio import SAMPLE_RATE_HZ, AudioFrame
+from agent.audio import AudioFrame
 from agent.errors import DeviceUnavailable
 from agent.sources import Source
+from agent.sources.silence import missed_samples, silence_behind
 
-NS_PER_S: Final = 1_000_000_000
 FIRST_RETRY_S: Final = 0.25
 LONGEST_RETRY_S: Final = 2.0
 """Short enough to capture within five seconds of the microphone's return; opening an absent device costs nothing."""
@@ -36,11 +37,13 @@ class ReconnectingSource:
     """Opens a source again whenever it is lost, for ever (see `Source`).
 
     Positions go on counting through an absence: the first frame afterwards stands where the clock says that it is.
+    After a second without sound one silent frame behind a gap is delivered, which ends an utterance that was under way.
 
     Args:
         open_source: Opens the device anew; raises `DeviceUnavailable` if it is not there.
         wait_at_start: Whether a device that is absent from the beginning is waited for. If not, the constructor raises.
         events: Who wants to know.
+        clock_ns: Monotonic, that of `AudioFrame.captured_ns`.
 
     Raises:
         DeviceUnavailable: there is no such device, and `wait_at_start` is False.
@@ -49,10 +52,16 @@ class ReconnectingSource:
     live = True
 
     def __init__(
-        self, open_source: Callable[[], Source], *, wait_at_start: bool, events: MicrophoneEvents | None = None
+        self,
+        open_source: Callable[[], Source],
+        *,
+        wait_at_start: bool,
+        events: MicrophoneEvents | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._open_source = open_source
         self._events = events or MicrophoneEvents()
+        self._clock_ns = clock_ns
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._retry_s = FIRST_RETRY_S
@@ -61,6 +70,8 @@ class ReconnectingSource:
         self._offset: int | None = 0
         """Added to the positions of the source that is open; None until its first frame after an absence."""
         self._last: AudioFrame | None = None
+        self._silenced = False
+        """Whether the silent frame of this absence was delivered."""
         self._inner = None if wait_at_start else open_source()
 
     def read(self) -> AudioFrame | None:
@@ -75,6 +86,8 @@ class ReconnectingSource:
                 frame = inner.read() if inner else None
             except DeviceUnavailable as error:
                 self._lost(error)
+                if (silence := self._silence()) is not None:
+                    return silence
                 continue
             if frame is None:
                 return None
@@ -114,8 +127,19 @@ class ReconnectingSource:
         self._events.trying()
         self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
 
+    def _silence(self) -> AudioFrame | None:
+        """What ends an utterance under way; None if it may still go on, or there is none."""
+        if self._last is None or self._silenced or self._closed.is_set():
+            return None
+        silence = silence_behind(self._last)
+        if silence.captured_ns > self._clock_ns():
+            return None
+        self._last, self._silenced = silence, True
+        return silence
+
     def _found(self) -> None:
         self._retry_s = FIRST_RETRY_S
+        self._silenced = False
         if self._trouble:
             self._trouble = None
             log.info("the microphone is back")
@@ -132,5 +156,4 @@ class ReconnectingSource:
     def _after_absence(self, frame: AudioFrame) -> int:
         if self._last is None:
             return 0
-        missed = (frame.captured_ns - self._last.captured_ns) * SAMPLE_RATE_HZ // NS_PER_S - len(frame.pcm)
-        return self._last.end + max(0, missed)
+        return self._last.end + max(0, missed_samples(self._last, frame))

@@ -5,15 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame
-from agent.segmenter import LONGEST_FILLED_GAP
+from agent.audio import AudioFrame
 from agent.sources import Source
+from agent.sources.silence import GAP_SAMPLES, missed_samples, silence_behind
 
-_GAP_SAMPLES: Final = LONGEST_FILLED_GAP + 1
-"""Behind a gap of this length an utterance is over."""
-_NS_PER_S: Final = 1_000_000_000
 _BEAT_S: Final = 5.0
 
 
@@ -64,7 +59,8 @@ class SwitchedSource:
             if inner is None and self._reading is not None and not self._closed:
                 self._reading = None
                 if self._last is not None:
-                    return self._silence(self._last)
+                    self._last = silence_behind(self._last)
+                    return self._last
             if inner is None:
                 if self._closed:
                     return None
@@ -111,12 +107,6 @@ class SwitchedSource:
         if inner:
             inner.close()
 
-    def _silence(self, last: AudioFrame) -> AudioFrame:
-        samples_on = _GAP_SAMPLES + FRAME_SAMPLES
-        captured_ns = last.captured_ns + samples_on * _NS_PER_S // SAMPLE_RATE_HZ
-        self._last = AudioFrame(np.zeros(FRAME_SAMPLES, np.int16), last.end + _GAP_SAMPLES, captured_ns, resumed=True)
-        return self._last
-
     def _in_line(self, frame: AudioFrame) -> AudioFrame:
         """Give the frame its position since the beginning, pauses included."""
         resumed = frame.resumed
@@ -129,5 +119,4 @@ class SwitchedSource:
     def _after_pause(self, frame: AudioFrame) -> int:
         if self._last is None:
             return frame.position
-        missed = (frame.captured_ns - self._last.captured_ns) * SAMPLE_RATE_HZ // _NS_PER_S - len(frame.pcm)
-        return self._last.end + max(_GAP_SAMPLES, missed)
+        return self._last.end + max(GAP_SAMPLES, missed_samples(self._last, frame))
