@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,12 +36,13 @@ KEYS: Final = (
 
 
 class Applied:
-    """Reads and writes the file in `folder`."""
+    """Reads and writes the file in `folder`. Any thread may ask for a change to be kept."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._entries = self._read()
         self._configured: Settings | None = None
+        self._keeping = threading.Lock()
 
     @property
     def path(self) -> Path:
@@ -78,17 +80,19 @@ class Applied:
     def remember(self, key: str, value: object) -> bool:
         """Keep a change of what was last overlaid; False if it could not be written, and ends with this run."""
         configured = key == LISTENING or (self._configured and value_at(self._configured, key))
-        self._entries.pop(key, None)
-        if value != configured:
-            self._entries[key] = {"value": value, "instead_of": configured}
-        return self._write()
+        with self._keeping:
+            self._entries.pop(key, None)
+            if value != configured:
+                self._entries[key] = {"value": value, "instead_of": configured}
+            return self._write()
 
     def forget(self, section: str) -> bool:
         """Drop the changes of a section; whether there were any."""
-        gone = [key for key in self._entries if key.startswith(f"{section}.")]
-        for key in gone:
-            del self._entries[key]
-        return bool(gone) and (self._write() or True)
+        with self._keeping:
+            gone = [key for key in self._entries if key.startswith(f"{section}.")]
+            for key in gone:
+                del self._entries[key]
+            return bool(gone) and (self._write() or True)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

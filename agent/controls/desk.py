@@ -1,30 +1,37 @@
-"""The thread `control`: takes messages that came in, obeys those that are to be obeyed, and replies.
+"""The threads that take messages that came in, obey those that are to be obeyed, and reply.
 
-mqtt thread ──put()──▶ Channel ──▶ thread `control`: doorkeeper ─▶ obey ─▶ reply
+mqtt thread ──put()─┬─▶ Channel ──▶ thread `control`:    doorkeeper ─▶ obey ─▶ reply
+                    └─▶ Channel ──▶ thread `microphone`: doorkeeper ─▶ obey ─▶ reply      mute and listen
+
+Who closes the microphone does not wait for a model to be loaded.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from agent.channel import Channel
 from agent.controls import Later, Outcome
-from agent.controls.dispatch import Accepted, Command, Doorkeeper, Refused, ReturnAddress
+from agent.controls.dispatch import Accepted, Command, Doorkeeper, Listen, Mute, Refused, ReturnAddress
 from agent.delivery import Incoming, Outgoing
 from agent.wire.control import Reply
 
 log = logging.getLogger(__name__)
 
 CAPACITY = 32
-"""Commands that may wait; the oldest is dropped for a newer one."""
+"""Commands of each kind that may wait; the oldest is dropped for a newer one."""
+_OF_THE_MICROPHONE: Final = frozenset({Listen.name, Mute.name})
 
 
 class ControlDesk:
     """One command after the other, so that two of them never change the same thing at once.
 
-    `obey` may take as long as it needs; what takes minutes is done elsewhere, and answered when it is done. `post`
+    Those of the microphone have a thread and an order of their own. `obey` is called from both threads. It may take as
+    long as it needs, but for the microphone; what takes minutes is done elsewhere, and answered when it is done. `post`
     delivers a reply.
     """
 
@@ -40,22 +47,33 @@ class ControlDesk:
         self._obey = obey
         self._post = post
         self._waiting: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+        self._of_the_microphone: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+        self._at_the_door = threading.Lock()
 
     def put(self, incoming: Incoming) -> None:
         """Take a message that came in; called from the thread `mqtt`, and never blocks."""
-        self._waiting.put(incoming)
+        name = incoming.topic.rpartition("/")[2]
+        (self._of_the_microphone if name in _OF_THE_MICROPHONE else self._waiting).put(incoming)
 
     def close(self) -> None:
-        """No more commands; the one under way is finished, and those that wait are done, too."""
+        """No more commands; those under way are finished, and those that wait are done, too."""
         self._waiting.close()
+        self._of_the_microphone.close()
 
     def run(self) -> None:
-        """Obey until closed."""
+        """Obey until closed: the work of the thread `control`."""
         for incoming in self._waiting:
             self._handle(incoming)
 
+    def run_microphone(self) -> None:
+        """Open and close the microphone until closed: the work of the thread `microphone`."""
+        for incoming in self._of_the_microphone:
+            self._handle(incoming)
+
     def _handle(self, incoming: Incoming) -> None:
-        match self._door.admit(incoming, datetime.now(UTC)):
+        with self._at_the_door:
+            admitted = self._door.admit(incoming, datetime.now(UTC))
+        match admitted:
             case Accepted(command, sender):
                 self._obey_and_answer(command, sender)
             case Refused(code, msg, sender):

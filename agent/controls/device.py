@@ -85,7 +85,9 @@ class Surroundings(Protocol):
 
 
 class ControlledDevice:
-    """Obeys commands, in the thread `control`, and keeps the settings that are in force.
+    """Obeys commands, and keeps the settings that are in force.
+
+    `obey` is called from the thread `microphone` with commands to open or close it, from `control` with all others.
 
     Args:
         settings: What is in force: what the configuration says, with what commands have changed before.

@@ -184,7 +184,7 @@ class Request(Identified):
 
 
 class Doorkeeper:
-    """Decides which messages are obeyed. Used by one thread."""
+    """Decides which messages are obeyed. Used by one thread at a time."""
 
     def __init__(self, device_id: str, allowed: Collection[str], groups: Collection[str]) -> None:
         self._roots = tuple(f"{root}/cmd/" for root in _roots(device_id, groups))

@@ -1,12 +1,13 @@
 """The device as others see and control it over MQTT: its applied state, its commands, its place in Home Assistant.
 
     mqtt thread ──▶ receive ─┬─ homeassistant/status ─▶ announcer
-                             └─ …/cmd/… ──────────────▶ desk (thread `control`) ─▶ device
+                             └─ …/cmd/… ──────────────▶ desk (threads `control`, `microphone`) ─▶ device
 
 Put together and owned by `app.py`.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,7 +59,7 @@ class Remote:
         parts: What commands reach.
         restart: Ends the agent, to be started again.
         options: Of the command line, for another `edgescribe` with the same settings.
-        on_failure: Is told if the thread `control` fails.
+        on_failure: Is told if a thread that obeys commands fails.
     """
 
     def __init__(
@@ -84,7 +85,11 @@ class Remote:
         self._birth_topic = f"{settings.discovery.prefix}/status"
         self._device = ControlledDevice(settings, applied, parts, self)
         self._desk = ControlDesk(me.device_id, self._door, self._device.obey, self._post)
-        self._worker = Worker("control", self._desk.run, on_failure)
+        self._workers = (
+            Worker("control", self._desk.run, on_failure),
+            Worker("microphone", self._desk.run_microphone, on_failure),
+        )
+        self._telling = threading.Lock()
         self._options = tuple(options)
         self._calibrator = Calibrator(on_failure)
 
@@ -110,7 +115,8 @@ class Remote:
         if mqtt:
             self._announcer = Announcer(self.settings.discovery, mqtt, state_dir(self.settings))
             self._announcer.announce(self._facts())
-        self._worker.start()
+        for worker in self._workers:
+            worker.start()
 
     def reconfigured(self, settings: Settings) -> None:
         """The configuration was read anew, and `settings` are in force now. Called by the holder of `changing`."""
@@ -126,7 +132,9 @@ class Remote:
         """Obey no longer."""
         self._desk.close()
         self._calibrator.close()
-        self._worker.join(CLOSE_S)
+        until_s = time.monotonic() + CLOSE_S
+        for worker in self._workers:
+            worker.join(max(0.0, until_s - time.monotonic()))
 
     def _receive(self, incoming: Incoming) -> None:
         """Called from the thread `mqtt`."""
@@ -139,14 +147,15 @@ class Remote:
         if self._mqtt:
             self._mqtt.post(outgoing)
 
-    # What commands do beyond the device (controls.device.Surroundings); called from the thread `control`.
+    # What commands do beyond the device (controls.device.Surroundings); called from its threads.
 
     def applied(self) -> None:
-        """Tell what is in force now."""
-        self._parts.publisher.send(self.state())
-        self._parts.publisher.send(self.info())
-        if self._announcer:
-            self._announcer.announce(self._facts())
+        """Tell what is in force now; called from any thread that has changed it."""
+        with self._telling:  # so that what is told last, and stays with the broker, is what came last
+            self._parts.publisher.send(self.state())
+            self._parts.publisher.send(self.info())
+            if self._announcer:
+                self._announcer.announce(self._facts())
 
     def purge(self) -> int:
         """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""

@@ -13,7 +13,7 @@ from agent.wire import Keyword
 from tests.clips import clip, silence
 from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.commander import Commander
-from tests.integration.commands.conftest import StartAgent, becomes
+from tests.integration.commands.conftest import CMD, StartAgent, becomes
 from tests.integration.receiver import Receiver, eventually
 from tests.integration.virtual_microphone import VirtualMicrophone
 
@@ -55,6 +55,18 @@ def test_mute_closes_the_microphone_and_listen_opens_it(
         over.set()
         talking.join()
         microphone.unplug()
+
+
+def test_mute_waits_for_nothing_else(start_agent: StartAgent, commander: Commander, receiver: Receiver) -> None:
+    """Not for the engine, which has a golden utterance to transcribe; that is answered when it is done."""
+    start_agent(engine__delay_s=10.0)
+    asked = commander.send(CMD + "golden_utterance")
+    assert commander.ask("mute")["ok"]
+    assert becomes(receiver, listening=False)
+    assert asked not in commander.answers
+    assert eventually(lambda: asked in commander.answers, 60.0)
+    (answer,) = commander.answers[asked]
+    assert answer["command"] == "golden_utterance"
 
 
 def open_files(agent: AgentProcess) -> set[str]:

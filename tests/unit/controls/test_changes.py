@@ -1,5 +1,7 @@
 import json
+import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,35 @@ def test_a_mute_device_stays_mute(tmp_path: Path) -> None:
     assert Applied(tmp_path).listening
     changed(tmp_path, LISTENING, value=False)
     assert not Applied(tmp_path).listening
+
+
+def test_two_changes_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that is muted while another change is being written down."""
+    writing, go = threading.Event(), threading.Event()
+    really = os.fsync
+
+    def slow(descriptor: int) -> None:
+        writing.set()
+        assert go.wait(30.0)
+        really(descriptor)
+
+    monkeypatch.setattr("agent.controls.changes.os.fsync", slow)
+    applied = Applied(tmp_path)
+    applied.overlay(CONFIGURED)
+    kept: list[bool] = []
+    first = threading.Thread(target=lambda: kept.append(applied.remember("vad.threshold", 0.7)))
+    second = threading.Thread(target=lambda: kept.append(applied.remember(LISTENING, value=False)))
+    first.start()
+    assert writing.wait(30.0)
+    second.start()
+    second.join(0.2)
+    go.set()
+    for thread in (first, second):
+        thread.join(30.0)
+    assert kept == [True, True]
+    again = Applied(tmp_path)
+    assert not again.listening
+    assert again.overlay(CONFIGURED).vad.threshold == 0.7
 
 
 def test_changes_for_another_kind_of_engine_do_not_count(tmp_path: Path) -> None:

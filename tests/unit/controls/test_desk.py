@@ -1,0 +1,117 @@
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.config.contract import COMMANDS
+from agent.controls import Outcome
+from agent.controls.desk import ControlDesk
+from agent.controls.dispatch import Command, Doorkeeper, GoldenUtterance, Mute
+from agent.delivery import Incoming, Outgoing
+
+LIMIT_S = 30.0
+
+
+class Rig:
+    """A desk with its threads, and a device that takes its time for a golden utterance."""
+
+    def __init__(self) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        self.mute = False
+        self.answers: list[dict[str, object]] = []
+        self._answered = threading.Condition()
+        self.desk = ControlDesk("pi-1", Doorkeeper("pi-1", COMMANDS, ()), self._obey, self._post)
+        works = (self.desk.run, self.desk.run_microphone)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def _obey(self, command: Command) -> Outcome:
+        match command:
+            case Mute(value=value):
+                self.mute = value
+            case GoldenUtterance():
+                self.began.set()
+                assert self.go.wait(LIMIT_S)
+            case _:
+                pass
+        return Outcome("done")
+
+    def _post(self, outgoing: Outgoing) -> None:
+        with self._answered:
+            self.answers.append(json.loads(outgoing.payload))
+            self._answered.notify_all()
+
+    def ask(self, name: str, request_id: str, **args: object) -> None:
+        """Let a command come in."""
+        payload = json.dumps({"id": request_id, "args": args}).encode()
+        self.desk.put(Incoming(f"edgescribe/v1/pi-1/cmd/{name}", payload, retained=False))
+
+    def answered(self, count: int, within_s: float = LIMIT_S) -> list[object]:
+        """The ids of the answers, once there are so many, or after so long."""
+        with self._answered:
+            self._answered.wait_for(lambda: len(self.answers) >= count, within_s)
+            return [answer["id"] for answer in self.answers]
+
+    def close(self) -> None:
+        """Let everything be done."""
+        self.go.set()
+        self.desk.close()
+        for thread in self._threads:
+            thread.join(LIMIT_S)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """One of them."""
+    one = Rig()
+    yield one
+    one.close()
+
+
+def test_the_microphone_is_closed_while_something_slow_is_under_way(rig: Rig) -> None:
+    """Within a second: it does not stay open until the engine has had time for somebody else's question."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    rig.ask("vad_threshold", "next", value=0.7)
+    rig.ask("mute", "mute")
+    assert rig.answered(1, within_s=1.0) == ["mute"]
+    assert rig.mute
+    rig.go.set()
+    assert rig.answered(3) == ["mute", "slow", "next"]
+
+
+def test_opened_and_closed_in_the_order_that_was_asked_for(rig: Rig) -> None:
+    """By whichever of the two names; the last one counts."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    for number in range(9):
+        rig.ask("mute", str(number), value=number % 2 == 1)
+    rig.ask("listen", "9")
+    rig.ask("mute", "10")
+    assert rig.answered(11, within_s=5.0) == [str(number) for number in range(11)]
+    assert rig.mute
+
+
+def test_a_request_is_obeyed_once_wherever_it_is_repeated(rig: Rig) -> None:
+    """One door for all."""
+    rig.ask("identify", "a")
+    assert rig.answered(1) == ["a"]
+    rig.ask("mute", "a")
+    rig.ask("mute", "b")
+    assert rig.answered(2) == ["a", "b"]
+
+
+def test_what_waits_at_the_end_is_done(rig: Rig) -> None:
+    """A device that was muted as it stopped is mute when it starts again."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    started_s = time.monotonic()
+    rig.ask("identify", "last")
+    rig.ask("mute", "mute")
+    rig.close()
+    assert time.monotonic() - started_s < LIMIT_S
+    assert sorted(map(str, rig.answered(3))) == ["last", "mute", "slow"]
+    assert rig.mute
