@@ -43,6 +43,9 @@ class Publisher:
         self._next_seq = next_seq or itertools.count(1).__next__
         self._lock = threading.Lock()
         self._problems: dict[str, None] = {}
+        self._saying = threading.Lock()
+        """Held while health is said, so that nobody overtakes: what is said last stays with the broker."""
+        self._said_codes: tuple[str, ...] | None = None
         self._said_on_s: float | None = None
 
     def open(self, sinks: Sequence[Sink], *greetings: Message) -> None:
@@ -50,9 +53,8 @@ class Publisher:
         self._sinks = sinks
         for message in greetings:
             self.send(message)
-        with self._lock:
-            codes = tuple(self._problems)
-        self._say(codes)
+        self._said_codes = None
+        self._say()
 
     def send(self, message: Message) -> None:
         """Hand `message` to every sink."""
@@ -181,9 +183,8 @@ class Publisher:
         with self._lock:
             known = code in self._problems
             self._problems[code] = None
-            codes = tuple(self._problems)
         if not known:
-            self._say(codes)
+            self._say()
 
     def resolve(self, code: str) -> None:
         """It is not any more."""
@@ -191,8 +192,7 @@ class Publisher:
             if code not in self._problems:
                 return
             del self._problems[code]
-            codes = tuple(self._problems)
-        self._say(codes)
+        self._say()
 
     def conditions(self, prefix: str, codes: Sequence[str]) -> None:
         """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""
@@ -202,8 +202,7 @@ class Publisher:
                 return
             others = [code for code in self._problems if not code.startswith(prefix)]
             self._problems = dict.fromkeys([*others, *codes])
-            problems = tuple(self._problems)
-        self._say(problems)
+        self._say()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -211,5 +210,10 @@ class Publisher:
         with self._lock:
             return tuple(self._problems)
 
-    def _say(self, codes: tuple[str, ...]) -> None:
-        self.send(Health(problem="ON" if codes else "OFF", codes=codes))
+    def _say(self) -> None:
+        """Say what is wrong now, unless somebody else has said so meanwhile."""
+        with self._saying:
+            codes = self.problems
+            if codes != self._said_codes:
+                self._said_codes = codes
+                self.send(Health(problem="ON" if codes else "OFF", codes=codes))

@@ -1,4 +1,5 @@
 import logging
+import threading
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -212,6 +213,36 @@ def test_health_names_everything_that_is_wrong(rig: Rig) -> None:
     rig.publisher.problem("falling_behind")
     rig.publisher.resolve("mic_absent")
     assert rig.basket.health[1:] == [("ON", ("mic_absent", "falling_behind")), ("ON", ("falling_behind",))]
+
+
+def test_health_that_is_said_last_is_what_came_last(rig: Rig) -> None:
+    """It stays with the broker: who is slow to say that something is wrong does not say so after its end."""
+    saying, go = threading.Event(), threading.Event()
+
+    @dataclass
+    class Hesitant(Basket):
+        """That something is wrong is held up on its way."""
+
+        def send(self, message: Message) -> None:
+            """Keep it, once it is let go."""
+            if isinstance(message, Health) and message.codes:
+                saying.set()
+                assert go.wait(30.0)
+            super().send(message)
+
+    basket = Hesitant()
+    rig.publisher.open([basket])
+    slow = threading.Thread(target=rig.publisher.conditions, args=("mic_", ("mic_absent",)))
+    slow.start()
+    assert saying.wait(30.0)
+    quick = threading.Thread(target=rig.publisher.conditions, args=("mic_", ()))
+    quick.start()
+    quick.join(0.2)
+    assert rig.publisher.problems == ()  # who wants to know does not wait for who tells
+    go.set()
+    for thread in (slow, quick):
+        thread.join(30.0)
+    assert basket.health[1:] == [("ON", ("mic_absent",)), ("OFF", ())]
 
 
 def test_a_failing_engine_is_a_problem_until_it_works_again(rig: Rig) -> None:
