@@ -43,12 +43,24 @@ class Hearing:
         self._lock = threading.Lock()
         self._absent = ""
         self._listening = True
-        self._events = MicrophoneEvents(self._lost, self._back, alive, counters.overrun)
+        self._alive = alive
+        self._openings = 0
 
     def anew(self) -> MicrophoneEvents:
-        """For a source that is about to be opened, to call from its threads. What an earlier one lacked is past."""
-        self._back()
-        return self._events
+        """For a source that is about to be opened, to call from its threads.
+
+        What an earlier one lacked is past, and what it still tells counts for nothing: it may hang while it is closed.
+        """
+        with self._lock:
+            self._openings += 1
+            opening = self._openings
+        self._back(opening)
+        return MicrophoneEvents(
+            absent=lambda error: self._lost(opening, error),
+            back=lambda: self._back(opening),
+            trying=self._alive,
+            overrun=self._counters.overrun,
+        )
 
     def trouble(self, name: str) -> str:
         """Why nothing comes from the source called `name`, for `systemctl status`; empty if nothing is amiss."""
@@ -66,15 +78,19 @@ class Hearing:
                 # Where nothing comes any more, what was wrong with it is of no interest.
                 self._publisher.conditions("audio_", condition.codes if listening and not absent else ())
 
-    def _lost(self, error: DeviceUnavailable) -> None:
+    def _lost(self, opening: int, error: DeviceUnavailable) -> None:
         """Nothing comes; why, the source has logged."""
         with self._lock:
+            if opening != self._openings:
+                return
             if not self._absent:
                 self._counters.microphone_lost()
             self._absent = error.code
             self._publisher.conditions("mic_", (error.code,))
 
-    def _back(self) -> None:
+    def _back(self, opening: int) -> None:
         with self._lock:
+            if opening != self._openings:
+                return
             self._absent = ""
             self._publisher.conditions("mic_", ())

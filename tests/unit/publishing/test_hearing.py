@@ -83,6 +83,21 @@ def test_a_microphone_that_is_opened_anew_after_a_mute_owes_nothing() -> None:
     assert rig.basket.codes == [("mic_absent",), ()]
 
 
+def test_what_an_earlier_source_tells_late_counts_for_nothing() -> None:
+    """It hung while it was muted and opened anew; neither its trouble nor its return is that of the one after it."""
+    rig = Rig()
+    earlier, later = rig.events, rig.hearing.anew()
+    earlier.absent(DeviceStalled("hangs"))
+    assert rig.basket.codes == []
+    assert rig.hearing.trouble("microphone x") == ""
+    assert rig.counters.audio().losses == 0
+    later.absent(DeviceUnavailable("gone"))
+    earlier.back()
+    assert rig.basket.codes == [("mic_absent",)]
+    later.back()
+    assert rig.basket.codes == [("mic_absent",), ()]
+
+
 def test_the_sound_itself_is_watched_and_only_that_of_a_microphone() -> None:
     """Dead silence is a problem, unless it is in a recording; it is counted in either."""
     rig, recording = Rig(), Rig(live=False)
