@@ -66,8 +66,11 @@ class Publisher:
     def recognised(self, recognition: Recognition) -> None:
         """Publish the words, if there are any; one line in the log, without them.
 
-        What was kept until there was time goes to the backlog, fires no keyword, and counts for no latency.
+        What was kept until there was time goes to the backlog, fires no keyword, and counts for no latency. That the
+        engine works is known by either, and without any words.
         """
+        self.resolve("engine_failed")
+        self.resolve("falling_behind")
         utterance, transcript = recognition.utterance, recognition.transcript
         rtf = transcript.inference_s / utterance.duration_s
         seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
@@ -92,8 +95,6 @@ class Publisher:
         latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)
         self._counters.transcribed(rtf=rtf, latency=latency_ms)
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
-        self.resolve("engine_failed")
-        self.resolve("falling_behind")
 
     def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
         """Publish what is understood so far, where that is wanted."""

@@ -271,6 +271,17 @@ def test_what_was_kept_and_is_lost_is_told_and_counted(rig: Rig) -> None:
     assert rig.counters.asr().dropped_s == 2.0
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("text", ["turn on the light", ""])
+def test_an_engine_that_works_again_is_no_problem_whatever_it_heard(rig: Rig, text: str, *, late: bool) -> None:
+    """A cough without words, or what was kept for later, proves it as well as a transcript does."""
+    rig.publisher.failed(UTTERANCE, EngineError("no words came"))
+    rig.publisher.dropped(UTTERANCE)
+    rig.publisher.recognised(Recognition(UTTERANCE, replace(TRANSCRIPT, text=text), 0.0, 0.0, late=late))
+    assert rig.publisher.problems == ()
+    assert rig.basket.health[-1] == ("OFF", ())
+
+
 def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
     """A pause that speech resumes after is no end; a cough that was discarded is no beginning, and counted."""
     rig.hear(SpeechStarted(0), Paused(UTTERANCE), Resumed(), Paused(UTTERANCE), Ended(UTTERANCE), Discarded(0, 64))
