@@ -52,16 +52,18 @@ class Conversation:
         self._format: PcmFormat | None = None
         self._frames: list[Pcm16] = []
         self._heard = 0
+        self._refusing = False
+        """Whether the request under way was answered with an error, and the rest of it is passed over."""
 
     def answer(self, event: Event) -> Eventable | None:
         """The answer to `event`, None if it wants none. Unknown events are passed over, as the protocol demands."""
         try:
             return self._answer(event)
         except AgentError as error:
-            self._forget()
+            self._refuse(event)
             return Error(str(error), code=type(error).__name__)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._forget()
+            self._refuse(event)
             return Error(f"{event.type}: {error}", code="invalid")
 
     def _answer(self, event: Event) -> Eventable | None:
@@ -71,6 +73,9 @@ class Conversation:
             return Pong(text=Ping.from_event(event).text)
         if AudioStart.is_type(event.type):
             self._forget()
+            self._refusing = False
+        elif self._refusing:
+            return None
         elif AudioChunk.is_type(event.type):
             self._hear(AudioChunk.from_event(event))
         elif AudioStop.is_type(event.type):
@@ -96,6 +101,11 @@ class Conversation:
             return np.zeros(0, np.int16)
         tail = self._framer.push(bytes(self._format.bytes_per_s), now_ns=0)[:1]
         return np.concatenate([*self._frames, *(frame.pcm for frame in tail)])
+
+    def _refuse(self, event: Event) -> None:
+        """Nothing more of the request that `event` belongs to is wanted; with a stop it is over anyway."""
+        self._forget()
+        self._refusing = self._refusing or AudioChunk.is_type(event.type)
 
     def _forget(self) -> None:
         self._framer, self._format, self._frames, self._heard = None, None, [], 0

@@ -113,6 +113,16 @@ def test_sound_without_end_is_refused() -> None:
     assert [type(answer) for answer in answers] == [Error]
 
 
+def test_the_rest_of_what_was_refused_is_no_request() -> None:
+    """It was answered, with an error: what still comes of it is passed over until somebody begins anew."""
+    rig = Rig()
+    rest = rig.ask(AudioStart(16_000, 2, 1), *[chunk(16_000)] * (round(LONGEST_S) + 5), AudioStop(), chunk(512))
+    assert [type(answer) for answer in rest] == [Error]
+    assert rig.ask(chunk(100, width=3), chunk(512), AudioStop(), Ping(text="hello")) == [Pong(text="hello")]
+    assert rig.heard == []
+    assert rig.ask(AudioStart(16_000, 2, 1), chunk(512), AudioStop()) == [Transcript(text="1024 samples")]
+
+
 def test_an_engine_that_fails_is_said_so() -> None:
     """The other learns why there are no words."""
 
