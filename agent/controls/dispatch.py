@@ -138,6 +138,10 @@ KINDS: Final[Mapping[str, type[Command]]] = {
     )
 }
 """Commands by their names."""
+ARGUMENTS: Final = frozenset(
+    field.alias or name for kind in KINDS.values() for name, field in kind.model_fields.items()
+)
+"""What any command takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +252,7 @@ class _Letter:
     """A payload, read as far as that goes without the kind of the command."""
 
     text: str = ""
-    fields: object = None
+    fields: dict[str, Any] | None = None
     """What the JSON in it says; None where it is a bare value."""
     problem: str = ""
     """Why it cannot be read; then there is nothing else."""
@@ -284,11 +288,24 @@ def _read(kind: type[Command], letter: _Letter) -> Request:
     if letter.problem:
         raise ValueError(letter.problem)
     if letter.fields is not None:
-        return Request.model_validate(letter.fields)
+        request = Request.model_validate(letter.fields)
+        if stray := _stray(kind, letter.fields):
+            raise ValueError(f"{stray}: put it under args")
+        return request
     # Buttons send a word of their own (Home Assistant: PRESS), which says nothing.
     takes_value = "value" in kind.model_fields
     empty = not letter.text.strip() and kind is not SetInitialPrompt
     return Request(args={"value": letter.text}) if takes_value and not empty else Request()
+
+
+def _stray(kind: type[Command], fields: Mapping[str, Any]) -> str:
+    """What stands beside `args`, and seems to be an argument; empty if nothing does.
+
+    A later release may add to the envelope, and that is ignored. But `{"state": "OFF"}` must not open the microphone.
+    """
+    expects = bool(kind.model_fields) and "args" not in fields
+    found = (key for key in fields if key not in Request.model_fields and (expects or key in ARGUMENTS))
+    return "".join(sign if sign.isprintable() else " " for sign in next(found, "")[:64])
 
 
 def _response_topic(topic: str | None) -> str | None:

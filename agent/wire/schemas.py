@@ -86,8 +86,10 @@ def command_schema(schema_name: str) -> Schema:
                 "description": "Not obeyed afterwards: RFC 3339, or seconds since 1970.",
                 "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
             },
-            "args": {"type": "object", "properties": argument},
+            "args": {"description": "What the command takes.", "type": "object", "properties": argument},
         },
+        # Beside `args` they would be passed over, and `{"value": "OFF"}` would open the microphone.
+        "propertyNames": {"not": {"enum": list(argument)}},
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from agent.config.contract import COMMANDS
+from agent.controls.dispatch import ARGUMENTS
 from agent.wire import Message, Status, TranscriptMessage, topic_for
 from agent.wire.control import Reply
 from agent.wire.docs import documents, write
@@ -75,6 +76,16 @@ def test_every_declared_kind_is_published() -> None:
     """A kind that is added to the contract is found wherever it is declared."""
     assert {Status, TranscriptMessage, Reply} <= set(published_kinds())
     assert len({kind.schema_name for kind in published_kinds()}) == len(published_kinds())
+
+
+def test_the_schema_of_requests_knows_the_arguments_and_wants_them_under_args() -> None:
+    """It names those of the commands, and refuses where the device does what could never be meant otherwise."""
+    schema = json.loads((DOCS / "schemas" / "command-1.json").read_text(encoding="utf-8"))
+    assert set(schema["properties"]["args"]["properties"]) == ARGUMENTS
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid({"id": "a", "args": {"value": "OFF", "purge": True}, "trace": 7})
+    for name in ARGUMENTS:
+        assert not validator.is_valid({name: "OFF"})
 
 
 def test_commands_are_promised_for_a_device_and_a_group() -> None:

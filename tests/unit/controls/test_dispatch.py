@@ -118,6 +118,43 @@ def test_a_refusal_says_in_words_what_is_wanted() -> None:
         assert refused.msg == msg
 
 
+@pytest.mark.parametrize(
+    ("name", "payload", "stray"),
+    [
+        ("listen", {"value": "OFF"}, "value"),
+        ("mute", {"value": "OFF"}, "value"),
+        ("mute", {"purge": True}, "purge"),
+        ("mute", {"args": {"value": "ON"}, "purge": True}, "purge"),
+        ("restart", {"from": 1}, "from"),
+        ("listen", {"state": "OFF"}, "state"),
+        ("listen", {"arg": {"value": "OFF"}}, "arg"),
+        ("listen", {"x\n" * 500: "OFF"}, "x"),
+    ],
+)
+def test_an_argument_outside_args_is_refused(name: str, payload: object, stray: str) -> None:
+    """What would be passed over would open the microphone of who wants it closed."""
+    refused = keeper().admit(incoming(name, payload), NOW)
+    assert isinstance(refused, Refused)
+    assert refused.code == "invalid"
+    assert refused.msg.startswith(stray)
+    assert refused.msg.endswith("put it under args")
+    assert "\n" not in refused.msg
+    assert len(refused.msg) < 200
+
+
+def test_a_request_that_is_refused_may_be_sent_again_with_its_id() -> None:
+    """It was not obeyed, so it is no repetition."""
+    door = keeper()
+    assert isinstance(door.admit(incoming("listen", {"id": "a", "value": "OFF"}), NOW), Refused)
+    assert isinstance(door.admit(incoming("listen", {"id": "a", "args": {"value": "OFF"}}), NOW), Accepted)
+
+
+def test_what_a_later_release_puts_beside_args_is_ignored() -> None:
+    """As docs/mqtt.md promises, where it cannot be a forgotten argument: `args` is there, or the command has none."""
+    for name, payload in [("mute", {"args": {}, "trace": 7}), ("restart", {"trace": 7})]:
+        assert isinstance(keeper().admit(incoming(name, payload), NOW), Accepted)
+
+
 def test_only_what_is_on_the_list_is_obeyed() -> None:
     """The rest is told apart from what does not exist."""
     for name, code in [("restart", "not_allowed"), ("reboot", "unknown_command"), ("a/b", "unknown_command")]:
