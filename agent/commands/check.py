@@ -38,12 +38,27 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_from(args)
     for warning in (*loaded.warnings, *advice(loaded)):
         print(f"edgescribe: warning: {warning}", file=sys.stderr)
-    contradictory = list(contradictions(loaded))
-    # The store would only say again that the model is of the wrong format.
-    if problems := [*contradictory, *missing(loaded, model=not contradictory)]:
-        raise ConfigError("\n".join(problems))
+    if found := problems(loaded):
+        raise ConfigError("\n".join(found))
     print("configuration is fine")
     return 0
+
+
+def problems(loaded: "Loaded", *, model: bool = True) -> list[str]:
+    """Why `run` would not start; one line each. Without `model`, that one is still to be fetched."""
+    contradictory = list(contradictions(loaded))
+    found = [*problems_of_settings(loaded), *missing_parts(loaded)]
+    # The store would only say again that the model is of the wrong format.
+    unfit = model_problem(loaded) if model and not contradictory else None
+    return [*found, unfit] if unfit else found
+
+
+def problems_of_settings(loaded: "Loaded") -> Iterator[str]:
+    """Those of them that `doctor` has no line of its own for."""
+    yield from contradictions(loaded)
+    yield from unknown_models(loaded)
+    yield from missing_files(loaded)
+    yield from missing_packages(loaded)
 
 
 def contradictions(loaded: "Loaded") -> Iterator[str]:
@@ -73,14 +88,6 @@ def contradictions(loaded: "Loaded") -> Iterator[str]:
         )
 
 
-def missing(loaded: "Loaded", *, model: bool) -> Iterator[str]:
-    """What the settings name and this machine does not have."""
-    yield from missing_files(loaded)
-    yield from missing_packages(loaded)
-    if model and (problem := model_problem(loaded)):
-        yield problem
-
-
 def advice(loaded: "Loaded") -> Iterator[str]:
     """What works, but should not stay so."""
     if warning := auto_warning(loaded):
@@ -101,19 +108,15 @@ def is_english_only(model: str) -> bool:
 
 
 def missing_files(loaded: "Loaded") -> Iterator[str]:
-    """Recordings and certificates that do not exist or cannot be read."""
-    settings = loaded.settings
-    tls = settings.mqtt.tls
+    """Certificates that do not exist or cannot be read."""
+    tls = loaded.settings.mqtt.tls
     named = {
         "mqtt.tls.ca_file": tls.ca_file,
         "mqtt.tls.cert_file": tls.cert_file,
         "mqtt.tls.key_file": tls.key_file,
-        "source.path": settings.source.path if settings.source.kind == "wav" else None,
     }
     for key, path in named.items():
-        if path is None or is_for_the_service_only(path):
-            continue
-        if problem := file_problem(path):
+        if path is not None and not is_for_the_service_only(path) and (problem := file_problem(path)):
             yield f"{_at(loaded, key)}{key}: {path} {problem}"
 
 
@@ -134,20 +137,47 @@ def has_libasound() -> bool:
     return libasound.installed()
 
 
-def missing_packages(
+def missing_packages(loaded: "Loaded") -> Iterator[str]:
+    """Extras that the settings need."""
+    sound, needs = loaded.settings.sound, "needs a package that is not installed: pip install"
+    if (sound.noise_suppression or sound.auto_gain) and not is_installed("webrtc_noise_gain"):
+        key = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain"
+        yield f"{_at(loaded, key)}{key} {needs} 'edgescribe[enhance]'"
+    if loaded.settings.assist.enabled and not is_installed("wyoming"):
+        yield f"{_at(loaded, 'assist.enabled')}assist.enabled {needs} 'edgescribe[assist]'"
+
+
+def unknown_models(loaded: "Loaded") -> Iterator[str]:
+    """Models of the governor that nobody knows."""
+    from agent.models.catalogue import load_catalogue
+
+    governor, engine = loaded.settings.governor, loaded.settings.engine
+    if not governor.enabled or engine.kind == "scripted":
+        return
+    named = [("governor.models", name) for name in governor.models]
+    if governor.floor and governor.floor != getattr(engine, "model", ""):
+        named.append(("governor.floor", governor.floor))
+    catalogue = load_catalogue()
+    for key, name in named:
+        try:
+            catalogue.find(name)
+        except ModelError as error:
+            yield f"{_at(loaded, key)}{key}: {error}"
+
+
+def missing_parts(
     loaded: "Loaded", installed: Callable[[str], bool] = is_installed, alsa: Callable[[], bool] = has_libasound
 ) -> Iterator[str]:
-    """Optional packages and libraries that the settings need."""
-    if loaded.settings.engine.kind == "faster_whisper" and not installed("ctranslate2"):
+    """What engine and source need: a recording, a package, a library."""
+    engine, source = loaded.settings.engine, loaded.settings.source
+    if source.kind == "wav" and (problem := file_problem(source.path)):
+        yield f"{_at(loaded, 'source.path')}source.path: {source.path} {problem}"
+    if engine.kind == "faster_whisper" and not installed("ctranslate2"):
         yield (
             f'{_at(loaded, "engine.kind")}engine.kind = "faster_whisper" needs a package that is not installed: '
             "pip install 'edgescribe[faster-whisper]'"
         )
-    sound = loaded.settings.sound
-    if (sound.noise_suppression or sound.auto_gain) and not installed("webrtc_noise_gain"):
-        key = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain"
-        yield (f"{_at(loaded, key)}{key} needs a package that is not installed: pip install 'edgescribe[enhance]'")
-    if loaded.settings.source.kind == "alsa" and not alsa():
+    if source.kind == "alsa" and not alsa():
         yield (
             f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a library that is not installed: '
             "apt install libasound2"

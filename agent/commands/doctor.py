@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, load_from
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print; 1 if something fails."""
+    from agent.commands.check import problems_of_settings
     from agent.config import Settings
     from agent.doctor import service
     from agent.doctor.checks import diagnose
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     problem = ""
     try:
-        settings = settings_from(args)
+        loaded = load_from(args)
+        settings, problem = loaded.settings, "\n".join(problems_of_settings(loaded))
     except ConfigError as error:
         # A doctor who refuses to look because the settings are wrong would be of little use.
         settings, problem = Settings(), str(error)

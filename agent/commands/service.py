@@ -151,13 +151,13 @@ def _password(args: argparse.Namespace) -> str | None:
 
 def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
     """What will be in force; `ConfigError` if it cannot be."""
-    from agent.commands.check import contradictions, missing
+    from agent.commands.check import problems
     from agent.settings.sources import load
 
     secret = {} if wishes.password is None else {"mqtt.password": wishes.password}
     loaded = load(None, {**proposed, **secret})
-    if problems := [*contradictions(loaded), *missing(loaded, model=False)]:
-        raise ConfigError("\n".join(problems))
+    if found := problems(loaded, model=False):
+        raise ConfigError("\n".join(found))
     return loaded
 
 

@@ -114,7 +114,7 @@ def machine(facts: Facts) -> Iterator[Finding]:
 
 
 def settings(facts: Facts) -> Iterator[Finding]:
-    """Whether they can be read at all."""
+    """Whether they can be read, and the agent can start with them."""
     if facts.settings_problem:
         for line in facts.settings_problem.splitlines():
             yield Finding(Status.FAIL, "settings", line, "correct it, then run `edgescribe check`")

@@ -1,12 +1,13 @@
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.commands import check
-from agent.commands.check import advice, contradictions, missing, missing_files, missing_packages
+from agent.commands.check import advice, contradictions, missing_files, missing_packages, missing_parts, problems
 from agent.errors import ConfigError
 from agent.settings import sources as settings_sources
 from agent.settings.sources import Loaded, load
@@ -90,7 +91,12 @@ def test_files_that_are_named_must_exist(tmp_path: Path) -> None:
     there.touch()
     absent = tmp_path / "absent"
     given = loaded(source__kind="wav", source__path=absent, mqtt__tls__enabled=True, mqtt__tls__ca_file=there)
-    assert list(missing_files(given)) == [f"command line: source.path: {absent} does not exist: correct the path"]
+    assert list(missing_files(given)) == []
+    assert list(missing_parts(given)) == [f"command line: source.path: {absent} does not exist: correct the path"]
+    uncertain = loaded(mqtt__tls__enabled=True, mqtt__tls__ca_file=absent)
+    assert list(missing_files(uncertain)) == [
+        f"command line: mqtt.tls.ca_file: {absent} does not exist: correct the path"
+    ]
 
 
 def test_a_credential_of_the_service_is_not_missed_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +110,72 @@ def test_a_credential_of_the_service_is_not_missed_outside_of_it(monkeypatch: py
     assert key in problem
 
 
-def test_packages_that_are_needed_must_be_installed() -> None:
+def test_packages_that_are_needed_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing is named with the command that installs it, and only where it is used."""
     given = loaded(engine__kind="faster_whisper")
-    engine, source = missing_packages(given, installed=lambda _package: False, alsa=lambda: False)
+    engine, source = missing_parts(given, installed=lambda _package: False, alsa=lambda: False)
     assert engine.endswith("pip install 'edgescribe[faster-whisper]'")
     assert source.endswith("apt install libasound2")
-    (sound,) = missing_packages(loaded(sound__auto_gain=True), installed=lambda _package: False, alsa=lambda: True)
+    for package in ("webrtc_noise_gain", "wyoming"):
+        monkeypatch.setitem(sys.modules, package, None)
+    (sound,) = missing_packages(loaded(sound__auto_gain=True))
     assert sound.endswith("sound.auto_gain needs a package that is not installed: pip install 'edgescribe[enhance]'")
-    plain = loaded(source__kind="wav", source__path="a.wav")
-    assert list(missing_packages(plain, installed=lambda _package: False)) == []
+    plain = loaded(source__kind="wav", source__path=__file__)
+    assert list(missing_packages(plain)) == []
+    assert list(missing_parts(plain, installed=lambda _package: False)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "absent", "expected"),
+    [
+        (
+            {"assist__enabled": True},
+            "wyoming",
+            "command line: assist.enabled needs a package that is not installed: pip install 'edgescribe[assist]'",
+        ),
+        (
+            {"sound__noise_suppression": 2},
+            "webrtc_noise_gain",
+            (
+                "command line: sound.noise_suppression needs a package that is not installed: "
+                "pip install 'edgescribe[enhance]'"
+            ),
+        ),
+        (
+            {"governor__floor": "other"},
+            None,
+            "command line: governor.floor: unknown model other: see `edgescribe models list`",
+        ),
+        (
+            {"governor__models": ["tiny.en-q8_0", "nope"]},
+            None,
+            "command line: governor.models: unknown model nope: see `edgescribe models list`",
+        ),
+    ],
+)
+def test_what_run_would_not_start_with_is_a_problem(
+    overrides: dict[str, object], absent: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages and models that nobody knows. `doctor` and `service install` have the same list."""
+    if absent:
+        monkeypatch.setitem(sys.modules, absent, None)
+    given = loaded(source__kind="wav", source__path=__file__, **overrides)
+    assert list(check.problems_of_settings(given)) == [expected]
+    assert expected in problems(given)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"governor__enabled": False, "governor__floor": "nope"},
+        {"engine__kind": "scripted", "governor__floor": "nope"},
+        {"governor__floor": "/own/model.bin", "engine__model": "/own/model.bin"},
+        {"engine__kind": "auto", "governor__floor": "tiny.en-q4_0", "governor__models": ["base.en-ct2"]},
+    ],
+)
+def test_a_governor_that_run_takes_is_let_pass(overrides: dict[str, object]) -> None:
+    """Off, without models, the user's own model at the top, and names of the catalogue."""
+    assert list(check.problems_of_settings(loaded(**overrides))) == []
 
 
 def test_a_password_in_the_clear_is_advised_against() -> None:
@@ -168,7 +230,7 @@ def test_auto_without_a_calibration_is_a_warning_or_a_problem(tmp_path: Path) ->
     auto = loaded(engine__kind="auto", state_dir=str(tmp_path))
     assert list(contradictions(auto)) == []
     assert list(advice(auto)) == []
-    (problem,) = [line for line in missing(auto, model=True) if "engine.kind" in line]
+    (problem,) = [line for line in problems(auto) if "engine.kind" in line]
     assert "not calibrated: run `edgescribe calibrate`" in problem
     (tmp_path / "models" / "tiny.en-q8_0").mkdir(parents=True)
     (warning,) = advice(auto)

@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,35 @@ def test_wrong_settings_do_not_keep_the_doctor_from_looking(capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "mqtt.prt is not a setting: did you mean mqtt.port?" in printed
     assert "ok    machine" in printed
+
+
+@pytest.mark.parametrize(
+    ("setting", "absent", "text"),
+    [
+        ("assist.enabled=true", "wyoming", "pip install 'edgescribe[assist]'"),
+        ("sound.noise_suppression=2", "webrtc_noise_gain", "pip install 'edgescribe[enhance]'"),
+        ("mqtt.tls.ca_file=/none.pem", "", "mqtt.tls.ca_file: /none.pem does not exist"),
+    ],
+)
+def test_settings_that_run_would_not_start_with_are_no_good(
+    setting: str, absent: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Readable is not enough: `check` refuses them, and so does the doctor, in the same words."""
+    if absent:
+        monkeypatch.setitem(sys.modules, absent, None)
+    assert run("--json", "--set", setting, "--set", "mqtt.tls.enabled=true") == 1
+    (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "settings"]
+    assert finding["status"] == "fail"
+    assert text in finding["text"]
+
+
+def test_a_governor_without_its_model_is_no_good(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only where there are models at all."""
+    assert run("--json", "--set", "governor.floor=nope", "--set", "engine.kind=whisper_cpp") == 1
+    findings = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "settings"]
+    assert [each["text"] for each in findings] == [
+        "command line: governor.floor: unknown model nope: see `edgescribe models list`"
+    ]
 
 
 def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:

@@ -1,6 +1,7 @@
 import argparse
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_without_root_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch
         (("--username", "kitchen"), r"mqtt\.username is set without a password"),
         (("--password-file", "/nowhere"), r"--password-file /nowhere cannot be read \(No such file"),
         (("--model", "tiny.en-q8_0", "--set", "engine.language=de"), "knows English only"),
+        (("--set", "governor.floor=nope"), r"governor\.floor: unknown model nope"),
+        (("--set", "assist.enabled=true"), r"pip install 'edgescribe\[assist\]'"),
         (("--set", "mqtt.tls.enabled=true", "--set", "mqtt.tls.ca_file=/none.pem"), r"/none\.pem does not exist"),
     ],
 )
@@ -108,6 +111,7 @@ def test_what_makes_no_sense_is_one_line(
 ) -> None:
     """Before anything is written; and no secret is repeated."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setitem(sys.modules, "wyoming", None)
     with pytest.raises(AgentError, match=says) as caught:
         run("install", "--dry-run", "--device", "plughw:CARD=Device", "--mqtt-host", "127.0.0.1", *arguments)
     assert isinstance(caught.value, ConfigError)
