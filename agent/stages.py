@@ -14,7 +14,7 @@ from agent.engines.factory import create_engine
 from agent.engines.process import ProcessEngine
 from agent.errors import EngineError, ModelError
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model
+from agent.models.chosen import chosen_model, language_problem
 from agent.models.store import Store
 from agent.segmenter import Segmenter
 from agent.service.priority import at_lower_priority
@@ -46,10 +46,12 @@ def load_engine(settings: Settings, on_loss: Callable[[str], None] = lambda _rea
     told, from the thread that transcribes, why such a process was lost.
 
     Raises:
-        ModelError: the model is unknown, not on this device, or not what it should be.
+        ModelError: the model is unknown, not on this device, not what it should be, or does not know the language.
         EngineError: the engine cannot be started.
     """
     engine, store = concrete_engine(settings), Store(models_dir(settings), load_catalogue())
+    if problem := language_problem(engine):
+        raise ModelError(problem)
 
     def load() -> Engine:
         if engine.isolation == "process":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.config import Settings
-from agent.controls.languages import AUTO, languages_of
+from agent.config.languages import AUTO, languages_of
 from agent.errors import ConfigError
 from agent.stages import create_segmenter
 from agent.transcriber import Transcriber

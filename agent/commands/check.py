@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from agent.settings.sources import Loaded
 
 CT2_SUFFIX = "-ct2"
-ENGLISH_ONLY = ".en"
 CREDENTIALS = Path("/run/credentials")
 """Where systemd puts what `LoadCredential=` names."""
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -63,6 +62,8 @@ def problems_of_settings(loaded: "Loaded") -> Iterator[str]:
 
 def contradictions(loaded: "Loaded") -> Iterator[str]:
     """What cannot work together. Decided by the settings alone."""
+    from agent.models.chosen import language_problem
+
     engine = loaded.settings.engine
     if engine.kind == "scripted" or engine.kind == "auto":  # noqa: PLR1714 - mypy narrows by `==` only
         return
@@ -74,13 +75,8 @@ def contradictions(loaded: "Loaded") -> Iterator[str]:
     if is_name(engine.model) and engine.kind == "faster_whisper" and not for_ct2:
         ct2 = engine.model.rsplit("-", 1)[0] + CT2_SUFFIX
         yield f'{model} is a ggml model: set engine.kind = "whisper_cpp", or engine.model = "{ct2}"'
-    if is_english_only(engine.model) and engine.language not in {"auto", "en"}:
-        other = engine.model.replace(ENGLISH_ONLY, "", 1)
-        yield (
-            f'{_at(loaded, "engine.language")}engine.language = "{engine.language}", '
-            f'but engine.model = "{engine.model}" knows English only: '
-            f'set engine.model = "{other}" or engine.language = "en"'
-        )
+    if problem := language_problem(engine):
+        yield f"{_at(loaded, 'engine.language')}{problem}"
     if engine.kind == "faster_whisper" and engine.device == "cpu" and engine.compute_type.endswith("float16"):
         yield (
             f'{_at(loaded, "engine.compute_type")}engine.compute_type = "{engine.compute_type}" needs a GPU: '
@@ -100,11 +96,6 @@ def advice(loaded: "Loaded") -> Iterator[str]:
 def is_name(model: str) -> bool:
     """True for a catalogue name, False for a path."""
     return os.sep not in model and not os.path.exists(model)  # noqa: PTH110 - which never raises
-
-
-def is_english_only(model: str) -> bool:
-    """True for `tiny.en-q8_0` and the like, and for files that are named like one."""
-    return ENGLISH_ONLY in Path(model).name
 
 
 def missing_files(loaded: "Loaded") -> Iterator[str]:

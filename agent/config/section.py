@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.config.languages import AUTO, WHISPER
+
 
 @dataclass(frozen=True, slots=True)
 class InWords:
@@ -21,8 +23,12 @@ def in_words(metadata: Iterable[object]) -> str:
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Language = Annotated[str, Field(pattern=r"^(auto|[a-z]{2,3})$"), InWords('a language code such as "en", or "auto"')]
-"""ISO 639-1, or `auto`."""
+Language = Annotated[
+    str,
+    Field(pattern=rf"^({'|'.join((AUTO, *WHISPER))})$"),
+    InWords('a language code that Whisper knows, such as "en", or "auto"'),
+]
+"""ISO 639-1 as Whisper spells it, or `auto`. Whether the model knows it: `models.chosen.language_problem`."""
 
 
 class Section(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from agent.config import Settings
+from agent.config.languages import knows
 from agent.controls import Later, Outcome
 from agent.controls.changes import LISTENING, Applied, value_at, with_value
 from agent.controls.dispatch import (
@@ -27,7 +28,6 @@ from agent.controls.dispatch import (
     SetVadThreshold,
 )
 from agent.controls.golden import listen_to_it
-from agent.controls.languages import languages_of
 from agent.controls.replaying import outcome_of
 from agent.delivery import Replay as SentAgain
 from agent.delivery import SeqRange
@@ -204,7 +204,7 @@ class ControlledDevice:
 
 def _contradiction(settings: Settings) -> str | None:
     model, language = value_at(settings, "engine.model"), value_at(settings, "engine.language")
-    if not isinstance(model, str) or language in languages_of(model):
+    if not isinstance(model, str) or not isinstance(language, str) or knows(model, language):
         return None
     return f"the model {model} does not know the language {language}: change the other one first"
 

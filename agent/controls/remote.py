@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from agent import __version__
 from agent.config import AutoSettings, ScriptedSettings, Settings
+from agent.config.languages import languages_of
 from agent.controls import Later, Outcome
 from agent.controls.calibrating import Calibrator
 from agent.controls.changes import Applied, value_at
 from agent.controls.desk import ControlDesk
 from agent.controls.device import ControlledDevice, Parts, as_mapping
 from agent.controls.dispatch import Doorkeeper
-from agent.controls.languages import languages_of
 from agent.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.home_assistant.announcer import Announcer
 from agent.home_assistant.entities import DeviceFacts

@@ -6,6 +6,7 @@ from agent.calibration.candidates import engine_for, for_language
 from agent.calibration.chosen import usable
 from agent.calibration.file import CalibrationError, read_calibration
 from agent.config import EngineSettings, ScriptedSettings, Settings
+from agent.config.languages import knows
 from agent.governor.ladder import Level, Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.governor.spool import Spool
 from agent.models.catalogue import load_catalogue
@@ -28,7 +29,7 @@ def create_ladder(settings: Settings, top: EngineSettings) -> tuple[Level, ...]:
     floor = settings.governor.floor
     if floor and floor != top.model:
         store.catalogue.find(floor)
-    rungs = _named(settings.governor.models, store) or _measured(settings, top.model, top.language, store)
+    rungs = _named(settings.governor.models, top.language, store) or _measured(settings, top.model, top.language, store)
     if not rungs and top.model in store.catalogue:
         models = for_language(store.installed(format_for(top)), top.language)
         rungs = catalogued_rungs(models, store.catalogue.find(top.model), top.kind)
@@ -47,8 +48,11 @@ def create_spool(settings: Settings) -> Spool | None:
     return None
 
 
-def _named(names: tuple[str, ...], store: Store) -> tuple[Rung, ...]:
+def _named(names: tuple[str, ...], language: str, store: Store) -> tuple[Rung, ...]:
     models = [store.catalogue.find(name) for name in names]
+    if foreign := [model.name for model in models if not knows(model.name, language)]:
+        log.warning(f'governor.models: {", ".join(foreign)} cannot take over: engine.language is "{language}"')
+        models = [model for model in models if model.name not in foreign]
     if missing := [model.name for model in models if not store.has(model.name)]:
         log.warning(
             f"governor.models: {', '.join(missing)} not on this device: run `edgescribe models pull {missing[0]}`"

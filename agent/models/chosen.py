@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agent.config import EngineSettings, ScriptedSettings, WhisperCppSettings
+from agent.config.languages import ENGLISH_ONLY, knows
 from agent.models import ModelFormat
 from agent.models.store import Store
 
@@ -12,6 +13,16 @@ def format_for(engine: EngineSettings) -> ModelFormat | None:
     if isinstance(engine, ScriptedSettings):
         return None
     return ModelFormat.GGML if isinstance(engine, WhisperCppSettings) else ModelFormat.CTRANSLATE2
+
+
+def language_problem(engine: EngineSettings) -> str:
+    """Why the model does not do for the language, with the remedy; empty if it does, or there is no model."""
+    if isinstance(engine, ScriptedSettings) or knows(engine.model, engine.language):
+        return ""
+    return (
+        f'engine.language = "{engine.language}", but engine.model = "{engine.model}" knows English only: '
+        f'set engine.model = "{engine.model.replace(ENGLISH_ONLY, "", 1)}" or engine.language = "en"'
+    )
 
 
 def chosen_model(engine: EngineSettings, store: Store) -> Path | None:

@@ -140,6 +140,8 @@ def test_what_is_no_recording(edgescribe: Edgescribe, tmp_path: Path, name: str)
         ({"engine__model": "nonsense"}, ["unknown model nonsense", "edgescribe models list"]),
         ({"engine__model": "base-q8_0"}, ["not on this device", "edgescribe models pull base-q8_0"]),
         ({"engine__model": "tiny.en-ct2"}, ["ctranslate2", "needs ggml", "edgescribe models list"]),
+        ({"engine__language": "de"}, ["tiny.en-q8_0", "knows English only", 'set engine.model = "tiny-q8_0"']),
+        ({"engine__language": "zz"}, ['engine.language = "zz"', "a language code that Whisper knows"]),
         ({"engine__model": "/nowhere/own.bin"}, ["/nowhere/own.bin", "no such model"]),
         ({"engine__model": str(CLIP)}, [str(CLIP), "not a ggml file", "edgescribe models convert"]),
         ({"engine__kind": "faster_whisper", "engine__model": "tiny.en-q8_0"}, ["ggml", "needs ctranslate2"]),

@@ -108,8 +108,9 @@ def test_what_makes_no_sense_is_refused(name: str, payload: object) -> None:
 def test_a_refusal_says_in_words_what_is_wanted() -> None:
     """No regular expression: people read it."""
     for name, payload, msg in [
-        ("language", b"English", 'value: must be a language code such as "en", or "auto"'),
-        ("language", b"", 'value: must be a language code such as "en", or "auto"'),
+        ("language", b"English", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
+        ("language", b"zz", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
+        ("language", b"", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
         ("model", b"/tmp/model.bin", "value: must be a name, not a path"),
         ("model", b"~x", "value: must be a name, not a path"),
     ]:

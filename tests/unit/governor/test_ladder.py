@@ -1,5 +1,12 @@
+import logging
+from pathlib import Path
+
+import pytest
+
 from agent.calibration.records import Candidate, Measurement
-from agent.config import FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
+from agent.config import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
+from agent.config.governor import GovernorSettings
+from agent.governor.factory import create_ladder
 from agent.governor.ladder import Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.models.catalogue import load_catalogue
 
@@ -103,3 +110,17 @@ def test_the_smallest_size_has_only_fewer_bits_below_it() -> None:
     """For the sake of memory; where the model is the slimmest already, nothing takes over."""
     assert catalogued("tiny-q8_0", "tiny-q4_0", "base-q8_0", top="tiny-q8_0") == ["tiny-q4_0"]
     assert catalogued("tiny-q4_0", "base-q8_0", top="tiny-q4_0") == []
+
+
+def test_what_does_not_know_the_language_takes_nothing_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Even where the settings name it."""
+    for name in ("tiny.en-q8_0", "tiny-q8_0"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    governor = GovernorSettings(models=("tiny.en-q8_0", "tiny-q8_0"))
+    caplog.set_level(logging.WARNING)
+    ladder = create_ladder(Settings(engine=BASE, governor=governor, state_dir=tmp_path), BASE)
+    assert [level.model for level in ladder] == ["base-q8_0", "base-q8_0", "tiny-q8_0"]
+    assert 'governor.models: tiny.en-q8_0 cannot take over: engine.language is "de"' in caplog.text
+    english = BASE.model_copy(update={"language": "auto"})
+    ladder = create_ladder(Settings(engine=english, governor=governor, state_dir=tmp_path), english)
+    assert [level.model for level in ladder] == ["base-q8_0", "base-q8_0", "tiny.en-q8_0", "tiny-q8_0"]

@@ -1,6 +1,9 @@
+import logging
 import threading
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from agent.channel import Overflow
 from agent.config import ScriptedSettings, Settings, WhisperCppSettings
@@ -11,6 +14,7 @@ from agent.engines import Engine
 from agent.engines.scripted import Scripted
 from agent.service.reloading import Reloadable, Reloader
 from agent.service.systemd import Notifier
+from agent.stages import load_engine
 from agent.transcriber import Transcriber
 
 LIMIT_S = 30.0
@@ -86,3 +90,19 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
     assert device.settings.engine == WhisperCppSettings(threads=2, initial_prompt="Glarus")
     assert loads.settings[-1].engine == device.settings.engine
     assert len(loads.settings) == 2
+
+
+def test_a_reload_with_a_language_that_the_model_does_not_know_leaves_all_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says so, in the words of `check`."""
+    changed: list[Any] = []
+    transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
+    before = Settings(engine=WhisperCppSettings(), state_dir=tmp_path)
+    wanted = before.model_copy(update={"engine": WhisperCppSettings(language="de")})
+    parts = Reloadable(threading.Lock(), lambda: before, lambda: wanted, load_engine, transcriber, changed.append)
+    caplog.set_level(logging.ERROR)
+    Reloader(Notifier(), parts).run()
+    assert changed == []
+    assert "not reloaded" in caplog.text
+    assert 'engine.model = "tiny.en-q8_0" knows English only' in caplog.text
