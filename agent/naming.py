@@ -1,6 +1,7 @@
 """What the parts of the agent are called, in what people read."""
 
 from agent.config import AlsaSettings, AutoSettings, ScriptedSettings, Settings
+from agent.tcp import spelt
 
 
 def source_name(settings: Settings) -> str:
@@ -17,4 +18,4 @@ def engine_name(settings: Settings) -> str:
 
 def broker_name(settings: Settings) -> str:
     """Where the broker is."""
-    return f"{settings.mqtt.host}:{settings.mqtt.effective_port}"
+    return spelt(settings.mqtt.host, settings.mqtt.effective_port)

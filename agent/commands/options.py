@@ -28,6 +28,15 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seconds(text: str) -> float:
+    """The argument of `--seconds`."""
+    number = float(text)
+    if not number > 0:  # so that `nan` is refused as well
+        msg = "must be above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
 def engine_kind_for(model: str) -> str:
     """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
     is_folder = os.path.isdir(model)  # noqa: PTH112 - never raises, not even where this user may not look

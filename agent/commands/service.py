@@ -166,12 +166,13 @@ def _ask_broker(settings: "Settings") -> None:
     from agent import identity
     from agent.commands.check import is_for_the_service_only
     from agent.installation import broker
+    from agent.naming import broker_name
 
     key_file = settings.mqtt.tls.key_file
     if not settings.mqtt.enabled or (key_file and is_for_the_service_only(key_file)):
         return
     answer = broker.ask(settings.mqtt, identity.device_id(settings.device.id))
-    address = f"{settings.mqtt.host}:{settings.mqtt.effective_port}"
+    address = broker_name(settings)
     if answer.refused:
         raise SinkError(f"the broker {address} refuses us ({answer.reason}): see --username and --password-file")
     if answer.welcome:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, seconds, settings_from
 
 if TYPE_CHECKING:
     from agent.top.feed import Feed
@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--once", action="store_true", help="show it once")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a line, four times a second")
-    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: at Ctrl-C)")
+    parser.add_argument("--seconds", type=seconds, metavar="S", help="end after so long (default: at Ctrl-C)")
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help="the agent's socket (default: that of these settings)"
     )

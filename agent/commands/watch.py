@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_settings_options, load_from
+from agent.commands.options import add_settings_options, load_from, seconds
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--last", type=int, default=DEFAULT_LAST, metavar="N", help="transcripts on the screen")
     parser.add_argument("--json", action="store_true", help="every message as one JSON object a line")
     parser.add_argument("--plain", action="store_true", help="lines, even in a terminal")
-    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long (default: at Ctrl-C)")
+    parser.add_argument("--seconds", type=seconds, metavar="S", help="end after so long (default: at Ctrl-C)")
     add_settings_options(parser)
     parser.set_defaults(run=run)
 

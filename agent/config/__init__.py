@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from agent.config.address import Host
 from agent.config.assist import AssistSettings
 from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
 from agent.config.governor import GovernorSettings
@@ -209,7 +210,7 @@ class MqttSettings(Section):
 
     enabled: bool = True
     """Publish over MQTT."""
-    host: str = "localhost"
+    host: Host = "localhost"
     """Name or address of the broker."""
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Default: 1883, or 8883 with TLS."""

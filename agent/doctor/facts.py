@@ -19,6 +19,7 @@ from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
 from agent.models.files import nearest_folder
 from agent.models.store import Store
+from agent.naming import broker_name
 from agent.settings.named import file_problem
 from agent.settings.sources import models_dir, state_dir
 
@@ -55,7 +56,7 @@ def look(settings: Settings, settings_problem: str = "", service_says: str = "",
         source_problem=str(deaf or ""),
         source_busy=isinstance(deaf, DeviceBusy),
         service_says=service_says,
-        broker=f"{mqtt.host}:{mqtt.effective_port}" if mqtt.enabled else None,
+        broker=broker_name(settings) if mqtt.enabled else None,
         broker_problem=connect_problem(mqtt.host, mqtt.effective_port) if mqtt.enabled else "",
         clock_synced=identity.time_synced(root),
         state_dir=folder,

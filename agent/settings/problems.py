@@ -143,6 +143,8 @@ def _selected(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> Setting | None
 
 def _may_be_shown(entry: Entry) -> bool:
     settings = by_path(entry.path)
+    if "@" in str(entry.value):  # a password may stand in front of it, as in mqtt://user:password@broker
+        return False
     return bool(settings) and not any(setting.secret for setting in settings)
 
 

@@ -18,6 +18,7 @@ from agent.config import MqttSettings
 from agent.errors import SinkError
 from agent.sinks.mqtt_tls import tls_context, tls_reason
 from agent.subscriber import Received
+from agent.tcp import spelt
 
 _CAPACITY: Final = 20_000
 _ANSWER_S: Final = 10.0
@@ -48,7 +49,7 @@ class Link:
     """
 
     def __init__(self, settings: MqttSettings, user: str | None, topic: str) -> None:
-        self.address = f"{settings.host}:{settings.effective_port}"
+        self.address = spelt(settings.host, settings.effective_port)
         self.topic = topic
         self._events: Channel[Received | LinkChange] = Channel(_CAPACITY)
         self._answered = threading.Event()

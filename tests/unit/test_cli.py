@@ -41,6 +41,16 @@ def test_quantisations_are_offered_as_they_are() -> None:
     assert list(models.QUANTISATION_NAMES) == list(QUANTISATIONS)
 
 
+@pytest.mark.parametrize("verb", ["watch", "top"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_time_to_watch_is_above_0(verb: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 would be for ever, and `nan` no time at all."""
+    with pytest.raises(SystemExit) as ended:
+        cli.parser().parse_args([verb, f"--seconds={seconds}"])
+    assert ended.value.code == 2
+    assert "--seconds: must be above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [

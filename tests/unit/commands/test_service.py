@@ -101,6 +101,8 @@ def test_without_root_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch
         (("--username", "kitchen"), r"mqtt\.username is set without a password"),
         (("--password-file", "/nowhere"), r"--password-file /nowhere cannot be read \(No such file"),
         (("--model", "tiny.en-q8_0", "--set", "engine.language=de"), "knows English only"),
+        (("--mqtt-host", "mqtt://x"), r'mqtt\.host = "mqtt://x" is not allowed: .* the port is mqtt\.port'),
+        (("--mqtt-host", ""), r'mqtt\.host = "" is not allowed'),
         (("--set", "governor.floor=nope"), r"governor\.floor: unknown model nope"),
         (("--set", "assist.enabled=true"), r"pip install 'edgescribe\[assist\]'"),
         (("--set", "mqtt.tls.enabled=true", "--set", "mqtt.tls.ca_file=/none.pem"), r"/none\.pem does not exist"),

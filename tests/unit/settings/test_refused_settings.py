@@ -31,7 +31,9 @@ def test_all_problems_come_at_once_with_place_value_and_remedy(
         ),
         "EDGESCRIBE_ENGIN__THREADS: engin.threads is not a setting: did you mean engine.threads?",
         'command line: log.level = "loud" is not allowed: must be one of debug, info, warning, error',
-        ('command line: engine.language = "English" is not allowed: must be a language code that Whisper knows, such as "en", or "auto"'),
+        (
+            'command line: engine.language = "English" is not allowed: must be a language code that Whisper knows, such as "en", or "auto"'
+        ),
         'command line: engine.beam_size belongs to engine.kind = "faster_whisper": set that kind or remove the key',
     }
 
@@ -169,3 +171,54 @@ def test_a_folder_at_the_home_of_nobody_is_said() -> None:
         state_dir(Settings(state_dir=Path("~x/state")))
     with pytest.raises(ConfigError, match=r"^models\.dir: ~x: there is no such user"):
         models_dir(Settings.model_validate({"models": {"dir": "~x"}}))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        " ",
+        "mqtt://broker",
+        "127.0.0.1:18830",
+        "broker:1883",
+        "[::1]",
+        "::1:x",
+        "a b",
+        "broker/",
+        "x." * 130,
+        ".",
+        "-",
+    ],
+)
+def test_the_broker_is_a_name_or_an_address(host: str) -> None:
+    """What people write instead would never be reached; the remedy names where scheme and port go."""
+    (line,) = problems(overrides={"mqtt.host": host})
+    assert line.startswith("command line: mqtt.host = ")
+    assert line.endswith(
+        ' is not allowed: must be a name or an address alone, such as "192.168.1.2": the port is mqtt.port'
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "broker.lan",
+        "broker.lan.",
+        "192.168.1.2",
+        "::1",
+        "fe80::1%eth0",
+        "2001:db8::7",
+        "my_broker",
+        "kühl.de",
+    ],
+)
+def test_names_and_addresses_of_brokers_are_taken(host: str) -> None:
+    """IPv6 too, with its zone; names as home networks have them."""
+    assert load_settings(overrides={"mqtt.host": host}).mqtt.host == host
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    """Whoever pastes a URL."""
+    (line,) = problems(overrides={"mqtt.host": "mqtt://kitchen:hunter2@broker"})
+    assert line.startswith("command line: mqtt.host is not allowed: must be a name or an address alone")
