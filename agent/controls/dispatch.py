@@ -13,7 +13,8 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.config.section import Fraction, InWords, Language, in_words
+from agent.config.section import Fraction, InWords, Language
+from agent.controls.refusals import names, shown, unfit, unreadable
 from agent.delivery import Incoming
 from agent.wire import CONTRACT
 
@@ -74,7 +75,7 @@ class SetInitialPrompt(Command):
     """Prime the decoder with other words."""
 
     name = "initial_prompt"
-    value: Annotated[str, Field(max_length=MAX_PROMPT)]
+    value: Annotated[str, Field(max_length=MAX_PROMPT), InWords(f"text, at most {MAX_PROMPT:,} characters")]
 
 
 class SetVadThreshold(Command):
@@ -138,9 +139,7 @@ KINDS: Final[Mapping[str, type[Command]]] = {
     )
 }
 """Commands by their names."""
-ARGUMENTS: Final = frozenset(
-    field.alias or name for kind in KINDS.values() for name, field in kind.model_fields.items()
-)
+ARGUMENTS: Final = frozenset(name for kind in KINDS.values() for name in names(kind))
 """What any command takes."""
 
 
@@ -225,8 +224,10 @@ class Doorkeeper:
             if request.id is not None and self._is_repeated(request.id):
                 return None
             return Accepted(kind.model_validate(request.args), sender)
+        except ValidationError as error:
+            return Refused("invalid", unfit(error, kind.name, kind), sender)
         except ValueError as error:
-            return Refused("invalid", _first_line(error, kind), sender)
+            return Refused("invalid", str(error), sender)
 
     def _is_repeated(self, request_id: str) -> bool:
         if request_id in self._seen:
@@ -268,7 +269,7 @@ def _opened(payload: bytes) -> _Letter:
     except RecursionError:
         return _Letter(problem="it is nested too deeply")
     except ValueError as error:
-        return _Letter(problem=str(error))
+        return _Letter(problem=unreadable(error))
 
 
 def _id_in(letter: _Letter) -> str | None:
@@ -305,7 +306,7 @@ def _stray(kind: type[Command], fields: Mapping[str, Any]) -> str:
     """
     expects = bool(kind.model_fields) and "args" not in fields
     found = (key for key in fields if key not in Request.model_fields and (expects or key in ARGUMENTS))
-    return "".join(sign if sign.isprintable() else " " for sign in next(found, "")[:64])
+    return shown(next(found, ""))
 
 
 def _response_topic(topic: str | None) -> str | None:
@@ -313,13 +314,3 @@ def _response_topic(topic: str | None) -> str | None:
     if not topic or len(topic.encode()) > _MAX_TOPIC_BYTES or topic.startswith("$"):
         return None
     return None if any(sign in topic for sign in ("+", "#", "\0", "/cmd/")) else topic
-
-
-def _first_line(error: ValueError, kind: type[Command]) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    words = in_words(kind.model_fields[where].metadata) if where in kind.model_fields else ""
-    msg = f"must be {words}" if words else first["msg"]
-    return f"{where}: {msg}" if where else msg

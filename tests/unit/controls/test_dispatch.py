@@ -105,18 +105,61 @@ def test_what_makes_no_sense_is_refused(name: str, payload: object) -> None:
     assert "\n" not in refused.msg
 
 
-def test_a_refusal_says_in_words_what_is_wanted() -> None:
-    """No regular expression: people read it."""
-    for name, payload, msg in [
-        ("language", b"English", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
-        ("language", b"zz", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
-        ("language", b"", 'value: must be a language code that Whisper knows, such as "en", or "auto"'),
+A_LANGUAGE = 'must be a language code that Whisper knows, such as "en", or "auto"'
+AN_OBJECT = 'args: must be an object, such as {"value": "ON"}'
+A_TIME = "exp: must be a time with its zone (RFC 3339), or seconds since 1970"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "msg"),
+    [
+        ("language", b"English", f"value: {A_LANGUAGE}"),
+        ("language", b"zz", f"value: {A_LANGUAGE}"),
+        ("language", b"", f"value is missing: {A_LANGUAGE}"),
         ("model", b"/tmp/model.bin", "value: must be a name, not a path"),
         ("model", b"~x", "value: must be a name, not a path"),
-    ]:
-        refused = keeper().admit(incoming(name, payload), NOW)
-        assert isinstance(refused, Refused)
-        assert refused.msg == msg
+        ("vad_threshold", b"7", "value: must be a number, 0 to 1"),
+        ("vad_threshold", b"nan", "value: must be a number, 0 to 1"),
+        ("vad_threshold", b"much", "value: must be a number, 0 to 1"),
+        ("vad_threshold", b"", "value is missing: must be a number, 0 to 1"),
+        ("listen", b"maybe", "value: must be true or false"),
+        ("initial_prompt", b"x" * 1_001, "value: must be text, at most 1,000 characters"),
+        ("replay", {"args": {"to": 3}}, "from is missing: must be a whole number, at least 1"),
+        ("replay", {"args": {"from": 1, "to": 0}}, "to: must be a whole number, at least 1"),
+        ("replay", {"args": {"from": 9, "to": 3}}, "to is before from"),
+        ("mute", {"args": {"purg": True}}, "purg is no argument of mute: it takes value, purge"),
+        ("replay", {"args": {"from": 1, "to": 2, "by": 3}}, "by is no argument of replay: it takes from, to"),
+        ("restart", {"args": {"now\n": True}}, "now  is no argument of restart: it takes none"),
+        ("restart", {"args": [1]}, AN_OBJECT),
+        ("restart", {"args": None}, AN_OBJECT),
+        ("restart", {"id": 7}, "id: must be text of 1 to 64 characters"),
+        ("restart", {"id": ""}, "id: must be text of 1 to 64 characters"),
+        ("restart", {"exp": "tomorrow"}, A_TIME),
+        ("restart", {"exp": "2026-11-23T13:00:00"}, A_TIME),
+        (
+            "restart",
+            b"{now}",
+            "not JSON: expecting property name enclosed in double quotes, at character 2",
+        ),
+        ("restart", b"\xff", "not UTF-8 text"),
+    ],
+)
+def test_a_refusal_says_in_words_what_is_wanted(name: str, payload: object, msg: str) -> None:
+    """Neither a regular expression nor a library's own words: people read it, as they do of settings."""
+    refused = keeper().admit(incoming(name, payload), NOW)
+    assert isinstance(refused, Refused)
+    assert refused.msg == msg
+
+
+def test_there_are_words_for_every_argument() -> None:
+    """Of each command, whatever it is given; so none speaks in the words of a library."""
+    for name, kind in KINDS.items():
+        for argument in kind.model_fields:
+            key = kind.model_fields[argument].alias or argument
+            others = {"from": 1, "to": 2} if kind is Replay else {}
+            refused = keeper().admit(incoming(name, {"args": {**others, key: [[]]}}), NOW)
+            assert isinstance(refused, Refused)
+            assert refused.msg.startswith(f"{key}: must be ")
 
 
 @pytest.mark.parametrize(
