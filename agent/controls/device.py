@@ -114,9 +114,9 @@ class ControlledDevice:
         """Do what `command` says, or say why not."""
         match command:
             case Listen(value=on, purge=purge):  # a device is muted at once, whatever else is being changed
-                return self._listen(on=on, purge=purge)
+                return self._listen(on=on, purge=purge, asked=on)
             case Mute(value=mute, purge=purge):
-                return self._listen(on=not mute, purge=purge)
+                return self._listen(on=not mute, purge=purge, asked=mute)
             case Restart() | Identify() | Replay() | Calibrate() | GoldenUtterance():
                 return self._do(command)
             case _:
@@ -156,7 +156,7 @@ class ControlledDevice:
             case _:
                 return self._around.calibrate()
 
-    def _listen(self, *, on: bool, purge: bool) -> Outcome:
+    def _listen(self, *, on: bool, purge: bool, asked: bool) -> Outcome:
         if on:
             try:
                 self._parts.source.on()
@@ -168,7 +168,7 @@ class ControlledDevice:
         purged = self._around.purge() if purge and not on else None
         self._around.applied()
         msg = "listening" if on else "mute: the microphone is closed"
-        result = {"value": on} | ({} if purged is None else {"purged": purged})
+        result = {"value": asked} | ({} if purged is None else {"purged": purged})
         return Outcome(msg if stored else msg + _FORGETFUL, result=result)
 
     def _set(self, key: str, value: object) -> Outcome:

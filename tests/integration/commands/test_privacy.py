@@ -144,7 +144,7 @@ def test_mute_with_purge_takes_back_what_is_not_transcribed_yet(
     assert eventually(lambda: receiver.payloads("vad") == ["ON", "OFF"], 60.0)
     # The engine decodes ahead, since the pause began; the whole utterance waits for it.
     answer = commander.ask("mute", {"args": {"purge": True}})
-    assert answer["result"] == {"value": False, "purged": 1}
+    assert answer["result"] == {"value": True, "purged": 1}
     agent.stop()
     assert agent.wait() == 0, agent.stderr
     assert eventually(lambda: receiver.payloads("status")[-1] == "offline")
