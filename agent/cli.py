@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,8 +16,6 @@ VERBS = (
 
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
 _USAGE = 2
-_INTERRUPTED = 130
-_BROKEN_PIPE = 141
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,15 +45,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     try:
         status: int = args.run(args)
-        sys.stdout.flush()
     except AgentError as error:
         for line in str(error).splitlines():
             print(f"edgescribe: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (`head`, say) is gone; nothing may be written any more, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
     return status
