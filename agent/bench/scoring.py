@@ -8,7 +8,7 @@ stand alone in a row are therefore joined to one word. Languages written without
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,6 +75,16 @@ def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:
 def score(reference: str, heard: str, language: str) -> Errors:
     """Errors of `heard` against `reference`, both normalised alike."""
     return count_errors(units(reference, language), units(heard, language))
+
+
+def require(languages: Iterable[str]) -> None:
+    """Make sure that clips in these languages can be scored: to be asked before hours of measuring.
+
+    Raises:
+        ConfigError: the normaliser is not installed.
+    """
+    for language in set(languages):
+        _normaliser(language)
 
 
 @lru_cache(maxsize=4)

@@ -58,8 +58,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the verb."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure error rate, speed, latency and memory of engines and models on this machine",
-        description="Measures systems side by side on this machine: engines, models, and peers on the same weights.",
+        help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
+        description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
+        "Error rates need the extra `bench`; --latency and --idle do without.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,11 +92,14 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from agent.bench.models import ModelShelf
+    from agent.bench.scoring import require
     from agent.bench.table import print_report
 
     shelf = ModelShelf(settings_from(args))
     systems = _systems(args, shelf)
     clips = _clips(args)
+    if not (args.idle or args.latency):
+        require(clip.language for clip in clips if clip.text)
     _prepare_folder(args.out, resume=args.resume)
     _measure(args, shelf, systems, clips)
     report = _report(args, systems)

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from agent.bench import scoring
 from agent.bench.records import FILE_NAME, Measurement, read_journal
 from agent.commands import bench
 from agent.errors import ConfigError, ModelError
@@ -82,3 +86,31 @@ def test_what_cannot_be_measured_is_one_line(
     with pytest.raises(error, match=complaint) as raised:
         run(tmp_path, *arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def no_normaliser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without the extra `bench`."""
+    monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
+    for name in ("basic", "english"):
+        monkeypatch.setitem(sys.modules, f"whisper_normalizer.{name}", None)
+    scoring._normaliser.cache_clear()
+
+
+@pytest.mark.usefixtures("no_normaliser")
+def test_what_could_not_be_scored_is_not_measured(tmp_path: Path) -> None:
+    """Without the normaliser a run is refused before it leaves anything behind."""
+    with pytest.raises(ConfigError, match="the extra `bench`"):
+        run(tmp_path, *SCRIPTED, "--limit", "1")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_normaliser")
+def test_noise_needs_no_normaliser(tmp_path: Path) -> None:
+    """Where nothing is said there are no error rates: such clips are measured without the extra."""
+    sound = tmp_path / "noise.wav"
+    soundfile.write(sound, np.zeros(8_000, dtype=np.int16), 16_000)
+    manifest = tmp_path / "clips.tsv"
+    rows = (("id", "file", "seconds", "language", "text"), ("1", sound.name, "0.5", "none", ""))
+    manifest.write_text("".join("\t".join(row) + "\n" for row in rows))
+    assert run(tmp_path, str(manifest), *SCRIPTED) == 0
