@@ -37,15 +37,17 @@ LIVELY: Final = ("proc", "sys", "dev", "run", "tmp", "var/tmp", "var/log", "var/
 
 
 def commands(readme: str) -> list[str]:
-    """The commands of the first block below `## Use it`, without their comments."""
-    block = re.search(r"^## Use it\n(?:(?!    ).*\n)+((?:    .*\n)+)", readme, flags=re.MULTILINE)
-    assert block, "README has no commands below `## Use it`"
-    lines = (re.sub(r"\s+#.*", "", line).strip() for line in block[1].splitlines())
-    return [line for line in lines if line]
+    """The commands below `## Use it` for a device that has the broker itself: all blocks but Home Assistant's."""
+    section = readme.partition("\n## Use it\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?:^    \S.*\n)+", section, flags=re.MULTILINE)
+    lines = [line.strip() for block in blocks if "--mqtt-host" not in block for line in block.splitlines()]
+    assert lines, "README has no commands below `## Use it`"
+    return lines
 
 
 README: Final = commands((REPOSITORY / "README.md").read_text(encoding="utf-8"))
-PACKAGES: Final = tuple(word for word in README[0].split() if word not in {"sudo", "apt", "install", "-y"})
+_APT: Final = "sudo apt install -y "
+PACKAGES: Final = tuple(word for line in README if line.startswith(_APT) for word in line.removeprefix(_APT).split())
 
 
 def wheels(folder: Path) -> None:
