@@ -182,9 +182,8 @@ class App:
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
             worker.start()
-        source = source_name(self._settings)
-        log.info(f"listening to {source} as {self._device_id}, with {engine_name(self._settings)}")
-        self._notifier.ready(f"listening to {source}")
+        log.info(f"{self._doing} as {self._device_id}, with {engine_name(self._settings)}")
+        self._notifier.ready(self._doing)
         while self._working:
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -279,11 +278,13 @@ class App:
     @property
     def _status(self) -> str:
         """For `systemctl status`."""
-        problems, source = self._publisher.problems, source_name(self._settings)
-        if trouble := self._hearing.trouble(source):
-            return trouble
-        what = f"listening to {source}" if self._source.listening else "mute"
-        return f"{what}; {', '.join(problems)}" if problems else what
+        problems = self._publisher.problems
+        well = f"{self._doing}; {', '.join(problems)}" if problems else self._doing
+        return self._hearing.trouble(source_name(self._settings)) or well
+
+    @property
+    def _doing(self) -> str:
+        return f"listening to {source_name(self._settings)}" if self._source.listening else "mute"
 
     def _start_reload(self) -> None:
         """One at a time, in a thread of its own: to load another engine takes longer than the watchdog waits."""

@@ -71,9 +71,13 @@ def load_as_commanded(
 ) -> tuple[Engine, Settings]:
     """The engine, and the settings with which it could be loaded: a command must not keep a device from starting.
 
+    Whoever starts a device that does not listen because of a command reads so in the log.
+
     Raises:
         ModelError, EngineError: the engine that is configured cannot be loaded either.
     """
+    if applied.muted:
+        log.warning(applied.muted)
     settings = applied.overlay(configured)
     try:
         return load(settings), settings

@@ -86,8 +86,12 @@ def contradictions(loaded: "Loaded") -> Iterator[str]:
 
 def advice(loaded: "Loaded") -> Iterator[str]:
     """What works, but should not stay so."""
+    from agent.controls.changes import commanded
+
     if warning := auto_warning(loaded):
         yield f"{_at(loaded, 'engine.kind')}{warning}"
+    if muted := commanded(loaded.settings).muted:
+        yield muted
     mqtt = loaded.settings.mqtt
     if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
         yield f"{_at(loaded, 'mqtt.password')}the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"

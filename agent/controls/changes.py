@@ -33,6 +33,8 @@ KEYS: Final = (
     "publish.min_confidence",
 )
 """Settings that a command can change."""
+SERVICE_STATE: Final = Path("/var/lib/edgescribe")
+"""State folder of the service, which no setting and no variable names to a command that root types."""
 
 
 class Applied:
@@ -54,6 +56,12 @@ class Applied:
         """Whether the microphone is to be open: a mute device stays mute through a power cut."""
         entry = self._entries.get(LISTENING)
         return entry is None or entry["value"] is not False
+
+    @property
+    def muted(self) -> str:
+        """Why the microphone is closed, and how it opens; empty if it is to be open."""
+        how = "the microphone stays closed until cmd/listen ON"
+        return "" if self.listening else f"muted by a command ({self._path}): {how}"
 
     def changes(self, settings: Settings) -> Mapping[str, object]:
         """Changes that count for `settings`, by dotted key."""
@@ -129,10 +137,18 @@ class Applied:
 
 def with_changes(loaded: Loaded) -> Loaded:
     """What is in force once the agent runs: the changes, and that they come from a command."""
-    applied = Applied(state_dir(loaded.settings))
+    applied = commanded(loaded.settings)
     origin = Origin(f"a command, {applied.path}")
     by_command = {tuple(key.split(".")): origin for key in applied.changes(loaded.settings)}
-    return replace(loaded, settings=applied.overlay(loaded.settings), origins={**loaded.origins, **by_command})
+    settings = applied.overlay(loaded.settings)
+    return replace(loaded, settings=settings, origins={**loaded.origins, **by_command}, muted=applied.muted)
+
+
+def commanded(settings: Settings) -> Applied:
+    """What commands have changed on this device, also for root, who has another state folder than the service."""
+    named = settings.state_dir or "STATE_DIRECTORY" in os.environ
+    of_service = not named and os.access(SERVICE_STATE / FILE, os.R_OK)
+    return Applied(SERVICE_STATE if of_service else state_dir(settings))
 
 
 def value_at(settings: Settings, key: str) -> object:

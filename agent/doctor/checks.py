@@ -96,6 +96,8 @@ class Facts:
     """The problem is that something else has the microphone open."""
     service_says: str = ""
     """What the service says that it is doing; empty where none runs."""
+    muted: str = ""
+    """Why the microphone stays closed, where a command has closed it."""
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
@@ -202,6 +204,12 @@ def microphone(facts: Facts) -> Iterator[Finding]:
         yield Finding(Status.OK, "source", f"{facts.source} can be opened")
 
 
+def muted(facts: Facts) -> Iterator[Finding]:
+    """Whether it was told not to listen. The service says so, too, to those who may not read its state folder."""
+    if reason := facts.muted or ("muted by a command" if facts.service_says.startswith("mute") else ""):
+        yield Finding(Status.WARN, "muted", reason, "publish ON on edgescribe/v1/<id>/cmd/listen")
+
+
 def broker(facts: Facts) -> Iterator[Finding]:
     """Whether anybody answers there."""
     if facts.broker is None:
@@ -241,6 +249,7 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     calibration,
     model,
     microphone,
+    muted,
     broker,
     clock,
     state,

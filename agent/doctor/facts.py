@@ -12,6 +12,7 @@ import psutil
 from agent import cpu, identity
 from agent.calibration.chosen import in_words, resolve
 from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
+from agent.controls.changes import commanded
 from agent.doctor.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
 from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, SourceError
 from agent.models import ModelFormat
@@ -63,6 +64,7 @@ def look(settings: Settings, settings_problem: str = "", service_says: str = "",
         state_problem=write_problem(folder),
         state_free_mb=shutil.disk_usage(nearest_folder(folder)).free // MIB,
         auto=auto,
+        muted=commanded(settings).muted,
     )
 
 

@@ -15,11 +15,13 @@ def as_object(loaded: Loaded) -> dict[str, object]:
     """For programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`.
 
     `chosen_engine` is what `engine.kind = "auto"` comes to on this device, in words; null for any other kind.
+    `muted` says why the microphone stays closed; null if it does not.
     """
     return {
         "file": str(loaded.file) if loaded.file else None,
         "settings": loaded.settings.model_dump(mode="json"),
         "chosen_engine": _chosen_engine(loaded) or None,
+        "muted": loaded.muted or None,
         "origins": {dotted(path): str(origin) for path, origin in sorted(loaded.origins.items())},
     }
 
@@ -30,6 +32,8 @@ def as_toml(loaded: Loaded) -> str:
     for group in _selected(loaded):
         if group.path:
             lines.extend(("", f"[{dotted(group.path)}]"))
+        if group.path == ("source",) and loaded.muted:
+            lines.append(f"# {loaded.muted}")
         lines.extend(_line(setting, loaded) for setting in group.settings)
     return "\n".join(lines)
 

@@ -55,6 +55,8 @@ class Loaded:
     """The configuration file; None if there is none."""
     warnings: tuple[str, ...]
     """What works but should not stay so; one line each."""
+    muted: str = ""
+    """Why the microphone stays closed, where a command has closed it; known to `with_changes` only."""
 
 
 class _Fields(Settings, BaseSettings):  # type: ignore[misc]  # two kinds of model_config; BaseSettings' is a superset

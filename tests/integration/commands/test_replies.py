@@ -125,8 +125,10 @@ def test_changes_outlive_a_restart_by_command(
     assert commander.ask("restart", {"id": "r"})["ok"]
     assert agent.wait() == 75, agent.stderr
     assert eventually(lambda: receiver.payloads("status")[-1] == "offline")
-    start_agent()
+    again = start_agent()
     assert becomes(receiver, vad_threshold=0.65, listening=False)
+    again.await_log("/applied.json): the microphone stays closed until cmd/listen ON")
+    assert "listening to" not in again.stderr
 
 
 def test_a_calibration_is_answered_when_it_is_over_and_others_meanwhile(

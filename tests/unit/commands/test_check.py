@@ -8,6 +8,7 @@ import pytest
 
 from agent.commands import check
 from agent.commands.check import advice, contradictions, missing_files, missing_packages, missing_parts, problems
+from agent.controls.changes import LISTENING, Applied
 from agent.errors import ConfigError
 from agent.settings import sources as settings_sources
 from agent.settings.sources import Loaded, load
@@ -30,6 +31,13 @@ def loaded(**overrides: Any) -> Loaded:
 def test_the_defaults_contradict_nothing() -> None:
     """Nobody should be warned about what we chose ourselves."""
     assert [*contradictions(loaded()), *advice(loaded()), *missing_files(loaded())] == []
+
+
+def test_a_device_that_a_command_has_muted_is_warned_about(tmp_path: Path) -> None:
+    """Nothing is wrong with the configuration, and yet it will hear nothing."""
+    Applied(tmp_path).remember(LISTENING, value=False)
+    (warning,) = advice(loaded(state_dir=tmp_path))
+    assert warning.startswith("muted by a command (")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from agent.commands import config
 from agent.config import AutoSettings, Settings, WavSettings
-from agent.controls.changes import Applied
+from agent.controls.changes import LISTENING, Applied
 
 
 def run(*arguments: str) -> int:
@@ -79,3 +79,21 @@ def test_what_a_command_has_changed_says_so(file: Path, tmp_path: Path, capsys: 
     applied.remember("vad.threshold", 0.7)
     run("--config", str(file), "--set", f"state_dir={tmp_path}")
     assert f"threshold = 0.7  # a command, {tmp_path}/applied.json" in capsys.readouterr().out.splitlines()
+
+
+def test_a_device_that_a_command_has_muted_says_so(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the microphone is, and for programs; the output can still be read back."""
+    arguments = ("--config", str(file), "--set", f"state_dir={tmp_path}")
+    run(*arguments)
+    assert "muted" not in capsys.readouterr().out
+    Applied(tmp_path).remember(LISTENING, value=False)
+    reason = f"muted by a command ({tmp_path}/applied.json): the microphone stays closed until cmd/listen ON"
+    run(*arguments)
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[lines.index("[source]") + 1] == f"# {reason}"
+    assert Settings.model_validate(tomllib.loads(printed)).state_dir == tmp_path
+    run(*arguments, "--json")
+    assert json.loads(capsys.readouterr().out)["muted"] == reason

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import ScriptedSettings, Settings, VadSettings
-from agent.controls.changes import FILE, LISTENING, Applied, value_at, with_value
+from agent.controls import changes
+from agent.controls.changes import FILE, LISTENING, Applied, commanded, value_at, with_value
 
 CONFIGURED = Settings()
 
@@ -45,6 +46,35 @@ def test_a_mute_device_stays_mute(tmp_path: Path) -> None:
     assert Applied(tmp_path).listening
     changed(tmp_path, LISTENING, value=False)
     assert not Applied(tmp_path).listening
+    assert str(tmp_path / FILE) in Applied(tmp_path).muted
+
+
+def test_a_device_that_listens_says_nothing_of_being_muted(tmp_path: Path) -> None:
+    """Another change is none of the microphone's."""
+    assert changed(tmp_path, "vad.threshold", 0.7).muted == ""
+
+
+@pytest.mark.parametrize(
+    ("named", "variables", "expected"),
+    [
+        (False, {}, False),
+        (True, {}, True),
+        (False, {"STATE_DIRECTORY": "/nowhere"}, True),
+    ],
+    ids=["root's own command", "a setting", "the service itself"],
+)
+def test_root_is_told_what_commands_have_changed_in_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *, named: bool, expected: bool
+) -> None:
+    """`sudo edgescribe config` has no STATE_DIRECTORY, and is about the service all the same."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "root"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    changed(tmp_path / "service", LISTENING, value=False)
+    monkeypatch.setattr(changes, "SERVICE_STATE", tmp_path / "service")
+    settings = Settings(state_dir=tmp_path / "named" if named else None)
+    assert commanded(settings).listening is expected
 
 
 def test_two_changes_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,16 @@ def test_the_memory_that_is_reckoned_is_what_was_measured(
     assert memory_need_mb(facts) == pytest.approx(measured_mb, rel=0.03)
 
 
+def test_a_device_that_is_muted_is_not_searched_for_a_fault() -> None:
+    """Known by its state folder, or by what the service says to those who may not look into that."""
+    reason = "muted by a command (/var/lib/edgescribe/applied.json): the microphone stays closed until cmd/listen ON"
+    (finding,) = worse(replace(PI_4, muted=reason))
+    assert (finding.status, finding.subject, finding.text) == (Status.WARN, "muted", reason)
+    assert "cmd/listen" in finding.remedy
+    (finding,) = worse(replace(PI_4, service_says="mute; broker_down"))
+    assert (finding.status, finding.subject) == (Status.WARN, "muted")
+
+
 @pytest.mark.parametrize(
     ("says", "status", "text"),
     [
