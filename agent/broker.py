@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from agent import extras
 from agent.errors import SinkError
 
 LOOPBACK: Final = "127.0.0.1"
@@ -115,7 +116,7 @@ def _choose(wanted: Literal["mosquitto", "amqtt"] | None) -> tuple[str, list[str
         return "mosquitto", [mosquitto], _MOSQUITTO_CONFIG
     if importlib.util.find_spec("amqtt") and wanted != "mosquitto":
         return "amqtt", [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT_CONFIG
-    msg = f"no {wanted or 'broker'} to embed: `apt install mosquitto`, or `pip install 'edgescribe[demo]'` for amqtt"
+    msg = f"no {wanted or 'broker'} to embed: apt install mosquitto, or for amqtt {extras.missing('demo')}"
     raise SinkError(msg)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from agent import extras
 from agent.audio import AudioFrame, Pcm16
 from agent.config.source import SoundSettings
 from agent.errors import ConfigError
@@ -56,6 +57,6 @@ def _processor(settings: SoundSettings) -> Any:
     except ImportError as error:
         raise ConfigError(
             "sound.noise_suppression and sound.auto_gain need a package that is not installed: "
-            "pip install 'edgescribe[enhance]'"
+            f"{extras.missing('enhance')}"
         ) from error
     return AudioProcessor(int(settings.auto_gain), settings.noise_suppression)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from agent import extras
 from agent.config import Settings
 from agent.config.languages import AUTO, languages_of
 from agent.errors import ConfigError
@@ -31,9 +32,7 @@ def open_assist(
         from agent.assist.hearing import Hearing  # noqa: PLC0415
         from agent.assist.server import AssistServer  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError(
-            f"assist.enabled needs the package wyoming ({error}): pip install 'edgescribe[assist]'"
-        ) from error
+        raise ConfigError(f"assist.enabled needs the package wyoming ({error}): {extras.missing('assist')}") from error
 
     def offer() -> Offer:
         now = state()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent import extras
 from agent.errors import ConfigError
 
 BY_CHARACTER = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
@@ -93,6 +94,6 @@ def _normaliser(language: str) -> Callable[[str], str]:
         from whisper_normalizer.basic import BasicTextNormalizer  # noqa: PLC0415 - an extra, see the message below
         from whisper_normalizer.english import EnglishTextNormalizer  # noqa: PLC0415 - likewise
     except ImportError:
-        raise ConfigError("scoring needs the extra `bench`: pip install 'edgescribe[bench]'") from None
+        raise ConfigError(f"scoring needs the extra `bench`: {extras.missing('bench')}") from None
     normaliser: Callable[[str], str] = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
     return normaliser

@@ -36,7 +36,7 @@ A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
   whisper_cpp:tiny.en-q8_0:busy=1           while another process keeps a core busy
   stock-faster-whisper:tiny.en-ct2:beam=5   a peer on the same weights
 Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
-openai-whisper, transformers (pip install 'edgescribe[peers]'). Only ratios within one run mean anything.
+openai-whisper, transformers (the extra `peers`). Only ratios within one run mean anything.
 """
 
 

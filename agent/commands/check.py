@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import extras
 from agent.commands.options import add_settings_options, load_from
 from agent.errors import ConfigError, ModelError
 from agent.settings.named import file_problem
@@ -134,12 +135,12 @@ def has_libasound() -> bool:
 
 def missing_packages(loaded: "Loaded") -> Iterator[str]:
     """Extras that the settings need."""
-    sound, needs = loaded.settings.sound, "needs a package that is not installed: pip install"
+    sound, needs = loaded.settings.sound, "needs a package that is not installed:"
     if (sound.noise_suppression or sound.auto_gain) and not is_installed("webrtc_noise_gain"):
         key = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain"
-        yield f"{_at(loaded, key)}{key} {needs} 'edgescribe[enhance]'"
+        yield f"{_at(loaded, key)}{key} {needs} {extras.missing('enhance')}"
     if loaded.settings.assist.enabled and not is_installed("wyoming"):
-        yield f"{_at(loaded, 'assist.enabled')}assist.enabled {needs} 'edgescribe[assist]'"
+        yield f"{_at(loaded, 'assist.enabled')}assist.enabled {needs} {extras.missing('assist')}"
 
 
 def unknown_models(loaded: "Loaded") -> Iterator[str]:
@@ -170,7 +171,7 @@ def missing_parts(
     if engine.kind == "faster_whisper" and not installed("ctranslate2"):
         yield (
             f'{_at(loaded, "engine.kind")}engine.kind = "faster_whisper" needs a package that is not installed: '
-            "pip install 'edgescribe[faster-whisper]'"
+            f"{extras.missing('faster-whisper')}"
         )
     if source.kind == "alsa" and not alsa():
         yield (

@@ -35,7 +35,7 @@ SourceSettings = Annotated[AlsaSettings | WavSettings, Field(discriminator="kind
 
 
 class SoundSettings(Section):
-    """What is done to the sound before anybody listens to it. Needs `pip install 'edgescribe[enhance]'`."""
+    """What is done to the sound. Needs `/opt/edgescribe/bin/pip install '.[enhance]'` in the checkout, then restart."""
 
     noise_suppression: Annotated[int, Field(ge=0, le=4)] = 0
     """0 is off, 4 the most: for steady noise, such as that of a fan. Whisper copes with a good deal by itself, and what

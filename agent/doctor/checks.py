@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.doctor.finding import Finding, Status
+from agent.extras import Installation
 
 LEAST_FREE_MB: Final = 500
 """Room for a model that is being pulled and quantised, and for a queue."""
@@ -90,6 +91,8 @@ class Facts:
     state_dir: Path
     state_problem: str
     state_free_mb: int
+    installation: Installation
+    """Into which what is missing belongs."""
     auto: AutoFacts | None = None
     """None where the settings name the engine themselves."""
     source_busy: bool = False
@@ -132,7 +135,7 @@ def whisper_cpp(facts: Facts) -> Iterator[Finding]:
         return
     if facts.whisper_cpp is None:
         if facts.engine == "whisper_cpp":
-            remedy = "pip install --force-reinstall pywhispercpp"
+            remedy = facts.installation.again("pywhispercpp")
             yield Finding(Status.FAIL, "whisper.cpp", "cannot be imported", remedy)
         return
     built_with = build_features(facts.whisper_cpp)
@@ -145,7 +148,7 @@ def whisper_cpp(facts: Facts) -> Iterator[Finding]:
             "whisper.cpp",
             f"{used}; this CPU could also do {', '.join(unused)}{gain}",
             f"install from wheelhouse/{facts.arch}-{_wheelhouse(facts)} (docs/wheelhouse.md), or build it here: "
-            "pip install --force-reinstall --no-binary pywhispercpp pywhispercpp; "
+            f"{facts.installation.again('pywhispercpp', '--no-binary', 'pywhispercpp')}; "
             'or set engine.kind = "faster_whisper", which chooses at run time',
         )
     else:
@@ -157,7 +160,7 @@ def ctranslate2(facts: Facts) -> Iterator[Finding]:
     build = facts.ctranslate2
     if build is None:
         status = Status.FAIL if facts.engine == "faster_whisper" else Status.OK
-        remedy = "pip install 'edgescribe[faster-whisper]'" if status is Status.FAIL else ""
+        remedy = facts.installation.with_extra("faster-whisper") if status is Status.FAIL else ""
         yield Finding(status, "CTranslate2", "not installed (faster_whisper needs it)", remedy)
     elif facts.gpu and not build.cuda_devices:
         yield Finding(

@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from agent import cpu, identity
+from agent import cpu, extras, identity
 from agent.calibration.chosen import in_words, resolve
 from agent.config import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
 from agent.controls.changes import commanded
@@ -63,6 +63,7 @@ def look(settings: Settings, settings_problem: str = "", service_says: str = "",
         state_dir=folder,
         state_problem=write_problem(folder),
         state_free_mb=shutil.disk_usage(nearest_folder(folder)).free // MIB,
+        installation=extras.here(),
         auto=auto,
         muted=commanded(settings).muted,
     )

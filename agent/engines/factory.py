@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import cpu
+from agent import cpu, extras
 from agent.engines import Engine
 from agent.errors import EngineError
 
@@ -41,9 +41,7 @@ def _whisper_cpp(settings: "WhisperCppSettings", model_path: Path) -> Engine:
     try:
         from agent.engines.whisper_cpp import WhisperCpp  # noqa: PLC0415 - see above
     except ImportError as error:
-        raise EngineError(
-            f"whisper.cpp cannot be loaded ({error}): pip install --force-reinstall pywhispercpp"
-        ) from error
+        raise EngineError(f"whisper.cpp cannot be loaded ({error}): {extras.here().again('pywhispercpp')}") from error
     return WhisperCpp(settings, model_path, settings.model)
 
 
@@ -51,9 +49,7 @@ def _faster_whisper(settings: "FasterWhisperSettings", model_path: Path) -> Engi
     try:
         from agent.engines.faster_whisper import FasterWhisper  # noqa: PLC0415 - see above
     except ImportError as error:
-        raise EngineError(
-            f"CTranslate2 is not installed ({error}): pip install 'edgescribe[faster-whisper]'"
-        ) from error
+        raise EngineError(f"CTranslate2 is not installed ({error}): {extras.missing('faster-whisper')}") from error
     return FasterWhisper(settings, model_path, settings.model)
 
 

@@ -1,9 +1,11 @@
+import re
 import sys
 
 import numpy as np
 import pytest
 from webrtc_noise_gain import AudioProcessor
 
+from agent import extras
 from agent.audio import Pcm16, rms_dbfs
 from agent.conditioner import create_conditioner
 from agent.config.source import SoundSettings
@@ -56,5 +58,5 @@ def test_frames_are_cut_and_put_together_without_a_seam() -> None:
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, exit 78."""
     monkeypatch.setitem(sys.modules, "webrtc_noise_gain", None)
-    with pytest.raises(ConfigError, match=r"edgescribe\[enhance\]"):
+    with pytest.raises(ConfigError, match=re.escape(extras.missing("enhance"))):
         create_conditioner(SoundSettings(auto_gain=True))

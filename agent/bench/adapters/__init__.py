@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent import extras
 from agent.audio import Pcm16
 from agent.bench.wire_format import Heard, PeerError, PeerMissing
 
@@ -83,7 +84,7 @@ def create_driver(setup: Setup) -> Driver:
         module = importlib.import_module(f"agent.bench.adapters.{_MODULES[setup.adapter]}")
     except ImportError as error:
         raise PeerMissing(
-            f"{setup.adapter} is not installed ({error.name} is missing): pip install 'edgescribe[peers]', "
+            f"{setup.adapter} is not installed ({error.name} is missing): {extras.missing('peers')}, "
             "or name an interpreter that has it with --peer-python"
         ) from None
     driver: Driver = module.create(setup)

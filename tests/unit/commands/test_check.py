@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent import extras
 from agent.commands import check
 from agent.commands.check import advice, contradictions, missing_files, missing_packages, missing_parts, problems
 from agent.controls.changes import LISTENING, Applied
@@ -122,12 +123,13 @@ def test_packages_that_are_needed_must_be_installed(monkeypatch: pytest.MonkeyPa
     """What is missing is named with the command that installs it, and only where it is used."""
     given = loaded(engine__kind="faster_whisper")
     engine, source = missing_parts(given, installed=lambda _package: False, alsa=lambda: False)
-    assert engine.endswith("pip install 'edgescribe[faster-whisper]'")
+    assert engine.endswith(f"a package that is not installed: {extras.missing('faster-whisper')}")
     assert source.endswith("apt install libasound2")
     for package in ("webrtc_noise_gain", "wyoming"):
         monkeypatch.setitem(sys.modules, package, None)
     (sound,) = missing_packages(loaded(sound__auto_gain=True))
-    assert sound.endswith("sound.auto_gain needs a package that is not installed: pip install 'edgescribe[enhance]'")
+    expected = f"sound.auto_gain needs a package that is not installed: {extras.missing('enhance')}"
+    assert sound.endswith(expected)
     plain = loaded(source__kind="wav", source__path=__file__)
     assert list(missing_packages(plain)) == []
     assert list(missing_parts(plain, installed=lambda _package: False)) == []
@@ -139,14 +141,14 @@ def test_packages_that_are_needed_must_be_installed(monkeypatch: pytest.MonkeyPa
         (
             {"assist__enabled": True},
             "wyoming",
-            "command line: assist.enabled needs a package that is not installed: pip install 'edgescribe[assist]'",
+            f"command line: assist.enabled needs a package that is not installed: {extras.missing('assist')}",
         ),
         (
             {"sound__noise_suppression": 2},
             "webrtc_noise_gain",
             (
                 "command line: sound.noise_suppression needs a package that is not installed: "
-                "pip install 'edgescribe[enhance]'"
+                f"{extras.missing('enhance')}"
             ),
         ),
         (

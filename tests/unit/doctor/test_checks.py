@@ -12,6 +12,7 @@ from agent.doctor.checks import (
     memory_need_mb,
 )
 from agent.doctor.finding import Finding, Status
+from agent.extras import Installation
 
 MODEL = ModelFacts("tiny.en-q8_0", ctranslate2=False, size="tiny", size_bytes=43_550_795, problem="")
 PI_4 = Facts(
@@ -38,6 +39,7 @@ PI_4 = Facts(
     state_dir=Path("/var/lib/edgescribe"),
     state_problem="",
     state_free_mb=20_000,
+    installation=Installation("sudo /opt/edgescribe/bin/pip", Path("/home/pi/edgescribe")),
 )
 PI_5 = replace(PI_4, hardware="Raspberry Pi 5", cpu_features=frozenset({"asimd", "asimddp", "asimdhp", "fphp"}))
 
@@ -58,7 +60,8 @@ def test_a_pi_5_learns_what_the_public_wheel_leaves_unused() -> None:
     assert finding.status is Status.WARN
     assert "DOTPROD, FP16_VA" in finding.text
     assert "wheelhouse/aarch64-cortex-a76" in finding.remedy
-    assert "--no-binary pywhispercpp" in finding.remedy
+    again = "sudo /opt/edgescribe/bin/pip install --force-reinstall --no-binary pywhispercpp pywhispercpp;"
+    assert again in finding.remedy
     built = replace(PI_5, whisper_cpp="CPU : NEON = 1 | FP16_VA = 1 | DOTPROD = 1 | ")
     assert worse(built) == []
 
@@ -97,9 +100,9 @@ def test_an_engine_that_is_not_installed_fails_only_if_it_is_wanted() -> None:
     assert worse(PI_4) == []
     (finding,) = worse(replace(PI_4, engine="faster_whisper"))
     assert finding.status is Status.FAIL
-    assert finding.remedy == "pip install 'edgescribe[faster-whisper]'"
+    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install '/home/pi/edgescribe[faster-whisper]'"
     (finding,) = worse(replace(PI_4, whisper_cpp=None))
-    assert finding.remedy == "pip install --force-reinstall pywhispercpp"
+    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install --force-reinstall pywhispercpp"
 
 
 @pytest.mark.parametrize(
