@@ -76,7 +76,7 @@ def test_announcements_are_retained_and_certain(tmp_path: Path) -> None:
 
 
 def test_what_has_not_changed_is_not_said_again(tmp_path: Path) -> None:
-    """A slider that moves is no reason to send 11 KB; another model on the list is."""
+    """A slider that moves is no reason to send all of it; another model on the list is."""
     rig = Rig(tmp_path, DEVICE)
     rig.settle()
     rig.announcer.announce(FACTS)

@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -9,9 +10,11 @@ from pydantic import BaseModel
 from agent.config.contract import COMMANDS, DiscoverySettings
 from agent.home_assistant.discovery import MIGRATE, Announced, Announcement, Batch, announcements, plan
 from agent.home_assistant.entities import SPEAKING_OFF_S, DeviceFacts, entities
-from agent.home_assistant.metrics import METRICS
+from agent.home_assistant.metrics import METRICS, absent_metrics
 from agent.publishing.publisher import VAD_REPEAT_S
 from agent.wire.telemetry import TelemetryMessage
+from tests.boards import BOARDS, unfold
+from tests.conftest import REPOSITORY
 
 DEVICE, COMPONENT, OFF = (DiscoverySettings(mode=mode) for mode in ("device", "component", "off"))
 FACTS = DeviceFacts(
@@ -209,8 +212,18 @@ def test_keywords_are_triggers() -> None:
 
 
 def test_sizes_stay_moderate() -> None:
-    """One message of some 15 KB, which every broker takes; 20 if a board could measure everything that there is."""
+    """One message that every broker takes, also if a board could measure everything that there is."""
     assert len(announcements(DEVICE, FACTS)[0].payload) < 21_000
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_size_is_the_one_that_is_documented(board: str, tmp_path: Path) -> None:
+    """15 KB for a PC, which measures least, to 19 KB; whoever sets a broker's limits finds it in three places."""
+    unfold(board, tmp_path)
+    plain = replace(FACTS, models=("tiny.en-q8_0",), keywords=(), absent=absent_metrics(tmp_path, tmp_path))
+    assert 14_500 < len(announcements(DEVICE, plain)[0].payload) < 19_500
+    for document in ("mqtt.md", "operators-guide.md", "broker/mosquitto.conf"):
+        assert "15 to 19 KB" in (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
 
 
 def test_component_discovery_says_the_same_in_many_messages() -> None:
