@@ -5,7 +5,9 @@ import json
 import statistics
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,15 @@ class Demonstration:
     `script` is what is going to be said, where that is known.
     """
 
-    def __init__(self, script: tuple[Sentence, ...] | None, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        script: tuple[Sentence, ...] | None,
+        console: Console | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._script = script
+        self._clock_s = clock_s
+        self._stopped_s: float | None = None
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._started_s: float | None = None
         self.transcripts: list[dict[str, Any]] = []
@@ -66,6 +75,7 @@ class Demonstration:
             while agent.poll() is None:
                 self._show_next(subscriber, POLL_S)
         except KeyboardInterrupt:
+            self._stopped_s = self._clock_s()
             agent.terminate()
             while agent.poll() is None:
                 self._show_next(subscriber, POLL_S)
@@ -133,11 +143,30 @@ class Demonstration:
             f"subscriber: median {statistics.median(latencies_ms) / 1000:.2f} s, of which {pause_ms / 1000:.2f} s is "
             f"the pause that ends an utterance. Inference took {100 * rtf:.0f} % of the time that was spoken."
         )
-        if self._script:
-            said = " ".join(sentence.text for sentence in self._script)
-            result = score(said, " ".join(message["text"] for message in self.transcripts))
+        if played := self._played():
+            said = " ".join(sentence.text for sentence in played)
+            result = score(said, " ".join(self._heard_until(played[-1].end_s)))
             self._console.print(f"Of {result.expected} words that were said, {result.right} came through right.")
         self._console.print("\nNext: `edgescribe devices` finds your microphone; README.md has the rest.")
+
+    def _played(self) -> tuple[Sentence, ...]:
+        """What was said of the script; of one that was stopped no sentence that was not said to its end."""
+        script = self._script or ()
+        if self._stopped_s is None:
+            return script
+        played_s = self._stopped_s - (self._started_s or self._stopped_s)
+        return tuple(sentence for sentence in script if sentence.end_s <= played_s)
+
+    def _heard_until(self, end_s: float) -> Iterator[str]:
+        """The texts of what began before this moment of the recording, in which its first words begin the first one."""
+        script, first = self._script or (), _began(self.transcripts[0])
+        for message in self.transcripts:
+            if script[0].start_s + (_began(message) - first).total_seconds() < end_s:
+                yield message["text"]
+
+
+def _began(message: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(message["start"])
 
 
 def _telemetry_line(telemetry: dict[str, Any]) -> str:

@@ -4,14 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, cast
 
+import pytest
 import soundfile
 from rich.console import Console
 
 from agent.demonstration import RECORDING, Demonstration, Sentence, bundled_recording
 from agent.subscriber import Received, Subscriber
-from tests.messages import transcript
+from tests.messages import NOON, transcript
 
 SCRIPT = (Sentence(1.0, 2.0, "Turn on the light."), Sentence(3.0, 4.0, "Turn it off."))
 TELEMETRY = {"cpu": {"pct": 12.4, "temp_c": 48.6}, "mem": {}, "asr": {"speech_pct": 40.0, "dropped_s": 0.0}}
@@ -32,6 +34,19 @@ class Script:
         """The next one."""
         del timeout_s
         return self._messages.pop(0) if self._messages else None
+
+
+class Interrupted(Script):
+    """Somebody presses Ctrl-C after two messages; what the agent had heard still comes."""
+
+    _calls = 0
+
+    def get(self, timeout_s: float | None = None) -> Received | None:
+        """The next one, or the interruption."""
+        self._calls += 1
+        if self._calls == 3:
+            raise KeyboardInterrupt
+        return super().get(timeout_s)
 
 
 def ended() -> "subprocess.Popen[bytes]":
@@ -71,6 +86,28 @@ def test_the_summary_counts_what_came_through() -> None:
     assert "median 0.75 s, of which 0.60 s is the pause" in output
     assert "Inference took 10 % of the time" in output
     assert "Of 7 words that were said, 6 came through right." in output
+
+
+@pytest.mark.parametrize(
+    ("stopped_after_s", "said"),
+    [
+        (1.9, ""),
+        (2.5, "Of 4 words that were said, 4 came through right."),
+        (3.5, "Of 4 words that were said, 4 came through right."),
+        (4.5, "Of 7 words that were said, 5 came through right."),
+    ],
+)
+def test_what_was_not_played_did_not_fail_to_come_through(stopped_after_s: float, said: str) -> None:
+    """Ctrl-C ends it: only what was said until then counts, and no sentence that was cut short."""
+    second = words(2, "Turn", start=NOON + timedelta(seconds=2))
+    subscriber = Interrupted([("status", b"online"), words(1, "Turn on the light."), second])
+    output = io.StringIO()
+    show = Demonstration(SCRIPT, Console(file=output, soft_wrap=True), clock_s=lambda: 100.0 + stopped_after_s)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as agent:
+        show.follow(cast("Subscriber", subscriber), agent)
+    show.closing()
+    assert "2 transcripts" in output.getvalue()
+    assert [line for line in output.getvalue().splitlines() if "that were said" in line] == ([said] if said else [])
 
 
 def test_a_microphone_has_no_script_to_compare_with() -> None:
