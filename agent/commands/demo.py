@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     settings = load_settings()
+    if args.mic:
+        _must_open(args.mic)
     pull(args.model, settings)
     show = Demonstration(None if args.mic else bundled_recording())
     with (
@@ -64,6 +66,19 @@ def run(args: argparse.Namespace) -> int:
             status = _await_end(agent)
     show.closing()
     return status or (0 if show.transcripts else 1)
+
+
+def _must_open(device: str) -> None:
+    """Try the microphone before a model is fetched for it, and name what this command takes, which has no settings."""
+    from agent.config import AlsaSettings
+    from agent.errors import SourceError
+    from agent.sources.alsa import AlsaSource
+    from agent.sources.alsa_pcm import CHOOSE
+
+    try:
+        AlsaSource(AlsaSettings(device=device)).close()
+    except SourceError as error:
+        raise type(error)(str(error).replace(CHOOSE, "take --mic")) from error
 
 
 def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:

@@ -22,6 +22,8 @@ RATES_HZ = (16_000, 48_000, 32_000, 96_000, 44_100, 192_000, 22_050)
 IDLE_S = 0.01
 """Pause where a device claims to be readable and gives nothing."""
 
+CHOOSE = "set source.device to"
+"""How a remedy begins that names another microphone; commands that take it otherwise put their own words there."""
 NO_MICROPHONES = frozenset(
     {"null", "jack", "lavrate", "oss", "samplerate", "speex", "speexrate", "upmix", "usbstream", "vdownmix"}
 )
@@ -150,4 +152,4 @@ def _choice() -> str:
     devices = capture_devices()
     if not devices:
         return "there is no microphone on this machine; plug one in (`edgescribe devices` lists them)"
-    return f"set source.device to {' or '.join(device.pcm for device in devices)}"
+    return f"{CHOOSE} {' or '.join(device.pcm for device in devices)}"

@@ -1,0 +1,27 @@
+import argparse
+import signal
+
+import pytest
+
+from agent.commands import demo, models
+from agent.errors import DeviceUnavailable
+from agent.sources import alsa
+from agent.sources.alsa_pcm import CHOOSE
+
+
+def test_a_microphone_that_is_not_there_is_said_first_and_in_words_of_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes `--mic`, not a setting; and no model is fetched for nothing."""
+
+    def absent(_: object) -> None:
+        raise DeviceUnavailable(f'cannot open the microphone "default" (no such device): {CHOOSE} pulse')
+
+    monkeypatch.setattr(alsa, "AlsaSource", absent)
+    monkeypatch.setattr(models, "pull", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    top = argparse.ArgumentParser()
+    demo.add_parser(top.add_subparsers())
+    args = top.parse_args(["demo", "--mic"])
+    with pytest.raises(DeviceUnavailable, match=r"\(no such device\): take --mic pulse$"):
+        args.run(args)
