@@ -45,6 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write the file."""
     settings = settings_from(args)
+    _must_be_able_to_keep_it(settings)
     if args.pull:
         _pull(settings)
 
@@ -68,6 +69,18 @@ def run(args: argparse.Namespace) -> int:
     for hint in _hints(settings, calibration):
         print(hint)
     return 0
+
+
+def _must_be_able_to_keep_it(settings: "Settings") -> None:
+    """Minutes of measuring for a file that cannot be written would be lost."""
+    from agent.calibration.file import NAME, CalibrationError
+    from agent.doctor.facts import write_problem
+    from agent.settings.sources import state_dir
+
+    folder = state_dir(settings)
+    if problem := write_problem(folder):
+        remedy = "run it as a user who may, or set state_dir"
+        raise CalibrationError(f"{folder / NAME}: cannot be written ({problem}): {remedy}")
 
 
 def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
