@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from agent.presentation import clock, confidence_pct, score
+from agent.presentation import clock, colours, confidence_pct, score
 from agent.subscriber import Received, Subscriber
 
 CLIPS = Path(__file__).parent / "clips"
@@ -55,7 +55,7 @@ class Demonstration:
         self._script = script
         self._clock_s = clock_s
         self._stopped_s: float | None = None
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = console or Console(highlight=False, soft_wrap=True, color_system=colours())
         self._started_s: float | None = None
         self.transcripts: list[dict[str, Any]] = []
         self._telemetry: dict[str, Any] | None = None

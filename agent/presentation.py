@@ -1,11 +1,23 @@
 """How transcripts look in a terminal: shared by `transcribe` and `demo`. Plain text where nobody looks (a pipe)."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 _WORD = re.compile(r"[\w']+")
 _CLOCK_WRAP_S = 3_600
+_DUMB = frozenset({"dumb", "unknown"})
+
+
+def colours() -> Literal["auto"] | None:
+    """What a console of rich's is to find out about colours by itself: nothing where no escapes are wanted at all.
+
+    By https://no-color.org, and by a terminal that understands none. rich alone still writes bold and dim then.
+    """
+    unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in _DUMB
+    return None if unwanted else "auto"
 
 
 def clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from agent.doctor.service import Unit
 
 WIDTH: Final = 110
+"""As wide as it gets, and where nobody looks."""
+LEAST_WIDTH: Final = 40
 INDENT: Final = 20
 COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}
 
@@ -65,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
-        print("\n".join(line for finding in findings for line in lines(finding, colour=sys.stdout.isatty())))
+        colour, width = _terminal()
+        print("\n".join(line for finding in findings for line in lines(finding, colour=colour, width=width)))
     return int(any(finding.status is Status.FAIL for finding in findings))
 
 
@@ -91,13 +95,23 @@ def _microphone(settings: "Settings") -> "Iterator[Finding]":
         yield from findings(listen(settings.source))
 
 
-def lines(finding: "Finding", *, colour: bool) -> Iterator[str]:
-    """One finding for the terminal: status, subject, text; the remedy below it."""
+def _terminal() -> tuple[bool, int]:
+    """Whether colours are wanted, and how many columns there are to write in."""
+    from agent.presentation import colours
+
+    if not sys.stdout.isatty():
+        return False, WIDTH
+    columns = shutil.get_terminal_size((WIDTH, 0)).columns
+    return colours() is not None, max(LEAST_WIDTH, min(WIDTH, columns))
+
+
+def lines(finding: "Finding", *, colour: bool, width: int = WIDTH) -> Iterator[str]:
+    """One finding for the terminal: status, subject, text; the remedy below it. What is to be copied is never cut."""
     status = f"{finding.status:<5}"
     shown = f"\033[{COLOURS[finding.status]}m{status}\033[0m" if colour else status
-    first, *rest = textwrap.wrap(finding.text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(width - INDENT, break_long_words=False, break_on_hyphens=False)
+    first, *rest = wrapper.wrap(finding.text)
     yield f"{shown} {finding.subject:<{INDENT - 6}}{first}"
-    rest += textwrap.wrap(
-        finding.remedy, WIDTH - INDENT, initial_indent="→ ", subsequent_indent="  ", break_on_hyphens=False
-    )
+    wrapper.initial_indent, wrapper.subsequent_indent = "→ ", "  "
+    rest += wrapper.wrap(finding.remedy)
     yield from (" " * INDENT + line for line in rest)

@@ -126,13 +126,15 @@ def _print_table(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from agent.presentation import colours
+
     table = Table("name", "size", "format", "languages", "licence", "on this device", box=None, header_style="bold")
     for row in rows:
         size = f"{row.size_bytes / _MB:.1f} MB"
         here = "[green]yes[/]" if row.installed else "[dim]–[/]"
         table.add_row(row.name, size, row.format, row.languages, row.licence, here)
     table.columns[1].justify = "right"
-    console = Console()
+    console = Console(color_system=colours())
     console.print(table)
     console.print("[dim]edgescribe models pull NAME[/]")
 

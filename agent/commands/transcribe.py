@@ -68,9 +68,9 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from agent.presentation import clock, confidence_pct
+    from agent.presentation import clock, colours, confidence_pct
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, color_system=colours())
     if named:
         print(f"{path}:" if not console.is_terminal else f"\n{path}", flush=True)
     for passage in passages:

@@ -81,13 +81,14 @@ def test_a_reader_that_leaves_an_agent_has_heard_enough(tmp_path: Path) -> None:
     assert "delivered" not in complaints
 
 
-def in_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run in a terminal of 60 columns; exit status and everything that it showed."""
+def in_a_terminal(folder: Path, *arguments: str, **wishes: str) -> tuple[int, str]:
+    """Run in a terminal of 60 columns; exit status and everything that it showed. `wishes` are further variables."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
     variables = environment(folder, TERM="xterm-256color")
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
         variables.pop(name, None)
+    variables.update(wishes)
     process = subprocess.Popen(command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=variables)
     os.close(theirs)
     shown = b""
@@ -118,6 +119,23 @@ def test_people_get_colours_and_times(tmp_path: Path, edgescribe: Edgescribe) ->
 
     piped = edgescribe("transcribe", CLIP, *engine)
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, f"{long}\n", "")
+
+
+@pytest.mark.parametrize("wish", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["colours", "NO_COLOR", "dumb"])
+@pytest.mark.parametrize("verb", ["doctor", "models list", "transcribe"])
+def test_who_wants_no_escapes_gets_none(tmp_path: Path, verb: str, wish: dict[str, str]) -> None:
+    """By NO_COLOR, or because the terminal knows none: not bold or dim either. Lines stay within the terminal."""
+    arguments = {
+        "doctor": ["doctor", "--no-mic", "--set", "mqtt.enabled=false"],
+        "models list": ["models", "list"],
+        "transcribe": ["transcribe", str(CLIP), *SCRIPTED],
+    }[verb]
+    _status, shown = in_a_terminal(tmp_path, *arguments, **wish)
+    assert shown.strip()
+    assert (ESCAPE in shown) is not bool(wish)
+    if verb == "doctor":
+        prose = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() if "/" not in line]
+        assert max(len(line) for line in prose) <= 60
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

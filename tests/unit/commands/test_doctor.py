@@ -100,6 +100,14 @@ def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
     assert " ".join(lines).split().count("do") == 60
     assert "\033" not in "".join(lines)
     assert "\033[33m" in next(doctor.lines(finding, colour=True))
+    assert max(len(line) for line in doctor.lines(finding, colour=False, width=80)) <= 80
+
+
+def test_what_is_to_be_copied_is_in_one_piece() -> None:
+    """A path longer than the line is not cut, in the text or in the remedy."""
+    path = f"/opt/{'long/' * 30}pip"
+    shown = list(doctor.lines(Finding(Status.FAIL, "x", f"no {path}", f"{path} install"), colour=False, width=80))
+    assert sum(path in line for line in shown) == 2
 
 
 @pytest.mark.parametrize(
