@@ -32,7 +32,8 @@ def test_all_problems_come_at_once_with_place_value_and_remedy(
         "EDGESCRIBE_ENGIN__THREADS: engin.threads is not a setting: did you mean engine.threads?",
         'command line: log.level = "loud" is not allowed: must be one of debug, info, warning, error',
         (
-            'command line: engine.language = "English" is not allowed: must be a language code that Whisper knows, such as "en", or "auto"'
+            'command line: engine.language = "English" is not allowed: '
+            'must be a language code that Whisper knows, such as "en", or "auto"'
         ),
         'command line: engine.beam_size belongs to engine.kind = "faster_whisper": set that kind or remove the key',
     }
