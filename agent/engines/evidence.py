@@ -25,6 +25,10 @@ LONGEST_REPEATED_WORDS: Final = 8
 SHORTEST_ECHO_WORDS: Final = 3
 """Of a phrase that is repeated in part; and at least a third of it, or the end merely resembles the beginning."""
 
+LOST_TAIL_S: Final = 1.0
+"""Whole texts end up to 0.85 s before the last speech, those that end 1.3 s before it or more have lost words
+(docs/decisions/0016-half-a-window-before-the-whole.md)."""
+
 SILENCE_NO_SPEECH_PROB: Final = 0.6
 DOUBTFUL_AVG_LOGPROB: Final = -1.0
 
@@ -108,6 +112,11 @@ class Attempt:
     language_prob: float | None = None
     """Probability, in [0, 1], of the language, where it was detected."""
 
+    @property
+    def end_s(self) -> float:
+        """Seconds from the start to the last timestamp; 0 without words."""
+        return self.segments[-1].end_s if self.segments else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Sound:
@@ -119,6 +128,8 @@ class Sound:
     """Seconds that the voice activity detector called speech; None where none was asked."""
     speech_prob: float | None = None
     """Mean probability, in [0, 1], of the frames that it called speech."""
+    speech_end_s: float | None = None
+    """Seconds from the start to the end of the last speech; None where that is unknown."""
 
     @property
     def brief(self) -> bool:
@@ -185,9 +196,27 @@ def is_loop(attempt: Attempt, duration_s: float) -> bool:
     )
 
 
-def needs_retry(attempt: Attempt, duration_s: float) -> bool:
-    """True if the full window may well hear something else: after a loop, or an echo."""
-    return attempt.audio_ctx < FULL_WINDOW and (is_loop(attempt, duration_s) or is_echo(attempt.text))
+def lost_tail(attempt: Attempt, sound: Sound) -> bool:
+    """True if the words end well before the speech does: Whisper took the end of a sentence for the end of the sound.
+
+    Its timestamps tell. openai/whisper goes on from the last one, so that it loses nothing (`whisper/transcribe.py`,
+    `seek`); CTranslate2 decodes a window once.
+    """
+    return (
+        sound.speech_end_s is not None
+        and bool(spoken(attempt.text))
+        and sound.speech_end_s - attempt.end_s > LOST_TAIL_S
+    )
+
+
+def went_wrong(attempt: Attempt, sound: Sound) -> bool:
+    """True if the decoder ran in circles, or stopped before the speech did."""
+    return is_loop(attempt, sound.duration_s) or lost_tail(attempt, sound)
+
+
+def needs_retry(attempt: Attempt, sound: Sound) -> bool:
+    """True if a wider window may well hear something else: where the decoder went wrong, or after an echo."""
+    return attempt.audio_ctx < FULL_WINDOW and (went_wrong(attempt, sound) or is_echo(attempt.text))
 
 
 def is_silence(attempt: Attempt) -> bool:
@@ -200,11 +229,18 @@ def is_silence(attempt: Attempt) -> bool:
     )
 
 
-def better(first: Attempt, retry: Attempt, duration_s: float) -> Attempt:
-    """Return the attempt to believe, after `first` ran in circles or echoed: the retry, unless it does so worse."""
-    if not is_loop(retry, duration_s):
-        return retry
-    return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
+def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
+    """Return the attempt to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
+
+    Of two loops the one that repeats less, of two texts that end too early the one that ends later.
+    """
+    first_loops, retry_loops = is_loop(first, sound.duration_s), is_loop(retry, sound.duration_s)
+    if first_loops and retry_loops:
+        return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
+    if first_loops or retry_loops:
+        return first if retry_loops else retry
+    both_end_early = lost_tail(first, sound) and lost_tail(retry, sound)
+    return max(retry, first, key=lambda attempt: attempt.end_s) if both_end_early else retry
 
 
 def is_stock(attempt: Attempt, sound: Sound) -> bool:
@@ -272,10 +308,10 @@ def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verd
     """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
 
     Rejected is what holds no words, what Whisper takes for silence, its stock phrases for short noises, noise, and
-    words that a second look did not find. Doubtful is a loop that the full window did not cure, what Whisper was not
-    sure of, and what needed the second look.
+    words that a second look did not find. Doubtful is a loop or a lost end that the full window did not cure, what
+    Whisper was not sure of, and what needed the second look.
     """
     if is_nothing(attempt, sound) or (second is not None and not agree(attempt.text, second.text)):
         return Verdict.REJECTED
     unsure = attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
-    return Verdict.DOUBTFUL if unsure or second is not None or is_loop(attempt, sound.duration_s) else Verdict.CONFIDENT
+    return Verdict.DOUBTFUL if unsure or second is not None or went_wrong(attempt, sound) else Verdict.CONFIDENT

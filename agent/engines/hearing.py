@@ -1,14 +1,14 @@
 """The course of one transcription, the same for every engine: a short window first, wider ones where that failed.
 
-samples ─▶ decode in the window that fits ─▶ a loop, an echo? ──no──▶ suspicious? ──no──▶ transcript
-     decode in half of the window, then in all ◀─yes─┘                    └─yes─▶ decode in another window: the same?
+samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? ──no──▶ suspicious? ──no──▶ transcript
+       decode in half of the window, then in all ◀─yes─┘                      └─yes─▶ the same in another window?
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agent.audio import PcmFloat, Utterance, to_float
+from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.engines.evidence import (
     Attempt,
@@ -16,11 +16,11 @@ from agent.engines.evidence import (
     agree,
     better,
     compression_ratio,
-    is_loop,
     judge,
     needs_retry,
     needs_second_look,
     spoken,
+    went_wrong,
 )
 from agent.errors import EngineError
 from agent.transcript import Evidence, Segment, Transcript, Verdict
@@ -43,6 +43,8 @@ class Label:
 
 def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
     """Transcribe `utterance`, with at most two retries and one second look.
+
+    Retries are for loops, echoes, and words that end before the speech does.
 
     The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
     it. Noise gives other words in another window.
@@ -84,13 +86,12 @@ def hear_many(
 def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Label, spent_s: float) -> Transcript:
     """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
     began_ns = time.monotonic_ns()
-    duration_s, samples = utterance.duration_s, to_float(utterance.pcm)
-    tries = [attempt, *_retries(attempt, samples, duration_s, decode)]
+    sound, samples, second = _sound(utterance), to_float(utterance.pcm), None
+    tries = [attempt, *_retries(attempt, samples, sound, decode)]
     for retry in tries[1:]:
-        attempt = better(attempt, retry, duration_s)
-    sound, second = Sound(duration_s, utterance.speech_s, utterance.speech_prob), None
+        attempt = better(attempt, retry, sound)
     if needs_second_look(attempt, sound):
-        second = decode(samples, _other_window(attempt, duration_s))
+        second = decode(samples, _other_window(attempt, sound.duration_s))
         tries.append(second)
     verdict = judge(attempt, sound, second)
     rejected = verdict is Verdict.REJECTED
@@ -110,14 +111,14 @@ def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Lab
     )
 
 
-def _retries(first: Attempt, samples: PcmFloat, duration_s: float, decode: Decode) -> list[Attempt]:
+def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Attempt]:
     """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
     retries: list[Attempt] = []
     latest = first
-    for window in (WIDER.window(duration_s), FULL.window(duration_s)):
-        if window.positions > latest.audio_ctx and needs_retry(latest, duration_s):
+    for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
+        if window.positions > latest.audio_ctx and needs_retry(latest, sound):
             retries.append(decode(samples, window))
-            said_again = not is_loop(retries[-1], duration_s) and agree(latest.text, retries[-1].text)
+            said_again = not went_wrong(retries[-1], sound) and agree(latest.text, retries[-1].text)
             if said_again:
                 break
             latest = retries[-1]
@@ -134,6 +135,11 @@ def _check_length(utterance: Utterance) -> None:
             f"utterance {utterance.id} lasts {utterance.duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
             "set segmenter.max_length_s to less"
         )
+
+
+def _sound(utterance: Utterance) -> Sound:
+    speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
+    return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
 def _other_window(attempt: Attempt, duration_s: float) -> Window:

@@ -12,12 +12,13 @@ from agent.engines.evidence import (
     is_loop,
     is_silence,
     judge,
+    lost_tail,
     needs_retry,
     needs_second_look,
     repeats_itself,
     spoken,
 )
-from agent.transcript import Verdict
+from agent.transcript import Segment, Verdict
 
 SENTENCE = "Please enter a new extension, followed by pound."
 LOOP = " ".join(["ask,"] * 30)
@@ -31,11 +32,12 @@ def attempt(
     avg_logprob: float | None = -0.3,
     no_speech_prob: float | None = 0.02,
     audio_ctx: int = 384,
+    end_s: float = 3.0,
 ) -> Attempt:
     """An ordinary decoding of a sentence, but for what the test says."""
     return Attempt(
         text=text,
-        segments=(),
+        segments=(Segment(0.0, end_s, text),) if text else (),
         tokens=tokens,
         capped=capped,
         audio_ctx=audio_ctx,
@@ -129,26 +131,58 @@ def test_a_text_of_one_phrase_over_and_over_is_an_echo(text: str, echo: bool) ->
 def test_an_echo_is_worth_a_retry_but_no_reason_for_doubt() -> None:
     """Somebody may have said "stop, stop": if the full window hears it too, it was said."""
     echo = attempt("Stop, stop.", tokens=4)
-    assert needs_retry(echo, duration_s=1.5)
+    assert needs_retry(echo, Sound(1.5))
     assert judge(echo, Sound(1.5)) is Verdict.CONFIDENT
 
 
 @pytest.mark.parametrize("text", [LOOP, "Stop, stop."])
 def test_nothing_is_retried_in_the_window_it_came_from(text: str) -> None:
     """Greedy decoding is deterministic."""
-    assert not needs_retry(attempt(text, tokens=60, audio_ctx=1500), duration_s=3.0)
+    assert not needs_retry(attempt(text, tokens=60, audio_ctx=1500), Sound(3.0))
+
+
+SPOKEN_TO_THE_END = Sound(9.2, speech_s=8.0, speech_prob=0.97, speech_end_s=9.0)
+
+
+@pytest.mark.parametrize(("end_s", "lost"), [(9.2, False), (8.1, False), (7.9, True), (1.0, True)])
+def test_words_that_end_a_second_before_the_speech_have_lost_their_end(end_s: float, lost: bool) -> None:  # noqa: FBT001 - a table
+    """The timestamps of whole texts are up to 0.85 s early; what is lost is worth a wider window, or a doubt."""
+    early = attempt(end_s=end_s)
+    assert lost_tail(early, SPOKEN_TO_THE_END) is lost
+    assert needs_retry(early, SPOKEN_TO_THE_END) is lost
+    assert judge(early, SPOKEN_TO_THE_END) is (Verdict.DOUBTFUL if lost else Verdict.CONFIDENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "sound"),
+    [(SENTENCE, Sound(9.2)), ("[BLANK_AUDIO]", SPOKEN_TO_THE_END), ("", SPOKEN_TO_THE_END)],
+    ids=["nobody knows where the speech ends", "a note", "nothing"],
+)
+def test_only_words_can_end_too_early(text: str, sound: Sound) -> None:
+    """A noise is not worth three decodings."""
+    assert not lost_tail(attempt(text, end_s=1.0), sound)
+
+
+def test_of_two_texts_that_end_too_early_the_longer_one_is_kept() -> None:
+    """Whichever came first; one that is whole replaces both, and a loop replaces none."""
+    short, longer = attempt("Who loses his", end_s=4.0), attempt("Who loses his way", end_s=6.0)
+    assert better(short, longer, SPOKEN_TO_THE_END) is longer
+    assert better(longer, short, SPOKEN_TO_THE_END) is longer
+    whole = attempt("Who loses his way asks.", end_s=8.9)
+    assert better(longer, whole, SPOKEN_TO_THE_END) is whole
+    assert better(short, attempt(LOOP, tokens=30, end_s=9.0), SPOKEN_TO_THE_END) is short
 
 
 def test_a_retry_that_listened_replaces_a_loop() -> None:
     """Even where the loop was more sure of itself, as loops are."""
     retry = attempt(avg_logprob=-0.9, audio_ctx=1500)
-    assert better(attempt(LOOP, tokens=60, avg_logprob=-0.1), retry, 3.0) is retry
+    assert better(attempt(LOOP, tokens=60, avg_logprob=-0.1), retry, Sound(3.0)) is retry
 
 
 def test_of_two_loops_the_one_that_ended_by_itself_and_repeats_less_is_kept() -> None:
     """A retry that is worse does not replace the first attempt."""
     first = attempt(" ".join(["ask,"] * 5), tokens=10)
-    assert better(first, attempt(LOOP, tokens=60, capped=True), 3.0) is first
+    assert better(first, attempt(LOOP, tokens=60, capped=True), Sound(3.0)) is first
 
 
 def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words() -> None:

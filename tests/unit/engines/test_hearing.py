@@ -26,7 +26,10 @@ def utterance(seconds: float) -> Utterance:
 
 
 class Decoder:
-    """Answers with the given texts in turn, and remembers the windows it was given."""
+    """Answers with the given texts in turn, and remembers the windows it was given.
+
+    A text with a number before it ends so many seconds before the sound: "2.5|Who loses his".
+    """
 
     def __init__(self, *texts: str) -> None:
         self._texts = list(texts)
@@ -35,8 +38,8 @@ class Decoder:
     def __call__(self, samples: PcmFloat, window: Window) -> Attempt:
         """Decode nothing."""
         self.windows.append(window)
-        text = self._texts.pop(0)
-        segments = (Segment(0.0, len(samples) / SAMPLE_RATE_HZ, text),) if text else ()
+        early_s, _, text = self._texts.pop(0).rpartition("|")
+        segments = (Segment(0.0, len(samples) / SAMPLE_RATE_HZ - float(early_s or 0), text),) if text else ()
         return Attempt(text, segments, len(text.split()), False, window.positions, "en", avg_logprob=-0.2)
 
 
@@ -73,6 +76,37 @@ def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
     transcript = heard(decoder)
     assert [window.positions for window in decoder.windows] == [384, 768, FULL_WINDOW]
     assert (transcript.text, transcript.retries, transcript.audio_ctx) == ("Ask him.", 2, 1500)
+
+
+def test_words_that_end_before_the_speech_are_looked_for_in_half_of_the_window() -> None:
+    """Although the retry agrees with most of what was heard, it is what counts."""
+    decoder = Decoder("2.5|His friends say he is looking for the", "His friends say he is looking for the pot of gold.")
+    transcript = heard(decoder, seconds=6.0)
+    assert [window.positions for window in decoder.windows] == [428, 768]
+    assert transcript.text == "His friends say he is looking for the pot of gold."
+    assert (transcript.retries, transcript.verdict) == (1, Verdict.CONFIDENT)
+
+
+def test_what_is_not_found_there_is_looked_for_in_all_of_the_window() -> None:
+    """The same words again are no proof that they were all."""
+    decoder = Decoder("2.5|Who loses his", "2.5|Who loses his", "Who loses his way, asks.")
+    transcript = heard(decoder, seconds=6.0)
+    assert [window.positions for window in decoder.windows] == [428, 768, FULL_WINDOW]
+    assert (transcript.text, transcript.verdict) == ("Who loses his way, asks.", Verdict.CONFIDENT)
+
+
+@pytest.mark.parametrize("policy", [FOLLOW, FULL])
+def test_an_end_that_is_found_in_no_window_is_a_reason_for_doubt(policy: ContextPolicy) -> None:
+    """What was heard is published, and never as the whole truth."""
+    transcript = heard(Decoder(*["2.5|Who loses his"] * 3), policy, seconds=6.0)
+    assert (transcript.text, transcript.verdict) == ("Who loses his", Verdict.DOUBTFUL)
+
+
+def test_silence_behind_the_speech_needs_no_words() -> None:
+    """It is the end of the speech that counts, not that of the sound, and from the utterance's own start."""
+    told = replace(utterance(6.0), position=50 * SAMPLE_RATE_HZ, speech_end=54 * SAMPLE_RATE_HZ)
+    transcript = hear(told, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
 def test_there_is_never_a_third_retry() -> None:
