@@ -7,7 +7,6 @@ transcribe thread     └─▶ decode, keep it      └─▶ forget it        
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
@@ -120,20 +119,22 @@ class Transcriber:
         self.duty = 1.0
         """Share of the time in which the engine may work; less lets the board cool down. Any thread may change it."""
         self._budget = DraftBudget()
-        self._withdrawn = threading.Event()
+        self._wanted: _Job | None = None
+        """The last draft that was asked for, as long as no speech has overtaken it."""
         self._held: Recognition | None = None
         self.under_way: UnderWay | None = None
         """What is being transcribed; None while nothing is. Any thread may read."""
 
     def draft(self, utterance: Utterance) -> None:
         """The utterance may be over: begin on it, if nothing else waits."""
-        self._withdrawn.clear()
         if self.eager and not len(self._jobs) and self._budget.allows:
-            self._jobs.put(_Job(utterance, is_draft=True, submitted_ns=time.monotonic_ns()))
+            self._wanted = _Job(utterance, is_draft=True, submitted_ns=time.monotonic_ns())
+            self._jobs.put(self._wanted)
 
     def withdraw(self) -> None:
-        """Speech resumed: the last draft is void."""
-        self._withdrawn.set()
+        """Speech resumed: the last draft is void, and if it still waits, nothing more waits for its sake."""
+        self._wanted = None
+        self._jobs.take_out(lambda job: isinstance(job, _Job) and job.is_draft)
 
     def submit(self, utterance: Utterance) -> None:
         """The utterance is over: its words are wanted."""
@@ -219,7 +220,7 @@ class Transcriber:
                     continue
                 began_s = time.monotonic()
                 if job.is_draft:
-                    self._decode_draft(job.utterance)
+                    self._decode_draft(job)
                 elif not self._came_true(job):
                     self._decode([job, *self._also_waiting()])
                 self.under_way = None
@@ -232,10 +233,11 @@ class Transcriber:
         if self.duty < 1.0 and not self._jobs.closed:
             time.sleep(min(LONGEST_REST_S, worked_s * (1.0 / self.duty - 1.0)))
 
-    def _decode_draft(self, utterance: Utterance) -> None:
+    def _decode_draft(self, job: _Job) -> None:
         self._discard_held()
-        if self._withdrawn.is_set():
+        if job is not self._wanted:  # withdrawn since it was taken from the queue
             return
+        utterance = job.utterance
         self._begin([utterance])
         try:
             transcript = self._engine.transcribe(utterance)

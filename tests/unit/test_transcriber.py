@@ -81,7 +81,7 @@ class Rig:
         self.engine = CountingEngine()
         self.notebook = Notebook()
         self.transcriber = Transcriber(self.engine, self.notebook, capacity, Overflow.DROP_OLDEST, eager=eager)
-        self._thread = threading.Thread(target=self.transcriber.run)
+        self._thread = threading.Thread(target=self.transcriber.run, daemon=True)
         self._thread.start()
 
     def finish(self) -> Notebook:
@@ -140,6 +140,25 @@ def test_a_withdrawn_draft_that_was_not_begun_costs_nothing() -> None:
     rig.transcriber.withdraw()
     rig.finish()
     assert rig.engine.asked == ["busy"]
+
+
+def test_a_withdrawn_draft_is_not_revived_by_the_next() -> None:
+    """While the first is under way, the second waits in vain; the third is what was said, and is what is decoded."""
+    rig = Rig()
+    rig.transcriber.draft(utterance("a", 1000))
+    rig.engine.wait_until_started()
+    rig.transcriber.withdraw()
+    rig.transcriber.draft(utterance("a", 2000))
+    rig.transcriber.withdraw()
+    rig.transcriber.draft(utterance("a", 3000))
+    assert rig.transcriber.waiting == 1
+    rig.engine.allow(2)
+    rig.engine.wait_until_started()
+    rig.transcriber.submit(utterance("a", 3000))
+    notebook = rig.finish()
+    assert rig.engine.asked == ["a", "a"]
+    assert notebook.drafts == ["a: 1000", "a: 3000"]
+    assert [recognition.transcript.text for recognition in notebook.recognitions] == ["3000"]
 
 
 def test_no_drafts_while_utterances_wait() -> None:
