@@ -235,7 +235,8 @@ class Transcriber:
 
     def _decode_draft(self, job: _Job) -> None:
         self._discard_held()
-        if job is not self._wanted:  # withdrawn since it was taken from the queue
+        # It may have been withdrawn since it was taken from the queue, and what was just discarded one too many.
+        if job is not self._wanted or not self._budget.allows:
             return
         utterance = job.utterance
         self._begin([utterance])

@@ -7,6 +7,7 @@ import pytest
 
 from agent.audio import Utterance
 from agent.channel import Overflow
+from agent.drafts import GRACE_S
 from agent.errors import EngineError
 from agent.transcriber import Recognition, Transcriber
 from agent.transcript import Transcript
@@ -159,6 +160,29 @@ def test_a_withdrawn_draft_is_not_revived_by_the_next() -> None:
     assert rig.engine.asked == ["a", "a"]
     assert notebook.drafts == ["a: 1000", "a: 3000"]
     assert [recognition.transcript.text for recognition in notebook.recognitions] == ["3000"]
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["more drafts", "longer utterances"])
+def test_drafts_for_nothing_cost_at_most_their_share_of_the_useful_work(resumed: bool) -> None:  # noqa: FBT001 - a table
+    """And a second, and the one that is under way when that is known; whatever it was that overtook them.
+
+    The engine says of every decoding that it took half a second. A probe returns when all before it is done.
+    """
+    rig = Rig()
+    rig.engine.allow(10_000)
+    for number in range(60):
+        rig.transcriber.draft(utterance("overtaken", 2 * number))
+        rig.transcriber.probe(utterance("probe"), timeout_s=10.0)
+        if resumed:
+            rig.transcriber.withdraw()
+        if not resumed or number % 3 == 0:
+            rig.transcriber.submit(utterance("overtaken", 2 * number + 1))
+            rig.transcriber.probe(utterance("probe"), timeout_s=10.0)
+    notebook = rig.finish()
+    useful_s = len(notebook.recognitions) * 0.5
+    allowed_s = GRACE_S + 0.3 * useful_s
+    assert allowed_s - 0.5 <= len(notebook.drafts) * 0.5 <= allowed_s + 0.5
+    assert rig.engine.asked.count("overtaken") == len(notebook.drafts) + len(notebook.recognitions)
 
 
 def test_no_drafts_while_utterances_wait() -> None:
