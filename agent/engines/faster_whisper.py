@@ -45,7 +45,7 @@ class FasterWhisper:
         self._settings = settings
         self._label = Label("faster_whisper", model_name)
         self._tokens = Tokens(folder)
-        self._suppressed = self._tokens.suppressed(_read_config(folder).get("suppress_ids", []))
+        self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
         self._model: Any = _load(settings, folder)
         self._bands = int(self._model.n_mels)
         if self._model.is_multilingual and settings.language != "auto":
@@ -213,9 +213,15 @@ def _supported_compute_types(device: str) -> set[str]:
     return set(ctranslate2.get_supported_compute_types(usable))
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _suppressed_ids(path: Path) -> list[int]:
+    """Return the tokens that the model's description says are never to be sampled."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read ({error}): pull the model again") from error
+    ids = config.get("suppress_ids", []) if isinstance(config, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(each, int) for each in ids):
+        raise EngineError(
+            f"{path} is not a model's description (an object, numbers in suppress_ids): pull the model again"
+        )
+    return ids

@@ -76,7 +76,8 @@ def check_ctranslate2(folder: Path) -> None:
         ModelError: a file is missing, a length points outside the file, or it is not a Whisper model.
     """
     _, hyper = _open(folder)
-    read_json(folder / "config.json")
+    if not isinstance(read_json(folder / "config.json"), dict):
+        raise ModelError(f"{folder / 'config.json'}: no JSON object; the model folder is damaged")
     read_vocabulary(folder, hyper.n_vocab)
 
 

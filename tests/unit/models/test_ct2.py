@@ -93,6 +93,14 @@ def test_an_incomplete_folder_is_refused(folder: Path, name: str) -> None:
         check_ctranslate2(folder)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "null"])
+def test_a_description_that_is_no_object_is_refused(folder: Path, content: str) -> None:
+    """The engine would only find out when it loads the model."""
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json.*damaged"):
+        check_ctranslate2(folder)
+
+
 @pytest.mark.parametrize(
     "content",
     [
