@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import extras
 from agent.commands import doctor
 from agent.doctor.finding import Finding, Status
 from agent.errors import DeviceBusy
@@ -64,8 +65,8 @@ def test_wrong_settings_do_not_keep_the_doctor_from_looking(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("setting", "absent", "text"),
     [
-        ("assist.enabled=true", "wyoming", "pip install 'edgescribe[assist]'"),
-        ("sound.noise_suppression=2", "webrtc_noise_gain", "pip install 'edgescribe[enhance]'"),
+        ("assist.enabled=true", "wyoming", extras.missing("assist")),
+        ("sound.noise_suppression=2", "webrtc_noise_gain", extras.missing("enhance")),
         ("mqtt.tls.ca_file=/none.pem", "", "mqtt.tls.ca_file: /none.pem does not exist"),
     ],
 )

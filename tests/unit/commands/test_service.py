@@ -1,11 +1,13 @@
 import argparse
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent import extras
 from agent.commands import service
 from agent.errors import AgentError, ConfigError, InstallError
 from agent.installation import facts
@@ -104,7 +106,7 @@ def test_without_root_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch
         (("--mqtt-host", "mqtt://x"), r'mqtt\.host = "mqtt://x" is not allowed: .* the port is mqtt\.port'),
         (("--mqtt-host", ""), r'mqtt\.host = "" is not allowed'),
         (("--set", "governor.floor=nope"), r"governor\.floor: unknown model nope"),
-        (("--set", "assist.enabled=true"), r"pip install 'edgescribe\[assist\]'"),
+        (("--set", "assist.enabled=true"), re.escape(extras.missing("assist"))),
         (("--set", "mqtt.tls.enabled=true", "--set", "mqtt.tls.ca_file=/none.pem"), r"/none\.pem does not exist"),
     ],
 )
