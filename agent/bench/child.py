@@ -15,11 +15,12 @@ import numpy as np
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
 from agent.bench.adapters import Driver, Setup, create_driver
+from agent.bench.lifeline import tied
 from agent.bench.wire_format import BUSY_OPTION, Answer, Loaded, PeerMissing, pack, receive, receive_pcm, send
 from agent.errors import AgentError
 
 _WARM_UP_S = 2
-_RIVAL = (sys.executable, "-S", "-c", "while True: pass")
+_RIVAL = (sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass")
 """Its CPU time is nobody's; like all of the group it is stopped between clips."""
 
 
@@ -32,7 +33,7 @@ class _Child:
         noise = np.random.default_rng(0).normal(0.0, 300.0, _WARM_UP_S * SAMPLE_RATE_HZ)
         self._driver.transcribe(noise.astype(np.int16))
         self._helpers = usage.descendants(os.getpid())
-        self._rivals = [subprocess.Popen(_RIVAL) for _ in range(setup.number(BUSY_OPTION, 0))]
+        self._rivals = [_rival() for _ in range(setup.number(BUSY_OPTION, 0))]
         self.loaded = Loaded(load_s=time.monotonic() - started)
 
     def transcribe(self, pcm: Pcm16, language: str) -> Answer:
@@ -58,8 +59,16 @@ class _Child:
     def close(self) -> None:
         for rival in self._rivals:
             rival.kill()
-            rival.wait()
+            rival.communicate()
         self._driver.close()
+
+
+def _rival() -> "subprocess.Popen[bytes]":
+    """It is at work when this returns: stopped before it is tied to us, it would outlive us."""
+    rival = subprocess.Popen(tied(_RIVAL), stdout=subprocess.PIPE)
+    if rival.stdout:
+        rival.stdout.readline()
+    return rival
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

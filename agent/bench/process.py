@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import agent
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.bench.lifeline import tied
 from agent.bench.systems import System
 from agent.bench.wire_format import Answer, Loaded, PeerError, receive, send, unpack
 
@@ -29,6 +30,8 @@ OURS_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 class SystemProcess:
     """Runs `system`; between clips it is stopped (SIGSTOP), so that no idle thread spins at the others' expense.
 
+    It ends with the thread that made it, whatever ends that one.
+
     Raises (constructor and `transcribe`):
         PeerError: it cannot be loaded, failed on the clip, died, or took too long; `alive` tells which.
     """
@@ -38,7 +41,7 @@ class SystemProcess:
     ) -> None:
         self.system = system
         self._process = subprocess.Popen(
-            [str(python or sys.executable), "-P", "-c", _BOOT, str(Path(agent.__file__).resolve().parents[1])],
+            tied([str(python or sys.executable), "-P", "-c", _BOOT, str(Path(agent.__file__).resolve().parents[1])]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -66,6 +69,9 @@ class SystemProcess:
             limit_s = CLIP_LIMIT_S + CLIP_LIMIT_RTF * len(pcm) / SAMPLE_RATE_HZ
         try:
             return unpack(self._ask(request, limit_s, pcm), Answer)
+        except KeyboardInterrupt:
+            self._signal(signal.SIGKILL)  # nobody waits for the answer any more
+            raise
         finally:
             self._signal(signal.SIGSTOP)
 
@@ -93,6 +99,10 @@ class SystemProcess:
         try:
             return unpack(self._ask(request, limit_s), Loaded)
         except PeerError:
+            self.close()
+            raise
+        except KeyboardInterrupt:
+            self._signal(signal.SIGKILL)
             self.close()
             raise
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands.ending import ended_in_order
 from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ConfigError
 
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if not (args.idle or args.latency):
         require(clip.language for clip in clips if clip.text)
     _prepare_folder(args.out, resume=args.resume)
-    _measure(args, shelf, systems, clips)
+    with ended_in_order():
+        _measure(args, shelf, systems, clips)
     report = _report(args, systems)
     print_report(report, Console())
     print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from agent.commands.ending import ended_in_order
 from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ModelError
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     os.nice(_NICE)
     seconds = 60 * args.minutes
-    with _told() as tell:
+    with ended_in_order(), _told() as tell:
         calibration = calibrate(settings, max(seconds - _RESERVE_S, seconds / 2), tell)
     if args.json:
         print(as_json(calibration))

@@ -11,6 +11,7 @@ from wyoming_faster_whisper import __version__ as _installed  # noqa: F401 - say
 
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.adapters import Setup
+from agent.bench.lifeline import tied
 from agent.bench.wire_format import Heard, PeerError
 
 _START_LIMIT_S = 180.0
@@ -66,7 +67,7 @@ class _WyomingFasterWhisper:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self._server = subprocess.Popen(self._command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._server = subprocess.Popen(tied(self._command(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.client = WyomingClient(port)
         self._await(port)
 

@@ -1,6 +1,10 @@
 """The child process, driven with a peer package that misbehaves on demand."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +126,48 @@ def test_a_peer_that_is_not_there_names_the_remedy(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(PeerMissing, match=r"a_package_that_nobody_has is missing.*edgescribe\[peers\]"):
         SystemProcess(parse_system("stock-faster-whisper:any"), tmp_path)
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from agent.bench.process import SystemProcess
+from agent.bench.systems import parse_system
+process = SystemProcess(parse_system("stock-faster-whisper:any:busy=1"), Path(sys.argv[1]))
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_it_does_not_outlive_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped as it is, it goes with a parent that was killed, and so does its rival."""
+    (tmp_path / "faster_whisper.py").write_text(PEER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(process_module.__file__).parents[2])]))
+    with subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout
+        child = psutil.Process(int(starter.stdout.readline()))
+        family = [child, *child.children(recursive=True)]
+        starter.kill()
+    try:
+        assert len(family) == 2
+        assert not psutil.wait_procs(family, timeout=5.0)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_who_is_interrupted_waits_for_no_answer(peer: SystemProcess) -> None:
+    """Ctrl-C in the midst of a clip that would take a minute ends its process there and then."""
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            peer.transcribe(sound(0.6), "en")
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    peer.close()
+    assert time.monotonic() - began_s < 5.0
 
 
 def test_rivals_compete_and_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
