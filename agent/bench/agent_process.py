@@ -1,7 +1,9 @@
 """The whole agent in a process of its own, playing a recording, with a broker and a subscriber."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ import soundfile
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
 from agent.bench.latency import Arrival
+from agent.bench.lifeline import tied
 from agent.bench.process import OURS_ENVIRONMENT
 from agent.bench.systems import System, engine_settings
 from agent.bench.wire_format import PeerError
@@ -97,32 +100,40 @@ class _Watched:
 
 
 def _watch(config: Path, overrides: Sequence[str], limit_s: float, complaints: Path) -> _Watched:
-    """Run the agent to its end, and keep an eye on it."""
+    """Run the agent to its end, and keep an eye on it; whatever comes between, nothing of it stays."""
     command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
     for override in overrides:
         command += ["--set", override]
     with complaints.open("wb") as stderr:
         process = subprocess.Popen(
-            command,
+            tied(command),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             env=_environment(),
             start_new_session=True,
         )
+    try:
+        watched = _look_until_the_end(process, limit_s)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+        raise PeerError(f"the agent ended with status {process.returncode}: {lines[-1]}")
+    return watched
+
+
+def _look_until_the_end(process: "subprocess.Popen[bytes]", limit_s: float) -> _Watched:
     watched = _Watched()
     started_s = time.monotonic()
     deadline = started_s + limit_s
     while process.poll() is None:
         if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
             raise PeerError(f"the agent did not end within {limit_s:.0f} s")
         _look(process.pid, watched)
         watched.looks.append(Look(time.monotonic() - started_s, watched.cpu_s))
         time.sleep(_SAMPLE_EVERY_S)
-    if process.returncode:
-        lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
-        raise PeerError(f"the agent ended with status {process.returncode}: {lines[-1]}")
     return watched
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.ending import ended_in_order
+from agent.commands.ending import INTERRUPTED, ended_in_order
 from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ConfigError
 
@@ -89,7 +89,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, write everything down, and print the tables."""
+    """Measure, write everything down, and print the tables; also of a part, if it is ended before its time."""
     from rich.console import Console
 
     from agent.bench.models import ModelShelf
@@ -102,11 +102,18 @@ def run(args: argparse.Namespace) -> int:
     if not (args.idle or args.latency):
         require(clip.language for clip in clips if clip.text)
     _prepare_folder(args.out, resume=args.resume)
-    with ended_in_order():
-        _measure(args, shelf, systems, clips)
+    interrupted = False
+    try:
+        with ended_in_order():
+            _measure(args, shelf, systems, clips)
+    except KeyboardInterrupt:
+        interrupted = True
     report = _report(args, systems)
     print_report(report, Console())
     print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
+    if interrupted:
+        print("edgescribe: ended before its time: go on with the same command and --resume", file=sys.stderr)
+        return INTERRUPTED
     return 0 if report.systems or report.latencies or report.idle else 1
 
 

@@ -4,6 +4,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+INTERRUPTED = 130
+"""Exit status of a command that was ended by Ctrl-C or the like."""
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
