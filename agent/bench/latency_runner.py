@@ -14,7 +14,7 @@ from agent.bench.records import Failure, Journal, LatencyBlock, LatencyMeasureme
 from agent.bench.runner import start_process
 from agent.bench.systems import Adapter, System
 from agent.bench.wire_format import Answer, PeerError
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigError
 
 CLIPS_A_BLOCK = 12
 
@@ -56,6 +56,22 @@ def blocks_done(records: Iterable[Record]) -> set[tuple[str, int, int]]:
     return {(record.system, record.block, record.repeat) for record in records if isinstance(record, LatencyBlock)}
 
 
+def refuse_other_clips(records: Iterable[Record], steps: Iterable[BlockStep]) -> None:
+    """A block is known by its number, which says nothing of the clips in it.
+
+    Raises:
+        ConfigError: an earlier run had other clips in one of the blocks.
+    """
+    clips = {step.block: [clip.key for clip in step.clips] for step in steps}
+    for record in records:
+        # Earlier versions did not say which clips it had.
+        if isinstance(record, LatencyBlock) and record.clips and list(record.clips) != clips.get(record.block):
+            raise ConfigError(
+                "--resume: what was measured so far are other clips: go on with the same ones "
+                "(folders, --limit, --quick, --language, --skip, systems), or name another --out"
+            )
+
+
 class LatencyRunner:
     """Takes steps, and writes down what came of them. The arguments are those of `Runner`."""
 
@@ -72,7 +88,7 @@ class LatencyRunner:
             try:
                 self._play_to_agent(step, sounds) if step.system.adapter.ours else self._feed_peer(step, sounds)
             except AgentError as error:
-                self._journal.write(Failure(step.system.name, str(error), repeat=step.repeat))
+                self._journal.write(Failure(step.system.name, str(error), repeat=step.repeat, block=step.block))
             yield step
 
     def _play_to_agent(self, step: BlockStep, sounds: Sequence[Pcm16]) -> None:
@@ -91,6 +107,7 @@ class LatencyRunner:
                 cpu_s=played.cpu_s,
                 peak_pss_bytes=played.peak_pss_bytes,
                 peak_rss_bytes=played.peak_rss_bytes,
+                clips=tuple(clip.key for clip in step.clips),
             )
         )
 
@@ -111,6 +128,7 @@ class LatencyRunner:
                 cpu_s=sum(answer.cpu_s for answer in answers),
                 peak_pss_bytes=max(answer.pss_bytes for answer in answers),
                 peak_rss_bytes=max(answer.peak_rss_bytes for answer in answers),
+                clips=tuple(clip.key for clip in step.clips),
             )
         )
 

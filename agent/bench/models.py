@@ -29,3 +29,9 @@ class ModelShelf:
         if system.adapter is Adapter.SCRIPTED:
             return Path(os.devnull)
         return self._store.resolve(system.model, system.adapter.model_format)
+
+    def sha256(self, path: Path) -> str:
+        """Digest of the weights at `path`, which `path()` gave; empty for an engine without a model."""
+        if path == Path(os.devnull):
+            return ""
+        return self._store.digest(path / "model.bin" if path.is_dir() else path)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agent.errors import ConfigError
 
@@ -47,6 +47,19 @@ class Failure:
     set_name: str = ""
     clip_id: str = ""
     repeat: int = 0
+    block: int | None = None
+    """Of a whole block, where latency is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSetup:
+    """What a system of that name is, so that a run that is resumed is the same run."""
+
+    system: str
+    settings: dict[str, str]
+    """Its options, and the other settings of the engine."""
+    model_sha256: str
+    """Of the file with the weights; empty for a system without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,8 @@ class LatencyBlock:
     cpu_s: float
     peak_pss_bytes: int
     peak_rss_bytes: int
+    clips: tuple[str, ...] = ()
+    """Keys of the clips in it, in order; earlier versions did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +132,10 @@ class IdleMeasurement:
     transcripts: int
 
 
-Record = Measurement | Failure | SystemStart | Machine | LatencyMeasurement | LatencyBlock | IdleMeasurement
-_KINDS: dict[str, type[Record]] = {
-    kind.__name__: kind
-    for kind in (Measurement, Failure, SystemStart, Machine, LatencyMeasurement, LatencyBlock, IdleMeasurement)
-}
+Record = (
+    Measurement | Failure | SystemSetup | SystemStart | Machine | LatencyMeasurement | LatencyBlock | IdleMeasurement
+)
+_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
 
 
 class Journal:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.bench.clips import NO_SPEECH
+from agent.bench.failures import standing
 from agent.bench.idle import IdleSummary, idle_summaries
 from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
 from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Machine, Measurement, Record, SystemStart
@@ -155,10 +156,11 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
         _system(starts[name], measured[name], clips, None if name == chosen else results[chosen], resamples)
         for name, clips in results.items()
     )
-    failures = tuple(record for record in records if isinstance(record, Failure))
     machine = next((record for record in records if isinstance(record, Machine)), None)
     pairs = tuple(duels(results, resamples))
-    return Report(machine, chosen, repeats, systems, pairs, latencies(records), idle_summaries(records), failures)
+    return Report(
+        machine, chosen, repeats, systems, pairs, latencies(records), idle_summaries(records), standing(records)
+    )
 
 
 def duels(results: Mapping[str, Sequence[ClipResult]], resamples: int = RESAMPLES) -> Iterator[Duel]:

@@ -7,7 +7,7 @@ stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -117,6 +117,23 @@ def model_of(name: str) -> str:
 def with_threads(system: System, threads: int) -> System:
     """The same with that number of threads, unless it says itself how many."""
     return replace(system, options={"threads": str(threads), **system.options})
+
+
+def distinct(systems: Iterable[System]) -> list[System]:
+    """Each system once, in order.
+
+    Raises:
+        ConfigError: two models would have the same name in the results.
+    """
+    unique: dict[str, System] = {}
+    for system in systems:
+        other = unique.setdefault(system.name, system)
+        if other.model != system.model:
+            raise ConfigError(
+                f"--system: {other.model} and {system.model} would both be {system.name} in the results: "
+                "give one of them another name, or measure them with an --out each"
+            )
+    return list(unique.values())
 
 
 def _name(engine: str, model: str, tail: str) -> str:

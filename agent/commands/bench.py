@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
     from agent.bench.latency_runner import can_be_timed
     from agent.bench.machine import cores
-    from agent.bench.systems import parse_system, peers_of, with_threads
+    from agent.bench.systems import distinct, parse_system, peers_of, with_threads
 
     systems = [parse_system(text) for text in args.system] or shelf.systems()
     if not systems:
@@ -136,9 +136,8 @@ def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
         systems = [system for system in systems if can_be_timed(system)]
     if not systems:
         raise ConfigError("--latency: none of these is a whole system; take our engines and wyoming-faster-whisper")
-    unique = {system.name: system for system in systems}
     threads = args.threads or max(1, cores() - 1)
-    return [with_threads(system, threads) for system in unique.values()]
+    return [with_threads(system, threads) for system in distinct(systems)]
 
 
 def _clips(args: argparse.Namespace) -> "list[Clip]":
@@ -170,13 +169,21 @@ def _measure(
 ) -> None:
     from agent.bench import machine
     from agent.bench.records import Journal, read_journal
+    from agent.bench.resuming import news, refuse_others, setup_of, unknown
 
     earlier = read_journal(args.out)
     paths = {system.name: shelf.path(system) for system in systems}
+    setups = [setup_of(system, shelf.sha256(paths[system.name])) for system in systems]
+    refuse_others(args.out, earlier, setups)
+    if names := unknown(earlier, setups):
+        note = f"{args.out} is of an earlier version: whether {', '.join(names)} are the same as then is not known"
+        print(f"edgescribe: {note}", file=sys.stderr)
     journal = Journal(args.out)
     try:
         if not earlier:
             journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
+        for setup in news(earlier, setups):
+            journal.write(setup)
         take = _take_rest if args.idle else _take_blocks if args.latency else _take_clips
         take(args, _Task(systems, clips, paths, journal, earlier))
     finally:
@@ -195,10 +202,12 @@ def _take_clips(args: argparse.Namespace, task: _Task) -> None:
 
 
 def _take_blocks(args: argparse.Namespace, task: _Task) -> None:
-    from agent.bench.latency_runner import LatencyRunner, blocks_done, plan_blocks
+    from agent.bench.latency_runner import LatencyRunner, blocks_done, plan_blocks, refuse_other_clips
 
     taken = blocks_done(task.earlier)
-    left = [step for step in plan_blocks(task.systems, task.clips, args.repeats) if step.key not in taken]
+    steps = plan_blocks(task.systems, task.clips, args.repeats)
+    refuse_other_clips(task.earlier, steps)
+    left = [step for step in steps if step.key not in taken]
     _show_progress(LatencyRunner(task.paths, task.journal, args.peer_python).run(left), len(left))
 
 

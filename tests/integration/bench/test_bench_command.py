@@ -69,6 +69,33 @@ def test_taking_turns_in_memory_changes_no_result(tmp_path: Path) -> None:
     assert len({(m.system, m.clip_key) for m in measured(tmp_path)}) == 6
 
 
+def test_another_run_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    """The name of a system says nothing of --threads and of defaults, and results of both would be mixed."""
+    run(tmp_path, "--system", "scripted:none", "--limit", "1", "--threads", "1")
+    before = measured(tmp_path)
+    with pytest.raises(ConfigError, match=r"scripted:none with threads 1, not 2: .*another --out"):
+        run(tmp_path, "--system", "scripted:none", "--limit", "2", "--threads", "2", "--resume")
+    assert measured(tmp_path) == before
+    run(tmp_path, "--system", "scripted:none", "--limit", "2", "--threads", "1", "--resume")
+    assert len(measured(tmp_path)) == 2
+
+
+def test_results_of_an_earlier_version_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They do not say what they were measured with: that is said once, and from then on written down."""
+    arguments = ("--system", "scripted:none", "--limit", "2")
+    run(tmp_path, *arguments)
+    path = tmp_path / "out" / FILE_NAME
+    kept = [line for line in path.read_text().splitlines(keepends=True) if '"SystemSetup"' not in line]
+    path.write_text("".join(kept[:-1]))
+    capsys.readouterr()
+    assert run(tmp_path, *arguments, "--resume") == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "scripted:none" in note
+    assert len(measured(tmp_path)) == 2
+    run(tmp_path, *arguments, "--resume")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "complaint"),
     [

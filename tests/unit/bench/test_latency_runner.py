@@ -1,8 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from agent.bench.clips import Clip
-from agent.bench.latency_runner import CLIPS_A_BLOCK, can_be_timed, plan_blocks
+from agent.bench.latency_runner import CLIPS_A_BLOCK, can_be_timed, plan_blocks, refuse_other_clips
+from agent.bench.records import LatencyBlock
 from agent.bench.systems import parse_system
+from agent.errors import ConfigError
 
 SYSTEMS = [parse_system("whisper_cpp:tiny.en-q8_0"), parse_system("wyoming-faster-whisper:tiny.en-ct2")]
 
@@ -30,3 +35,13 @@ def test_libraries_are_no_whole_systems() -> None:
     """Latency at a subscriber needs somebody who sends."""
     assert all(map(can_be_timed, SYSTEMS))
     assert not can_be_timed(parse_system("stock-faster-whisper:tiny.en-ct2"))
+
+
+def test_a_block_of_other_clips_is_another_block() -> None:
+    """With another --limit the same number means other clips; earlier versions did not say which they were."""
+    steps = plan_blocks(SYSTEMS, clips(3), repeats=1)
+    block = LatencyBlock("any", 0, 0, audio_s=1.0, cpu_s=1.0, peak_pss_bytes=1, peak_rss_bytes=1)
+    same = replace(block, clips=tuple(clip.key for clip in clips(3)))
+    refuse_other_clips([block, same], steps)
+    with pytest.raises(ConfigError, match="other clips"):
+        refuse_other_clips([replace(block, clips=("set/en0",))], steps)

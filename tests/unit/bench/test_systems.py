@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from agent.bench.clips import Clip
-from agent.bench.systems import Adapter, is_ours, parse_system, peers_of, with_threads
+from agent.bench.systems import Adapter, distinct, is_ours, parse_system, peers_of, with_threads
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 
@@ -59,3 +59,11 @@ def test_every_peer_takes_the_format_it_is_offered(model_format: ModelFormat) ->
     peers = peers_of("some-model", model_format)
     assert peers
     assert all(peer.adapter.model_format is model_format and not is_ours(peer.name) for peer in peers)
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    """Their results could not be told apart; the same one twice is no harm."""
+    one, other = parse_system("whisper_cpp:/a/model.bin"), parse_system("whisper_cpp:/b/model.bin")
+    assert distinct([one, one]) == [one]
+    with pytest.raises(ConfigError, match=r"/a/model\.bin and /b/model\.bin .* whisper_cpp:model"):
+        distinct([one, other])
