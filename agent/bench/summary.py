@@ -167,7 +167,7 @@ def duels(results: Mapping[str, Sequence[ClipResult]], resamples: int = RESAMPLE
     """Each of ours against each peer on the same model, by the systems' names."""
     for ours in filter(is_ours, results):
         for peer in results:
-            if not is_ours(peer) and model_of(peer) == model_of(ours):
+            if not is_ours(peer) and model_of(peer) == model_of(ours) != "":
                 comparison = compare(results[ours], results[peer], resamples)
                 if comparison:
                     yield Duel(ours, peer, comparison)
@@ -268,7 +268,8 @@ def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples:
     pairs = [(clip, other[clip.key]) for clip in ours if clip.key in other]
     if not pairs:
         return None
-    by_word = [(a, b) for a, b in pairs if a.errors and b.errors and a.language not in BY_CHARACTER]
+    # As in the rate of each: a reference that the normaliser leaves nothing of ("Hmm.") has no words to get wrong.
+    by_word = [(a, b) for a, b in pairs if a.said and b.said and a.language not in BY_CHARACTER]
     # Rates per repeat, so that it does not matter if one of the two has been repeated more often than the other.
     difference = (
         paired_difference(

@@ -110,8 +110,8 @@ def is_ours(name: str) -> bool:
 
 
 def model_of(name: str) -> str:
-    """The model in a system's name."""
-    return name.split(":")[1]
+    """The model in a system's name; empty for one without."""
+    return name.partition(":")[2].partition(":")[0]
 
 
 def with_threads(system: System, threads: int) -> System:

@@ -120,13 +120,14 @@ def run(args: argparse.Namespace) -> int:
 def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
     from agent.bench.latency_runner import can_be_timed
     from agent.bench.machine import cores
-    from agent.bench.systems import distinct, parse_system, peers_of, with_threads
+    from agent.bench.systems import Adapter, distinct, parse_system, peers_of, with_threads
 
     systems = [parse_system(text) for text in args.system] or shelf.systems()
     if not systems:
         raise ConfigError("no model is installed: run `edgescribe models pull tiny.en-q8_0`, or name one with --system")
     if args.peers:
-        known = {(system.model, system.adapter.model_format) for system in systems if system.adapter.ours}
+        ours = [system for system in systems if system.adapter.ours and system.adapter is not Adapter.SCRIPTED]
+        known = {(system.model, system.adapter.model_format) for system in ours}
         systems += [peer for model, kind in sorted(known) for peer in peers_of(model, kind)]
     if args.idle:
         systems = [system for system in systems if system.adapter.ours]

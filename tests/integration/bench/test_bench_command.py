@@ -96,6 +96,12 @@ def test_results_of_an_earlier_version_go_on(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
 
 
+def test_an_engine_without_a_model_has_no_peers(tmp_path: Path) -> None:
+    """--peers is for models; what has none is measured by itself."""
+    assert run(tmp_path, "--system", "scripted", "--peers", "--limit", "1") == 0
+    assert [one.system for one in measured(tmp_path)] == ["scripted"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "complaint"),
     [

@@ -153,3 +153,25 @@ def test_latency_of_a_block_that_failed_is_left_out() -> None:
     """Half a recording is no measurement: the block is done again when the run is resumed."""
     timed = LatencyMeasurement("ours", "s", "1", 0, "hello", 0.1, 0.7)
     assert summarise([timed], resamples=10).latencies == ()
+
+
+def test_an_engine_without_a_model_meets_no_peer() -> None:
+    """It is compared with the baseline as any other, and that is all."""
+    starts: list[Record] = [SystemStart("scripted", 1.0, 0), SystemStart(PEER, 1.0, 1)]
+    figures = summarise([*starts, replace(SPEECH, system="scripted"), by_peer(SPEECH)], resamples=10)
+    assert figures.duels == ()
+    assert len(figures.systems) == 2
+
+
+def test_what_has_no_words_to_get_wrong_enters_no_rate() -> None:
+    """The normaliser takes "Hmm." for no word: neither rate counts it, and so the difference does not either."""
+    hum = replace(SPEECH, clip_id="2", reference="Hmm.", text="three wrong words")
+    ours, _ = report(SPEECH, hum, by_peer(SPEECH), by_peer(hum, text="")).systems
+    assert ours.error_rate
+    assert ours.against_baseline
+    assert ours.against_baseline.error_rate_difference
+    assert ours.error_rate.value == ours.against_baseline.error_rate_difference.value == 0.0
+    only_hum, _ = report(hum, by_peer(hum)).systems
+    assert only_hum.error_rate is None
+    assert only_hum.against_baseline
+    assert only_hum.against_baseline.error_rate_difference is None
