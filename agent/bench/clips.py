@@ -80,6 +80,20 @@ def read_clips(places: Sequence[Path]) -> list[Clip]:
     return clips
 
 
+def refuse_missing(clips: Iterable[Clip]) -> None:
+    """Say before hours of measuring what would be missing in them.
+
+    Raises:
+        ConfigError: files of clips are not there.
+    """
+    paths = dict.fromkeys(clip.path for clip in clips)
+    if missing := [path for path in paths if not path.is_file()]:
+        raise ConfigError(
+            f"{missing[0]}: in the manifest, but not on the disk ({len(missing)} of {len(paths)} files are missing): "
+            "correct the manifest, or leave out the set with --skip"
+        )
+
+
 def demo_clips() -> list[Clip]:
     """The sentences of the recording that is bundled with the package."""
     folder = Path(str(resources.files("agent") / "clips"))

@@ -1,7 +1,7 @@
 """Latency of whole systems, block by block: the same clips to each of them before the next clips come."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
@@ -14,7 +14,7 @@ from agent.bench.records import Failure, Journal, LatencyBlock, LatencyMeasureme
 from agent.bench.runner import start_process
 from agent.bench.systems import Adapter, System
 from agent.bench.wire_format import Answer, PeerError
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError, ConfigError, SourceError
 
 CLIPS_A_BLOCK = 12
 
@@ -62,10 +62,10 @@ def refuse_other_clips(records: Iterable[Record], steps: Iterable[BlockStep]) ->
     Raises:
         ConfigError: an earlier run had other clips in one of the blocks.
     """
-    clips = {step.block: [clip.key for clip in step.clips] for step in steps}
+    clips = {step.block: {clip.key for clip in step.clips} for step in steps}
     for record in records:
-        # Earlier versions did not say which clips it had.
-        if isinstance(record, LatencyBlock) and record.clips and list(record.clips) != clips.get(record.block):
+        # Not in it are clips that cannot be read; earlier versions did not say which it had.
+        if isinstance(record, LatencyBlock) and not set(record.clips) <= clips.get(record.block, set()):
             raise ConfigError(
                 "--resume: what was measured so far are other clips: go on with the same ones "
                 "(folders, --limit, --quick, --language, --skip, systems), or name another --out"
@@ -83,13 +83,27 @@ class LatencyRunner:
     def run(self, steps: Sequence[BlockStep]) -> Iterator[BlockStep]:
         """Take `steps`, handing out each one when it is over."""
         for step in steps:
-            # The first clip is played twice, and the first time is not counted: it warms up.
-            sounds = [load_pcm(clip) for clip in (step.clips[0], *step.clips)]
-            try:
-                self._play_to_agent(step, sounds) if step.system.adapter.ours else self._feed_peer(step, sounds)
-            except AgentError as error:
-                self._journal.write(Failure(step.system.name, str(error), repeat=step.repeat, block=step.block))
+            if sounds := self._load(step):
+                self._take(replace(step, clips=tuple(sounds)), list(sounds.values()))
             yield step
+
+    def _load(self, step: BlockStep) -> dict[Clip, Pcm16]:
+        """Those of its clips that can be read."""
+        sounds: dict[Clip, Pcm16] = {}
+        for clip in step.clips:
+            try:
+                sounds[clip] = load_pcm(clip)
+            except SourceError as error:
+                self._journal.write(Failure(step.system.name, str(error), clip.set_name, clip.id, step.repeat))
+        return sounds
+
+    def _take(self, step: BlockStep, sounds: Sequence[Pcm16]) -> None:
+        # The first clip is played twice, and the first time is not counted: it warms up.
+        sounds = [sounds[0], *sounds]
+        try:
+            self._play_to_agent(step, sounds) if step.system.adapter.ours else self._feed_peer(step, sounds)
+        except AgentError as error:
+            self._journal.write(Failure(step.system.name, str(error), repeat=step.repeat, block=step.block))
 
     def _play_to_agent(self, step: BlockStep, sounds: Sequence[Pcm16]) -> None:
         playlist = string_together(sounds)

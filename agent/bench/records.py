@@ -113,7 +113,7 @@ class LatencyBlock:
     peak_pss_bytes: int
     peak_rss_bytes: int
     clips: tuple[str, ...] = ()
-    """Keys of the clips in it, in order; earlier versions did not say."""
+    """Keys of the clips that were played, in order; earlier versions did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from agent.bench.records import Failure, Journal, Measurement, Record, SystemSta
 from agent.bench.systems import System
 from agent.bench.usage import file_bytes
 from agent.bench.wire_format import Answer, PeerError, PeerMissing
+from agent.errors import SourceError
 
 _MOST_DEATHS = 3
 """A system whose process died this often is left out of the rest."""
@@ -101,11 +102,10 @@ class Runner:
         process = self._process(step.system)
         if process is None:
             return
-        pcm = load_pcm(step.clip)
+        clip = step.clip
         try:
-            answer = process.transcribe(pcm, "en" if step.clip.language == NO_SPEECH else step.clip.language)
-        except PeerError as error:
-            clip = step.clip
+            answer = process.transcribe(load_pcm(clip), "en" if clip.language == NO_SPEECH else clip.language)
+        except (PeerError, SourceError) as error:
             self._journal.write(Failure(step.system.name, str(error), clip.set_name, clip.id, step.repeat))
             if not process.alive:
                 self._bury(step.system)

@@ -142,7 +142,7 @@ def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
 
 
 def _clips(args: argparse.Namespace) -> "list[Clip]":
-    from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, spread
+    from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, refuse_missing, spread
 
     clips = read_clips(args.places) if args.places else demo_clips()
     wanted = (args.language, NO_SPEECH)
@@ -150,7 +150,9 @@ def _clips(args: argparse.Namespace) -> "list[Clip]":
     clips = [clip for clip in clips if clip.set_name not in args.skip]
     if not clips:
         raise ConfigError("no clip is left: --language or --skip leave out everything")
-    return spread(clips, args.limit or (_QUICK_CLIPS if args.quick else None))
+    chosen = spread(clips, args.limit or (_QUICK_CLIPS if args.quick else None))
+    refuse_missing(chosen)
+    return chosen
 
 
 def _prepare_folder(folder: Path, *, resume: bool) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from agent.audio import SAMPLE_RATE_HZ
 from agent.bench import scoring
+from agent.bench.latency import quiet_room
 from agent.bench.records import FILE_NAME, Measurement, read_journal
 from agent.commands import bench
 from agent.errors import ConfigError, ModelError
@@ -100,6 +102,37 @@ def test_an_engine_without_a_model_has_no_peers(tmp_path: Path) -> None:
     """--peers is for models; what has none is measured by itself."""
     assert run(tmp_path, "--system", "scripted", "--peers", "--limit", "1") == 0
     assert [one.system for one in measured(tmp_path)] == ["scripted"]
+
+
+def recordings(folder: Path) -> Path:
+    """A set of three clips, of which the second is no recording."""
+    folder.mkdir()
+    rows = ["id\tfile\tseconds\tlanguage\ttext"]
+    for number in range(3):
+        rows.append(f"{number}\t{number}.wav\t1.0\ten\thello")
+        soundfile.write(folder / f"{number}.wav", quiet_room(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    (folder / "1.wav").write_text("no sound")
+    (folder / "manifest.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_recording_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    """The others are measured, and the report says which one was not, and why."""
+    assert run(tmp_path, str(recordings(tmp_path / "set")), "--system", "scripted:none") == 0
+    assert {one.clip_id for one in measured(tmp_path)} == {"0", "2"}
+    (failure,) = json.loads((tmp_path / "out" / "report.json").read_text())["failures"]
+    assert (failure["set_name"], failure["clip_id"]) == ("set", "1")
+    assert "cannot be read as audio" in failure["reason"]
+
+
+def test_a_recording_that_is_not_there_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    """Hours later would be too late."""
+    folder = recordings(tmp_path / "set")
+    (folder / "1.wav").unlink()
+    (folder / "2.wav").unlink()
+    with pytest.raises(ConfigError, match=r"1\.wav: .*2 of 3 files are missing"):
+        run(tmp_path, str(folder), "--system", "scripted:none")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 
+from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.bench import latency_runner
+from agent.bench.agent_process import AgentRun
 from agent.bench.clips import Clip
-from agent.bench.latency_runner import CLIPS_A_BLOCK, can_be_timed, plan_blocks, refuse_other_clips
-from agent.bench.records import LatencyBlock
+from agent.bench.latency import quiet_room, string_together
+from agent.bench.latency_runner import (
+    CLIPS_A_BLOCK,
+    BlockStep,
+    LatencyRunner,
+    can_be_timed,
+    plan_blocks,
+    refuse_other_clips,
+)
+from agent.bench.records import Failure, Journal, LatencyBlock, read_journal
 from agent.bench.systems import parse_system
 from agent.errors import ConfigError
 
@@ -44,4 +56,31 @@ def test_a_block_of_other_clips_is_another_block() -> None:
     same = replace(block, clips=tuple(clip.key for clip in clips(3)))
     refuse_other_clips([block, same], steps)
     with pytest.raises(ConfigError, match="other clips"):
-        refuse_other_clips([replace(block, clips=("set/en0",))], steps)
+        refuse_other_clips([replace(block, clips=("set/en0", "set/en9"))], steps)
+
+
+def test_a_clip_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of its block is played; the first one, which warms up, twice."""
+    soundfile.write(tmp_path / "good.wav", quiet_room(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    (tmp_path / "bad.wav").write_text("no sound")
+    bad, *good = [
+        replace(clip, path=tmp_path / name)
+        for clip, name in zip(clips(3), ("bad.wav", "good.wav", "good.wav"), strict=True)
+    ]
+    heard: list[int] = []
+
+    def play(_system: object, _model: object, pcm: Pcm16, _language: str) -> AgentRun:
+        heard.append(len(pcm))
+        return AgentRun((), 1, 1, 1.0, 1.0, ())
+
+    monkeypatch.setattr(latency_runner, "run_agent", play)
+    journal = Journal(tmp_path)
+    steps = [BlockStep(SYSTEMS[0], 0, (bad, *good), 0), BlockStep(SYSTEMS[0], 1, (bad,), 0)]
+    assert list(LatencyRunner({SYSTEMS[0].name: tmp_path}, journal, None).run(steps)) == steps
+    journal.close()
+    failure, block, another = read_journal(tmp_path)
+    assert heard == [len(string_together([quiet_room(SAMPLE_RATE_HZ)] * 3).pcm)]
+    assert isinstance(failure, Failure)
+    assert (failure.clip_id, failure) == (bad.id, another)
+    assert isinstance(block, LatencyBlock)
+    assert list(block.clips) == [clip.key for clip in good]
