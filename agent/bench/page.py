@@ -16,6 +16,7 @@ from agent.bench.text import (
     percent,
     ratio,
     trust_cells,
+    whose_place,
     wrong_more,
 )
 
@@ -63,6 +64,8 @@ def _head(report: Report) -> Iterator[str]:
         where = f"{machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 1e9:.1f} GB, Linux {machine.kernel}"
         yield f"<p>{escape(where)}; {how_often(report.repeats)}.<br>"
         yield f"edgescribe {escape(machine.agent)}, {escape(packages)}<br><code>{escape(machine.command)}</code></p>"
+    if instead := whose_place(report):
+        yield f"<p>{escape(instead)}.</p>"
     yield (
         "<p>Clip by clip through all systems in turn, each in a process of its own. Intervals: 95 %, bootstrap over "
         f"clips, paired where two systems are compared; the baseline is {escape(report.baseline or 'none')}. "

@@ -134,6 +134,9 @@ class Report:
 
     machine: Machine | None
     baseline: str
+    """Empty if nothing was measured."""
+    missing_baseline: str
+    """The one that was asked for, if it has no results and another one takes its place."""
     repeats: int
     systems: tuple[SystemSummary, ...]
     duels: tuple[Duel, ...]
@@ -156,10 +159,16 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
         _system(starts[name], measured[name], clips, None if name == chosen else results[chosen], resamples)
         for name, clips in results.items()
     )
-    machine = next((record for record in records if isinstance(record, Machine)), None)
-    pairs = tuple(duels(results, resamples))
     return Report(
-        machine, chosen, repeats, systems, pairs, latencies(records), idle_summaries(records), standing(records)
+        machine=next((record for record in records if isinstance(record, Machine)), None),
+        baseline=chosen,
+        missing_baseline=baseline if baseline and results and baseline != chosen else "",
+        repeats=repeats,
+        systems=systems,
+        duels=tuple(duels(results, resamples)),
+        latencies=latencies(records),
+        idle=idle_summaries(records),
+        failures=standing(records),
     )
 
 

@@ -7,7 +7,8 @@ stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -92,6 +93,20 @@ def parse_system(text: str) -> System:
         has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
         raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
     return System(_name(engine, model, tail), adapter, model, options)
+
+
+def named(text: str, names: Sequence[str]) -> str:
+    """Which of `names` is meant: one of them, or a system with a path, written as for `--system`.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    if text in names:
+        return text
+    with suppress(ConfigError):
+        if (name := parse_system(text).name) in names:
+            return name
+    raise ConfigError(f"--baseline {text}: not one of the systems of this run, which are {', '.join(names)}")
 
 
 def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:

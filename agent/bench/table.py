@@ -16,6 +16,7 @@ from agent.bench.text import (
     percent,
     ratio,
     trust_cells,
+    whose_place,
     wrong_more,
 )
 
@@ -24,6 +25,8 @@ def print_report(report: Report, console: Console) -> None:
     """Print every figure that fits on a screen; the page has the rest."""
     if report.machine:
         _say(console, f"{report.machine.cpu}, {report.machine.cores} cores; {how_often(report.repeats)}")
+    if instead := whose_place(report):
+        _say(console, instead)
     names = [system.name for system in report.systems]
     _list(console, [name + ("  (baseline)" if name == report.baseline else "") for name in names])
     if report.systems:

@@ -4,7 +4,7 @@ from typing import Final
 
 from agent.bench.idle import IdleSummary
 from agent.bench.intervals import Estimate
-from agent.bench.summary import Comparison, LatencySummary, SystemSummary
+from agent.bench.summary import Comparison, LatencySummary, Report, SystemSummary
 
 MEGABYTE: Final = 1_000_000
 
@@ -46,6 +46,12 @@ def seconds(value_s: float | None) -> str:
 def how_often(repeats: int) -> str:
     """How many passes the figures come from."""
     return "one pass" if repeats == 1 else f"medians of {repeats} passes"
+
+
+def whose_place(report: Report) -> str:
+    """Which baseline another one stands in for; empty if it is the one that was asked for."""
+    missing = report.missing_baseline
+    return f"{missing} has no results: the baseline is {report.baseline} instead" if missing else ""
 
 
 def trust_cells(system: SystemSummary) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     clips = _clips(args)
     if not (args.idle or args.latency):
         require(clip.language for clip in clips if clip.text)
+    baseline = _baseline(args, systems)
     _prepare_folder(args.out, resume=args.resume)
     interrupted = False
     try:
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             _measure(args, shelf, systems, clips)
     except KeyboardInterrupt:
         interrupted = True
-    report = _report(args, systems)
+    report = _report(args.out, baseline)
     print_report(report, Console())
     print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
     if interrupted:
@@ -235,16 +236,28 @@ def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep] | Iterable[IdleS
             progress.update(task, advance=1, description=step.system.name)
 
 
-def _report(args: argparse.Namespace, systems: "Sequence[System]") -> "Report":
+def _baseline(args: argparse.Namespace, systems: "Sequence[System]") -> str:
+    """Name of the system that the others are compared with: the one that was asked for, or the first peer."""
+    from agent.bench.records import Measurement, read_journal
+    from agent.bench.systems import named
+
+    if args.baseline is None:
+        return next((system.name for system in systems if not system.adapter.ours), systems[0].name)
+    earlier = read_journal(args.out) if args.resume else []
+    names = dict.fromkeys(system.name for system in systems)
+    names |= dict.fromkeys(record.system for record in earlier if isinstance(record, Measurement))
+    return named(args.baseline, list(names))
+
+
+def _report(folder: Path, baseline: str) -> "Report":
     from agent.bench.page import render
     from agent.bench.records import read_journal
     from agent.bench.summary import summarise
 
-    first_peer = next((system.name for system in systems if not system.adapter.ours), systems[0].name)
-    report = summarise(read_journal(args.out), args.baseline or first_peer)
+    report = summarise(read_journal(folder), baseline)
     document = json.dumps({"v": 1, **asdict(report)}, indent=1, ensure_ascii=False)
-    (args.out / "report.json").write_text(document + "\n", encoding="utf-8")
-    (args.out / "report.html").write_text(render(report), encoding="utf-8")
+    (folder / "report.json").write_text(document + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(render(report), encoding="utf-8")
     return report
 
 

@@ -135,6 +135,20 @@ def test_a_recording_that_is_not_there_is_said_before_anything_is_measured(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_a_baseline_is_found_by_its_path_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    """Whatever name a system has in the results; one that was measured before counts as well."""
+    out = tmp_path / "out"
+    with pytest.raises(
+        ConfigError, match=r"--baseline whisper_cpp:nobody: .*scripted:none, scripted:none:delay_s=0\.01"
+    ):
+        run(tmp_path, *SCRIPTED, "--limit", "1", "--baseline", "whisper_cpp:nobody")
+    assert not out.exists()
+    run(tmp_path, *SCRIPTED, "--limit", "1", "--baseline", "scripted:/some/folder/none:delay_s=0.01")
+    assert json.loads((out / "report.json").read_text())["baseline"] == SCRIPTED[-1]
+    run(tmp_path, "--system", "scripted", "--limit", "1", "--resume", "--baseline", SCRIPTED[1])
+    assert json.loads((out / "report.json").read_text())["baseline"] == SCRIPTED[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "complaint"),
     [

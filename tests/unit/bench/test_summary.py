@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from agent.bench.page import render
 from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Measurement, Record, SystemStart
 from agent.bench.summary import Report, summarise
+from agent.bench.text import whose_place
 
 OURS, PEER = "whisper_cpp:ours", "stock-pywhispercpp:peer"
 SPEECH = Measurement(
@@ -175,3 +177,12 @@ def test_what_has_no_words_to_get_wrong_enters_no_rate() -> None:
     assert only_hum.error_rate is None
     assert only_hum.against_baseline
     assert only_hum.against_baseline.error_rate_difference is None
+
+
+def test_another_baseline_in_its_place_is_said() -> None:
+    """A peer that is not installed cannot be compared with, and nobody should take another one for it."""
+    figures = report(SPEECH, baseline=PEER)
+    assert (figures.baseline, figures.missing_baseline) == (OURS, PEER)
+    assert PEER in whose_place(figures)
+    assert PEER in render(figures)
+    assert whose_place(report(SPEECH, by_peer(SPEECH))) == whose_place(report(SPEECH, baseline=None)) == ""
