@@ -20,7 +20,7 @@ _SEED = 20_220_906
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and the interval in which it lies with 95 % confidence."""
+    """A figure and the interval in which it lies with 95 % confidence; one of no width says nothing (too few clips)."""
 
     value: float
     low: float

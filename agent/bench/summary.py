@@ -13,9 +13,20 @@ from agent.bench.clips import NO_SPEECH
 from agent.bench.failures import standing
 from agent.bench.idle import IdleSummary, idle_summaries
 from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
-from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Machine, Measurement, Record, SystemStart
-from agent.bench.scoring import BY_CHARACTER, Errors, score
+from agent.bench.records import (
+    Failure,
+    IdleMeasurement,
+    LatencyBlock,
+    LatencyMeasurement,
+    Machine,
+    Measurement,
+    Record,
+    SystemStart,
+)
+from agent.bench.scoring import BY_CHARACTER, Errors, score, units
 from agent.bench.systems import is_ours, model_of
+
+_REPEATED = Measurement | LatencyBlock | IdleMeasurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class ClipResult:
     errors: tuple[Errors, ...]
     """One a repeat; empty where nobody speaks."""
     invented_words: float
-    """Mean number of words that were found where nobody speaks."""
+    """Mean number of words that were found where nobody speaks; `[BLANK_AUDIO]`, `(wind)` and `...` are none."""
     wall_s: float
     cpu_s: float
     rejected: bool
@@ -118,6 +129,7 @@ class LatencySummary:
 
     name: str
     utterances: int
+    """Of all passes; the seconds are medians over passes of what each pass has."""
     after_hangover_p50_s: float
     after_hangover_p95_s: float
     from_speech_end_p50_s: float | None
@@ -154,7 +166,6 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
     results = {name: clip_results(measurements) for name, measurements in measured.items()}
     chosen = baseline if baseline in results else next(iter(results), "")
     starts = {record.system: record for record in records if isinstance(record, SystemStart)}
-    repeats = 1 + max((m.repeat for group in measured.values() for m in group), default=0)
     systems = tuple(
         _system(starts[name], measured[name], clips, None if name == chosen else results[chosen], resamples)
         for name, clips in results.items()
@@ -163,7 +174,7 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
         machine=next((record for record in records if isinstance(record, Machine)), None),
         baseline=chosen,
         missing_baseline=baseline if baseline and results and baseline != chosen else "",
-        repeats=repeats,
+        repeats=1 + max((record.repeat for record in records if isinstance(record, _REPEATED)), default=0),
         systems=systems,
         duels=tuple(duels(results, resamples)),
         latencies=latencies(records),
@@ -194,16 +205,27 @@ def latencies(records: Sequence[Record]) -> tuple[LatencySummary, ...]:
     return tuple(_latency(name, group, blocks[name]) for name, group in measured.items() if blocks[name])
 
 
+def _over_passes(measured: Iterable[tuple[int, float]], fraction: float) -> float:
+    """Median over passes of each pass's percentile; `measured` has pass and seconds of every utterance.
+
+    One bad pass (a neighbour, a hot board) does not decide then over the 95th percentile of all.
+    """
+    passes: dict[int, list[float]] = defaultdict(list)
+    for repeat, took_s in measured:
+        passes[repeat].append(took_s)
+    return statistics.median(percentile(values, fraction) for values in passes.values())
+
+
 def _latency(name: str, measured: Sequence[LatencyMeasurement], blocks: Sequence[LatencyBlock]) -> LatencySummary:
-    after_s = [one.after_hangover_s for one in measured]
-    since_s = [one.from_speech_end_s for one in measured if one.from_speech_end_s is not None]
+    after_s = [(one.repeat, one.after_hangover_s) for one in measured]
+    since_s = [(one.repeat, one.from_speech_end_s) for one in measured if one.from_speech_end_s is not None]
     return LatencySummary(
         name=name,
         utterances=len(measured),
-        after_hangover_p50_s=percentile(after_s, 0.5),
-        after_hangover_p95_s=percentile(after_s, 0.95),
-        from_speech_end_p50_s=percentile(since_s, 0.5) if since_s else None,
-        from_speech_end_p95_s=percentile(since_s, 0.95) if since_s else None,
+        after_hangover_p50_s=_over_passes(after_s, 0.5),
+        after_hangover_p95_s=_over_passes(after_s, 0.95),
+        from_speech_end_p50_s=_over_passes(since_s, 0.5) if since_s else None,
+        from_speech_end_p95_s=_over_passes(since_s, 0.95) if since_s else None,
         peak_pss_bytes=max(block.peak_pss_bytes for block in blocks),
         cpu_rtf=sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
     )
@@ -226,7 +248,7 @@ def _clip(key: str, repeats: list[Measurement]) -> ClipResult:
         language=first.language,
         audio_s=first.audio_s,
         errors=tuple(score(first.reference, m.text, first.language) for m in repeats) if speech else (),
-        invented_words=0.0 if speech else statistics.fmean(len(m.text.split()) for m in repeats),
+        invented_words=0.0 if speech else statistics.fmean(len(units(m.text, NO_SPEECH)) for m in repeats),
         wall_s=statistics.median(m.wall_s for m in repeats),
         cpu_s=statistics.median(m.cpu_s for m in repeats),
         rejected=any(m.rejected for m in repeats),

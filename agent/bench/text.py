@@ -1,5 +1,6 @@
 """Figures as words, for terminal and page alike."""
 
+import math
 from typing import Final
 
 from agent.bench.idle import IdleSummary
@@ -10,17 +11,26 @@ MEGABYTE: Final = 1_000_000
 
 
 def percent(estimate: Estimate | None) -> str:
-    """A rate with its interval, in percent: `8.41 (7.1–9.9)`."""
+    """A rate with its interval, in percent: `8.41 (7.1–9.9)`; `0.00 (–)` where there is none, see `_known`."""
     if estimate is None:
         return "–"
     value, low, high = (100 * part for part in (estimate.value, estimate.low, estimate.high))
-    return f"{value:.2f} ({low:.1f}–{high:.1f})"
+    return f"{value:.2f} ({low:.1f}–{high:.1f})" if _known(estimate) else f"{value:.2f} (–)"
 
 
 def points(estimate: Estimate) -> str:
     """A difference of rates with its interval, in percentage points: `+0.12 (-0.40 … +0.61)`."""
     value, low, high = (100 * part for part in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.2f} ({low:+.2f} … {high:+.2f})"
+    return f"{value:+.2f} ({low:+.2f} … {high:+.2f})" if _known(estimate) else f"{value:+.2f} (–)"
+
+
+def _known(estimate: Estimate) -> bool:
+    """Whether the interval says something.
+
+    Drawing from clips that are all alike (one clip, or none with an error) always gives the same: that is no certainty
+    but a want of clips.
+    """
+    return not math.isclose(estimate.low, estimate.high, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def difference(system: SystemSummary) -> str:
@@ -35,7 +45,8 @@ def wrong_more(comparison: Comparison) -> str:
 
 def ratio(estimate: Estimate) -> str:
     """A ratio with its interval: `0.291 (0.24–0.35)`."""
-    return f"{estimate.value:.3f} ({estimate.low:.2f}–{estimate.high:.2f})"
+    interval = f"{estimate.low:.2f}–{estimate.high:.2f}" if _known(estimate) else "–"
+    return f"{estimate.value:.3f} ({interval})"
 
 
 def seconds(value_s: float | None) -> str:

@@ -2,10 +2,19 @@ from dataclasses import replace
 
 import pytest
 
+from agent.bench.intervals import Estimate
 from agent.bench.page import render
-from agent.bench.records import Failure, LatencyBlock, LatencyMeasurement, Measurement, Record, SystemStart
+from agent.bench.records import (
+    Failure,
+    IdleMeasurement,
+    LatencyBlock,
+    LatencyMeasurement,
+    Measurement,
+    Record,
+    SystemStart,
+)
 from agent.bench.summary import Report, summarise
-from agent.bench.text import whose_place
+from agent.bench.text import how_often, percent, ratio, whose_place, wrong_more
 
 OURS, PEER = "whisper_cpp:ours", "stock-pywhispercpp:peer"
 SPEECH = Measurement(
@@ -84,7 +93,7 @@ def test_different_numbers_of_repeats_compare_fairly() -> None:
 
 def test_invented_words_are_counted_apart() -> None:
     """Text on noise is no word error; it has its own columns."""
-    invented = replace(NOISE, clip_id="m", text="Thank you!")
+    invented = replace(NOISE, clip_id="m", text="(wind) Thank you! ...")
     (ours,) = report(SPEECH, NOISE, invented, baseline=None).systems
     assert (ours.noise_clips, ours.noise_clips_with_text, ours.noise_words) == (2, 1, 2.0)
     assert ours.error_rate
@@ -149,6 +158,43 @@ def test_latencies_are_percentiles_over_all_utterances() -> None:
     assert ours.from_speech_end_p50_s == pytest.approx(0.7)
     assert (ours.peak_pss_bytes, ours.cpu_rtf) == (7, 0.05)
     assert (other.utterances, other.from_speech_end_p50_s) == (1, None)
+
+
+def test_latencies_are_medians_over_passes() -> None:
+    """One pass in which the machine was busy does not make the 95th percentile of all three."""
+    timed: list[Record] = []
+    for repeat, slowest_s in enumerate((0.2, 0.3, 5.0)):
+        walls_s = (0.1, 0.1, 0.1, slowest_s)
+        timed += [
+            LatencyMeasurement("ours", "s", str(clip), repeat, "hello", wall_s) for clip, wall_s in enumerate(walls_s)
+        ]
+        timed.append(LatencyBlock("ours", 0, repeat, audio_s=1.0, cpu_s=1.0, peak_pss_bytes=1, peak_rss_bytes=1))
+    figures = summarise(timed, resamples=10)
+    (ours,) = figures.latencies
+    assert (ours.utterances, ours.after_hangover_p50_s, ours.after_hangover_p95_s) == (12, 0.1, 0.3)
+    assert how_often(figures.repeats) == "medians of 3 passes"
+
+
+def test_passes_at_rest_are_passes_too() -> None:
+    """The head of the report says how many there were, whatever was measured."""
+    rest = [IdleMeasurement("ours", repeat, 1.0, 0.1, 1.0, 1, 0) for repeat in range(2)]
+    assert summarise(rest, resamples=10).repeats == 2
+
+
+@pytest.mark.parametrize("text", ["[BLANK_AUDIO]", "(wind blowing)", "...", "♪♪"])
+def test_what_nobody_said_is_no_invented_word(text: str) -> None:
+    """What a library says of a noise, or a full stop, is not put into anybody's mouth."""
+    (ours,) = report(replace(NOISE, text=text), baseline=None).systems
+    assert (ours.noise_clips_with_text, ours.noise_words) == (0, 0.0)
+
+
+def test_an_interval_without_width_is_none() -> None:
+    """Clips without an error say that errors are rare, not that there can be none."""
+    ours, _ = report(SPEECH, by_peer(SPEECH)).systems
+    assert ours.against_baseline
+    assert (percent(ours.error_rate), wrong_more(ours.against_baseline)) == ("0.00 (–)", "+0.00 (–)")
+    assert ratio(ours.against_baseline.cpu_ratio) == "1.000 (–)"
+    assert percent(Estimate(0.1, 0.05, 0.15)) == "10.00 (5.0–15.0)"
 
 
 def test_latency_of_a_block_that_failed_is_left_out() -> None:
