@@ -47,6 +47,8 @@ class Findings:
 
     measurements: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...]
+    out_of_time: bool = False
+    """Whether anything was skipped for want of time."""
 
 
 class Trial(Protocol):
@@ -123,6 +125,7 @@ class Survey:
         """Those whose processes are there, in the order in which they were loaded."""
         self._skipped: list[Skipped] = []
         self._too_slow: list[Contender] = []
+        self._out_of_time = False
 
     def run(self, contenders: Sequence[Contender], threads: Sequence[int]) -> Findings:
         """Measure `contenders`, the cheapest first, with the numbers of `threads`, the largest first."""
@@ -134,7 +137,7 @@ class Survey:
         finally:
             for course in list(self._loaded):
                 self._close(course)
-        return Findings(self._measurements(), tuple(self._skipped))
+        return Findings(self._measurements(), tuple(self._skipped), self._out_of_time)
 
     @property
     def _left_s(self) -> float:
@@ -242,6 +245,8 @@ class Survey:
             self._loaded.remove(course)
 
     def _skip(self, contender: Contender, why: str) -> None:
+        # Whatever is skipped with nothing left of the time: the limit of all that is done is what was left.
+        self._out_of_time |= self._left_s < _LEAST_LEFT_S
         self._skipped.append(contender.skipped(why))
         self._tell(f"{contender.engine} {contender.model.name}: {why}")
 

@@ -79,9 +79,10 @@ def _something(shortlist: Shortlist) -> None:
 
 
 def _why(found: Findings, budget_s: float) -> str:
-    """The last attempt is the one with the cheapest way out: more time."""
+    """Of the last attempt; where there was no time left, that is the one with the cheapest way out."""
     one = found.skipped[-1]
-    return f"{one.engine} {one.model}: {one.why} (there were {budget_s / 60:g} minutes; give it more with --minutes)"
+    remedy = f" (there were {round(budget_s, 1):g} s; give it more with --minutes)" if found.out_of_time else ""
+    return f"{one.engine} {one.model}: {one.why}{remedy}"
 
 
 def _start(store: Store, language: str) -> Callable[[Candidate, float], Trial]:

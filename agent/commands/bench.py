@@ -269,8 +269,7 @@ def _resident(systems: int) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        msg = "must be at least 1"
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"must be a whole number of at least 1, not {text!r}"
         raise argparse.ArgumentTypeError(msg)
-    return number
+    return int(text)

@@ -130,8 +130,11 @@ def _told() -> "Iterator[Tell]":
 
 
 def _positive(text: str) -> float:
-    number = float(text)
+    msg = f"must be a number above 0 and at most {_LONGEST_MIN:g}, not {text!r}"
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(msg) from None
     if not 0 < number <= _LONGEST_MIN:
-        msg = f"must be above 0 and at most {_LONGEST_MIN:g}"
         raise argparse.ArgumentTypeError(msg)
     return number

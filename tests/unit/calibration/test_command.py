@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.calibration import run as calibration
+from agent.calibration.measure import Findings
+from agent.calibration.records import Skipped
 from agent.commands import calibrate
 
 
@@ -23,3 +25,23 @@ def test_what_ends_a_service_lets_it_clean_up(tmp_path: Path, monkeypatch: pytes
     args = parsed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         args.run(args)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "61"])
+def test_minutes_that_are_none_are_refused_with_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Not with the name of a function."""
+    with pytest.raises(SystemExit):
+        parsed(tmp_path, f"--minutes={text}")
+    assert f"must be a number above 0 and at most 60, not '{text}'" in capsys.readouterr().err
+
+
+def test_the_remedy_fits_the_trouble() -> None:
+    """Seconds as seconds, and --minutes only where minutes are lacking."""
+    skipped = (Skipped("whisper_cpp", "tiny.en-q8_0", "cannot be loaded"),)
+    why = "whisper_cpp tiny.en-q8_0: cannot be loaded"
+    assert calibration._why(Findings((), skipped), 1.5) == why
+    assert calibration._why(Findings((), skipped, out_of_time=True), 1.5) == (
+        f"{why} (there were 1.5 s; give it more with --minutes)"
+    )

@@ -101,7 +101,8 @@ def test_more_threads_must_be_worth_their_cpu_time() -> None:
     one, two = measured(threads=1, latency_s=0.32, cpu=0.1), measured(threads=2, latency_s=0.30, cpu=0.15)
     choice = choose((two, one), LIMITS)
     assert choice.candidate.threads == 1
-    assert any(reason.startswith("1 thread: ") and "2 threads 0.30 s" in reason for reason in choice.reasons)
+    why = "no difference in words or time worth speaking of, and more CPU time (0.150 s a second of speech, not 0.100)"
+    assert f"Not whisper_cpp tiny.en-q8_0 with 2 threads: {why}." in choice.reasons
     assert choose((measured(threads=2, latency_s=0.16, cpu=0.15), one), LIMITS).candidate.threads == 2
 
 
@@ -144,3 +145,40 @@ def test_what_is_chosen_keeps_to_the_limits_if_anything_does() -> None:
         assert choice.keeps_up == bool(possible)
         assert not possible or chosen in possible
         assert choose(some[::-1], LIMITS).candidate == choice.candidate
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        # 2 wrong words are too many beside the tiny one, which is larger than nothing but more accurate than the best.
+        (measured("base-ct2", errors=2, latency_s=0.2), "it gets 2 more words wrong than tiny-q8_0"),
+        # Within a tenth of the best, not of the quickest.
+        (measured("base-q4_0", latency_s=0.34, cpu=0.05), "no more accurate, and slower with 0.34 s"),
+        # The quickest of them, by less than counts.
+        (measured("base-f16", latency_s=0.30, cpu=0.20), "and more CPU time (0.200 s a second of speech, not 0.100)"),
+        (measured("base-q5_1", latency_s=0.33, mb=200), "but in memory: 200 MB, not 150"),
+        (measured("base-q4_1", latency_s=0.33), "no difference worth speaking of"),
+    ],
+)
+def test_the_reason_is_the_comparison_that_decided(other: Measurement, why: str) -> None:
+    """Each of these is out for one thing, and it would be false to say another."""
+    best = measured("base-q8_0", errors=1, latency_s=0.33)
+    field = [best, measured("tiny-q8_0"), measured("base-f32", latency_s=0.30, cpu=0.30), other]
+    choice = choose(field, LIMITS)
+    assert choice.candidate == best.candidate
+    (reason,) = [reason for reason in choice.reasons if other.candidate.model in reason]
+    assert reason.endswith(f"{why}.")
+
+
+def test_other_threads_that_lose_for_their_words_are_not_called_slow() -> None:
+    """Threads are a candidate as any other, and out for what they are out for."""
+    one, two = measured(threads=1, latency_s=0.5), measured(threads=2, errors=4, latency_s=0.3)
+    assert (
+        "Not whisper_cpp tiny.en-q8_0 with 2 threads: it gets 4 more words wrong." in choose((one, two), LIMITS).reasons
+    )
+
+
+def test_what_does_not_fit_may_well_be_fast() -> None:
+    """So it is not said of everything that it is slow."""
+    slow, large = measured("tiny-q8_0", latency_s=4.0), measured("base-q8_0", mb=500)
+    assert choose((slow, large), LIMITS).reasons[0].startswith("Nothing that fits is as fast as it should be")

@@ -180,3 +180,12 @@ def test_the_95th_percentile_of_a_few_is_the_largest() -> None:
     """Nearest rank, so it is always a value that was measured."""
     assert p95([3.0, 1.0, 2.0]) == 3.0
     assert p95([float(n) for n in range(1, 101)]) == 95.0
+
+
+def test_want_of_time_is_told_from_other_troubles() -> None:
+    """More time helps against one of them only."""
+    broken = Device({}, broken=frozenset({"tiny.en-q8_0"}))
+    assert not survey(broken, "tiny.en-q8_0").out_of_time
+    for budget_s in (1.0, 3.0):
+        found = survey(Device({"tiny.en-q8_0": 0.9}), "tiny.en-q8_0", budget_s=budget_s)
+        assert (found.measurements, found.out_of_time) == ((), True)

@@ -28,7 +28,7 @@ def test_it_says_what_was_measured_what_not_what_is_chosen_and_why() -> None:
     assert "Not measured: whisper_cpp small-q8_0: no time was left for it." in text
     assert "Other programs took 30 % of the CPU meanwhile" in text
     assert "Chosen: faster_whisper base-ct2 with 2 threads." in text
-    assert "It gets 80 of 80 words right, needs 0.56 s for a sentence" in " ".join(text.split())
+    assert "It gets 0 of 80 words wrong, needs 0.56 s for a sentence" in " ".join(text.split())
     assert "Not whisper_cpp tiny.en-q8_0: tiny is the smaller Whisper" in text
 
 
