@@ -58,6 +58,19 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(after) == len(before)
 
 
+def test_a_second_pass_is_taken_when_it_is_asked_for(tmp_path: Path) -> None:
+    """A run may grow from pass to pass: what the first has does not stand for the second, and is not taken again."""
+    run(tmp_path, *SCRIPTED, "--limit", "2")
+    first = measured(tmp_path)
+    run(tmp_path, *SCRIPTED, "--limit", "2", "--repeats", "2", "--resume")
+    both = measured(tmp_path)
+    assert both[: len(first)] == first
+    assert sorted((one.system, one.clip_key) for one in both[len(first) :]) == sorted(
+        (one.system, one.clip_key) for one in first
+    )
+    assert {one.repeat for one in both[len(first) :]} == {1}
+
+
 def test_results_are_not_mixed_by_accident(tmp_path: Path) -> None:
     """A second run into the same folder must say that it is the same one."""
     run(tmp_path, *SCRIPTED, "--limit", "1")

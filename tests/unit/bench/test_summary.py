@@ -60,9 +60,10 @@ def test_the_error_rate_is_that_of_the_words() -> None:
 def test_seconds_are_medians_over_repeats() -> None:
     """One slow pass of three does not show."""
     walls_s = (0.4, 9.0, 0.5)
-    repeats = [replace(SPEECH, repeat=index, wall_s=wall_s) for index, wall_s in enumerate(walls_s)]
+    repeats = [replace(SPEECH, repeat=index, wall_s=took_s, cpu_s=2 * took_s) for index, took_s in enumerate(walls_s)]
     (ours,) = report(*repeats, baseline=None).systems
     assert (ours.wall_p50_s, ours.rtf) == (0.5, 0.125)
+    assert (ours.cpu_s, ours.cpu_rtf) == (1.0, 0.25)
 
 
 def test_errors_count_over_all_repeats() -> None:
