@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from agent import extras
 from agent.config import Settings
-from agent.config.languages import AUTO, languages_of
+from agent.config.languages import AUTO
 from agent.errors import ConfigError
+from agent.models.languages import languages_of
 from agent.stages import create_segmenter
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector

@@ -77,7 +77,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while request := receive(requests):
         try:
             if request["op"] == "load":
-                setup = Setup(request["adapter"], request["model"], Path(request["model_path"]), request["options"])
+                setup = Setup(
+                    adapter=request["adapter"],
+                    model=request["model"],
+                    model_path=Path(request["model_path"]),
+                    options=request["options"],
+                    english_only=request["english_only"],
+                )
                 child = _Child(setup)
                 send(answers, pack(child.loaded))
             elif child:

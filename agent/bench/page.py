@@ -13,6 +13,7 @@ from agent.bench.text import (
     how_often,
     idle_cells,
     latency_cells,
+    not_taken,
     percent,
     ratio,
     trust_cells,
@@ -205,6 +206,10 @@ def _set_cell(system: SystemSummary, name: str) -> str:
 
 
 def _failures(report: Report) -> Iterator[str]:
+    if report.left_out:
+        yield "<h2>What was not asked</h2><ul>"
+        yield from (f"<li>{escape(not_taken(one))}</li>" for one in report.left_out)
+        yield "</ul>"
     if report.failures:
         yield "<h2>What did not work</h2><ul>"
         for failure in report.failures:

@@ -15,6 +15,7 @@ from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.lifeline import tied
 from agent.bench.systems import System
 from agent.bench.wire_format import Answer, Loaded, PeerError, receive, send, unpack
+from agent.models.languages import is_english_only
 
 LOAD_LIMIT_S = 300.0
 CLIP_LIMIT_S = 120.0
@@ -95,6 +96,7 @@ class SystemProcess:
             "model": system.model,
             "model_path": str(model_path.resolve()),
             "options": dict(system.options),
+            "english_only": is_english_only(system.model),
         }
         try:
             return unpack(self._ask(request, limit_s), Loaded)

@@ -132,8 +132,25 @@ class IdleMeasurement:
     transcripts: int
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Clips that were left out, as a system knows English only."""
+
+    system: str
+    clips: dict[str, int]
+    """How many, by language."""
+
+
 Record = (
-    Measurement | Failure | SystemSetup | SystemStart | Machine | LatencyMeasurement | LatencyBlock | IdleMeasurement
+    Measurement
+    | LeftOut
+    | Failure
+    | SystemSetup
+    | SystemStart
+    | Machine
+    | LatencyMeasurement
+    | LatencyBlock
+    | IdleMeasurement
 )
 _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
 

@@ -7,6 +7,7 @@ stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.bench.clips import NO_SPEECH, Clip
+from agent.bench.records import LeftOut
 from agent.bench.wire_format import BUSY_OPTION
 from agent.errors import ConfigError
 from agent.models import ModelFormat
+from agent.models.languages import is_english_only
 
 
 class Adapter(StrEnum):
@@ -70,7 +73,7 @@ class System:
 
     def takes(self, clip: Clip) -> bool:
         """False for a language that an English-only model does not know."""
-        return clip.language in ("en", NO_SPEECH) or ".en" not in self.model
+        return clip.language in ("en", NO_SPEECH) or not is_english_only(self.model)
 
 
 def parse_system(text: str) -> System:
@@ -149,6 +152,13 @@ def distinct(systems: Iterable[System]) -> list[System]:
                 "give one of them another name, or measure them with an --out each"
             )
     return list(unique.values())
+
+
+def left_out(systems: Iterable[System], clips: Iterable[Clip]) -> list[LeftOut]:
+    """What each of `systems` does not take of `clips`; those that take everything are not in it."""
+    chosen = list(clips)
+    counts = [(system.name, Counter(clip.language for clip in chosen if not system.takes(clip))) for system in systems]
+    return [LeftOut(name, dict(sorted(count.items()))) for name, count in counts if count]
 
 
 def _name(engine: str, model: str, tail: str) -> str:

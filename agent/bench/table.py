@@ -13,6 +13,7 @@ from agent.bench.text import (
     how_often,
     idle_cells,
     latency_cells,
+    not_taken,
     percent,
     ratio,
     trust_cells,
@@ -44,6 +45,12 @@ def print_report(report: Report, console: Console) -> None:
     if report.idle:
         _list(console, [system.name for system in report.idle])
         console.print(_idle_table(report))
+    _say_what_is_missing(report, console)
+
+
+def _say_what_is_missing(report: Report, console: Console) -> None:
+    for one in report.left_out:
+        _say(console, not_taken(one))
     for failure in report.failures:
         where = f" on {failure.set_name}/{failure.clip_id}" if failure.clip_id else ""
         _say(console, f"{failure.system}{where}: {failure.reason}")

@@ -5,7 +5,9 @@ from typing import Final
 
 from agent.bench.idle import IdleSummary
 from agent.bench.intervals import Estimate
-from agent.bench.summary import Comparison, LatencySummary, Report, SystemSummary
+from agent.bench.latencies import LatencySummary
+from agent.bench.records import LeftOut
+from agent.bench.summary import Comparison, Report, SystemSummary
 
 MEGABYTE: Final = 1_000_000
 
@@ -63,6 +65,12 @@ def whose_place(report: Report) -> str:
     """Which baseline another one stands in for; empty if it is the one that was asked for."""
     missing = report.missing_baseline
     return f"{missing} has no results: the baseline is {report.baseline} instead" if missing else ""
+
+
+def not_taken(left_out: LeftOut) -> str:
+    """Which clips a system was not given: how many of which language."""
+    counts = " and ".join(f"{number} in {language}" for language, number in left_out.clips.items())
+    return f"clips left out, as {left_out.system} knows English only: {counts}"
 
 
 def trust_cells(system: SystemSummary) -> tuple[str, ...]:

@@ -174,6 +174,7 @@ def _measure(
     from agent.bench import machine
     from agent.bench.records import Journal, read_journal
     from agent.bench.resuming import news, refuse_others, setup_of, unknown
+    from agent.bench.systems import left_out
 
     earlier = read_journal(args.out)
     paths = {system.name: shelf.path(system) for system in systems}
@@ -188,6 +189,8 @@ def _measure(
             journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
         for setup in news(earlier, setups):
             journal.write(setup)
+        for untaken in () if args.idle else left_out(systems, clips):
+            journal.write(untaken)
         take = _take_rest if args.idle else _take_blocks if args.latency else _take_clips
         take(args, _Task(systems, clips, paths, journal, earlier))
     finally:

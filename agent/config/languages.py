@@ -9,19 +9,3 @@ _CODES: Final = (
     "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
 )
 WHISPER: Final = tuple(_CODES.split())
-ENGLISH_ONLY: Final = ".en"
-
-
-def is_english_only(model: str) -> bool:
-    """True for `tiny.en-q8_0` and the like, and for files that are named like one."""
-    return ENGLISH_ONLY in model.rpartition("/")[2]
-
-
-def knows(model: str, language: str) -> bool:
-    """Whether a model does for `engine.language`."""
-    return language in languages_of(model)
-
-
-def languages_of(model: str) -> tuple[str, ...]:
-    """What can be chosen with a model; `auto` comes first."""
-    return (AUTO, "en") if is_english_only(model) else (AUTO, *WHISPER)

@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from agent.config import Settings
-from agent.config.languages import knows
 from agent.controls import Later, Outcome
 from agent.controls.changes import LISTENING, Applied, value_at, with_value
 from agent.controls.dispatch import (
@@ -35,6 +34,7 @@ from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
 from agent.governor.keeper import Keeper
 from agent.governor.steering import Governed
+from agent.models.languages import knows
 from agent.publishing.publisher import Publisher
 from agent.segmenter import Segmenter
 from agent.sources.switched import SwitchedSource

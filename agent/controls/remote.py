@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from agent import __version__
 from agent.config import AutoSettings, ScriptedSettings, Settings
-from agent.config.languages import languages_of
 from agent.controls import Later, Outcome
 from agent.controls.calibrating import Calibrator
 from agent.controls.changes import Applied, value_at
@@ -28,6 +27,7 @@ from agent.home_assistant.metrics import absent_metrics
 from agent.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import format_for
+from agent.models.languages import languages_of
 from agent.models.store import Store
 from agent.publishing.keywords import keyword_rules
 from agent.settings.sources import models_dir, state_dir

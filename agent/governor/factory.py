@@ -6,11 +6,11 @@ from agent.calibration.candidates import engine_for, for_language
 from agent.calibration.chosen import usable
 from agent.calibration.file import CalibrationError, read_calibration
 from agent.config import EngineSettings, ScriptedSettings, Settings
-from agent.config.languages import knows
 from agent.governor.ladder import Level, Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.governor.spool import Spool
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import format_for
+from agent.models.languages import knows
 from agent.models.store import Store
 from agent.settings.sources import models_dir, state_dir
 

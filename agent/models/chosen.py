@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from agent.config import EngineSettings, ScriptedSettings, WhisperCppSettings
-from agent.config.languages import ENGLISH_ONLY, knows
 from agent.models import ModelFormat
+from agent.models.languages import knows, multilingual
 from agent.models.store import Store
 
 
@@ -21,7 +21,7 @@ def language_problem(engine: EngineSettings) -> str:
         return ""
     return (
         f'engine.language = "{engine.language}", but engine.model = "{engine.model}" knows English only: '
-        f'set engine.model = "{engine.model.replace(ENGLISH_ONLY, "", 1)}" or engine.language = "en"'
+        f'set engine.model = "{multilingual(engine.model)}" or engine.language = "en"'
     )
 
 

@@ -25,6 +25,7 @@ class Setup:
     model_path: Path
     """ggml file or CTranslate2 folder; verified by the store where it came from there."""
     options: Mapping[str, str]
+    english_only: bool = False
 
     def number(self, option: str, default: int) -> int:
         """An option that is a number.

@@ -10,7 +10,6 @@ from agent.bench.wire_format import Heard
 class _StockPywhispercpp:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._english_only = ".en" in setup.model
         self._language = "en"
         self._model = Model(
             str(setup.model_path),
@@ -21,7 +20,7 @@ class _StockPywhispercpp:
         )
 
     def prepare(self, language: str) -> None:
-        self._language = "en" if self._english_only else self._setup.language(language) or "auto"
+        self._language = "en" if self._setup.english_only else self._setup.language(language) or "auto"
 
     def transcribe(self, pcm: Pcm16) -> Heard:
         segments = self._model.transcribe(to_float(pcm), language=self._language)

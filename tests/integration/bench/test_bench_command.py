@@ -138,6 +138,17 @@ def test_a_recording_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> No
     assert "cannot be read as audio" in failure["reason"]
 
 
+def test_the_report_says_what_was_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A system that knows English only has fewer clips than the others, and nobody should have to guess why."""
+    folder = recordings(tmp_path / "set")
+    manifest = folder / "manifest.tsv"
+    manifest.write_text(manifest.read_text().replace("1.0\ten", "1.0\tde", 2))
+    run(tmp_path, str(folder), "--system", "scripted:tiny.en-q8_0", "--system", "scripted:tiny-q8_0")
+    assert "clips left out, as scripted:tiny.en-q8_0 knows English only: 2 in de" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["left_out"] == [{"system": "scripted:tiny.en-q8_0", "clips": {"de": 2}}]
+
+
 def test_a_recording_that_is_not_there_is_said_before_anything_is_measured(tmp_path: Path) -> None:
     """Hours later would be too late."""
     folder = recordings(tmp_path / "set")

@@ -9,6 +9,7 @@ from agent.bench.records import (
     IdleMeasurement,
     LatencyBlock,
     LatencyMeasurement,
+    LeftOut,
     Measurement,
     Record,
     SystemStart,
@@ -233,3 +234,11 @@ def test_another_baseline_in_its_place_is_said() -> None:
     assert PEER in whose_place(figures)
     assert PEER in render(figures)
     assert whose_place(report(SPEECH, by_peer(SPEECH))) == whose_place(report(SPEECH, baseline=None)) == ""
+
+
+def test_the_report_says_what_was_left_out() -> None:
+    """As the last run counted it."""
+    records: list[Record] = [*STARTS, LeftOut(OURS, {"de": 1}), SPEECH, LeftOut(OURS, {"de": 12, "fr": 3})]
+    figures = summarise(records, resamples=10)
+    assert figures.left_out == (records[-1],)
+    assert f"{OURS} knows English only: 12 in de and 3 in fr" in render(figures)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from agent.bench.clips import Clip
-from agent.bench.systems import Adapter, distinct, is_ours, parse_system, peers_of, with_threads
+from agent.bench.records import LeftOut
+from agent.bench.systems import Adapter, distinct, is_ours, left_out, parse_system, peers_of, with_threads
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 
@@ -51,6 +52,15 @@ def test_an_english_model_is_not_asked_for_german() -> None:
     assert not english.takes(clip("de"))
     assert all(system.takes(clip(language)) for system in (english, multilingual) for language in ("en", "none"))
     assert multilingual.takes(clip("de"))
+    assert parse_system("whisper_cpp:/home/jo.en/ggml-base.bin").takes(clip("de"))
+    assert not parse_system("whisper_cpp:/home/jo/ggml-base.en.bin").takes(clip("de"))
+
+
+def test_what_an_english_model_was_not_asked_is_counted() -> None:
+    """By language, for the report; a model for all languages is not in it."""
+    english, multilingual = parse_system("whisper_cpp:tiny.en-q8_0"), parse_system("whisper_cpp:tiny-q8_0")
+    clips = [clip(language) for language in ("de", "en", "fr", "none", "de")]
+    assert left_out([multilingual, english], clips) == [LeftOut(english.name, {"de": 2, "fr": 1})]
 
 
 @pytest.mark.parametrize("model_format", list(ModelFormat))
