@@ -19,6 +19,9 @@ BY_CHARACTER = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages in which errors are counted over characters: the rate is a CER."""
 _SPELLED = re.compile(r"\b(?:[^\W\d](?: [^\W\d]\b)+|\d(?: \d\b)+)")
 """Letters, or digits, that stand alone, two or more in a row."""
+_NOTES = re.compile(r"\[[^\]]*\]|\([^)]*\)")
+"""Such as `[BLANK_AUDIO]` or `(sighs)`, which Whisper's normalisers leave out as well."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,14 @@ def units(text: str, language: str) -> list[str]:
     if language in BY_CHARACTER:
         return [char for char in normalised if unicodedata.category(char)[0] in "LNM"]
     return _SPELLED.sub(lambda run: run[0].replace(" ", ""), " ".join(normalised.split())).split()
+
+
+def words_in(text: str) -> int:
+    """How many words somebody would read in `text`, whatever its language: notes and punctuation are none.
+
+    For sound in which nothing was said. Needs no normaliser; a text without spaces is one word.
+    """
+    return len(_WORD.findall(_NOTES.sub(" ", text)))
 
 
 def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:

@@ -24,7 +24,7 @@ from agent.bench.records import (
     Record,
     SystemStart,
 )
-from agent.bench.scoring import BY_CHARACTER, Errors, score, units
+from agent.bench.scoring import BY_CHARACTER, Errors, score, words_in
 from agent.bench.systems import is_ours, model_of
 
 _REPEATED = Measurement | LatencyBlock | IdleMeasurement
@@ -196,7 +196,7 @@ def _clip(key: str, repeats: list[Measurement]) -> ClipResult:
         language=first.language,
         audio_s=first.audio_s,
         errors=tuple(score(first.reference, m.text, first.language) for m in repeats) if speech else (),
-        invented_words=0.0 if speech else statistics.fmean(len(units(m.text, NO_SPEECH)) for m in repeats),
+        invented_words=0.0 if speech else statistics.fmean(words_in(m.text) for m in repeats),
         wall_s=statistics.median(m.wall_s for m in repeats),
         cpu_s=statistics.median(m.cpu_s for m in repeats),
         rejected=any(m.rejected for m in repeats),

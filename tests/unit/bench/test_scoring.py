@@ -3,7 +3,7 @@ import random
 import jiwer
 import pytest
 
-from agent.bench.scoring import Errors, count_errors, score, units
+from agent.bench.scoring import Errors, count_errors, score, units, words_in
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,9 @@ def test_chinese_is_scored_by_character() -> None:
     """One wrong character of four is one error of four, however it is punctuated."""
     errors = score("打开电灯。", "打开电登", "zh")
     assert (errors.total, errors.reference) == (1, 4)
+
+
+def test_words_where_nothing_was_said_need_no_normaliser() -> None:
+    """Notes and punctuation are none; apostrophes part no words."""
+    assert words_in("[BLANK_AUDIO] (wind) ... ♪ Thank you, it's over.") == 4
+    assert words_in("") == 0
