@@ -20,7 +20,9 @@ _START_LIMIT_S = 60.0
 def begin(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     """`edgescribe bench …` with results in `tmp_path`."""
     environment = {key: text for key, text in os.environ.items() if not key.startswith("EDGESCRIBE_")}
-    command = [sys.executable, "-m", "agent", "bench", *arguments, "--out", str(tmp_path / "out")]
+    # Whoever runs the tests with nohup, or behind everything else, passes on that they are ignored.
+    heard = ["env", "--default-signal=HUP,INT"]
+    command = [*heard, sys.executable, "-m", "agent", "bench", *arguments, "--out", str(tmp_path / "out")]
     return subprocess.Popen(
         [*command, "--set", f"state_dir={tmp_path}"],
         env=environment,
