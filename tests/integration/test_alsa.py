@@ -161,7 +161,7 @@ def test_libasound_itself_stays_silent(microphone: VirtualMicrophone, *, prctl_m
 
 
 def test_a_microphone_that_returns_is_used_again(microphone: VirtualMicrophone) -> None:
-    """A stall is announced once; when sound comes again, frames follow, with the gap in their positions."""
+    """A stall is announced once, and ends what was being said; then frames follow, with the gap in their positions."""
     told: list[str] = []
     events = MicrophoneEvents(absent=lambda _: told.append("absent"), back=lambda: told.append("back"))
     settings = AlsaSettings(device=microphone.device)
@@ -171,12 +171,16 @@ def test_a_microphone_that_returns_is_used_again(microphone: VirtualMicrophone) 
     player.join()
     player = threading.Timer(2.0, microphone.play, [noise(2.0)])
     player.start()
+    meanwhile = source.read()
     after = source.read()
     source.close()
     player.join()
 
     assert len(before) == 20
+    assert meanwhile is not None
+    assert not meanwhile.pcm.any()
     assert after is not None
+    assert after.pcm.any()
     assert told == ["absent", "back"]
     silence_s = (after.position - before[-1].end) / 16_000
     assert 1.5 < silence_s < 5.0
