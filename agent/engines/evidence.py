@@ -129,7 +129,7 @@ class Sound:
     speech_prob: float | None = None
     """Mean probability, in [0, 1], of the frames that it called speech."""
     speech_end_s: float | None = None
-    """Seconds from the start to the end of the last speech; None where that is unknown."""
+    """Seconds from the start to the end of the last speech; None where no detector was asked."""
 
     @property
     def brief(self) -> bool:

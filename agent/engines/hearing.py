@@ -138,7 +138,9 @@ def _check_length(utterance: Utterance) -> None:
 
 
 def _sound(utterance: Utterance) -> Sound:
-    speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
+    speech_end_s = None
+    if utterance.speech_s is not None:  # else `speech_end` is the end of a recording, which may well be quiet
+        speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 

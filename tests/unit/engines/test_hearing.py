@@ -22,7 +22,7 @@ LOOP = " ".join(["ask,"] * 30)
 def utterance(seconds: float) -> Utterance:
     """Digital silence: what is heard is up to the decoder."""
     length = round(seconds * SAMPLE_RATE_HZ)
-    return Utterance("01U", np.zeros(length, np.int16), 0, 0, speech_end=length, closed_at=length)
+    return Utterance("01U", np.zeros(length, np.int16), 0, 0, speech_end=length, closed_at=length, speech_s=seconds)
 
 
 class Decoder:
@@ -106,6 +106,13 @@ def test_silence_behind_the_speech_needs_no_words() -> None:
     """It is the end of the speech that counts, not that of the sound, and from the utterance's own start."""
     told = replace(utterance(6.0), position=50 * SAMPLE_RATE_HZ, speech_end=54 * SAMPLE_RATE_HZ)
     transcript = hear(told, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
+
+
+def test_the_end_of_a_recording_is_no_end_of_speech() -> None:
+    """Where no detector was asked, what comes behind the words may be silence."""
+    whole = replace(utterance(6.0), speech_s=None)
+    transcript = hear(whole, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
     assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
