@@ -44,7 +44,7 @@ from agent.settings.sources import state_dir
 from agent.sinks import Sink
 from agent.sources.factory import create_source, is_live
 from agent.sources.switched import SwitchedSource
-from agent.stages import ENGINE_NICE, concrete_engine, create_segmenter, load_as_commanded, load_engine
+from agent.stages import ENGINE_NICE, as_commanded, concrete_engine, create_segmenter, load_as_commanded, load_engine
 from agent.telemetry.counters import Counters
 from agent.transcriber import Transcriber
 from agent.vad.factory import create_detector
@@ -296,7 +296,7 @@ class App:
     def _reload_with(self, read_again: Callable[[], Settings], applied: Applied, segmenter: Segmenter) -> Reloader:
         def wanted() -> Settings:
             settings = read_again()
-            return applied.overlay(settings.model_copy(update={"engine": concrete_engine(settings)}))
+            return as_commanded(settings.model_copy(update={"engine": concrete_engine(settings)}), applied)
 
         def in_force(reload: Reload) -> None:
             settings = reload.settings

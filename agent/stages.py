@@ -66,6 +66,16 @@ def create_segmenter(settings: Settings) -> Segmenter:
     return Segmenter(settings.segmenter, settings.vad.threshold, lambda: str(ULID()))
 
 
+def as_commanded(configured: Settings, applied: Applied) -> Settings:
+    """`configured`, with what commands have changed; a language that a newly configured model lacks is forgotten."""
+    settings = applied.overlay(configured)
+    problem = language_problem(concrete_engine(settings))
+    if problem and not language_problem(concrete_engine(configured)) and applied.forget("engine"):
+        log.warning(f"what a command made of the engine does not work any more ({problem}); it is as configured")
+        settings = applied.overlay(configured)
+    return settings
+
+
 def load_as_commanded(
     configured: Settings, applied: Applied, load: Callable[[Settings], Engine]
 ) -> tuple[Engine, Settings]:

@@ -232,15 +232,17 @@ def is_silence(attempt: Attempt) -> bool:
 def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
     """Return the attempt to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
 
-    Of two loops the one that repeats less, of two texts that end too early the one that ends later.
+    Of two loops the one that repeats less, of two texts that end too early the one that ends later; and who looked for
+    an end and heard nothing at all has not disproved the beginning.
     """
     first_loops, retry_loops = is_loop(first, sound.duration_s), is_loop(retry, sound.duration_s)
     if first_loops and retry_loops:
         return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
     if first_loops or retry_loops:
         return first if retry_loops else retry
-    both_end_early = lost_tail(first, sound) and lost_tail(retry, sound)
-    return max(retry, first, key=lambda attempt: attempt.end_s) if both_end_early else retry
+    if lost_tail(first, sound) and (lost_tail(retry, sound) or not spoken(retry.text)):
+        return max(retry, first, key=lambda attempt: attempt.end_s)
+    return retry
 
 
 def is_stock(attempt: Attempt, sound: Sound) -> bool:

@@ -8,7 +8,7 @@ from agent.controls.changes import Applied
 from agent.engines import Engine
 from agent.engines.scripted import Scripted
 from agent.errors import ModelError
-from agent.stages import load_as_commanded, load_engine
+from agent.stages import as_commanded, load_as_commanded, load_engine
 
 ENGLISH_ONLY = (
     'engine.language = "de", but engine.model = "tiny.en-q8_0" knows English only: '
@@ -63,3 +63,12 @@ def test_a_language_set_by_command_gives_way_to_a_model_that_does_not_know_it(
     _, settings = load_as_commanded(configured, applied, load)
     assert settings.engine == WhisperCppSettings()
     assert ENGLISH_ONLY in caplog.text
+
+
+def test_so_it_does_in_a_reload(tmp_path: Path) -> None:
+    """All else that was configured is taken; a language that the new model knows stays as commanded."""
+    applied = Applied(tmp_path)
+    applied.overlay(Settings(engine=WhisperCppSettings(model="tiny-q8_0")))
+    applied.remember("engine.language", "de")
+    assert as_commanded(Settings(engine=WhisperCppSettings(model="base-q5_1")), applied).engine.language == "de"
+    assert as_commanded(Settings(engine=WhisperCppSettings()), applied).engine == WhisperCppSettings()

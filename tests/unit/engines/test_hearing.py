@@ -102,6 +102,12 @@ def test_an_end_that_is_found_in_no_window_is_a_reason_for_doubt(policy: Context
     assert (transcript.text, transcript.verdict) == ("Who loses his", Verdict.DOUBTFUL)
 
 
+def test_who_looks_for_an_end_and_hears_nothing_takes_back_no_words() -> None:
+    """What the detector called speech behind them may have been a door."""
+    transcript = heard(Decoder("2.5|Who loses his", "", ""), seconds=6.0)
+    assert (transcript.text, transcript.verdict) == ("Who loses his", Verdict.DOUBTFUL)
+
+
 def test_silence_behind_the_speech_needs_no_words() -> None:
     """It is the end of the speech that counts, not that of the sound, and from the utterance's own start."""
     told = replace(utterance(6.0), position=50 * SAMPLE_RATE_HZ, speech_end=54 * SAMPLE_RATE_HZ)
