@@ -70,8 +70,7 @@ def as_commanded(configured: Settings, applied: Applied) -> Settings:
     """`configured`, with what commands have changed; a language that a newly configured model lacks is forgotten."""
     settings = applied.overlay(configured)
     problem = language_problem(concrete_engine(settings))
-    if problem and not language_problem(concrete_engine(configured)) and applied.forget("engine"):
-        log.warning(f"what a command made of the engine does not work any more ({problem}); it is as configured")
+    if problem and not language_problem(concrete_engine(configured)) and _gives_way(applied, problem):
         settings = applied.overlay(configured)
     return settings
 
@@ -92,8 +91,15 @@ def load_as_commanded(
     try:
         return load(settings), settings
     except (ModelError, EngineError) as error:
-        if not applied.forget("engine"):
+        if not _gives_way(applied, error):
             raise
-        log.warning(f"what a command made of the engine does not work any more ({error}); it is as configured")
         settings = applied.overlay(configured)
         return load(settings), settings
+
+
+def _gives_way(applied: Applied, why: object) -> bool:
+    """Forget what a command made of the engine, with a line in the log; False if none did."""
+    if not applied.forget("engine"):
+        return False
+    log.warning(f"what a command made of the engine does not work any more ({why}); it is as configured")
+    return True

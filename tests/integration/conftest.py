@@ -13,6 +13,7 @@ from agent.sinks.mqtt import MqttSink
 from agent.sinks.reconnect import Backoff
 from agent.worker import Worker
 from tests.integration.mosquitto import Mosquitto
+from tests.integration.receiver import Receiver
 
 
 class StartMosquitto(Protocol):
@@ -37,6 +38,19 @@ def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
     yield start_one
     for broker in brokers:
         broker.kill()
+
+
+@pytest.fixture
+def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
+    """A real mosquitto that lets everybody in."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+def receiver(broker: Mosquitto) -> Iterator[Receiver]:
+    """Somebody who was subscribed before the agent came, and sees everything."""
+    with Receiver(broker.port) as subscriber:
+        yield subscriber
 
 
 OpenSink = Callable[[MqttSettings], MqttSink]

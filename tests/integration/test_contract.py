@@ -1,7 +1,6 @@
 """What a real agent says to a real broker, held against the shipped documents."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,24 +12,10 @@ from tests.clips import clip, silence
 from tests.contract_reader import promise
 from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.commander import Commander
-from tests.integration.conftest import StartMosquitto
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.receiver import Message, Receiver, eventually
 
 pytestmark = pytest.mark.mosquitto
-
-
-@pytest.fixture
-def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
-    """A real mosquitto that lets everybody in."""
-    return start_mosquitto()
-
-
-@pytest.fixture
-def receiver(broker: Mosquitto) -> Iterator[Receiver]:
-    """Somebody who was subscribed before the agent came."""
-    with Receiver(broker.port) as subscriber:
-        yield subscriber
 
 
 def settings(port: int, **further: object) -> dict[str, object]:

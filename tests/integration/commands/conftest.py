@@ -8,7 +8,6 @@ import pytest
 from tests.clips import silence
 from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.commander import Commander
-from tests.integration.conftest import StartMosquitto
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.receiver import Receiver, eventually
 
@@ -20,19 +19,6 @@ class StartAgent(Protocol):
 
     def __call__(self, folder: str = "agent", **settings: Any) -> AgentProcess:
         """Return the process, once it is online. The same folder is the same device with the same state."""
-
-
-@pytest.fixture
-def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
-    """A real mosquitto that lets everybody in."""
-    return start_mosquitto()
-
-
-@pytest.fixture
-def receiver(broker: Mosquitto) -> Iterator[Receiver]:
-    """Somebody who sees everything."""
-    with Receiver(broker.port) as subscriber:
-        yield subscriber
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from tests.clips import clip, silence
 from tests.integration.agent_process import AgentProcess, write_wav
-from tests.integration.conftest import StartMosquitto
 from tests.integration.home_assistant.hass import HomeAssistant
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.receiver import Receiver, eventually
@@ -18,12 +17,6 @@ pytestmark = [pytest.mark.mosquitto, pytest.mark.home_assistant, pytest.mark.slo
 
 TEXT = "Turn the lights on."
 EVENT = "event.kitchen_transcript"
-
-
-@pytest.fixture
-def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
-    """A real mosquitto that lets everybody in."""
-    return start_mosquitto()
 
 
 @pytest.fixture

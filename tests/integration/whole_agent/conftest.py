@@ -9,8 +9,6 @@ from agent.demonstration import bundled_recording
 from agent.wire import TranscriptMessage
 from tests.clips import clip, silence
 from tests.integration.agent_process import AgentProcess, write_wav
-from tests.integration.conftest import StartMosquitto
-from tests.integration.mosquitto import Mosquitto
 from tests.integration.receiver import Receiver
 
 SENTENCES = bundled_recording()
@@ -39,19 +37,6 @@ def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
     yield start_one
     for agent in agents:
         agent.kill()
-
-
-@pytest.fixture
-def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
-    """A real mosquitto that lets everybody in."""
-    return start_mosquitto()
-
-
-@pytest.fixture
-def receiver(broker: Mosquitto) -> Iterator[Receiver]:
-    """Somebody who was subscribed before the agent came."""
-    with Receiver(broker.port) as subscriber:
-        yield subscriber
 
 
 def transcripts(receiver: Receiver) -> list[TranscriptMessage]:
