@@ -9,6 +9,7 @@ EXTRA ?= none
 FOR_PYTHON ?=
 HOST_TEST_PACKAGES := debootstrap openssh-client iproute2
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
+TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test hosts host-packages lint format settings arm64 wheelhouse lock clean
@@ -26,10 +27,10 @@ else
 	@$(BIN)/edgescribe demo --mic
 endif
 
-test: ## install what the tests need, and run them all
+test: ## install what the tests need, and run them all (TEST_JOBS=1: one after another)
 	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile
 
 hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
