@@ -144,12 +144,12 @@ def _folded(text: str) -> str:
     folded = unicodedata.normalize("NFKC", _IGNORED.sub("", text)).casefold().replace("i̇", "i")
     folded = unicodedata.normalize("NFKC", folded).translate(_ALIKE)
     folded = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), _OPTIONAL.sub("", folded))
-    return _INNER_APOSTROPHE.sub("", folded)
+    return str(_INNER_APOSTROPHE.sub("", folded))
 
 
 def _words(folded: str) -> str:
     """Letters, marks and digits, with one space between words."""
-    return _BETWEEN_WORDS.sub(" ", folded).strip()
+    return str(_BETWEEN_WORDS.sub(" ", folded)).strip()
 
 
 def _phrase(words: str) -> str:
