@@ -35,7 +35,7 @@ _NOTE: Final = regex.compile(r"\((?P<note>[^()]*)\)|（(?P<note>[^（）]*)）|<
 _SET_OFF: Final = regex.compile(r"(?<!\S)[-–—~_#=«‹〈《]+(?P<note>[^\s\p{P}][^\p{P}]*)[-–—~_#=»›〉》]+(?!\w)")
 """Dashes and quotation marks: a note only around the name of a sound."""
 _NOTES_OF_MUSIC: Final = regex.compile(r"[♩♪♫♬♭♮♯]+")
-_UNFINISHED: Final = regex.compile(r"[\[［【][^\]］】]{0,20}$")
+_UNFINISHED: Final = regex.compile(r"[\[［【][^\]］】]{0,20}$|^\s*[\[［【(（][^\]］】)）]*$")
 """A note that the token cap cut off."""
 _DECORATED: Final = regex.compile(r"[^\w\s.,;:!?…。、！？'’\"“”„¡¿]")
 _ENDS_OF_SENTENCES: Final = ".!?…。！？)）]］】}♪»"
