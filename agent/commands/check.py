@@ -93,9 +93,21 @@ def advice(loaded: "Loaded") -> Iterator[str]:
         yield f"{_at(loaded, 'engine.kind')}{warning}"
     if muted := commanded(loaded.settings).muted:
         yield muted
+    yield from useless_keywords(loaded)
     mqtt = loaded.settings.mqtt
     if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
         yield f"{_at(loaded, 'mqtt.password')}the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
+
+
+def useless_keywords(loaded: "Loaded") -> Iterator[str]:
+    """Keywords that can never match, or always do."""
+    from agent.models.languages import is_english_only
+    from agent.publishing.keywords import doubt, keyword_rules
+
+    model = getattr(loaded.settings.engine, "model", "")
+    for rule in keyword_rules(loaded.settings.publish.keywords):
+        if problem := doubt(rule, english_only=is_english_only(model)):
+            yield f"{_at(loaded, 'publish.keywords')}publish.keywords: {rule.name[:40]!r} {problem}"
 
 
 def is_name(model: str) -> bool:

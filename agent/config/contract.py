@@ -33,7 +33,8 @@ class PublishSettings(Section):
     `off` does not even transcribe. No command can change it."""
     keywords: tuple[str, ...] = ()
     """Words or phrases (`"heater off"`), or regular expressions (`"/turn (on|off) the \\w+/"`). Case does not matter. A
-    name in front (`"lights=/lights? on/"`) is what is published; without one it is the keyword itself."""
+    name in front (`"lights=/lights? on/"`) is what is published; without one it is the keyword itself.
+    docs/mqtt.md ("How a keyword matches") has the rules for all scripts."""
     min_confidence: Fraction = 0.0
     """Transcripts whose tokens were less probable than this, in the geometric mean (`exp(avg_logprob)`), are rejected:
     counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""

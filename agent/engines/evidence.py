@@ -4,14 +4,16 @@ Compression ratio and mean log probability are openai/whisper's own measures (`w
 `whisper/transcribe.py`); the thresholds are theirs where a comment does not say otherwise.
 """
 
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final
 
+import regex
+
 from agent.engines.context import FULL_WINDOW
+from agent.engines.subtitles import Stock, is_sung, spoken, stock
 from agent.transcript import Segment, Verdict
 
 MAX_COMPRESSION_RATIO: Final = 2.4
@@ -49,44 +51,9 @@ SHORTEST_STOCK_S: Final = 0.6
 SAME_WORDS: Final = 0.5
 """Likeness of two texts (Ratcliff and Obershelp) above which they are the same words but for the spelling."""
 
-STOCK_PHRASES: Final = frozenset(
-    (
-        *("you", "thank you", "thanks", "thanks you", "thank you very much", "thank you so much", "thanks for"),
-        *("thanks for watching", "thank you for watching", "please subscribe", "subscribe", "bye", "bye bye"),
-        *(
-            "i m sorry",
-            "i m so sorry",
-            "i m so",
-            "oh",
-            "ooh",
-            "ah",
-            "uh",
-            "um",
-            "hm",
-            "hmm",
-            "mm",
-            "mmm",
-            "mm hmm",
-            "huh",
-        ),
-        *(
-            "ご視聴ありがとうございました",
-            "谢谢",
-            "谢谢观看",
-            "sous titrage st 501",
-            "untertitel der amara org community",
-        ),
-        *("продолжение следует", "gracias", "merci", "vielen dank", "music"),
-    )
-)
-"""What Whisper says of sounds without words: the ends of the videos it was trained on, and sighs. Words alone,
-lower case, as `\\w+` finds them."""
 _DIGITS: Final = dict(
     zip("0123456789", ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), strict=True)
 )
-
-_ANNOTATION = re.compile(r"\[[^\]\d]*\]|\([^)\d]*\)|\*[^*\d]*\*|[♩♪♫♬♭♮♯]+")
-"""Without digits: a telephone number in parentheses was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +104,6 @@ class Sound:
         return self.speech_s is None or self.speech_s < SHORT_SPEECH_S
 
 
-def spoken(text: str) -> str:
-    """Return `text` without Whisper's notes on what is no speech: `[BLANK_AUDIO]`, `(music)`, `*coughs*`, `♪`.
-
-    Whisper learned them from subtitles. Nobody said them, so a text of nothing else is no text; what is left is
-    stripped, its gaps closed, and a remainder without a letter or digit (" - ", "...") is no text either.
-    """
-    words = " ".join(_ANNOTATION.sub(" ", text).split())
-    return words if any(character.isalnum() for character in words) else ""
-
-
 def compression_ratio(text: str) -> float | None:
     """Bytes of `text` over bytes of its zlib compression; None for no text. Repetition makes it large."""
     raw = text.encode()
@@ -155,7 +112,7 @@ def compression_ratio(text: str) -> float | None:
 
 def repeats_itself(text: str) -> bool:
     """True if the same one to eight words follow each other at least four times."""
-    words = re.findall(r"\w+", text.lower())
+    words = regex.findall(r"\w+", text.lower())
     return any(_longest_run(words, size) >= MIN_REPEATS * size for size in range(1, LONGEST_REPEATED_WORDS + 1))
 
 
@@ -165,7 +122,7 @@ def is_echo(text: str) -> bool:
     "View glass. View glass."; "E-M-B-G-6-E-M-B-G". Somebody may have said so; but a short window repeats what it has
     heard just like this, so it is worth a second look.
     """
-    words = re.findall(r"\w+", text.lower())
+    words = regex.findall(r"\w+", text.lower())
     return any(
         words[size:] == words[:-size] and (not len(words) % size or len(words) - size >= SHORTEST_ECHO_WORDS)
         for size in range(1, len(words) * 2 // 3 + 1)
@@ -219,14 +176,14 @@ def needs_retry(attempt: Attempt, sound: Sound) -> bool:
     return attempt.audio_ctx < FULL_WINDOW and (went_wrong(attempt, sound) or is_echo(attempt.text))
 
 
+def says_silence(attempt: Attempt) -> bool:
+    """True if Whisper's own no-speech probability says that there was no speech."""
+    return attempt.no_speech_prob is not None and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
+
+
 def is_silence(attempt: Attempt) -> bool:
     """True if Whisper itself takes the sound for silence: it says so, and is not sure of its words either."""
-    return (
-        attempt.no_speech_prob is not None
-        and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
-        and attempt.avg_logprob is not None
-        and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
-    )
+    return says_silence(attempt) and attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
 
 
 def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
@@ -246,18 +203,20 @@ def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
 
 
 def is_stock(attempt: Attempt, sound: Sound) -> bool:
-    """True if the text is one of those that Whisper has for any short noise, and it is not sure of it.
+    """True if the text is one of those that Whisper has for sounds without words, and something speaks for that.
 
-    Sneezes are "Thank you!" to it, and no detector of voices tells a sneeze from a voice for certain. Somebody who does
-    say so is heard where Whisper has little doubt.
+    A person may say all of them. Evidence against a person is Whisper's own no-speech probability. For thanks and names
+    of sounds it is doubt or less sound than a word takes, where there was little of it: sneezes are "Thank you!" to
+    Whisper. For longer ones it is doubt of the words and of the voice together.
     """
+    kind = stock(attempt.text)
+    if kind is None or attempt.avg_logprob is None:
+        return False
+    unsure = attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
     sneezed = sound.speech_s is not None and sound.speech_s < SHORTEST_STOCK_S
-    return (
-        sound.brief
-        and attempt.avg_logprob is not None
-        and (attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB or sneezed)
-        and " ".join(_words(attempt.text)) in STOCK_PHRASES
-    )
+    hardly_voice = sound.speech_prob is None or sound.speech_prob < SURE_OF_VOICE
+    short_one = kind in (Stock.THANKS, Stock.SOUND) and sound.brief and (unsure or sneezed)
+    return says_silence(attempt) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
 
 
 def suspicion(attempt: Attempt, sound: Sound) -> float:
@@ -280,10 +239,9 @@ def is_noise(attempt: Attempt, sound: Sound) -> bool:
     Nobody could be less sure; Whisper takes it for silence; or it is shorter than any word.
     """
     doubt = suspicion(attempt, sound)
-    says_silence = attempt.no_speech_prob is not None and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
     too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
     unsure = attempt.avg_logprob is not None and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
-    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence or (too_short and unsure)))
+    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(attempt) or (too_short and unsure)))
 
 
 def is_nothing(attempt: Attempt, sound: Sound) -> bool:
@@ -303,17 +261,20 @@ def agree(first: str, second: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [_DIGITS.get(word, word) for word in re.findall(r"\w+", text.lower())]
+    return [_DIGITS.get(word, word) for word in regex.findall(r"\w+", text.lower())]
 
 
 def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verdict:
     """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
 
-    Rejected is what holds no words, what Whisper takes for silence, its stock phrases for short noises, noise, and
-    words that a second look did not find. Doubtful is a loop or a lost end that the full window did not cure, what
-    Whisper was not sure of, and what needed the second look.
+    Rejected are texts without words, silence, stock texts, noise, and suspicious words that a second look did not find
+    or that go round in circles. Doubtful are loops and lost ends that the full window did not cure, songs, words that
+    Whisper was not sure of or takes for no speech, and words that needed the second look.
     """
-    if is_nothing(attempt, sound) or (second is not None and not agree(attempt.text, second.text)):
+    if is_nothing(attempt, sound):
+        return Verdict.REJECTED
+    if second is not None and (is_loop(attempt, sound.duration_s) or not agree(attempt.text, second.text)):
         return Verdict.REJECTED
     unsure = attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
-    return Verdict.DOUBTFUL if unsure or second is not None or went_wrong(attempt, sound) else Verdict.CONFIDENT
+    doubts = (unsure, second is not None, went_wrong(attempt, sound), says_silence(attempt), is_sung(attempt.text))
+    return Verdict.DOUBTFUL if any(doubts) else Verdict.CONFIDENT

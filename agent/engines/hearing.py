@@ -19,9 +19,9 @@ from agent.engines.evidence import (
     judge,
     needs_retry,
     needs_second_look,
-    spoken,
     went_wrong,
 )
+from agent.engines.subtitles import spoken
 from agent.errors import EngineError
 from agent.transcript import Evidence, Segment, Transcript, Verdict
 

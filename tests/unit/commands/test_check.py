@@ -42,6 +42,18 @@ def test_a_device_that_a_command_has_muted_is_warned_about(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("keyword", "model", "warned"),
+    [("HEATER OFF", "tiny.en-q8_0", False), ("电灯", "tiny.en-q8_0", True), ("电灯", "base-q8_0", False)],
+)
+def test_a_keyword_that_can_never_match_is_warned_about(keyword: str, model: str, warned: bool) -> None:  # noqa: FBT001 - a table
+    """The line names the setting and the keyword; it is no reason not to start."""
+    settings = loaded(publish__keywords=[keyword], engine__kind="whisper_cpp", engine__model=model)
+    warnings = list(advice(settings))
+    assert bool(warnings) is warned
+    assert all("publish.keywords" in warning and keyword in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
     ("overrides", "expected"),
     [
         (

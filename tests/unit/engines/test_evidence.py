@@ -16,7 +16,6 @@ from agent.engines.evidence import (
     needs_retry,
     needs_second_look,
     repeats_itself,
-    spoken,
 )
 from agent.transcript import Segment, Verdict
 
@@ -45,29 +44,6 @@ def attempt(
         avg_logprob=avg_logprob,
         no_speech_prob=no_speech_prob,
     )
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["[BLANK_AUDIO]", "(music)", "[ Silence ]", "*coughs*", "♪ ♪", " (dramatic music) [BLANK_AUDIO]", "...", "-", ""],
-)
-def test_notes_on_sounds_are_no_words(text: str) -> None:
-    """Whisper learned them from subtitles; nobody said them."""
-    assert spoken(text) == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[door slams] Turn it off. (laughs)", "Turn it off."),
-        ("Call (415) 555 0100.", "Call (415) 555 0100."),
-        ("  Two   blanks ", "Two blanks"),
-        ("Включи свет!", "Включи свет!"),
-    ],
-)
-def test_words_between_notes_are_kept_whole(text: str, words: str) -> None:
-    """Telephone numbers in parentheses were said."""
-    assert spoken(text) == words
 
 
 def test_no_text_has_no_compression_ratio() -> None:
@@ -231,6 +207,67 @@ def test_thanks_that_somebody_says_are_published(logprob: float, sound: Sound) -
 def test_nobody_says_thank_you_in_a_third_of_a_second() -> None:
     """Whisper may be sure of what it makes of a sneeze."""
     assert judge(attempt("Thank you!", avg_logprob=-0.28), Sound(0.9, 0.32, 0.89)) is Verdict.REJECTED
+
+
+MUSIC = Sound(0.9, speech_s=0.26, speech_prob=0.85)
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob", "no_speech_prob", "sound"),
+    [
+        ("MUZIEK.", -0.53, 0.86, MUSIC),
+        ("MUZIEK.", -0.2, 0.86, Sound(4.0, speech_s=3.1, speech_prob=0.95)),
+        ("ТРЕВОЖНАЯ МУЗЫКА", -0.63, 0.3, Sound(2.2, speech_s=1.15, speech_prob=0.64)),
+        ("Dank u!", -0.63, 0.01, Sound(0.9, speech_s=0.32, speech_prob=0.69)),
+        ("謝謝", -0.83, 0.01, Sound(0.9, speech_s=0.32, speech_prob=0.69)),
+        ("Thank you. Thank you.", -0.2, 0.7, Sound(3.0, speech_s=2.5, speech_prob=0.95)),
+        ("ご視聴ありがとうございました。", -0.5, 0.2, Sound(3.0, speech_s=2.5, speech_prob=0.7)),
+        ("Thanks for watching!", -0.1, 0.9, Sound(3.0)),
+    ],
+)
+def test_a_stock_text_with_evidence_against_it_is_rejected(
+    text: str, logprob: float, no_speech_prob: float, sound: Sound
+) -> None:
+    """In any language: Whisper's no-speech probability, or doubt of the words and of the voice."""
+    assert judge(attempt(text, avg_logprob=logprob, no_speech_prob=no_speech_prob), sound) is Verdict.REJECTED
+
+
+@pytest.mark.parametrize(
+    "text", ["Musik!", "MUSIC", "Bis zum nächsten Mal.", "谢谢", "Thanks for watching!", "Gracias."]
+)
+def test_a_stock_text_without_evidence_against_it_is_published(text: str) -> None:
+    """A person may say it."""
+    assert judge(attempt(text, avg_logprob=-0.2), Sound(1.6, speech_s=0.9, speech_prob=0.97)) is Verdict.CONFIDENT
+
+
+@pytest.mark.parametrize("text", ["MUSIC OFF", "TURN THE MUSIC OFF", "Musik aus", "Die Musik ist laut."])
+def test_a_command_about_music_is_no_label(text: str) -> None:
+    """Even where Whisper writes it in capitals and is not sure of it."""
+    assert judge(attempt(text, avg_logprob=-0.7), Sound(1.6, speech_s=0.9, speech_prob=0.95)) is Verdict.CONFIDENT
+
+
+def test_words_are_not_confident_where_whisper_says_no_speech() -> None:
+    """Far-field words may have such a probability: they are published, and doubtful."""
+    assert judge(attempt(no_speech_prob=0.86), Sound(4.0, speech_s=3.0, speech_prob=0.95)) is Verdict.DOUBTFUL
+
+
+def test_a_song_is_not_confident() -> None:
+    """Whisper writes ♪ around what a radio sings, or invents it for music."""
+    assert judge(attempt("♪ Freude, schöner Götterfunken ♪"), WORD) is Verdict.DOUBTFUL
+
+
+def test_suspicious_words_in_circles_are_rejected() -> None:
+    """A bark is "んんんん…" in every window."""
+    bark = Sound(1.5, speech_s=0.42, speech_prob=0.57)
+    circles = attempt("ん" * 26, tokens=26, avg_logprob=-0.58)
+    assert judge(circles, bark, circles) is Verdict.REJECTED
+
+
+@pytest.mark.parametrize("text", ["हाँ जी हाँ", "दिन दान दोनों दूर"])
+def test_vowel_signs_belong_to_their_letter(text: str) -> None:
+    """Words that differ in them alone do not repeat each other."""
+    assert not repeats_itself(text)
+    assert not is_echo(text)
 
 
 def test_a_stock_phrase_within_a_sentence_is_no_stock_phrase() -> None:
