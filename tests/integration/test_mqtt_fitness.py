@@ -74,7 +74,7 @@ def subscribing() -> Iterator[Subscribing]:
 def test_a_broker_without_retained_messages_gets_everything_not_retained(
     start_mosquitto: StartMosquitto, open_sink: OpenSink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A real mosquitto refuses the retained will in so many words: one line and a code say so, and all messages arrive."""
+    """A real mosquitto refuses the retained will: one line and a code say so, and all messages arrive."""
     broker = start_mosquitto("allow_anonymous true", "retain_available false")
     with Receiver(broker.port) as receiver:
         sink = open_sink(MqttSettings(port=broker.port))
@@ -175,8 +175,8 @@ def test_a_broker_that_hangs_up_on_the_first_message_is_two_lines_for_ever(
         assert eventually(lambda: len(backoff.waits_s) >= 9)
         assert sink.conditions == ("mqtt_unfit",)
         assert sink.stats.outbox_n == 1
-    assert min(backoff.waits_s[4:9]) >= 60.0
-    lines = [record.getMessage() for record in caplog.records]
+        assert min(backoff.waits_s[4:9]) >= 60.0
+        lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "retained messages at QoS 1" in lines[1]
 
@@ -269,3 +269,24 @@ def test_a_message_at_qos_2_is_not_kept_for_a_broker_that_never_releases_it(
         assert eventually(lambda: len(broker.of(CONNECT)) == 2 and sink.stats.outbox_n == 0)
     assert received == []
     assert "QoS 2" in warnings(caplog)[0]
+
+
+def test_what_waits_is_being_delivered_as_long_as_the_broker_takes_some_of_it(
+    subscribing: Subscribing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that acknowledges no transcript ends the patience of a recording's end, connected or not."""
+    monkeypatch.setattr("agent.sinks.mqtt.PROGRESS_S", 1.0)
+
+    def answer(_number: int, head: int, rest: bytes) -> bytes | None:
+        return None if b"/transcript" in rest else accommodating("5", head, rest)
+
+    with ScriptedBroker(answer) as broker:
+        sink, _, _ = subscribing(broker.port)
+        assert not sink.delivering
+        assert eventually(lambda: sink.connected)
+        sink.send(transcript(1))
+        assert eventually(lambda: not sink.delivering)
+        sink.send(info())
+        assert eventually(lambda: sink.delivering)
+        assert eventually(lambda: not sink.delivering)
+        assert (sink.connected, sink.stats.outbox_n) == (True, 1)
