@@ -70,8 +70,8 @@ class Link:
         name = f"edgescribe-watch-{secrets.token_hex(4)}"
         client = BoundedClient(CONTRACT_LIMIT_BYTES, name, protocol=protocol)
         client.reconnect_delay_set(*_RECONNECT_S)
-        if name := settings.username_for(user):
-            client.username_pw_set(name, settings.plain_password)
+        if username := settings.username_for(user):
+            client.username_pw_set(username, settings.plain_password)
         if settings.tls.enabled:
             client.tls_set_context(tls_context(settings.tls))
         client.on_connect = self._on_connect

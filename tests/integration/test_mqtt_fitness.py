@@ -3,8 +3,11 @@
 import logging
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.config import MqttSettings
 from agent.delivery import Inbox, Incoming
@@ -14,7 +17,8 @@ from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES
 from agent.sinks.reconnect import Backoff
 from agent.worker import Worker
 from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.receiver import Receiver, eventually
+from tests.integration.mosquitto import Authority
+from tests.integration.receiver import LIMIT_S, Receiver, eventually
 from tests.integration.scripted_broker import CONNECT, HANG_UP, PUBLISH, SUBSCRIBE, ScriptedBroker, accommodating
 from tests.messages import info, transcript
 
@@ -254,10 +258,35 @@ def test_a_retained_message_that_is_too_large_costs_one_connection(subscribing: 
         assert sink.conditions == ("mqtt_message_too_large",)
 
 
+@pytest.mark.mosquitto
+def test_a_message_that_is_too_large_is_not_read_through_tls_either(
+    start_mosquitto: StartMosquitto, subscribing: Subscribing, tmp_path: Path
+) -> None:
+    """A retained message of 5 MB by a real mosquitto: the filter is left out, and transcripts go on."""
+    authority = Authority(tmp_path)
+    cert_file, key_file = authority.issue("broker")
+    broker = start_mosquitto(f"certfile {cert_file}", f"keyfile {key_file}", "allow_anonymous true")
+    tls = {"enabled": True, "ca_file": authority.cert_file}
+    publisher = Client(CallbackAPIVersion.VERSION2)
+    publisher.tls_set_context(authority.context())
+    publisher.connect("localhost", broker.port)
+    publisher.loop_start()
+    publisher.publish(MUTE.decode(), bytes(5 << 20), 1, retain=True).wait_for_publish(LIMIT_S)
+    publisher.disconnect()
+    publisher.loop_stop()
+    sink, backoff, received = subscribing(broker.port, host="localhost", protocol="3.1.1", tls=tls)
+    assert eventually(lambda: bool(backoff.waits_s))
+    sink.send(transcript(1))
+    assert eventually(lambda: sink.connected and sink.stats.outbox_n == 0)
+    assert sink.conditions == ("mqtt_message_too_large",)
+    assert received == []
+    assert len(backoff.waits_s) == 1
+
+
 def test_a_message_at_qos_2_is_not_kept_for_a_broker_that_never_releases_it(
     subscribing: Subscribing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody asked for QoS 2: the connection ends, in place of memory for 65,535 messages."""
+    """The sink never asks for QoS 2: the connection ends, in place of memory for 65,535 messages."""
 
     def answer(number: int, head: int, rest: bytes) -> bytes | None:
         sent = accommodating("5", head, rest)

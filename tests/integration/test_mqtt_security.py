@@ -40,9 +40,11 @@ def with_passwords(folder: Path) -> tuple[str, ...]:
     return "allow_anonymous false", f"password_file {passwords}"
 
 
-def with_tls(authority: Authority, name: str = "broker", *lines: str, **dates: int) -> tuple[str, ...]:
+def with_tls(
+    authority: Authority, name: str = "broker", *lines: str, days: int = 2, starts_in_days: int = -3
+) -> tuple[str, ...]:
     """Configuration of a broker whose certificate names `localhost`."""
-    cert_file, key_file = authority.issue(name, **dates)
+    cert_file, key_file = authority.issue(name, days=days, starts_in_days=starts_in_days)
     return f"certfile {cert_file}", f"keyfile {key_file}", "allow_anonymous true", *lines
 
 
@@ -163,10 +165,10 @@ def test_a_broker_that_cannot_be_verified_gets_nothing(  # noqa: PLR0913, PLR091
 
 
 @pytest.mark.parametrize(
-    ("dates", "reason"),
+    ("starts_in_days", "days", "reason"),
     [
-        ({"starts_in_days": 300, "days": 301}, "certificate is not yet valid"),
-        ({"days": -1}, "certificate has expired"),
+        (300, 301, "certificate is not yet valid"),
+        (-3, -1, "certificate has expired"),
     ],
 )
 def test_a_certificate_of_another_time_is_explained_with_the_clock(
@@ -174,11 +176,12 @@ def test_a_certificate_of_another_time_is_explained_with_the_clock(
     open_sink: OpenSink,
     authority: Authority,
     caplog: pytest.LogCaptureFixture,
-    dates: dict[str, int],
+    starts_in_days: int,
+    days: int,
     reason: str,
 ) -> None:
     """A board without a clock of its own may be years behind: the line has its time, and blames no authority."""
-    broker = start_mosquitto(*with_tls(authority, **dates))
+    broker = start_mosquitto(*with_tls(authority, starts_in_days=starts_in_days, days=days))
     tls = TlsSettings(enabled=True, ca_file=authority.cert_file)
     sink = open_sink(MqttSettings(port=broker.port, tls=tls))
     assert eventually(lambda: bool(warnings(caplog)))

@@ -110,12 +110,11 @@ def unanswered(suspicion: Suspicion, times: int, *, after_s: float = 0.1, answer
 def test_a_broker_that_never_answers_and_hangs_up_each_time_does_not_want_us() -> None:
     """After the fifth connection in a row, however long the pauses in between are."""
     suspicion = Suspicion()
-    unanswered(suspicion, LOSSES - 1)
-    assert not suspicion.unwelcome
-    unanswered(suspicion, 1)
-    assert suspicion.unwelcome
-    unanswered(suspicion, 1, answered=True)
-    assert not suspicion.unwelcome
+    verdicts = []
+    for times, answered in ((LOSSES - 1, False), (1, False), (1, True)):
+        unanswered(suspicion, times, answered=answered)
+        verdicts.append(suspicion.unwelcome)
+    assert verdicts == [False, True, False]
 
 
 def test_attempts_without_a_connection_say_nothing_about_the_broker() -> None:
