@@ -26,11 +26,11 @@ from agent.controls.device import Parts
 from agent.controls.remote import Remote, Self
 from agent.engines import Engine
 from agent.engines.process import longest_inference_s
-from agent.errors import AgentError, SinkError
+from agent.errors import AgentError
 from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
-from agent.links import create_publisher, open_outbox, open_sinks
+from agent.links import create_publisher, open_outbox, open_sinks, undelivered
 from agent.listen import Listener
 from agent.monitoring import Monitor
 from agent.naming import broker_name, engine_name, source_name
@@ -172,12 +172,12 @@ class App:
             AgentError: what made a stage fail; or SinkError, if messages could not be delivered at the end.
         """
         inbox = self._remote.inbox
-        mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
+        self._mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
         sinks += self._monitor.sinks
-        self._monitor.open(mqtt)
+        self._monitor.open(self._mqtt)
         if self._steering:
             self._steering.open()
-        self._remote.open(mqtt)
+        self._remote.open(self._mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
@@ -220,7 +220,10 @@ class App:
 
     @property
     def _working(self) -> bool:
-        return not self._failed and not self._stop_wanted and any(worker.alive for worker in self._workers)
+        """Until the recording has ended, and the broker has what waits, or takes no more of it."""
+        if self._failed or self._stop_wanted:
+            return False
+        return any(worker.alive for worker in self._workers) or bool(self._mqtt and self._mqtt.delivering)
 
     # The stages, as they are wired.
 
@@ -331,6 +334,7 @@ class App:
             worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
         ]
         keep_what_waits(self._transcriber, self._keeper)
+        connected = bool(self._mqtt and self._mqtt.connected)
         lost = sum(sink.close(FAREWELL_S) for sink in sinks)
         survivors += self._monitor.close()
         if self._failed and self._failed.failure:
@@ -341,9 +345,6 @@ class App:
             )
         # Who stops a service knows that messages may still wait; who plays a recording to its end wants to be told.
         kept = self._outbox.pending if self._outbox and not self._stop_wanted else 0
-        if undelivered := lost or kept:
-            messages = "1 message" if undelivered == 1 else f"{undelivered} messages"
-            fate = "" if lost else ", and wait in the state folder for the next start"
-            broker = broker_name(self._settings)
-            raise SinkError(f"{messages} could not be delivered{fate}: is there a broker at {broker}?")
+        if lost or kept:
+            raise undelivered(lost, kept, broker_name(self._settings), connected=connected)
         return self._exit_status

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from agent.config import Settings
 from agent.delivery import Inbox, Outbox
+from agent.errors import SinkError
 from agent.outbox.factory import create_outbox
 from agent.publishing.policy import PublishPolicy
 from agent.publishing.publisher import Publisher
 from agent.settings.sources import state_dir
 from agent.sinks import Sink
-from agent.sinks.mqtt import MqttSink
+from agent.sinks.mqtt import PROGRESS_S, MqttSink
 from agent.sinks.stdout import StdoutSink
 from agent.telemetry.counters import Counters
 from agent.worker import Worker
@@ -44,3 +45,12 @@ def open_sinks(
     sinks: list[Sink] = [StdoutSink(device_id, sys.stdout)] if settings.stdout.enabled else []
     mqtt = MqttSink(settings.mqtt, device_id, outbox, on_failure, inbox=inbox) if outbox else None
     return mqtt, [*sinks, mqtt] if mqtt else sinks
+
+
+def undelivered(lost: int, kept: int, broker: str, *, connected: bool) -> SinkError:
+    """The error for messages that the broker does not have at the end: `lost` ones, else `kept` ones."""
+    count = lost or kept
+    messages = "1 message" if count == 1 else f"{count} messages"
+    fate = "" if lost else ", and wait in the state folder for the next start"
+    why = f"{broker} took none of them for {PROGRESS_S:.0f} s" if connected else f"is there a broker at {broker}?"
+    return SinkError(f"{messages} could not be delivered{fate}: {why}")

@@ -70,6 +70,7 @@ class Monitor:
 
     def tick(self) -> None:
         """Look, and tell what is due."""
+        self._publisher.conditions("mqtt_", self._mqtt.conditions if self._mqtt else ())
         self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
 
     def close(self) -> list[str]:

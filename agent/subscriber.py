@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.channel import Channel
 from agent.errors import SinkError
+from agent.sinks.mqtt_packet import CONTRACT_LIMIT_BYTES, BoundedClient
 
 _CAPACITY = 10_000
 _SUBSCRIBED_S = 10.0
@@ -46,7 +47,7 @@ class Subscriber:
         self._subscribed = threading.Event()
         self._refusal: str | None = None
         # 3.1.1 because every broker speaks it.
-        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
+        self._client = BoundedClient(CONTRACT_LIMIT_BYTES, protocol=MQTTProtocolVersion.MQTTv311)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message

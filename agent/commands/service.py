@@ -137,7 +137,7 @@ def _password(args: argparse.Namespace) -> str | None:
     if args.password_file is None:
         if args.username is None or not sys.stdin.isatty():
             return None
-        return getpass.getpass(f"Password of {args.username} at the broker: ")
+        return getpass.getpass(f"Password of {args.username} at the broker (empty for none): ") or None
     from_stdin = args.password_file == STDIN
     try:
         text = sys.stdin.read() if from_stdin else Path(args.password_file).read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ def _ask_broker(settings: "Settings") -> None:
     answer = broker.ask(settings.mqtt, identity.device_id(settings.device.id))
     address = broker_name(settings)
     if answer.refused:
-        raise SinkError(f"the broker {address} refuses us ({answer.reason}): see --username and --password-file")
+        raise SinkError(f"the broker {address} refuses us ({answer.reason}): {answer.remedy}")
     if answer.welcome:
         print(f"broker      {address} lets us in")
     else:

@@ -215,7 +215,7 @@ class MqttSettings(Section):
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Default: 1883, or 8883 with TLS."""
     username: str | None = None
-    """Default: the device's id, if a password is set."""
+    """Default: the device's id, if a password is set. A name without a password is sent alone."""
     password: SecretStr | None = None
     """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there
     are no credentials, it is read from `mqtt-password` beside the configuration file, by whoever may."""
@@ -235,6 +235,15 @@ class MqttSettings(Section):
     def effective_port(self) -> int:
         """The port, with the default for TLS or plain text filled in."""
         return self.port or (8883 if self.tls.enabled else 1883)
+
+    def username_for(self, device_id: str) -> str | None:
+        """The user name at the broker; None where neither a name nor a password is set."""
+        return self.username or (device_id if self.password else None)
+
+    @property
+    def plain_password(self) -> str | None:
+        """The password, to be sent and never to be shown; None where there is none."""
+        return self.password.get_secret_value() if self.password else None
 
 
 class StdoutSettings(Section):

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config import MqttSettings
-from agent.sinks.mqtt_tls import tls_context, tls_reason
+from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES, BoundedClient
+from agent.sinks.mqtt_tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
+from agent.sinks.reconnect import Cause
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 10.0
@@ -27,6 +29,7 @@ class Answer:
     """Why not; empty if it does."""
     refused: bool = False
     """It is there and does not want us as we are, as opposed to being out of reach."""
+    remedy: str = "see --username and --password-file"
 
 
 def ask(settings: MqttSettings, user: str) -> Answer:
@@ -55,7 +58,8 @@ def ask(settings: MqttSettings, user: str) -> Answer:
     try:
         client.connect(settings.host, settings.effective_port)
     except ssl.SSLError as error:
-        return Answer(welcome=False, reason=tls_reason(error), refused=True)
+        remedy = CLOCK_REMEDY if tls_cause(error) is Cause.DATES else "check mqtt.tls and mqtt.port"
+        return Answer(welcome=False, reason=tls_reason(error), refused=True, remedy=remedy)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else None
         return Answer(welcome=False, reason=(why or str(error) or type(error).__name__).lower())
@@ -70,10 +74,10 @@ def ask(settings: MqttSettings, user: str) -> Answer:
 
 def _client(settings: MqttSettings, user: str) -> Client:
     """With an id of the broker's choice: asking must not push a running service off its connection."""
-    client = Client(CallbackAPIVersion.VERSION2, protocol=_protocol(settings), reconnect_on_failure=False)
+    client = BoundedClient(COMMAND_LIMIT_BYTES, protocol=_protocol(settings), reconnect_on_failure=False)
     client.connect_timeout = _CONNECT_S
-    if settings.password:
-        client.username_pw_set(settings.username or user, settings.password.get_secret_value())
+    if name := settings.username_for(user):
+        client.username_pw_set(name, settings.plain_password)
     if settings.tls.enabled:
         client.tls_set_context(tls_context(settings.tls))
     return client

@@ -90,12 +90,11 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
         settings = Settings.model_validate(nested(merged))
     except ValidationError as error:
         problems.extend(explain(error, merged))
-    else:
-        problems.extend(_nameless_password(settings, merged, beside))
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {path: entry.origin for path, entry in merged.items()}
-    return Loaded(settings, origins, file, tuple(_exposed_secrets(merged)))
+    warnings = (*_exposed_secrets(merged), *_nameless_password(settings, merged, beside))
+    return Loaded(settings, origins, file, warnings)
 
 
 def parse_override(argument: str) -> tuple[str, object]:
@@ -301,8 +300,9 @@ def _nameless_password(settings: Settings, entries: Mapping[KeyPath, Entry], bes
     """A user name without a password. Where the service has one that this user may not read, all is well."""
     if settings.mqtt.username is not None and settings.mqtt.password is None and not _may_be_there(beside):
         yield (
-            f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password: "
-            f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
+            f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password and is sent alone: "
+            f"if the broker wants a password, write it into {beside} (mode 600), "
+            "or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
         )
 
 

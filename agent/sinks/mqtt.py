@@ -12,16 +12,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Literal
 
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, Replay, SeqRange, fate_of
 from agent.sinks.mailbox import Item, Mailbox
 from agent.sinks.mqtt_connection import Ack, Connection, LinkDown
-from agent.sinks.mqtt_packet import PacketTooLarge
+from agent.sinks.mqtt_packet import Oversized, PacketTooLarge
 from agent.sinks.mqtt_report import Reporter
 from agent.sinks.mqtt_tls import tls_context
-from agent.sinks.reconnect import Backoff, Cause, VersionChoice
+from agent.sinks.reconnect import Approach, Backoff, Cause, Subscriptions
 from agent.sinks.suspicion import LOSSES, OnItsWay, Suspicion
 from agent.window import Window
 from agent.wire import Message, Status
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 WILL_DELAY_S = 10
 """A device that is back by then was never announced as offline (MQTT 5)."""
+PROGRESS_S = 45.0
+"""Longer than the outbox waits before it sends a backlog, 30 s at most."""
 _TICK_S = 1.0
 _SHORT_TICK_S = 0.01
 _FAREWELL_S = 0.5
@@ -73,12 +76,14 @@ class MqttSink:
         self._outbox = outbox
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._backoff = backoff or Backoff(chance, ceiling_s=settings.reconnect_max_s)
-        self._versions = VersionChoice(settings.protocol)
+        self._approach = Approach(settings.protocol)
         self._will_delay_s = will_delay_s
         self._inbox = inbox
+        self._subscriptions = Subscriptions(inbox.filters)
         self._report = Reporter(settings, device_id)
         self._connected = False
         self._connections = 0
+        self._progress_s = float("-inf")
         self._ack_ms = Window()
         self._ack_lock = threading.Lock()
         self._on_its_way: dict[int, OnItsWay] = {}
@@ -126,6 +131,17 @@ class MqttSink:
         return self._connected
 
     @property
+    def delivering(self) -> bool:
+        """Whether something waits, and the broker has accepted us or a message not long ago."""
+        return self._outbox.pending > 0 and time.monotonic() - self._progress_s < PROGRESS_S
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What is wrong with the broker, as codes for `health`; may be read from any thread."""
+        too_large = ("mqtt_message_too_large",) if self._subscriptions.trouble(time.monotonic()) else ()
+        return (*self._report.conditions, *too_large)
+
+    @property
     def stats(self) -> Mqtt:
         """The `mqtt` part of telemetry; may be read from any thread."""
         with self._ack_lock:
@@ -170,10 +186,11 @@ class MqttSink:
         connection = Connection(
             self._settings,
             self._device_id,
-            self._versions.version,
-            self._status("offline"),
+            self._approach.version,
+            replace(self._status("offline"), retained=self._approach.retained),
             self._will_delay_s,
             self._inbox,
+            clean=self._subscriptions.trouble(time.monotonic()),
         )
         opened_s = None
         try:
@@ -182,17 +199,22 @@ class MqttSink:
             self._serve(connection)
         except LinkDown as down:
             connection.drop()
-            if down.cause is not Cause.TAKEN_OVER:
+            connected_s = 0.0 if opened_s is None else time.monotonic() - opened_s
+            if connection.oversized:
+                self._leave_out(connection.oversized)
+            elif down.cause is not Cause.TAKEN_OVER:
                 self._suspect()
+            if self._connected and self._suspicion.unwelcome:
+                down = LinkDown(Cause.GREETING, down.reason)
             self._disconnected()
-            self._after(down, 0.0 if opened_s is None else time.monotonic() - opened_s)
+            self._after(down, connected_s)
         else:
             connection.close()
             self._disconnected()
 
     def _open(self, connection: Connection) -> None:
         connection.open(max(_FAREWELL_S, min(_CONNECT_S, self._deadline_s - time.monotonic())))
-        patience_s = _ANSWER_TO_A_GUESS_S if self._versions.guessing else _ANSWER_S
+        patience_s = _ANSWER_TO_A_GUESS_S if self._approach.guessing else _ANSWER_S
         limit_s = time.monotonic() + patience_s
         while not connection.accepted:
             remaining_s = min(limit_s, self._deadline_s) - time.monotonic()
@@ -202,13 +224,18 @@ class MqttSink:
             self._hush()
 
     def _after(self, down: LinkDown, connected_s: float) -> None:
-        if self._versions.fall_back(down.cause):
-            log.debug(f"mqtt: trying MQTT 3.1.1 ({down.reason})")
+        if self._approach.fall_back(down.cause):
+            log.debug(f"mqtt: asking less of the broker ({down.reason})")
             return
         wait_s = self._backoff.wait_s(down.cause, connected_s)
         suspect = None if self._suspicion.prime is None else self._suspicion.prime.outgoing
         self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=suspect)
         self._stopping.wait(wait_s)
+
+    def _leave_out(self, oversized: Oversized) -> None:
+        """Subscribe no longer to what brings messages that are too large."""
+        if filters := self._subscriptions.too_large(oversized, time.monotonic()):
+            self._report.left_out(filters)
 
     def _suspect(self) -> None:
         """The link broke: set aside what it breaks on again and again."""
@@ -229,14 +256,14 @@ class MqttSink:
     def _serve(self, connection: Connection) -> None:
         """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
         self._connections += 1
-        self._report.up(connection.version, self._outbox.pending)
+        self._progress_s = time.monotonic()
         self._mailbox.connected(self._status("online"))
         self._connected = True
         self._suspicion.connected(time.monotonic())
-        connection.subscribe()
         while not self._finished():
+            connection.subscribe(self._subscriptions.wanted(time.monotonic()))
             self._feed(connection)
-            self._settle(connection.step(self._ear, self._patience_s(connection)))
+            self._settle(connection.step(self._ear, self._patience_s(connection)), connection)
             self._report.deaf(connection.refused_filters)
             self._hush()
         self._farewell(connection)
@@ -281,15 +308,19 @@ class MqttSink:
         if item.outgoing.qos:
             self._on_its_way[packet_id] = OnItsWay(item, now_s)
 
-    def _settle(self, acks: tuple[Ack, ...]) -> None:
+    def _settle(self, acks: tuple[Ack, ...], connection: Connection) -> None:
         for ack in acks:
             # paho acknowledges QoS 0 messages too, as soon as they are written: those are not on their way.
             if (sent := self._on_its_way.pop(ack.packet_id, None)) is None:
                 continue
+            if self._suspicion.answered():
+                self._report.up(connection.version, self._outbox.pending, retained=connection.retained)
             with self._ack_lock:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
                 self._report.refused(sent.item.outgoing.topic, ack.refusal)
+            else:
+                self._progress_s = time.monotonic()
             self._done(sent.item, fate_of(ack.code))
 
     def _done(self, item: Item, fate: Fate) -> None:
@@ -305,7 +336,7 @@ class MqttSink:
         self._publish(connection, Item(self._status("offline")))
         limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
         while self._on_its_way and time.monotonic() < limit_s:
-            self._settle(connection.step(None, limit_s - time.monotonic()))
+            self._settle(connection.step(None, limit_s - time.monotonic()), connection)
 
     def _hush(self) -> None:
         with contextlib.suppress(BlockingIOError):

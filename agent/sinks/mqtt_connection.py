@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTProtocolVersion
+from paho.mqtt.enums import LogLevel, MQTTProtocolVersion
 from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -25,7 +25,15 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Inbox, Incoming, Outgoing
 from agent.errors import ConfigError, SinkError
-from agent.sinks.mqtt_packet import PacketTooLarge, properties_of, publish_bytes, publish_properties
+from agent.sinks.mqtt_packet import (
+    COMMAND_LIMIT_BYTES,
+    BoundedClient,
+    Oversized,
+    PacketTooLarge,
+    properties_of,
+    publish_bytes,
+    publish_properties,
+)
 from agent.sinks.mqtt_tls import is_alert, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause, Version
 
@@ -39,8 +47,10 @@ _CONNACK_CAUSES: Final = {
     0x87: Cause.CREDENTIALS,
     0x8A: Cause.CREDENTIALS,
     0x8C: Cause.CREDENTIALS,
+    0x9A: Cause.RETAIN,
+    0x9B: Cause.QOS,
 }
-_TAKEN_OVER: Final = 0x8E
+_DISCONNECT_CAUSES: Final = {0x8E: Cause.TAKEN_OVER, 0x9A: Cause.RETAIN, 0x9B: Cause.QOS}
 _KEEP_ALIVE_TIMEOUT: Final = 0x8D
 _FAILURE: Final = 0x80
 """MQTT 5 reason codes from here on are failures (MQTT 5.0, 2.4)."""
@@ -71,7 +81,11 @@ class Ack:
 
 
 class Connection:
-    """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over."""
+    """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over.
+
+    Where `will` is not retained, nothing else is published as retained either. With `clean` the broker forgets what it
+    still has for us.
+    """
 
     def __init__(
         self,
@@ -81,6 +95,8 @@ class Connection:
         will: Outgoing,
         will_delay_s: int,
         inbox: Inbox = NOTHING,
+        *,
+        clean: bool = False,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -89,6 +105,9 @@ class Connection:
         """Messages that may be on their way at once: 8, or less if the broker's Receive Maximum says so."""
         self.packet_limit_bytes: int | None = None
         """The broker's Maximum Packet Size; None if it has not said any, as with MQTT 3.1.1."""
+        self.retained = will.retained
+        """Whether retained messages are published as such; not where the broker keeps none (Retain Available)."""
+        self._clean = clean
         self.accepted = False
         """The broker has let us in."""
         self._down: LinkDown | None = None
@@ -96,13 +115,14 @@ class Connection:
         self._acks: list[Ack] = []
         self.refused_filters: list[str] = []
         """What the broker did not let us subscribe to."""
+        self._subscribed: tuple[str, ...] = ()
         self._subscribing: dict[int, tuple[str, ...]] = {}
         self._client = self._make_client(client_id, will, will_delay_s)
 
-    def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> Client:
+    def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> BoundedClient:
         five = self.version == "5"
-        client = Client(
-            CallbackAPIVersion.VERSION2,
+        client = BoundedClient(
+            COMMAND_LIMIT_BYTES,
             client_id,
             # A 3.1.1 session never expires: an abandoned device would leave one behind for ever.
             clean_session=None if five else True,
@@ -119,8 +139,8 @@ class Connection:
             UserProperty=[("schema", will.schema)],
         )
         client.will_set(will.topic, will.payload, will.qos, will.retained, properties if five else None)
-        if self._settings.password:
-            client.username_pw_set(self._settings.username or client_id, self._settings.password.get_secret_value())
+        if name := self._settings.username_for(client_id):
+            client.username_pw_set(name, self._settings.plain_password)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -142,16 +162,18 @@ class Connection:
                 self._client.tls_set_context(tls_context(self._settings.tls))
             address = (self._settings.host, self._settings.effective_port, self._settings.keepalive_s)
             if self.version == "5":
-                properties = properties_of(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
-                self._client.connect(*address, clean_start=False, properties=properties)
+                properties = properties_of(
+                    PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S, MaximumPacketSize=COMMAND_LIMIT_BYTES
+                )
+                self._client.connect(*address, clean_start=self._clean, properties=properties)
             else:
                 self._client.connect(*address)
 
-    def subscribe(self) -> None:
-        """Ask for the messages of the inbox; what is refused comes to `refused_filters`."""
-        filters = self._inbox.filters
-        if not filters:
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Ask for the messages on these topics, unless that is done; what is refused comes to `refused_filters`."""
+        if not filters or filters == self._subscribed:
             return
+        self._subscribed = filters
         # Retained as published: a command that somebody retains is told from others not only after a reconnection.
         options = SubscribeOptions(qos=1, retainAsPublished=True)
         with self._translated(Cause.LOST):
@@ -170,7 +192,7 @@ class Connection:
             raise PacketTooLarge(size_bytes, self.packet_limit_bytes)
         with self._translated(Cause.LOST):
             return self._client.publish(
-                outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retained, properties
+                outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retained and self.retained, properties
             ).mid
 
     def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
@@ -204,6 +226,11 @@ class Connection:
             raise self._down
         if self._client.socket() is None:
             raise LinkDown(Cause.LOST if self.accepted else Cause.SILENT, self._complaint or "it hung up")
+
+    @property
+    def oversized(self) -> Oversized | None:
+        """What the broker began to send and was too large to be read, if that is why the connection is over."""
+        return self._client.oversized if self.accepted else None
 
     @property
     def congested(self) -> bool:
@@ -249,6 +276,10 @@ class Connection:
         self.accepted = True
         self.window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
         self.packet_limit_bytes = getattr(properties, "MaximumPacketSize", None)
+        if not getattr(properties, "RetainAvailable", 1):
+            self.retained = False
+        if not getattr(properties, "MaximumQoS", 1):
+            self._down = LinkDown(Cause.QOS, "QoS not supported")
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -256,8 +287,10 @@ class Connection:
         if self._down is not None:
             return
         if flags.is_disconnect_packet_from_server:
-            cause = Cause.TAKEN_OVER if reason.value == _TAKEN_OVER else Cause.REFUSED
-            self._down = LinkDown(cause, str(reason))
+            self._down = LinkDown(_DISCONNECT_CAUSES.get(reason.value, Cause.REFUSED), str(reason))
+            return
+        if self.oversized:
+            self._down = LinkDown(Cause.TOO_LARGE, str(self.oversized))
             return
         alert = is_alert(self._complaint)
         cause = Cause.CERTIFICATE if alert else Cause.LOST if self.accepted else Cause.SILENT

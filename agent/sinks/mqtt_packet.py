@@ -1,14 +1,86 @@
-"""The properties of a PUBLISH packet, and how large it gets: brokers hang up on what is too large for them."""
+"""How large a packet may be, in both directions, and the properties of a PUBLISH packet."""
 
+import errno
+from dataclasses import dataclass
 from typing import Any, Final
 
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.delivery import Outgoing
 from agent.errors import SinkError
 
+COMMAND_LIMIT_BYTES: Final = 16_384
+"""Largest packet that the agent reads: the 8,192 bytes of a command, and as many for topic and properties."""
+CONTRACT_LIMIT_BYTES: Final = 65_536
+"""Largest packet that a subscriber to devices reads. A transcript, the largest message, has about 16 KB."""
+
 _VARINT_BITS: Final = 7
+_PUBLISH: Final = 0x30
+_TYPE_MASK: Final = 0xF0
+_RETAIN: Final = 0x01
+_QOS_2: Final = 0x04
+_BEGINNING_BYTES: Final = 2_048
+"""Read of a packet that is too large, for its topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """A packet that was too large to be read."""
+
+    size_bytes: int
+    topic: str | None = None
+    """None where it is no message, or its topic did not come with the first bytes."""
+    retained: bool = False
+    """The broker sends it again to each new subscription."""
+
+    def __str__(self) -> str:
+        """As it stands in a message to people."""
+        kind = "a retained packet" if self.retained else "a packet"
+        return f"{kind} of {self.size_bytes} bytes" + (f" on {self.topic}" if self.topic else "")
+
+
+class BoundedClient(Client):
+    """A paho client that hangs up as soon as the fixed header announces a packet of more than `limit_bytes`.
+
+    paho itself reads up to 256 MiB into memory (MQTT 5.0, 2.1.4). A message at QoS 2 ends the connection as well: paho
+    would keep it until the broker releases it, and we never subscribe at QoS 2.
+    """
+
+    def __init__(self, limit_bytes: int, client_id: str = "", **options: Any) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, **options)
+        self.limit_bytes = limit_bytes
+        self.oversized: Oversized | None = None
+        """What this client hung up on last."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """Read from the socket. paho asks for the fixed header byte by byte, then for all that is left of the packet.
+
+        Raises:
+            OSError: the packet is none that we take. paho logs it, and reports a lost connection.
+        """
+        command = self._in_packet["command"]
+        is_message = command & _TYPE_MASK == _PUBLISH
+        if is_message and command & _QOS_2:
+            raise OSError(errno.EPROTO, "a message at QoS 2, which was not asked for")
+        if bufsize <= self.limit_bytes:
+            return super()._sock_recv(bufsize)
+        beginning = super()._sock_recv(_BEGINNING_BYTES)
+        topic = _topic(beginning) if is_message else None
+        self.oversized = Oversized(bufsize, topic, retained=is_message and bool(command & _RETAIN))
+        raise OSError(errno.EMSGSIZE, f"{self.oversized} is not read")
+
+
+def _topic(beginning: bytes) -> str | None:
+    """The topic at the beginning of a PUBLISH packet's variable header (MQTT 5.0, 3.3.2.1); None if it is cut off."""
+    length_bytes = int.from_bytes(beginning[:2], "big")
+    name = beginning[2 : 2 + length_bytes]
+    try:
+        return name.decode() if len(name) == length_bytes else None
+    except UnicodeDecodeError:
+        return None
 
 
 class PacketTooLarge(SinkError):  # noqa: N818 - reads as a condition, as `LinkDown` does

@@ -1,4 +1,4 @@
-"""What the log says about the link to the broker: one line for each change of its state, none for each attempt."""
+"""What log and `health` say about the link to the broker: one line for each change of its state."""
 
 import logging
 from typing import Literal
@@ -6,6 +6,8 @@ from typing import Literal
 from agent.config import MqttSettings
 from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import LinkDown
+from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES
+from agent.sinks.mqtt_tls import CLOCK_REMEDY
 from agent.sinks.reconnect import STABLE_S, Cause
 
 log = logging.getLogger("agent.sinks.mqtt")
@@ -16,9 +18,11 @@ _AWAY = frozenset({Cause.UNREACHABLE, Cause.LOST, Cause.SILENT})
 _EXPLANATIONS = {
     Cause.UNREACHABLE: "no broker at {at} ({why})",
     Cause.LOST: "lost the broker at {at} ({why})",
-    Cause.SILENT: "{at} does not answer as a broker does ({why}): check mqtt.port and mqtt.tls.enabled",
+    Cause.SILENT: "{at} does not answer as a broker does ({why}): check mqtt.port and mqtt.tls.enabled, and whether "
+    "the broker takes retained messages at QoS 1",
     Cause.UNTRUSTED: "cannot trust the broker at {at} ({why}): set mqtt.tls.ca_file to the authority that signed its "
     "certificate, and mqtt.host to a name in that certificate",
+    Cause.DATES: "cannot trust the broker at {at} ({why}): " + CLOCK_REMEDY,
     Cause.UNUSABLE_FILES: "cannot connect to {at} ({why})",
     Cause.NO_TLS: "{at} does not speak TLS as it should ({why}): check mqtt.port and mqtt.tls.enabled",
     Cause.CERTIFICATE: "{at} does not take this device's certificate ({why}): check mqtt.tls.cert_file and key_file",
@@ -26,7 +30,13 @@ _EXPLANATIONS = {
     Cause.TAKEN_OVER: "another client connected to {at} as '{id}': give each device a device.id of its own",
     Cause.VERSION: '{at} does not speak this version of MQTT ({why}): set mqtt.protocol to "auto"',
     Cause.REFUSED: "{at} refuses us ({why})",
+    Cause.RETAIN: "{at} refuses us ({why}), though nothing was to be retained",
+    Cause.QOS: "{at} takes QoS 0 only ({why}) and so acknowledges nothing: use a broker that takes QoS 1",
+    Cause.GREETING: "{at} hangs up on the first message of every connection ({why}): use a broker that takes retained "
+    "messages at QoS 1, and check that its access control list lets '{id}' publish its status",
+    Cause.TOO_LARGE: "hung up on {at} ({why}): no command has more than " + f"{COMMAND_LIMIT_BYTES} bytes",
 }
+_UNFIT = frozenset({Cause.QOS, Cause.GREETING})
 _FLAPS = 3
 _NAMESAKE = "; this goes on and on: does another client use the id '{id}'?"
 """Many brokers, mosquitto before 2.1 among them, do not tell the one whom they throw out for a namesake."""
@@ -42,16 +52,24 @@ class Reporter:
 
     def __init__(self, settings: MqttSettings, device_id: str) -> None:
         self._address = f"{settings.host}:{settings.effective_port}"
-        self._user = (settings.username or device_id) if settings.password else None
+        self._user = settings.username_for(device_id)
         self._device_id = device_id
         self._said: Cause | None = None
         self._flaps = 0
         self._overflowed = False
         self._refused: set[str] = set()
+        self.conditions: tuple[str, ...] = ()
+        """What the broker cannot do, as codes for `health`."""
 
-    def up(self, version: Literal["5", "3.1.1"], waiting: int) -> None:
-        """The broker has accepted us."""
+    def up(self, version: Literal["5", "3.1.1"], waiting: int, *, retained: bool = True) -> None:
+        """The broker has accepted us and acknowledged our first message; as retained, or it keeps none."""
         log.info(f"mqtt: connected to {self._address} (MQTT {version}){_waiting(waiting)}")
+        if not retained:
+            log.warning(
+                f"mqtt: {self._address} keeps no retained messages: subscribers that come later do not see status, "
+                "state and health until they change"
+            )
+        self.conditions = () if retained else ("mqtt_not_retained",)
         self._said = None
         self._overflowed = False
         self._refused.clear()
@@ -70,6 +88,7 @@ class Reporter:
         `suspect` is what the broker seems to hang up on.
         """
         self._flaps = self._flaps + 1 if down.cause is Cause.LOST and connected_s < STABLE_S else 0
+        self.conditions = ("mqtt_unfit",) if down.cause in _UNFIT else ()
         state = Cause.LOST if down.cause in _AWAY else down.cause
         if state is self._said:
             return
@@ -97,6 +116,13 @@ class Reporter:
         if topic not in self._refused:
             self._refused.add(topic)
             log.warning(f"mqtt: {self._address} does not take {topic} ({reason}): check its access control list")
+
+    def left_out(self, filters: tuple[str, ...]) -> None:
+        """What comes by these filters is too large, and would come again."""
+        log.warning(
+            f"mqtt: not subscribing to {', '.join(filters)} for an hour, since messages there are too large: remove a "
+            "retained one with mosquitto_pub -r -n -t TOPIC"
+        )
 
     def too_large(self, topic: str, size_bytes: int, limit_bytes: int) -> None:
         """A message was not sent, since the broker would hang up on it."""

@@ -1,10 +1,16 @@
 """TLS for the link to the broker, and what its errors mean."""
 
 import ssl
+from datetime import UTC, datetime
+from typing import Final
 
 from agent.config import TlsSettings
 from agent.errors import ConfigError
 from agent.sinks.reconnect import Cause
+
+_DATES: Final = {9, 10}
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (x509_vfy.h)."""
+CLOCK_REMEDY: Final = "set this device's clock, or renew the broker's certificate if the clock is right"
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -50,9 +56,9 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def tls_cause(error: ssl.SSLError) -> Cause:
-    """Who is not content with whom."""
+    """Which side does not accept the other, and why."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Cause.UNTRUSTED
+        return Cause.DATES if error.verify_code in _DATES else Cause.UNTRUSTED
     return Cause.CERTIFICATE if is_alert(str(error)) else Cause.NO_TLS
 
 
@@ -62,8 +68,9 @@ def is_alert(text: str) -> bool:
 
 
 def tls_reason(error: ssl.SSLError) -> str:
-    """What is wrong, in words."""
+    """What is wrong, in words; where it is about dates, with the time that this device's clock shows."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
+        now = f"; this device's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        return error.verify_message + (now if error.verify_code in _DATES else "")
     # `reason` is there only where OpenSSL has made the error.
     return (getattr(error, "reason", None) or error.strerror or str(error)).lower().replace("_", " ")

@@ -3,6 +3,8 @@
 MQTT 3.1.1 has no way to say that a message is too large, and not every MQTT 5 broker says it: the link breaks, the
 message is sent first on the next one, and nothing is ever delivered again. So after a loss messages go one at a time;
 the one that is alone on its way at five losses in a row, each straight behind its sending, is to be set aside.
+
+A broker that takes no retained messages, or none of QoS 1, may hang up on the birth, and so on all that we could send.
 """
 
 from collections.abc import Collection
@@ -38,10 +40,23 @@ class Suspicion:
         self._losses = 0
         self._by_prime = False
         self._connected_s = 0.0
+        self._answered = True
+        self._unanswered = 0
 
     def connected(self, now_s: float) -> None:
         """There is a connection again."""
         self._connected_s = now_s
+        self._answered = False
+
+    def answered(self) -> bool:
+        """The broker has acknowledged a message; True for the first one of a connection."""
+        first, self._answered, self._unanswered = not self._answered, True, 0
+        return first
+
+    @property
+    def unwelcome(self) -> bool:
+        """Whether the broker hung up straight after each of the last five connections, without any answer."""
+        return self._unanswered >= LOSSES
 
     def window(self, widest: int, now_s: float) -> int:
         """Messages that may be on their way at once: one, until no suspect is left or the link has held for a minute.
@@ -60,6 +75,9 @@ class Suspicion:
     def lost(self, on_their_way: Collection[OnItsWay], now_s: float) -> Item | None:
         """The link broke with these not acknowledged; return the one to be set aside, if that is certain now."""
         self._by_prime = False
+        if not self._answered and now_s - self._connected_s < STRAIGHT_S:
+            self._unanswered += 1
+        self._answered = True  # a connection counts once
         if not on_their_way:
             return None
         straight = [sent.item for sent in on_their_way if now_s - sent.sent_s < STRAIGHT_S]

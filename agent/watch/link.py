@@ -9,14 +9,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.channel import Channel
 from agent.config import MqttSettings
 from agent.errors import SinkError
-from agent.sinks.mqtt_tls import tls_context, tls_reason
+from agent.sinks.mqtt_packet import CONTRACT_LIMIT_BYTES, BoundedClient, properties_of
+from agent.sinks.mqtt_tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
+from agent.sinks.reconnect import Cause
 from agent.subscriber import Received
 from agent.tcp import spelt
 
@@ -48,25 +51,27 @@ class Link:
         ConfigError: a certificate file cannot be used.
     """
 
-    def __init__(self, settings: MqttSettings, user: str | None, topic: str) -> None:
+    def __init__(self, settings: MqttSettings, user: str, topic: str) -> None:
         self.address = spelt(settings.host, settings.effective_port)
         self.topic = topic
-        self._events: Channel[Received | LinkChange] = Channel(_CAPACITY)
+        self._events: Channel[Received | LinkChange | SinkError] = Channel(_CAPACITY)
         self._answered = threading.Event()
         self._refusal: str | None = None
+        self._settings = settings
         self._client = self._make_client(settings, user)
-        self._connect(settings)
+        self._connect()
         self._client.loop_start()
         if not self._answered.wait(_ANSWER_S) or self._refusal:
             self.close()
-            raise SinkError(self._explain(self._refusal or "no answer", settings))
+            raise SinkError(self._explain(self._refusal or "no answer"))
 
-    def _make_client(self, settings: MqttSettings, user: str | None) -> Client:
+    def _make_client(self, settings: MqttSettings, user: str) -> BoundedClient:
         protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
-        client = Client(CallbackAPIVersion.VERSION2, f"edgescribe-watch-{secrets.token_hex(4)}", protocol=protocol)
+        name = f"edgescribe-watch-{secrets.token_hex(4)}"
+        client = BoundedClient(CONTRACT_LIMIT_BYTES, name, protocol=protocol)
         client.reconnect_delay_set(*_RECONNECT_S)
-        if settings.password:
-            client.username_pw_set(settings.username or user, settings.password.get_secret_value())
+        if username := settings.username_for(user):
+            client.username_pw_set(username, settings.plain_password)
         if settings.tls.enabled:
             client.tls_set_context(tls_context(settings.tls))
         client.on_connect = self._on_connect
@@ -75,20 +80,25 @@ class Link:
         client.on_message = self._on_message
         return client
 
-    def _connect(self, settings: MqttSettings) -> None:
+    def _connect(self) -> None:
+        settings, properties = self._settings, None
+        if settings.protocol == "5":
+            properties = properties_of(PacketTypes.CONNECT, MaximumPacketSize=CONTRACT_LIMIT_BYTES)
         try:
-            self._client.connect(settings.host, settings.effective_port, settings.keepalive_s)
+            self._client.connect(settings.host, settings.effective_port, settings.keepalive_s, properties=properties)
         except ssl.SSLError as error:
-            remedy = "check mqtt.tls and the port"
+            remedy = CLOCK_REMEDY if tls_cause(error) is Cause.DATES else "check mqtt.tls and the port"
             raise SinkError(f"no TLS connection to {self.address} ({tls_reason(error)}): {remedy}") from error
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise SinkError(f"no broker at {self.address} ({why}): {_REMEDY}") from error
 
-    def _explain(self, why: str, settings: MqttSettings) -> str:
-        if why != _HUNG_UP:
+    def _explain(self, why: str) -> str:
+        if self._client.oversized:
+            remedy = "remove a retained message with mosquitto_pub -r -n -t TOPIC, or watch one device with --device"
+        elif why != _HUNG_UP:
             remedy = "check --username and --password-file, and the broker's access control list"
-        elif settings.tls.enabled:
+        elif self._settings.tls.enabled:
             remedy = "does it want a certificate? Check mqtt.tls.cert_file and key_file"
         else:
             remedy = "does it want TLS? Check --port and mqtt.tls.enabled"
@@ -103,8 +113,15 @@ class Link:
         self.close()
 
     def get(self, timeout_s: float) -> Received | LinkChange | None:
-        """The next message or change; None if nothing came within `timeout_s`."""
-        return self._events.get(timeout_s)
+        """The next message or change; None if nothing came within `timeout_s`.
+
+        Raises:
+            SinkError: the broker sends a message that is too large, and would send it again after every reconnection.
+        """
+        event = self._events.get(timeout_s)
+        if isinstance(event, SinkError):
+            raise event
+        return event
 
     @property
     def overrun(self) -> int:
@@ -122,6 +139,7 @@ class Link:
     def _on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        self._client.oversized = None
         if reason.is_failure:
             self._refuse(str(reason))
         else:
@@ -148,8 +166,12 @@ class Link:
     ) -> None:
         # paho knows no reason where the other end gave none.
         words = str(reason) if reason.value != _UNSPECIFIED else _HUNG_UP
+        if too_large := self._client.oversized:
+            words = f"{too_large} is not read"
         if not self._answered.is_set():
             self._refuse(words)
+        elif too_large and too_large.retained:
+            self._events.put(SinkError(self._explain(words)))
         elif self._refusal is None:
             self._events.put(LinkChange(connected=False, reason=words))
 

@@ -7,12 +7,26 @@ import socket
 import ssl
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 START_S = 10.0
+_CA_CONFIG = """\
+[ca]
+default_ca = authority
+[authority]
+database = {folder}/index.txt
+new_certs_dir = {folder}
+rand_serial = yes
+unique_subject = no
+default_md = sha256
+policy = names
+[names]
+commonName = supplied
+"""
 
 
 def program(name: str) -> str:
@@ -107,8 +121,13 @@ class Authority:
             str(self.cert_file),
         )
 
-    def issue(self, name: str, alternative: str = "DNS:localhost,IP:127.0.0.1", days: int = 2) -> tuple[Path, Path]:
-        """Make a certificate and key for `name`, valid for `days` (negative: expired); return their files."""
+    def issue(
+        self, name: str, alternative: str = "DNS:localhost,IP:127.0.0.1", days: int = 2, starts_in_days: int = -3
+    ) -> tuple[Path, Path]:
+        """Make a certificate and key for `name`; return their files.
+
+        It is valid from `starts_in_days` until `days` from now (negative: in the past).
+        """
         cert_file, key_file = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={alternative}\n", encoding="ascii")
@@ -126,18 +145,26 @@ class Authority:
             "-out",
             str(request),
         )
+        config = self._folder / "ca.conf"
+        config.write_text(_CA_CONFIG.format(folder=self._folder), encoding="utf-8")
+        (self._folder / "index.txt").touch()
+        start, end = (datetime.now(UTC) + timedelta(days=count) for count in (starts_in_days, days))
         self._run(
-            "x509",
-            "-req",
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            str(config),
+            "-cert",
+            str(self.cert_file),
+            "-keyfile",
+            str(self._key_file),
             "-in",
             str(request),
-            "-CA",
-            str(self.cert_file),
-            "-CAkey",
-            str(self._key_file),
-            "-CAcreateserial",
-            "-days",
-            str(days),
+            "-startdate",
+            f"{start:%Y%m%d%H%M%SZ}",
+            "-enddate",
+            f"{end:%Y%m%d%H%M%SZ}",
             "-extfile",
             str(extensions),
             "-out",

@@ -12,6 +12,7 @@ from agent.broker import EmbeddedBroker
 from agent.errors import SinkError
 from agent.subscriber import Subscriber
 from tests.integration.mosquitto import free_port
+from tests.integration.receiver import eventually
 
 Kind = Literal["mosquitto", "amqtt"]
 
@@ -90,3 +91,20 @@ def test_iteration_ends_when_the_subscriber_is_closed() -> None:
         subscriber.close()
         assert first
         assert [*subscriber] == []
+
+
+def test_a_message_that_is_too_large_is_never_received() -> None:
+    """The subscriber hangs up on it, comes back, and receives what follows."""
+    with EmbeddedBroker(kind="mosquitto") as broker, Subscriber(broker.host, broker.port, "greeting") as subscriber:
+        publish.single("greeting", bytes(5 << 20), 1, hostname=broker.host, port=broker.port)
+
+        received = []
+
+        def greeted() -> bool:
+            publish.single("greeting", "hello", 1, hostname=broker.host, port=broker.port)
+            if message := subscriber.get(0.2):
+                received.append(message.payload)
+            return b"hello" in received
+
+        assert eventually(greeted)
+        assert set(received) == {b"hello"}

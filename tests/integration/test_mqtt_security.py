@@ -4,6 +4,7 @@ import logging
 import socket
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def with_passwords(folder: Path) -> tuple[str, ...]:
     return "allow_anonymous false", f"password_file {passwords}"
 
 
-def with_tls(authority: Authority, name: str = "broker", *lines: str, days: int = 2) -> tuple[str, ...]:
+def with_tls(
+    authority: Authority, name: str = "broker", *lines: str, days: int = 2, starts_in_days: int = -3
+) -> tuple[str, ...]:
     """Configuration of a broker whose certificate names `localhost`."""
-    cert_file, key_file = authority.issue(name, days=days)
+    cert_file, key_file = authority.issue(name, days=days, starts_in_days=starts_in_days)
     return f"certfile {cert_file}", f"keyfile {key_file}", "allow_anonymous true", *lines
 
 
@@ -129,7 +132,6 @@ def test_tls_works_with_the_authority_named(
     ("certificate", "host", "reason"),
     [
         ("unknown", "localhost", "unable to get local issuer certificate"),
-        ("expired", "localhost", "certificate has expired"),
         ("good", "localhost.localdomain", "Hostname mismatch"),
     ],
 )
@@ -144,9 +146,9 @@ def test_a_broker_that_cannot_be_verified_gets_nothing(  # noqa: PLR0913, PLR091
     host: str,
     reason: str,
 ) -> None:
-    """Unknown authority, expired, wrong name: refused for good, with the reason, and no fall-back to anything less."""
+    """Unknown authority, wrong name: refused for good, with the reason, and no fall-back to anything less."""
     signer = Authority(tmp_path, "other") if certificate == "unknown" else authority
-    broker = start_mosquitto(*with_tls(signer, days=-1 if certificate == "expired" else 2))
+    broker = start_mosquitto(*with_tls(signer))
     monkeypatch.setattr("socket.getaddrinfo", _everything_is_loopback)
     tls = TlsSettings(enabled=True, ca_file=authority.cert_file)
     sink = open_sink(MqttSettings(host=host, port=broker.port, tls=tls, password=SecretStr("s3cret")))
@@ -160,6 +162,48 @@ def test_a_broker_that_cannot_be_verified_gets_nothing(  # noqa: PLR0913, PLR091
     assert not sink.connected
     assert sink.stats.outbox_n == 1
     assert "CONNECT" not in broker.log()
+
+
+@pytest.mark.parametrize(
+    ("starts_in_days", "days", "reason"),
+    [
+        (300, 301, "certificate is not yet valid"),
+        (-3, -1, "certificate has expired"),
+    ],
+)
+def test_a_certificate_of_another_time_is_explained_with_the_clock(
+    start_mosquitto: StartMosquitto,
+    open_sink: OpenSink,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    starts_in_days: int,
+    days: int,
+    reason: str,
+) -> None:
+    """A board without a clock of its own may be years behind: the line has its time, and blames no authority."""
+    broker = start_mosquitto(*with_tls(authority, starts_in_days=starts_in_days, days=days))
+    tls = TlsSettings(enabled=True, ca_file=authority.cert_file)
+    sink = open_sink(MqttSettings(port=broker.port, tls=tls))
+    assert eventually(lambda: bool(warnings(caplog)))
+    (line,) = warnings(caplog)
+    assert reason in line
+    assert f"clock says {datetime.now(UTC):%Y-}" in line
+    assert "ca_file" not in line
+    assert not sink.connected
+
+
+def test_a_user_name_without_a_password_is_sent(
+    start_mosquitto: StartMosquitto, open_sink: OpenSink, tmp_path: Path
+) -> None:
+    """Some brokers know their users by name alone; mosquitto does, where it has no password file."""
+    rules = tmp_path / "acl"
+    rules.write_text("user kitchen\ntopic readwrite edgescribe/#\n")
+    rules.chmod(0o600)
+    broker = start_mosquitto("allow_anonymous true", f"acl_file {rules}")
+    sink = open_sink(MqttSettings(port=broker.port, username="kitchen"))
+    sink.send(transcript(1))
+    assert eventually(lambda: sink.connected and sink.stats.outbox_n == 0)
+    assert "u'kitchen'" in broker.log()
 
 
 def _everything_is_loopback(_host: object, port: int, *_args: object, **_kwargs: object) -> list[tuple[object, ...]]:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.config import MqttSettings
 from agent.wire import Health, Status
 from tests.integration.agent_process import command, environment
 from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.mosquitto import free_port
+from tests.integration.mosquitto import Authority, free_port
 from tests.integration.receiver import eventually
 from tests.integration.shipped_broker import PASSWORD, ShippedBroker
 from tests.messages import info, transcript
@@ -178,6 +180,45 @@ def test_a_terminal_gets_a_picture_and_is_given_back(
     assert watching.output.rstrip().endswith("\x1b[?1049l") or "\x1b[?1049l" in watching.output
     assert "\x1b[?25h" in watching.output
     assert watching.errors == ""
+
+
+def test_a_message_that_is_too_large_is_not_read(start_mosquitto: StartMosquitto, watch: Watch) -> None:
+    """Watching goes on without it; where it is retained, and so would come again for ever, one line and 69 say so."""
+    broker = start_mosquitto()
+    publisher = Client(CallbackAPIVersion.VERSION2)
+    publisher.connect("127.0.0.1", broker.port)
+    publisher.loop_start()
+    topic, large = "edgescribe/v1/pi-1/info", bytes(5 << 20)
+    watching = watch("--port", str(broker.port))
+    assert watching.shows("connected")
+    publisher.publish(topic, large, 1).wait_for_publish(_ENDS_S)
+    assert watching.shows(topic)
+    assert eventually(lambda: watching.output.count("connected\n") == 2)
+    publisher.publish(topic, large, 1, retain=True).wait_for_publish(_ENDS_S)
+    assert eventually(lambda: watching._process.poll() == 69)
+    again = watch("--port", str(broker.port))
+    assert eventually(lambda: again._process.poll() == 69)
+    publisher.disconnect()
+    publisher.loop_stop()
+    for each in (watching, again):
+        (line,) = each.errors.splitlines()
+        assert topic in line
+        assert "mosquitto_pub -r -n" in line
+
+
+def test_a_certificate_of_the_future_sends_the_operator_to_the_clock(
+    start_mosquitto: StartMosquitto, watch: Watch, tmp_path: Path
+) -> None:
+    """One line with this device's time, and no word about the authority."""
+    authority = Authority(tmp_path)
+    cert_file, key_file = authority.issue("broker", days=11, starts_in_days=10)
+    broker = start_mosquitto(f"certfile {cert_file}", f"keyfile {key_file}", "allow_anonymous true")
+    tls = ["--set", "mqtt.tls.enabled=true", "--set", f"mqtt.tls.ca_file={authority.cert_file}"]
+    watching = watch("--host", "localhost", "--port", str(broker.port), *tls)
+    assert watching._process.wait(_ENDS_S) == 69
+    (line,) = watching.errors.splitlines()
+    assert "not yet valid" in line
+    assert "clock" in line
 
 
 def test_no_broker_is_one_line_and_a_status(watch: Watch) -> None:

@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.config import OutboxSettings
+from agent.delivery import Outgoing
 from agent.demonstration import RECORDING
+from agent.outbox.clock import Stamp
+from agent.outbox.sqlite import SqliteOutbox
 from agent.wire import TranscriptMessage
+from agent.worker import Worker
 from tests.clips import clip, silence
 from tests.integration.agent_process import write_wav
 from tests.integration.conftest import StartMosquitto
@@ -17,6 +22,7 @@ from tests.integration.mosquitto import Mosquitto, free_port
 from tests.integration.receiver import Receiver, eventually
 from tests.integration.virtual_microphone import VirtualMicrophone
 from tests.integration.whole_agent.conftest import LOOPBACK, StartAgent, transcripts, two_sentences, wav
+from tests.messages import transcript
 
 
 @pytest.mark.alsa
@@ -113,6 +119,26 @@ def test_a_recording_without_a_broker_is_an_error(start_agent: StartAgent) -> No
     assert "could not be delivered" in lines[-1]
     assert f"{LOOPBACK}:{port}" in lines[-1]
     assert "Traceback" not in agent.stderr
+
+
+@pytest.mark.mosquitto
+def test_the_end_of_a_recording_waits_for_a_backlog_that_goes_slowly(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """What an earlier boot left goes five a second, after up to half a minute: the agent ends when all has arrived."""
+
+    def yesterday() -> Stamp:
+        return Stamp("another-boot", 100.0, 0.0, synced=False)
+
+    failures: list[Worker] = []
+    outbox = SqliteOutbox(OutboxSettings(mode="strict"), tmp_path, failures.append, clock=yesterday)
+    for seq in range(1, 21):
+        outbox.put(Outgoing.of("pi-1", transcript(seq), 100.0))
+    outbox.close()
+    agent = start_agent(**wav(RECORDING), mqtt__port=broker.port, state_dir=tmp_path)
+    assert agent.wait() == 0, agent.stderr
+    assert eventually(lambda: len(receiver.payloads("transcript/backlog")) == 20)
+    assert failures == []
 
 
 @pytest.mark.mosquitto

@@ -100,7 +100,6 @@ def test_without_root_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch
         (("--set", "mqtt.hots=x"), r"mqtt\.hots is not a setting: did you mean mqtt\.host\?"),
         (("--set", "mqtt.port=much"), r"mqtt\.port"),
         (("--set", "mqtt.password=hunter2"), "--password-file"),
-        (("--username", "kitchen"), r"mqtt\.username is set without a password"),
         (("--password-file", "/nowhere"), r"--password-file /nowhere cannot be read \(No such file"),
         (("--model", "tiny.en-q8_0", "--set", "engine.language=de"), "knows English only"),
         (("--mqtt-host", "mqtt://x"), r'mqtt\.host = "mqtt://x" is not allowed: .* the port is mqtt\.port'),

@@ -139,11 +139,13 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
     assert problems()[0].startswith("EDGESCRIBE_ENGINE")
 
 
-def test_a_user_name_needs_a_password(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one, the line says where to put it; in the file beside, or in the environment, it is found."""
+def test_a_user_name_without_a_password_is_a_warning(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says where to put a password; in the file beside, or in the environment, it is found."""
     config = toml('[mqtt]\nusername = "x"\n')
-    (line,) = problems(config)
-    assert line.startswith(f"{config}:2: mqtt.username is set without a password: write it into {config.parent}/")
+    (line,) = load(config).warnings
+    assert line.startswith(f"{config}:2: mqtt.username is set without a password")
+    assert f"{config.parent}/mqtt-password" in line
+    assert load_settings(config).mqtt.username_for("pi-1") == "x"
     (config.parent / "mqtt-password").write_text("hunter2\n")
     assert load_settings(config).mqtt.password == SecretStr("hunter2")
     monkeypatch.setenv("EDGESCRIBE_MQTT__PASSWORD", "other")

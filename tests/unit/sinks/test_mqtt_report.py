@@ -113,3 +113,30 @@ def test_a_full_queue_and_a_refused_topic_are_told_once_a_connection(caplog: pyt
         report.overflow()
         report.refused("edgescribe/v1/pi-1/transcript", "Not authorized")
     assert len(caplog.records) == 2
+
+
+def test_a_name_without_a_password_is_named_in_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """It was sent, so it may be the wrong one."""
+    Reporter(MqttSettings(username="kitchen"), "pi-1").down(LinkDown(Cause.CREDENTIALS, "Not authorized"), 0, 60.0)
+    assert "refuses the user 'kitchen'" in caplog.records[0].getMessage()
+
+
+def test_what_the_broker_cannot_do_is_a_code_of_health_until_it_can() -> None:
+    """Without retained messages it works, with QoS 0 only it does not."""
+    report = Reporter(SETTINGS, "pi-1")
+    said = []
+    report.up("5", 0, retained=False)
+    said.append(report.conditions)
+    report.down(LinkDown(Cause.QOS, "QoS not supported"), 0, 60.0)
+    said.append(report.conditions)
+    report.up("5", 0)
+    said.append(report.conditions)
+    assert said == [("mqtt_not_retained",), ("mqtt_unfit",), ()]
+
+
+def test_a_certificate_of_another_time_is_no_matter_of_the_authority(caplog: pytest.LogCaptureFixture) -> None:
+    """The remedy is the clock, and not mqtt.tls.ca_file."""
+    Reporter(SETTINGS, "pi-1").down(LinkDown(Cause.DATES, "certificate is not yet valid"), 0, 1.0)
+    text = caplog.records[0].getMessage()
+    assert "clock" in text
+    assert "ca_file" not in text

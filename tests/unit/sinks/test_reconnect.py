@@ -3,7 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from agent.sinks.reconnect import Backoff, Cause, VersionChoice
+from agent.sinks.mqtt_packet import Oversized
+from agent.sinks.reconnect import Approach, Backoff, Cause, Subscriptions
 
 Seeded = random.Random
 """Chance that repeats itself."""
@@ -43,7 +44,7 @@ def test_only_a_stable_connection_makes_it_hurry_again() -> None:
     assert backoff.wait_s(Cause.LOST, connected_s=60.0) == 1
 
 
-@pytest.mark.parametrize("cause", [Cause.CREDENTIALS, Cause.CERTIFICATE, Cause.TAKEN_OVER])
+@pytest.mark.parametrize("cause", [Cause.CREDENTIALS, Cause.CERTIFICATE, Cause.TAKEN_OVER, Cause.QOS, Cause.GREETING])
 def test_what_only_a_person_can_mend_is_retried_slowly(cause: Cause) -> None:
     """Between one and fifteen minutes: insisting only gets a device banned."""
     backoff = Backoff(Seeded(2))
@@ -58,37 +59,93 @@ def test_months_of_attempts_do_not_overflow() -> None:
     assert {backoff.wait_s(Cause.UNREACHABLE) for _ in range(5_000)} >= {300.0}
 
 
-def test_a_plain_refusal_of_mqtt_5_settles_it() -> None:
-    """A broker that says it does not know MQTT 5 is not asked again."""
-    choice = VersionChoice("auto")
-    assert (choice.version, choice.guessing) == ("5", True)
-    assert choice.fall_back(Cause.VERSION)
-    assert not choice.fall_back(Cause.LOST)
-    assert not choice.fall_back(Cause.SILENT)
-    assert (choice.version, choice.guessing) == ("3.1.1", False)
+def test_a_refusal_of_mqtt_5_is_followed_by_3_1_1_at_once_and_never_for_ever() -> None:
+    """A proxy may say `unsupported protocol version` once: when the connection ends, 5 has its turn again."""
+    approach = Approach("auto")
+    assert (approach.version, approach.guessing) == ("5", True)
+    assert approach.fall_back(Cause.VERSION)
+    assert (approach.version, approach.guessing) == ("3.1.1", False)
+    assert not approach.fall_back(Cause.LOST)
+    assert approach.version == "5"
+
+
+def test_a_broker_that_refuses_both_versions_is_not_hammered() -> None:
+    """Only every other attempt comes at once."""
+    approach = Approach("auto")
+    assert [approach.fall_back(Cause.VERSION) for _ in range(4)] == [True, False, True, False]
 
 
 def test_silence_is_tried_both_ways_in_turn() -> None:
     """A silent broker may be old or merely starting: neither version is given up, and only one retry is immediate."""
-    choice = VersionChoice("auto")
+    approach = Approach("auto")
     history = []
     for _ in range(6):
-        history.append(choice.version)
-        choice.fall_back(Cause.SILENT)
+        history.append(approach.version)
+        approach.fall_back(Cause.SILENT)
     assert all(one != other for one, other in pairwise(history))
 
 
 def test_a_broken_connection_gives_mqtt_5_another_chance() -> None:
     """The broker may have been replaced by a newer one while it was away."""
-    choice = VersionChoice("auto")
-    assert choice.fall_back(Cause.SILENT)
-    assert not choice.fall_back(Cause.LOST)
-    assert choice.version == "5"
+    approach = Approach("auto")
+    assert approach.fall_back(Cause.SILENT)
+    assert not approach.fall_back(Cause.LOST)
+    assert approach.version == "5"
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_a_version_that_was_set_is_kept(version: str) -> None:
-    """Whoever sets the protocol gets that protocol or a clear refusal."""
-    choice = VersionChoice("5" if version == "5" else "3.1.1")
-    assert not any(choice.fall_back(cause) for cause in Cause)
-    assert choice.version == version
+    """A user who sets the protocol gets that protocol or a clear refusal."""
+    approach = Approach("5" if version == "5" else "3.1.1")
+    assert not any(approach.fall_back(cause) for cause in Cause if cause is not Cause.RETAIN)
+    assert approach.version == version
+
+
+def test_a_broker_without_retained_messages_gets_none_until_the_connection_ends() -> None:
+    """The second refusal in a row waits; retained messages have their turn again on the next connection."""
+    approach = Approach("5")
+    assert approach.fall_back(Cause.RETAIN)
+    assert (approach.version, approach.retained) == ("5", False)
+    assert not approach.fall_back(Cause.RETAIN)
+    assert approach.retained
+    assert approach.fall_back(Cause.RETAIN)
+    assert not approach.fall_back(Cause.LOST)
+    assert approach.retained
+
+
+OWN, GROUP = "edgescribe/v1/pi-1/cmd/+", "edgescribe/v1/_group/up/cmd/+"
+
+
+def test_one_message_that_is_too_large_costs_no_filter() -> None:
+    """It does not come again to a clean session; `health` says so for an hour."""
+    subscriptions = Subscriptions((OWN, GROUP))
+    assert not subscriptions.trouble(0.0)
+    assert subscriptions.too_large(Oversized(99_999, "edgescribe/v1/pi-1/cmd/mute"), 0.0) == ()
+    assert subscriptions.wanted(0.0) == (OWN, GROUP)
+    assert subscriptions.trouble(3_599.0)
+    assert not subscriptions.trouble(3_600.0)
+
+
+def test_a_retained_message_that_is_too_large_costs_its_filter_for_an_hour() -> None:
+    """The others stay: a group's topic must not take the device's own commands away."""
+    subscriptions = Subscriptions((OWN, GROUP))
+    oversized = Oversized(99_999, "edgescribe/v1/_group/up/cmd/mute", retained=True)
+    assert subscriptions.too_large(oversized, 10.0) == (GROUP,)
+    assert subscriptions.wanted(3_609.0) == (OWN,)
+    assert subscriptions.wanted(3_610.0) == (OWN, GROUP)
+
+
+@pytest.mark.parametrize(("every_s", "guilty"), [(299.0, (OWN,)), (301.0, ())])
+def test_the_third_message_within_ten_minutes_costs_its_filter(every_s: float, guilty: tuple[str, ...]) -> None:
+    """A sender that goes on must not keep the device from publishing."""
+    subscriptions = Subscriptions((OWN, GROUP))
+    oversized = Oversized(99_999, "edgescribe/v1/pi-1/cmd/mute")
+    outcomes = [subscriptions.too_large(oversized, count * every_s) for count in range(3)]
+    assert outcomes == [(), (), guilty]
+
+
+def test_a_topic_that_cannot_be_read_may_belong_to_any_filter() -> None:
+    """All of them are left out then, rather than none."""
+    subscriptions = Subscriptions((OWN, GROUP))
+    assert subscriptions.too_large(Oversized(99_999, None, retained=True), 0.0) == (OWN, GROUP)
+    assert subscriptions.wanted(1.0) == ()

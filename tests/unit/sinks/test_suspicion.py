@@ -96,3 +96,46 @@ def test_from_the_second_loss_on_there_is_a_name() -> None:
         losses(suspicion, words(1))
         names.append(suspicion.prime)
     assert names == [None, words(1), words(1), words(1), None]
+
+
+def unanswered(suspicion: Suspicion, times: int, *, after_s: float = 0.1, answered: bool = False) -> None:
+    """So many connections, each of which broke so long after its start."""
+    for count in range(times):
+        suspicion.connected(100.0 * count)
+        if answered:
+            suspicion.answered()
+        suspicion.lost([], 100.0 * count + after_s)
+
+
+def test_a_broker_that_never_answers_and_hangs_up_each_time_does_not_want_us() -> None:
+    """After the fifth connection in a row, however long the pauses in between are."""
+    suspicion = Suspicion()
+    verdicts = []
+    for times, answered in ((LOSSES - 1, False), (1, False), (1, True)):
+        unanswered(suspicion, times, answered=answered)
+        verdicts.append(suspicion.unwelcome)
+    assert verdicts == [False, True, False]
+
+
+def test_attempts_without_a_connection_say_nothing_about_the_broker() -> None:
+    """A broker that is out of reach after a loss is counted once."""
+    suspicion = Suspicion()
+    unanswered(suspicion, 1)
+    losses(suspicion, times=2 * LOSSES, after_s=-9.9)
+    assert not suspicion.unwelcome
+
+
+def test_a_connection_that_broke_late_or_was_answered_is_no_refusal() -> None:
+    """A bad link breaks at any time."""
+    suspicion = Suspicion()
+    unanswered(suspicion, 2 * LOSSES, after_s=STRAIGHT_S)
+    unanswered(suspicion, 2 * LOSSES, answered=True)
+    assert not suspicion.unwelcome
+
+
+def test_only_the_first_answer_of_a_connection_is_news() -> None:
+    """It shows that the broker takes messages at all."""
+    suspicion = Suspicion()
+    for _ in range(2):
+        suspicion.connected(0.0)
+        assert [suspicion.answered() for _ in range(3)] == [True, False, False]
