@@ -225,7 +225,8 @@ class App:
     # The stages, as they are wired.
 
     def _capture(self) -> None:
-        capture(self._source, self._frames, self._alive)
+        status = capture(self._source, self._frames, self._alive, is_recording=self._settings.source.kind == "wav")
+        self._exit_status = self._exit_status or status
 
     def _alive(self) -> None:
         self._supervisor.capturing()
