@@ -131,7 +131,7 @@ class App:
         self._workers = [
             Worker("transcribe", self._transcriber.run, self._on_failure, nice=ENGINE_NICE),
             Worker("listen", self._listener.run, self._on_failure),
-            Worker("capture", self._capture, self._on_failure),
+            Worker("capture", lambda: capture(self._source, self._frames, self._alive), self._on_failure),
         ]
 
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
@@ -220,13 +220,11 @@ class App:
 
     @property
     def _working(self) -> bool:
-        return not self._failed and not self._stop_wanted and any(worker.alive for worker in self._workers)
+        # A recording that is damaged ends like others: what was heard of it is still transcribed.
+        failed = self._failed and not (self._failed.name == "capture" and self._settings.source.kind == "wav")
+        return not failed and not self._stop_wanted and any(worker.alive for worker in self._workers)
 
     # The stages, as they are wired.
-
-    def _capture(self) -> None:
-        status = capture(self._source, self._frames, self._alive, is_recording=self._settings.source.kind == "wav")
-        self._exit_status = self._exit_status or status
 
     def _alive(self) -> None:
         self._supervisor.capturing()

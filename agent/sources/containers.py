@@ -30,6 +30,8 @@ _OGG_PAGE: Final = re.compile(rb"OggS\x00", re.DOTALL)
 _PAGE_BYTES: Final = 65_307
 """The most that a page of Ogg takes."""
 _FLAC: Final = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
+_STREAMINFO_BYTES: Final = 42
+"""The marker, the header of the first block, and that block."""
 _FLAC_FRAME: Final = re.compile(rb"\xff[\xf8\xf9][\x10-\xff]", re.DOTALL)
 _CONTAINER: Final = re.compile(rb"(?:RIFF|RF64|BW64|RIFX|FORM)....(?:WAVE|AIFF|AIFC)", re.DOTALL)
 _CHUNK: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
@@ -142,7 +144,9 @@ def _ogg(fd: int, start: int, end: int | None) -> Stream:
 
 def _flac(fd: int, start: int, end: int | None) -> Stream:
     """Take the number of samples out of STREAMINFO: libFLAC then reads for as long as there are frames."""
-    head = bytearray(os.pread(fd, 42, start).ljust(42, b"\0"))
+    head = bytearray(os.pread(fd, _STREAMINFO_BYTES, start))
+    if len(head) < _STREAMINFO_BYTES:
+        return Stream(start=start, end=end)
     announced = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
     head[21:26] = bytes([head[21] & 0xF0, 0, 0, 0, 0])
     return Stream(bytes(head), start + len(head), end, announced or None, is_hint=True)
