@@ -37,13 +37,20 @@ class AudioFrame:
     """Monotonic clock when the last sample was captured (for a file read flat out: when it would have been)."""
     resumed: bool = False
     """True where there was no device before it: muted, or absent. Then a gap before it is nobody's loss."""
-    edge: bool = False
-    """True for the silence that `frames_of` puts before and behind a recording: no sound of the source."""
+    lead_samples: int = 0
+    """How many at the start are silence that `frames_of` has put before a recording."""
+    tail_samples: int = 0
+    """How many at the end are silence that it has put behind it."""
 
     @property
     def end(self) -> int:
         """Position just behind the last sample."""
         return self.position + len(self.pcm)
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether there is no sound of the source in it."""
+        return len(self.pcm) in {self.lead_samples, self.tail_samples}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Utterance:
     @property
     def start_s(self) -> float:
         """Seconds from the opening of the source to the first sample."""
-        return max(0, self.position) / SAMPLE_RATE_HZ
+        return self.position / SAMPLE_RATE_HZ
 
     @property
     def hangover_s(self) -> float:
@@ -132,8 +139,13 @@ def _cut(pcm: Pcm16, position: int, recording_end: int) -> Iterator[AudioFrame]:
     """Yield `pcm`, a whole number of frames that begin at `position`."""
     for start in range(0, len(pcm), FRAME_SAMPLES):
         begin, end = position + start, position + start + FRAME_SAMPLES
-        edge = end <= 0 or begin >= recording_end
-        yield AudioFrame(pcm[start : start + FRAME_SAMPLES], begin, end * 1_000_000_000 // SAMPLE_RATE_HZ, edge=edge)
+        yield AudioFrame(
+            pcm[start : start + FRAME_SAMPLES],
+            begin,
+            end * 1_000_000_000 // SAMPLE_RATE_HZ,
+            lead_samples=min(max(0, -begin), FRAME_SAMPLES),
+            tail_samples=min(max(0, end - recording_end), FRAME_SAMPLES),
+        )
 
 
 def _silence_before(pcm: Pcm16) -> int:

@@ -85,7 +85,7 @@ class Listener:
         if self._expected is not None and frame.position != self._expected:
             self._detector.reset()
         self._expected = frame.end
-        if frame.edge:
+        if frame.is_edge:
             return
         if self._monitor:
             self._monitor.hear(frame)

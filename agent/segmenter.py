@@ -160,10 +160,10 @@ class Segmenter:
 
     def _note_edge(self, frame: AudioFrame) -> None:
         """Move the bounds of the sound on the tape."""
-        if not frame.edge:
-            self._sound_end = frame.end
-        elif self._sound_start == self._sound_end:
-            self._sound_start = self._sound_end = frame.end
+        if self._sound_start == self._sound_end:
+            self._sound_start = self._sound_end = frame.position + frame.lead_samples
+        if not frame.is_edge:
+            self._sound_end = frame.end - frame.tail_samples
 
     def _begin(self, frame: AudioFrame) -> _Passage:
         start = max(self._tape.start, frame.position - self._pre_roll)

@@ -339,23 +339,21 @@ def at_the_edges(length: int, probabilities: Callable[[AudioFrame], float], **ch
 @pytest.mark.parametrize("length", [6_552, 20_000])
 def test_a_recording_that_is_all_speech_is_heard_with_silence_around_it(length: int) -> None:
     """The utterance is the recording, and tells how much silence an engine has to hear: as if it were in the file."""
-    (utterance,) = at_the_edges(length, lambda frame: 0.0 if frame.edge else 0.9)
+    (utterance,) = at_the_edges(length, lambda frame: 0.0 if frame.is_edge else 0.9)
     (whole,) = ended(
         run(
             segmenter(),
             audio_frames(np.pad(noise(100)[:length], 8_000)),
-            [0.0 if frame.edge else 0.9 for frame in frames_of([noise(100)[:length]])],
+            [0.0 if frame.is_edge else 0.9 for frame in frames_of([noise(100)[:length]])],
         )
     )
     pcm = utterance.with_edges().pcm
     assert np.array_equal(pcm, whole.pcm[: len(pcm)])
     assert len(whole.pcm) - len(pcm) < FRAME_SAMPLES
-    assert utterance.position <= 0
-    assert utterance.start_s == 0.0
-    assert length <= utterance.position + len(utterance.pcm) < length + FRAME_SAMPLES
-    assert utterance.lead_samples == utterance.position - (whole.position - 8_000) > 0
+    assert (utterance.position, utterance.started_ns) == (0, 0)
+    assert np.array_equal(utterance.pcm, noise(100)[:length])
+    assert utterance.lead_samples == 8_000 - whole.position
     assert utterance.tail_samples > 0
-    assert utterance.started_ns == utterance.position * 62_500
 
 
 def test_speech_in_the_middle_of_a_recording_has_no_silence_added() -> None:
@@ -372,9 +370,9 @@ def test_a_detector_that_hears_speech_in_the_silence_costs_nothing_but_time() ->
 
 def test_what_is_cut_at_the_maximum_length_begins_with_the_silence_too() -> None:
     """The first piece of a recording that begins with speech; the pieces have every sample of it."""
-    pieces = at_the_edges(51_000, lambda frame: 0.0 if frame.edge else 0.9, max_length_s=4.0)
+    pieces = at_the_edges(51_000, lambda frame: 0.0 if frame.is_edge else 0.9, max_length_s=4.0)
     assert len(pieces) > 1 or len(pieces[0].pcm) >= 51_000
     assert pieces[0].lead_samples > 0
     assert [piece.lead_samples for piece in pieces[1:]] == [0] * (len(pieces) - 1)
     together = np.concatenate([piece.pcm for piece in pieces])
-    assert np.array_equal(together[-pieces[0].position :][:51_000], noise(100)[:51_000])
+    assert np.array_equal(together, noise(100)[:51_000])

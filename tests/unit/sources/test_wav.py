@@ -33,7 +33,7 @@ def flat_out(path: Path) -> list[AudioFrame]:
 
 def sound_of(frames: list[AudioFrame]) -> Pcm16:
     """The frames, joined, without the silence before and behind the recording."""
-    end = max(frame.end for frame in frames if not frame.edge)
+    end = max(frame.end for frame in frames if not frame.is_edge)
     return np.concatenate([frame.pcm for frame in frames])[-frames[0].position :][:end]
 
 
