@@ -136,8 +136,8 @@ def _before_tags(fd: int) -> int | None:
 def _ogg(fd: int, start: int, end: int | None) -> Stream:
     """Find out whether the last page is all there."""
     tail = max(start, size_of(fd, end) - 2 * _PAGE_BYTES)
-    page = max(find(fd, _OGG_PAGE, tail, end))
-    header = os.pread(fd, 27 + 255, page).ljust(27 + 255)
+    page = max(find(fd, _OGG_PAGE, tail, end), default=start)
+    header = os.pread(fd, 27 + 255, page).ljust(27 + 255, b"\0")
     page_end = page + 27 + header[26] + sum(header[27 : 27 + header[26]])
     return Stream(start=start, end=end, shortage="it is cut off in a page" if page_end > size_of(fd, end) else "")
 

@@ -223,13 +223,12 @@ class _Progress:
     @property
     def problem(self) -> str:
         """What is missing; empty if nothing is."""
-        if self.announced is None:
-            return f"some of it cannot be read: {self.damage}" if self.damage else ""
-        tolerated = 0.0 if self.damage else self.rate_hz * _TOLERANCE_S
-        if self.got == self.announced or self.got > self.announced - tolerated:
-            return ""
-        read_s, announced_s = self.got / self.rate_hz, self.announced / self.rate_hz
-        return f"it is cut off or damaged: of {announced_s:.1f} s only {read_s:.1f} s can be read"
+        if self.announced is not None and self.got < self.announced:
+            read_s, announced_s = self.got / self.rate_hz, self.announced / self.rate_hz
+            if self.damage or read_s < announced_s - _TOLERANCE_S:
+                return f"it is cut off or damaged: of {announced_s:.1f} s only {read_s:.1f} s can be read"
+        damaged = self.damage and self.got != self.announced
+        return f"some of it cannot be read: {self.damage}" if damaged else ""
 
 
 class _ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is not typed
@@ -309,8 +308,10 @@ def _by_pyav(window: _Window, progress: _Progress) -> Iterator[Block]:
             return
         stream = container.streams.audio[0]
         progress.announced = _announced(container)
-        resampler = av.AudioResampler(format="flt")
+        resampler, form = av.AudioResampler(format="flt"), ("", "", 0)
         for frame in container.decode(stream):
+            if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                resampler = av.AudioResampler(format="flt")
             for piece in resampler.resample(frame):
                 samples = np.asarray(piece.to_ndarray(), np.float32).reshape(-1, len(piece.layout.channels))
                 progress.rate_hz = piece.sample_rate

@@ -60,6 +60,7 @@ def mpeg_streams(fd: int, start: int, end: int) -> Iterator[Stream]:
     runs = list(_runs(fd, start, end))
     if not runs:
         yield Stream(start=start)
+        return
     for run, following in zip(runs, [*runs[1:], None], strict=True):
         stream = _stream(fd, run)
         damage = _damage(fd, run.end, following.start) if following else _damage(fd, run.end, end, may_pad=True)

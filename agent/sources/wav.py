@@ -181,10 +181,10 @@ def _full_scale(file: SoundFile) -> float:
     """Return what to divide floating-point samples by, a power of 2, where too many for clipping are beyond 1."""
     if not file.from_float:
         return 1.0
-    counts = np.zeros(130, np.int64)
+    counts = np.zeros(129, np.int64)
     for block in file.preview():
         exponents = np.frexp(block.samples[np.isfinite(block.samples)])[1]
-        counts += np.bincount(exponents.clip(0, 129), minlength=130)
+        counts += np.bincount(exponents.clip(0, 127), minlength=129)
     beyond = counts[::-1].cumsum()[::-1] / max(1, counts.sum())  # share of the samples from 2 ** (index - 1) on
     if beyond[1] <= _MOST_CLIPPED:
         return 1.0

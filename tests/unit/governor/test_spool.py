@@ -20,8 +20,8 @@ ROOM = 1 << 20
 def utterance(name: str = "01A", samples: int = 16_000) -> Utterance:
     """Noise, so that samples can be told from one another."""
     pcm = np.random.default_rng(len(name)).integers(-1_000, 1_000, samples).astype(np.int16)
-    heard = {"speech_s": 0.5, "speech_prob": 0.9}
-    return Utterance(name, pcm, 5, 7_000, 15_000, 15_900, truncated=True, **heard, lead_samples=3, tail_samples=4)
+    heard = Utterance(name, pcm, 5, 7_000, 15_000, 15_900, truncated=True, speech_s=0.5, speech_prob=0.9)
+    return replace(heard, lead_samples=3, tail_samples=4)
 
 
 def oldest(spool: Spool) -> Kept:

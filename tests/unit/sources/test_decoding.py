@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -352,14 +353,14 @@ def test_an_empty_pipe_is_refused(tmp_path: Path) -> None:
 OTHERS = {"mp4": ("aac", "fltp"), "adts": ("aac", "fltp"), "webm": ("libopus", "flt"), "matroska": ("pcm_s16le", "s16")}
 
 
-def by_pyav(path: Path, kind: str, pcm: Pcm16) -> None:
-    """Write `pcm` with PyAV."""
+def by_pyav(path: Path, kind: str, pcm: Pcm16, rate_hz: int = SAMPLE_RATE_HZ) -> None:
+    """Write `pcm` with PyAV, at another sampling rate if wanted."""
     import av  # noqa: PLC0415 - an extra
 
     codec, form = OTHERS[kind]
     with av.open(str(path), "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=SAMPLE_RATE_HZ, layout="mono")
-        resampler = av.AudioResampler(format=form, layout="mono", rate=SAMPLE_RATE_HZ, frame_size=320)
+        stream: Any = container.add_stream(codec, rate=rate_hz, layout="mono")
+        resampler = av.AudioResampler(format=form, layout="mono", rate=rate_hz, frame_size=320)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm[None]), format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE_HZ
         for piece in (*resampler.resample(frame), *resampler.resample(None)):
@@ -374,6 +375,16 @@ def test_other_formats_are_read_with_pyav(tmp_path: Path, kind: str) -> None:
     pcm, problem = read(tmp_path / "recording")
     assert len(pcm) == pytest.approx(len(ONE), abs=3_000)
     assert likeness(pcm, ONE, 0) > 0.8
+    assert not problem
+
+
+def test_joined_aac_of_different_rates_is_heard(tmp_path: Path) -> None:
+    """Each part at its place."""
+    by_pyav(tmp_path / "one", "adts", ONE)
+    by_pyav(tmp_path / "other", "adts", OTHER, rate_hz=48_000)
+    pcm, problem = read_bytes(tmp_path, (tmp_path / "one").read_bytes() + (tmp_path / "other").read_bytes())
+    assert len(pcm) == pytest.approx(len(ONE) + len(OTHER), abs=6_000)
+    assert likeness(pcm, OTHER, len(pcm) - len(OTHER)) > 0.8
     assert not problem
 
 
