@@ -131,7 +131,7 @@ class App:
         self._workers = [
             Worker("transcribe", self._transcriber.run, self._on_failure, nice=ENGINE_NICE),
             Worker("listen", self._listener.run, self._on_failure),
-            Worker("capture", self._capture, self._on_failure),
+            Worker("capture", lambda: capture(self._source, self._frames, self._alive), self._on_failure),
         ]
 
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
@@ -221,14 +221,13 @@ class App:
     @property
     def _working(self) -> bool:
         """Until the recording has ended, and the broker has what waits, or takes no more of it."""
-        if self._failed or self._stop_wanted:
+        # A damaged recording ends like others: the words before the damage are still transcribed.
+        failed = self._failed and not (self._failed.name == "capture" and self._settings.source.kind == "wav")
+        if failed or self._stop_wanted:
             return False
         return any(worker.alive for worker in self._workers) or bool(self._mqtt and self._mqtt.delivering)
 
     # The stages, as they are wired.
-
-    def _capture(self) -> None:
-        capture(self._source, self._frames, self._alive)
 
     def _alive(self) -> None:
         self._supervisor.capturing()

@@ -81,10 +81,12 @@ class Listener:
             self._on_end()
 
     def _note(self, frame: AudioFrame) -> None:
-        """Count the frame; where sound is missing before it, let the detector begin anew."""
+        """Count the frame if it is sound. Reset the detector where sound is missing before it."""
         if self._expected is not None and frame.position != self._expected:
             self._detector.reset()
         self._expected = frame.end
+        if frame.is_edge:
+            return
         if self._monitor:
             self._monitor.hear(frame)
         self.counters.frames += 1

@@ -22,21 +22,23 @@ class Passage:
     transcript: Transcript
 
 
-def transcribe(path: Path, settings: Settings, engine: Engine) -> Iterator[Passage]:
+def transcribe(path: Path, settings: Settings, engine: Engine, channel: int | None = None) -> Iterator[Passage]:
     """Yield the passages of a recording in which words were found, as soon as each is transcribed.
 
+    `channel` counts from 1; None mixes all of them.
+
     Raises:
-        SourceError: the file cannot be read.
+        SourceError: the file cannot be read; or, behind the last passage, some of it could not be read.
         EngineError: the engine failed.
     """
-    for utterance in _utterances(path, settings):
+    for utterance in _utterances(WavSettings(path=path, pace="flat_out", channel=channel), settings):
         transcript = engine.transcribe(utterance)
         if transcript.text and transcript.verdict is not Verdict.REJECTED:
             yield Passage(utterance, transcript)
 
 
-def _utterances(path: Path, settings: Settings) -> Iterator[Utterance]:
-    source = WavSource(WavSettings(path=path, pace="flat_out"))
+def _utterances(recording: WavSettings, settings: Settings) -> Iterator[Utterance]:
+    source = WavSource(recording)
     try:
         yield from utterances_in(iter(source.read, None), create_detector(settings.vad), create_segmenter(settings))
     finally:

@@ -111,6 +111,8 @@ class Segmenter:
         self._limit = samples(settings.max_length_s * 1000) - PAUSE_SAMPLES - FRAME_SAMPLES
         self._new_id = new_id
         self._tape = Tape()
+        self._sound_start = self._sound_end = 0
+        """Bounds of the sound on the tape; beyond them is the silence at the edges of a recording."""
         self._passage: _Passage | None = None
 
     @property
@@ -122,6 +124,7 @@ class Segmenter:
         """Take the next frame; return what it led to, in order (as a rule: nothing)."""
         events = self._bridge_gap(frame.position)
         self._tape.append(frame.pcm)
+        self._note_edge(frame)
         passage = self._passage
         if passage is None:
             if probability >= self.threshold:
@@ -139,6 +142,7 @@ class Segmenter:
         """End the stream: whatever is under way is over. The segmenter may be used again from there."""
         events = self._end(self._passage, self._tape.end) if self._passage else []
         self._tape.restart(0)
+        self._sound_start = self._sound_end = 0
         return events
 
     def _bridge_gap(self, position: int) -> list[SegmenterEvent]:
@@ -149,9 +153,17 @@ class Segmenter:
         if self._tape.empty or not 0 < gap <= LONGEST_FILLED_GAP:
             events = self._end(self._passage, self._tape.end) if self._passage else []
             self._tape.restart(position)
+            self._sound_start = self._sound_end = position
             return events
         self._tape.append(np.zeros(gap, np.int16))
         return []
+
+    def _note_edge(self, frame: AudioFrame) -> None:
+        """Move the bounds of the sound on the tape."""
+        if self._sound_start == self._sound_end:
+            self._sound_start = self._sound_end = frame.position + frame.lead_samples
+        if not frame.is_edge:
+            self._sound_end = frame.end - frame.tail_samples
 
     def _begin(self, frame: AudioFrame) -> _Passage:
         start = max(self._tape.start, frame.position - self._pre_roll)
@@ -198,9 +210,23 @@ class Segmenter:
 
     def _utterance(self, passage: _Passage, utterance_id: str, now: int) -> Utterance:
         end = min(passage.speech_end + PAUSE_SAMPLES, self._tape.end)
-        pcm = self._tape.read(passage.start, end)
-        utterance = Utterance(utterance_id, pcm, passage.start, passage.started_ns, passage.speech_end, now)
+        utterance = self._sound(passage, utterance_id, end, passage.speech_end, now)
         return _with_speech(utterance, passage.speech_probs)
+
+    def _sound(self, passage: _Passage, utterance_id: str, end: int, speech_end: int, now: int) -> Utterance:
+        """Return `passage` up to `end`; the silence at the edges of a recording is counted, but no part of it."""
+        first = min(max(passage.start, self._sound_start), end)
+        last = max(first, min(end, self._sound_end))
+        return Utterance(
+            utterance_id,
+            self._tape.read(first, last),
+            first,
+            passage.started_ns + (first - passage.start) * 1_000_000_000 // SAMPLE_RATE_HZ,
+            speech_end,
+            now,
+            lead_samples=first - passage.start,
+            tail_samples=end - last,
+        )
 
     def _cut(self, passage: _Passage, piece_id: str, frame: AudioFrame) -> Ended:
         """Publish what lies before the quietest moment of late; the passage goes on from there."""
@@ -210,8 +236,7 @@ class Segmenter:
         before = bisect_right(passage.speech_ends, cut)
         cuts_speech = cut > passage.speech_ends[before] - FRAME_SAMPLES
         speech_end = cut if cuts_speech else passage.speech_ends[before - 1]
-        pcm = self._tape.read(passage.start, cut)
-        piece = Utterance(piece_id, pcm, passage.start, passage.started_ns, speech_end, frame.end, truncated=True)
+        piece = replace(self._sound(passage, piece_id, cut, speech_end, frame.end), truncated=True)
         self._tape.drop_before(cut)
         piece = _with_speech(piece, passage.speech_probs[:before])
         del passage.speech_ends[:before], passage.speech_probs[:before]

@@ -2,28 +2,29 @@
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance
+from agent.audio import AudioFrame, Utterance
+from agent.errors import SourceError
 from agent.segmenter import Ended, Segmenter, SegmenterEvent
 from agent.vad import VoiceActivityDetector
-
-
-def frames_of(pcm: Pcm16) -> Iterator[AudioFrame]:
-    """Yield `pcm`, shape (n,), in frames; the last is filled up with silence. Its clock begins at 0."""
-    padded = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES))
-    for position in range(0, len(padded), FRAME_SAMPLES):
-        end = position + FRAME_SAMPLES
-        yield AudioFrame(padded[position:end], position, end * 1_000_000_000 // SAMPLE_RATE_HZ)
 
 
 def utterances_in(
     frames: Iterable[AudioFrame], detector: VoiceActivityDetector, segmenter: Segmenter
 ) -> Iterator[Utterance]:
-    """Yield the utterances in `frames`, in order, each as soon as it is over. Neither stage is reset before."""
-    for frame in frames:
-        yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
+    """Yield the utterances in `frames`, in order, each as soon as it is over. Neither stage is reset before.
+
+    Raises:
+        SourceError: as `frames` does, behind the last utterance.
+    """
+    failure = None
+    try:
+        for frame in frames:
+            yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
+    except SourceError as error:
+        failure = error
     yield from _ended(segmenter.finish())
+    if failure:
+        raise failure
 
 
 def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:

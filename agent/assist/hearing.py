@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from agent.audio import Pcm16, Utterance
+from agent.audio import Pcm16, Utterance, frames_of
 from agent.segmenter import Segmenter
 from agent.transcript import Transcript, Verdict
-from agent.utterances import frames_of, utterances_in
+from agent.utterances import utterances_in
 from agent.vad import VoiceActivityDetector
 
 TIMEOUT_S: Final = 60.0
@@ -32,6 +32,6 @@ class Hearing:
         Raises:
             EngineError: the engine failed, or had no time.
         """
-        utterances = list(utterances_in(frames_of(pcm), self.detector(), self.segmenter()))
+        utterances = list(utterances_in(frames_of([pcm]), self.detector(), self.segmenter()))
         transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in utterances]
         return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)

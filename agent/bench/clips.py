@@ -12,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 
 from agent.audio import SAMPLE_RATE_HZ, Pcm16
-from agent.errors import ConfigError, SourceError
+from agent.config import WavSettings
+from agent.errors import ConfigError
+from agent.sources.wav import Recording
 
 NO_SPEECH = "none"
 MANIFEST_NAME = "manifest.tsv"
@@ -50,20 +50,16 @@ def load_pcm(clip: Clip) -> Pcm16:
     """Read a clip: shape (n,), int16, 16 kHz; other rates are resampled and channels averaged.
 
     Raises:
-        SourceError: the file is missing or not audio.
+        SourceError: the file is missing, not audio, or cannot be read to its end.
     """
+    recording = Recording(WavSettings(path=clip.path, pace="flat_out"))
     try:
-        rate_hz = soundfile.info(clip.path).samplerate
-        start = round(clip.start_s * rate_hz)
-        frames = -1 if clip.whole_file else round(clip.duration_s * rate_hz)
-        sound, _ = soundfile.read(clip.path, frames=frames, start=start, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise SourceError(f"{clip.path}: cannot be read as audio ({error})") from None
-    mono = sound.mean(axis=1)
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
-    pcm: Pcm16 = np.clip(np.round(mono * 32_768.0), -32_768, 32_767).astype(np.int16)
-    return pcm
+        pcm = np.concatenate([*recording.chunks()])
+        recording.check()
+    finally:
+        recording.close()
+    start = round(clip.start_s * SAMPLE_RATE_HZ)
+    return pcm if clip.whole_file else pcm[start : start + round(clip.duration_s * SAMPLE_RATE_HZ)]
 
 
 def read_clips(places: Sequence[Path]) -> list[Clip]:

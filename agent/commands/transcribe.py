@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FILE_HANG_OVER_MS = 1_000
 FILE_MAX_LENGTH_S = 28.0
 """Nobody waits for a recording to pause: longer utterances give Whisper more to go by."""
+CHANNELS = range(1, 65)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,12 +25,26 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="write down recordings",
         description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording; - is standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a recording, with times and evidence")
     parser.add_argument("--model", help="a model by name, such as base-q8_0 (see `edgescribe models list`)")
     parser.add_argument("--language", help="ISO 639-1 code, or auto")
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        metavar="N",
+        help="transcribe this channel; the first is 1 (default: all of them, mixed)",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=run)
+
+
+def _channel(text: str) -> int:
+    number = int(text)
+    if number not in CHANNELS:
+        msg = f"must be {CHANNELS[0]} to {CHANNELS[-1]}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         for path in args.files:
             try:
-                show(path, transcribe(path, settings, engine), named=len(args.files) > 1)
+                show(path, transcribe(path, settings, engine, args.channel), named=len(args.files) > 1)
             except SourceError as error:
                 print(f"edgescribe: {error}", file=sys.stderr)
                 status = error.exit_code
@@ -85,10 +100,18 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
 
 
 def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:  # noqa: ARG001 - the object names it
-    """One line of JSON for the recording, printed when all of it is transcribed."""
-    utterances = [_as_json(passage) for passage in passages]
-    text = " ".join(str(utterance["text"]) for utterance in utterances)
-    print(json.dumps({"file": str(path), "text": text, "utterances": utterances}, ensure_ascii=False), flush=True)
+    """Print one line of JSON when all of the recording is transcribed, or at the first error behind some words."""
+    utterances: list[dict[str, object]] = []
+    ended = False
+    try:
+        utterances.extend(_as_json(passage) for passage in passages)
+        ended = True
+    finally:
+        if ended or utterances:
+            text = " ".join(str(utterance["text"]) for utterance in utterances)
+            print(
+                json.dumps({"file": str(path), "text": text, "utterances": utterances}, ensure_ascii=False), flush=True
+            )
 
 
 def _as_json(passage: "Passage") -> dict[str, object]:

@@ -22,11 +22,13 @@ class AlsaSettings(Section):
 
 
 class WavSettings(Section):
-    """A recording (WAV, FLAC, OGG or MP3), resampled and mixed down as needed."""
+    """A recording (WAV, FLAC, OGG or MP3; with the extra `faster-whisper` also M4A, MP4, WebM and AAC)."""
 
     kind: Literal["wav"] = "wav"
     path: Path
-    """The file."""
+    """The file; `-` is standard input."""
+    channel: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Which channel is listened to; the first is 1. Default: all of them, mixed."""
     pace: Literal["realtime", "flat_out"] = "realtime"
     """As fast as a microphone would deliver it, or as fast as it can be transcribed (then nothing is ever dropped)."""
 

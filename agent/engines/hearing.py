@@ -6,7 +6,7 @@ samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? �
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WIDER, WINDOW_S, ContextPolicy, Window
@@ -56,9 +56,10 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
         EngineError: the utterance is longer than Whisper's window, or decoding failed.
     """
     began_ns = time.monotonic_ns()
-    _check_length(utterance)
-    attempt = decode(to_float(utterance.pcm), policy.window(utterance.duration_s))
-    return _conclude(utterance, attempt, decode, label, _since_s(began_ns))
+    whole = utterance.with_edges()
+    _check_length(whole)
+    attempt = decode(to_float(whole.pcm), policy.window(whole.duration_s))
+    return _without_edges(utterance, _conclude(whole, attempt, decode, label, _since_s(began_ns)))
 
 
 def hear_many(
@@ -72,14 +73,15 @@ def hear_many(
         EngineError: one of them is longer than Whisper's window, or decoding failed.
     """
     began_ns = time.monotonic_ns()
-    for utterance in utterances:
-        _check_length(utterance)
-    windows = [policy.window(utterance.duration_s) for utterance in utterances]
-    attempts = decode_many([to_float(utterance.pcm) for utterance in utterances], windows)
+    wholes = [utterance.with_edges() for utterance in utterances]
+    for whole in wholes:
+        _check_length(whole)
+    windows = [policy.window(whole.duration_s) for whole in wholes]
+    attempts = decode_many([to_float(whole.pcm) for whole in wholes], windows)
     s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
     return [
-        _conclude(utterance, attempt, decode, label, s_per_position * window.positions)
-        for utterance, attempt, window in zip(utterances, attempts, windows, strict=True)
+        _without_edges(utterance, _conclude(whole, attempt, decode, label, s_per_position * window.positions))
+        for utterance, whole, attempt, window in zip(utterances, wholes, attempts, windows, strict=True)
     ]
 
 
@@ -153,6 +155,16 @@ def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     return tuple(
         Segment(segment.start_s, segment.end_s, text) for segment in segments if (text := spoken(segment.text))
     )
+
+
+def _without_edges(utterance: Utterance, transcript: Transcript) -> Transcript:
+    """Return `transcript` with its times counted from the start of `utterance`, without the silence around it."""
+    lead_s, length_s = utterance.lead_samples / SAMPLE_RATE_HZ, utterance.duration_s
+    segments = tuple(
+        Segment(min(max(0.0, one.start_s - lead_s), length_s), min(max(0.0, one.end_s - lead_s), length_s), one.text)
+        for one in transcript.segments
+    )
+    return replace(transcript, segments=segments)
 
 
 def _evidence(attempt: Attempt) -> Evidence:

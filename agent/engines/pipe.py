@@ -79,6 +79,8 @@ def pack_utterance(utterance: Utterance, deadline_s: float) -> Packet:
         "truncated": utterance.truncated,
         "speech_s": utterance.speech_s,
         "speech_prob": utterance.speech_prob,
+        "lead_samples": utterance.lead_samples,
+        "tail_samples": utterance.tail_samples,
     }
     return Packet({"utterance": head, "deadline_s": deadline_s}, np.ascontiguousarray(utterance.pcm).tobytes())
 

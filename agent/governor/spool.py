@@ -209,6 +209,8 @@ def _described(utterance: Utterance) -> bytes:
             "truncated": utterance.truncated,
             "speech_s": utterance.speech_s,
             "speech_prob": utterance.speech_prob,
+            "lead_samples": utterance.lead_samples,
+            "tail_samples": utterance.tail_samples,
         }
     ).encode()
 
@@ -248,4 +250,6 @@ def _parsed(path: Path, data: bytes) -> Utterance:
         speech_s=rest["speech_s"],
         speech_prob=rest["speech_prob"],
         dated=dated,
+        lead_samples=int(rest.get("lead_samples", 0)),  # older versions did not write them
+        tail_samples=int(rest.get("tail_samples", 0)),
     )

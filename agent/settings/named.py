@@ -6,6 +6,8 @@ from pathlib import Path
 def file_problem(path: Path) -> str:
     """Why this user cannot read the file, with the remedy; empty if it can."""
     try:
+        if path == Path("-") or path.is_fifo():  # standard input or a pipe: to open it would be to wait
+            return ""
         if not path.is_file():
             return "does not exist: correct the path"
         with path.open("rb"):

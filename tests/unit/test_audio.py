@@ -1,7 +1,21 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from agent.audio import SILENCE_DBFS, AudioFrame, Utterance, rms_dbfs, samples, snr_db, to_float
+from agent.audio import (
+    EDGE_SAMPLES,
+    FRAME_SAMPLES,
+    SILENCE_DBFS,
+    AudioFrame,
+    Pcm16,
+    Utterance,
+    frames_of,
+    rms_dbfs,
+    samples,
+    snr_db,
+    to_float,
+)
 
 
 def test_full_scale_square_wave_is_zero_dbfs() -> None:
@@ -57,3 +71,55 @@ def test_an_utterance_knows_its_times() -> None:
 def test_a_frame_knows_its_end() -> None:
     """The next frame of an unbroken stream begins where this one ends."""
     assert AudioFrame(np.zeros(512, np.int16), 1024, 0).end == 1536
+
+
+def noise(length: int) -> Pcm16:
+    """Sound without silence at its edges."""
+    return np.random.default_rng(length).integers(1_000, 20_000, length).astype(np.int16)
+
+
+def joined(frames: list[AudioFrame]) -> Pcm16:
+    """The samples of the frames, which follow each other."""
+    assert all(frame.end == following.position for frame, following in pairwise(frames))
+    assert all(frame.captured_ns == frame.end * 62_500 for frame in frames)
+    return np.concatenate([frame.pcm for frame in frames])
+
+
+@pytest.mark.parametrize("length", [1, 511, 512, 513, 7_999, 8_000, 8_001, 30_000])
+def test_a_recording_has_half_a_second_of_silence_around_it(length: int) -> None:
+    """Positions and clock count from its first sample; no sample is lost, and the silence is told from the sound."""
+    pcm = noise(length)
+    frames = list(frames_of([pcm]))
+    together = joined(frames)
+    assert frames[0].position == -EDGE_SAMPLES
+    assert np.array_equal(together[EDGE_SAMPLES : EDGE_SAMPLES + length], pcm)
+    assert not together[:EDGE_SAMPLES].any()
+    assert not together[EDGE_SAMPLES + length :].any()
+    assert EDGE_SAMPLES <= len(together) - EDGE_SAMPLES - length < EDGE_SAMPLES + FRAME_SAMPLES
+    sound = [frame.pcm[frame.lead_samples : FRAME_SAMPLES - frame.tail_samples] for frame in frames]
+    assert np.array_equal(np.concatenate(sound), pcm)
+
+
+@pytest.mark.parametrize("length", [100, 9_000, 30_000])
+@pytest.mark.parametrize(("before", "behind"), [(8_000, 8_000), (1, 7_999), (5_000, 0), (0, 5_000)])
+def test_silence_of_its_own_changes_nothing_for_what_hears_it(length: int, before: int, behind: int) -> None:
+    """A recording with up to half a second of silence around it has the same frames as without it."""
+    pcm = noise(length)
+    with_silence = np.pad(pcm, (before, behind))
+    assert np.array_equal(joined(list(frames_of([pcm]))), joined(list(frames_of([with_silence]))))
+
+
+@pytest.mark.parametrize("piece", [1, 100, 8_000, 20_000])
+def test_the_pieces_in_which_a_recording_comes_do_not_matter(piece: int) -> None:
+    """Frames are the same as for the whole, silence inside and at the end included."""
+    pcm = np.concatenate(
+        [np.zeros(300, np.int16), noise(9_000), np.zeros(9_000, np.int16), noise(700), np.zeros(900, np.int16)]
+    )
+    pieces = [pcm[start : start + piece] for start in range(0, len(pcm), piece)]
+    assert np.array_equal(joined(list(frames_of(pieces))), joined(list(frames_of([pcm]))))
+
+
+def test_no_sound_makes_no_frame() -> None:
+    """Not even a silent one."""
+    assert list(frames_of([])) == []
+    assert list(frames_of([np.zeros(0, np.int16)])) == []

@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, samples
+from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, frames_of, samples
 from agent.channel import Channel, Overflow
 from agent.config import SegmenterSettings, VadSettings
 from agent.listen import FRAMES_AT_REST, Listener
@@ -68,6 +68,15 @@ def test_what_is_being_said_when_the_sound_ends_is_not_lost() -> None:
     frames = audio_frames(np.concatenate([silence(1), clip("en_dir-intro")[:40_000]]))
     utterances = Stage(frames).run()
     assert utterances[-1].position + len(utterances[-1].pcm) == frames[-1].end
+
+
+def test_the_silence_around_a_recording_is_heard_and_not_counted() -> None:
+    """A word from its first sample to its last is an utterance; the sound that came in is that of the recording."""
+    word = clip("en_conf-waitforleader")[8_000:16_000]
+    stage = Stage(list(frames_of([word])))
+    (utterance,) = stage.run()
+    assert utterance.lead_samples + utterance.tail_samples > 0
+    assert len(word) <= stage.listener.counters.heard_samples < len(word) + 2 * FRAME_SAMPLES
 
 
 def test_where_sound_was_lost_the_detector_begins_anew() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, frames_of, samples
 from agent.config import SegmenterSettings
 from agent.segmenter import (
     PAUSE_SAMPLES,
@@ -326,3 +326,53 @@ def check_order(events: list[SegmenterEvent]) -> None:
                 assert speaking
                 assert not (utterance.truncated and paused)
                 speaking, paused = utterance.truncated, False
+
+
+def at_the_edges(length: int, probabilities: Callable[[AudioFrame], float], **changes: float) -> list[Utterance]:
+    """The utterances of a recording of `length` samples with the silence around it."""
+    subject, events = segmenter(**changes), []
+    for frame in frames_of([noise(100)[:length]]):
+        events += subject.push(frame, probabilities(frame))
+    return ended(events + subject.finish())
+
+
+@pytest.mark.parametrize("length", [6_552, 20_000])
+def test_a_recording_that_is_all_speech_is_heard_with_silence_around_it(length: int) -> None:
+    """The utterance is the recording, and tells how much silence an engine has to hear: as if it were in the file."""
+    (utterance,) = at_the_edges(length, lambda frame: 0.0 if frame.is_edge else 0.9)
+    (whole,) = ended(
+        run(
+            segmenter(),
+            audio_frames(np.pad(noise(100)[:length], 8_000)),
+            [0.0 if frame.is_edge else 0.9 for frame in frames_of([noise(100)[:length]])],
+        )
+    )
+    pcm = utterance.with_edges().pcm
+    assert np.array_equal(pcm, whole.pcm[: len(pcm)])
+    assert len(whole.pcm) - len(pcm) < FRAME_SAMPLES
+    assert (utterance.position, utterance.started_ns) == (0, 0)
+    assert np.array_equal(utterance.pcm, noise(100)[:length])
+    assert utterance.lead_samples == 8_000 - whole.position
+    assert utterance.tail_samples > 0
+
+
+def test_speech_in_the_middle_of_a_recording_has_no_silence_added() -> None:
+    """There pre-roll and pause are sound of the recording."""
+    (utterance,) = at_the_edges(40_000, lambda frame: 0.9 if 12_000 <= frame.position < 28_000 else 0.0)
+    assert (utterance.lead_samples, utterance.tail_samples) == (0, 0)
+
+
+def test_a_detector_that_hears_speech_in_the_silence_costs_nothing_but_time() -> None:
+    """It lags behind: where the sound is over, it is not over for the detector, and a piece still has its sound."""
+    for utterance in at_the_edges(40_000, lambda _frame: 0.9, max_length_s=4.0):
+        assert 0 < len(utterance.pcm) <= 40_000 + FRAME_SAMPLES
+
+
+def test_what_is_cut_at_the_maximum_length_begins_with_the_silence_too() -> None:
+    """The first piece of a recording that begins with speech; the pieces have every sample of it."""
+    pieces = at_the_edges(51_000, lambda frame: 0.0 if frame.is_edge else 0.9, max_length_s=4.0)
+    assert len(pieces) > 1 or len(pieces[0].pcm) >= 51_000
+    assert pieces[0].lead_samples > 0
+    assert [piece.lead_samples for piece in pieces[1:]] == [0] * (len(pieces) - 1)
+    together = np.concatenate([piece.pcm for piece in pieces])
+    assert np.array_equal(together, noise(100)[:51_000])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance
+from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.adapters import Setup
 from agent.bench.systems import VAD_OPTION, Adapter, engine_settings
 from agent.bench.wire_format import Heard, PeerError
@@ -13,7 +13,7 @@ from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.segmenter import Segmenter
 from agent.transcript import Transcript, Verdict
-from agent.utterances import frames_of, utterances_in
+from agent.utterances import utterances_in
 from agent.vad.factory import create_detector
 
 _LONGEST_WHOLE_S = 29.0
@@ -56,7 +56,7 @@ def segment(pcm: Pcm16) -> Iterator[Utterance]:
     vad = VadSettings()
     numbers = iter(range(1_000_000))
     segmenter = Segmenter(SegmenterSettings(), vad.threshold, lambda: f"utterance-{next(numbers)}")
-    return utterances_in(frames_of(pcm), create_detector(vad), segmenter)
+    return utterances_in(frames_of([pcm]), create_detector(vad), segmenter)
 
 
 def combine(transcripts: list[Transcript]) -> Heard:

@@ -135,7 +135,7 @@ def test_a_recording_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> No
     assert {one.clip_id for one in measured(tmp_path)} == {"0", "2"}
     (failure,) = json.loads((tmp_path / "out" / "report.json").read_text())["failures"]
     assert (failure["set_name"], failure["clip_id"]) == ("set", "1")
-    assert "cannot be read as audio" in failure["reason"]
+    assert "1.wav is not a sound file" in failure["reason"]
 
 
 def test_the_report_says_what_was_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

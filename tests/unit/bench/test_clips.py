@@ -92,3 +92,13 @@ def test_what_is_not_audio_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.flac").write_text("hello")
     with pytest.raises(SourceError, match=r"x\.flac"):
         load_pcm(Clip("s", "x", tmp_path / "x.flac", "en", "a", 1.0))
+
+
+def test_a_clip_that_is_cut_off_is_not_measured(tmp_path: Path) -> None:
+    """Half of its words would be missing, and the system would be blamed."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)
+    soundfile.write(tmp_path / "x.flac", tone, 16_000)
+    data = (tmp_path / "x.flac").read_bytes()
+    (tmp_path / "x.flac").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match="cut off"):
+        load_pcm(Clip("s", "x", tmp_path / "x.flac", "en", "a", 3.0))

@@ -257,3 +257,20 @@ def test_one_that_is_too_long_spoils_the_batch_before_it_begins() -> None:
     with pytest.raises(EngineError, match=r"01U1.*31\.0 s"):
         hear_many(several(3.0, 31.0), FOLLOW, together, Decoder(), LABEL)
     assert together.calls == []
+
+
+def test_an_engine_hears_the_silence_at_the_edges_and_times_are_those_of_the_recording() -> None:
+    """Half a second before 2 s of sound, a quarter behind: 2.75 s are decoded; segments lie within the 2 s."""
+    lengths: list[int] = []
+
+    def decode(samples: PcmFloat, window: Window) -> Attempt:
+        lengths.append(len(samples))
+        segments = (Segment(0.25, 1.5, "Turn on"), Segment(1.5, 2.75, "the light."))
+        return Attempt("Turn on the light.", segments, 4, False, window.positions, "en", avg_logprob=-0.2)
+
+    at_the_edges = replace(utterance(2.0), lead_samples=8_000, tail_samples=4_000, speech_end=33_000)
+    one = hear(at_the_edges, FOLLOW, decode, LABEL)
+    (other,) = hear_many([at_the_edges], FOLLOW, lambda sounds, windows: [decode(sounds[0], windows[0])], decode, LABEL)
+    assert lengths == [44_000, 44_000]
+    for transcript in (one, other):
+        assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(0.0, 1.0), (1.0, 2.0)]

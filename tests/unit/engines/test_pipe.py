@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
     """Every field and every sample, for an utterance of the greatest length, which fits in no socket's buffer."""
     ours, theirs = ends
     pcm = np.random.default_rng(0).integers(-32768, 32767, 29 * 16_000, np.int16)
-    sent = Utterance("01PIPE", pcm, 7, 8, speech_end=9, closed_at=10, truncated=True, speech_s=1.5, speech_prob=0.75)
+    heard = Utterance("01PIPE", pcm, 7, 8, speech_end=9, closed_at=10, truncated=True, speech_s=1.5, speech_prob=0.75)
+    sent = replace(heard, lead_samples=11, tail_samples=12)
     sender = threading.Thread(target=send, args=(ours, pack_utterance(sent, 3.5)))
     sender.start()
     packet = receive(theirs, 10.0)
@@ -49,6 +51,7 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
     ]
     assert received.truncated
     assert (received.speech_s, received.speech_prob) == (1.5, 0.75)
+    assert (received.lead_samples, received.tail_samples) == (11, 12)
 
 
 def test_a_batch_arrives_whole_and_in_order(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -20,7 +20,8 @@ ROOM = 1 << 20
 def utterance(name: str = "01A", samples: int = 16_000) -> Utterance:
     """Noise, so that samples can be told from one another."""
     pcm = np.random.default_rng(len(name)).integers(-1_000, 1_000, samples).astype(np.int16)
-    return Utterance(name, pcm, 5, 7_000, 15_000, 15_900, truncated=True, speech_s=0.5, speech_prob=0.9)
+    heard = Utterance(name, pcm, 5, 7_000, 15_000, 15_900, truncated=True, speech_s=0.5, speech_prob=0.9)
+    return replace(heard, lead_samples=3, tail_samples=4)
 
 
 def oldest(spool: Spool) -> Kept:
@@ -267,10 +268,10 @@ def test_what_an_older_version_kept_is_read(tmp_path: Path, monkeypatch: pytest.
     path = oldest(spool).path
     with np.load(path) as archive:
         pcm, rest = archive["pcm"], json.loads(archive["rest"].tobytes())
-    del rest["synced"]
+    del rest["synced"], rest["lead_samples"], rest["tail_samples"]
     np.savez(path, pcm=pcm, rest=np.frombuffer(json.dumps(rest).encode(), np.uint8))
     kept = oldest(Spool(tmp_path, ROOM)).utterance
-    assert (kept.id, kept.dated) == ("01A", True)
+    assert (kept.id, kept.dated, kept.lead_samples, kept.tail_samples) == ("01A", True, 0, 0)
     monkeypatch.setattr("agent.governor.spool.boot_id", lambda: "another boot")
     assert not oldest(Spool(tmp_path, ROOM)).utterance.dated
 
