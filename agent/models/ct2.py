@@ -263,6 +263,12 @@ class _Model:
         for name, variable in self._variables.items():
             if variable.shape and name.removesuffix("_scale") not in expected:
                 raise ModelError(f"{self.source}: variable {name[:60]!r} is not part of a Whisper model of this size")
+        for name, least, most in (
+            ("decoder/alignment_layer", -hyper.n_text_layer, hyper.n_text_layer - 1),
+            ("decoder/alignment_heads", 0, hyper.n_text_head),
+        ):
+            if name in self._variables and not least <= self._integer(name) <= most:
+                raise ModelError(f"{self.source}: {name} = {self._integer(name)}, expected {least} to {most}; damaged")
 
     def _variable(self, name: str) -> _Variable:
         try:
