@@ -29,6 +29,8 @@ _NAME: Final = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)*(?!\d+$)(?!-)[\w-]{1,63
 """A host name: labels, the last of which is no number, as in a misspelt address (RFC 1123, 2.1)."""
 CLIENTS: Final = 8
 """Connections that a port serves at once."""
+UNPROVEN_S: Final = 60.0
+"""A client that has sent nothing complete yet makes room before one that last did so this long ago."""
 JOIN_S: Final = 2.0
 """For each thread to end when a server closes."""
 PAUSE_S: Final = 0.5
@@ -121,7 +123,7 @@ class Client(io.RawIOBase):
         self.connection = connection
         self.address = address
         """Host and port, as `socket.accept` gives them."""
-        self.waiting_since_s: float | None = time.monotonic()
+        self.waiting_since_s: float | None = time.monotonic() - UNPROVEN_S
         """Since when we wait for something complete from the client (monotonic clock); None while it waits for us."""
         self.until_s = 0.0
         """Until when to read, by the monotonic clock."""

@@ -51,8 +51,8 @@ class FasterWhisper:
         self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
         self._model: Any = _load(settings, folder)
         self._bands = int(self._model.n_mels)
-        if self._model.is_multilingual and settings.language != "auto":
-            self._tokens.prompt(settings.language, "")  # an unknown language is an error now, not at the first word
+        # A language that the model lacks is an error now, not at the first word.
+        self._prompt("en" if settings.language == "auto" else settings.language)
         self._policy = policy_for(settings.context, self._width())
 
     @property
@@ -90,7 +90,7 @@ class FasterWhisper:
             raise EngineError("the faster_whisper engine is closed: create a new one")
         try:
             yield
-        except (RuntimeError, ValueError) as error:  # what CTranslate2 raises; out of memory on CUDA, above all
+        except (RuntimeError, ValueError, ModelError) as error:  # out of memory on CUDA, above all
             raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
 
     @property

@@ -150,6 +150,15 @@ def test_clients_that_say_nothing_complete_keep_nobody_out(server: AssistServer)
                 assert pong(client) == "hello"
 
 
+def test_a_client_in_the_midst_of_a_request_keeps_its_place(server: AssistServer) -> None:
+    """However many others come between two chunks of its sound."""
+    with connected(server) as speaker, ExitStack() as clients:
+        assert pong(speaker) == "hello"
+        for _ in range(3 * CLIENTS):
+            clients.enter_context(connected(server, b'{"type": "pi'))
+        assert pong(speaker) == "hello"
+
+
 @pytest.mark.parametrize(
     "text",
     [
