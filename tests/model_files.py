@@ -88,11 +88,11 @@ def ctranslate2_bytes(
     version: int = 6,
     specification: str = "WhisperSpec",
     revision: int = 3,
-    changed: Mapping[str, NDArray[np.generic] | None] = MappingProxyType({}),
+    changed: Mapping[str, NDArray[np.generic] | np.generic | None] = MappingProxyType({}),
     aliases: Mapping[str, str] = TIED,
 ) -> bytes:
     """`model.bin` of a CTranslate2 folder; in `changed` are other variables, and None for those that are left out."""
-    wanted = {**variables(weights), **changed}
+    wanted: dict[str, NDArray[np.generic] | np.generic | None] = {**variables(weights), **changed}
     tied = {alias: name for alias, name in aliases.items() if alias not in changed}
     stored = {name: array for name, array in wanted.items() if array is not None and name not in tied}
     content = [struct.pack("<I", version) + _name(specification) + struct.pack("<II", revision, len(stored))]

@@ -85,7 +85,7 @@ def _serve(client: Client, answers: Answers) -> None:
         client.waiting_since_s = time.monotonic()
 
 
-def _comes_more(client: Client, stream: io.BufferedReader, request_until_s: float | None) -> bool:
+def _comes_more(client: Client, stream: "io.BufferedReader[Client]", request_until_s: float | None) -> bool:
     """Wait for the next event; False when the connection is over."""
     if request_until_s is not None:
         client.until_s = request_until_s
@@ -96,7 +96,7 @@ def _comes_more(client: Client, stream: io.BufferedReader, request_until_s: floa
     return False
 
 
-def read_event(stream: io.BufferedReader) -> Event:
+def read_event(stream: "io.BufferedReader[Client]") -> Event:
     """Read one event: a line of JSON, then as many bytes of JSON and of payload as the line says.
 
     The `wyoming` package reads whatever length is announced, and does not tell nonsense from the end.
@@ -122,7 +122,7 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _take(stream: io.BufferedReader, size: Any, limit: int) -> bytes | None:
+def _take(stream: "io.BufferedReader[Client]", size: Any, limit: int) -> bytes | None:
     """Read a part of `size` bytes; None where the header announces none."""
     if size is None:
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agent.errors import ModelError
 from agent.models.ct2 import check_ctranslate2, read_ctranslate2
@@ -86,7 +87,10 @@ def test_int8_weights_can_be_checked_but_not_converted(folder: Path) -> None:
     """A CTranslate2 model stored in int8 is fine for its own engine, and no source for a ggml file."""
     write_ctranslate2(folder, usable_weights())
     name = "encoder/layer_0/ffn/linear_0/weight"
-    quantised = {name: np.ones((256, 64), np.int8), f"{name}_scale": np.ones(256, np.float32)}
+    quantised: dict[str, NDArray[np.generic]] = {
+        name: np.ones((256, 64), np.int8),
+        f"{name}_scale": np.ones(256, np.float32),
+    }
     (folder / "model.bin").write_bytes(ctranslate2_bytes(usable_weights(), changed=quantised))
     check_ctranslate2(folder)
     with pytest.raises(ModelError, match="quantised; convert from"):
@@ -105,7 +109,7 @@ def test_a_model_of_whispers_size_is_accepted(usable: Path) -> None:
     aliases = {**TIED, "encoder/layer_norm/gamma": "decoder/layer_norm/gamma"}
     (usable / "model.bin").write_bytes(ctranslate2_bytes(usable_weights(), aliases=aliases))
     check_ctranslate2(usable)
-    flags = {"decoder/activation": np.int8(3), "decoder/alignment_layer": np.int16(-1)}
+    flags: dict[str, np.generic] = {"decoder/activation": np.int8(3), "decoder/alignment_layer": np.int16(-1)}
     (usable / "model.bin").write_bytes(ctranslate2_bytes(usable_weights(), changed=flags))
     check_ctranslate2(usable)
 
@@ -163,7 +167,7 @@ LINEAR = "decoder/layer_0/ffn/linear_0"
     ],
     ids=lambda changed: "" if isinstance(changed, str) else next(iter(changed)),
 )
-def test_variables_have_to_fit_each_other(usable: Path, changed: dict[str, np.ndarray], words: str) -> None:
+def test_variables_have_to_fit_each_other(usable: Path, changed: dict[str, NDArray[np.generic]], words: str) -> None:
     """Heads, widths, shapes and types are checked before native code relies on them."""
     (usable / "model.bin").write_bytes(ctranslate2_bytes(usable_weights(), changed=changed))
     with pytest.raises(ModelError, match=words):
