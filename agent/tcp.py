@@ -201,7 +201,7 @@ class TcpServer:
         return self._port.number
 
     def close(self) -> bool:
-        """Hang up on all clients; idempotent. False if a thread has not ended in time."""
+        """Hang up on all clients; idempotent. Return False if a thread has not ended in time."""
         self._closing.set()
         self._port.close()
         # A thread that still asks for the address of a name has nothing to lose.
@@ -241,7 +241,7 @@ class TcpServer:
         worker.start()
 
     def _make_room(self) -> bool:
-        """Hang up on the client that we have waited for longest; False if we wait for none."""
+        """Hang up on the client that we have waited for longest; return False if we wait for none."""
         waiting = [client for client in self._clients if client.waiting_since_s is not None]
         slowest = min(waiting, key=lambda client: client.waiting_since_s or 0.0, default=None)
         if slowest is None:

@@ -86,7 +86,7 @@ def _serve(client: Client, answers: Answers) -> None:
 
 
 def _comes_more(client: Client, stream: "io.BufferedReader[Client]", request_until_s: float | None) -> bool:
-    """Wait for the next event; False when the connection is over."""
+    """Wait for the next event; return False when the connection is over."""
     if request_until_s is not None:
         client.until_s = request_until_s
         return bool(stream.peek(1))
@@ -99,7 +99,7 @@ def _comes_more(client: Client, stream: "io.BufferedReader[Client]", request_unt
 def read_event(stream: "io.BufferedReader[Client]") -> Event:
     """Read one event: a line of JSON, then as many bytes of JSON and of payload as the line says.
 
-    The `wyoming` package reads whatever length is announced, and does not tell nonsense from the end.
+    The `wyoming` package reads any length that is announced, and returns None for nonsense as for the end.
 
     Raises:
         ClientError: it is no event, or too long.
@@ -123,7 +123,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _take(stream: "io.BufferedReader[Client]", size: Any, limit: int) -> bytes | None:
-    """Read a part of `size` bytes; None where the header announces none."""
+    """Read a part of `size` bytes; return None if the header announces none."""
     if size is None:
         return None
     if type(size) is not int or not 0 <= size <= limit:

@@ -52,7 +52,7 @@ def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what is written to stderr: a native library that a model crashes writes a page, and the parent one line."""
+    """Drop what is written to stderr: a native library that crashes writes a page, and the parent one line."""
     before, nothing = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, _STDERR)
     try:

@@ -39,7 +39,7 @@ _INHERITED: Final = (
 )
 _INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
 _FAULTS: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP})
-"""What native code dies of that believes a damaged file. Not SIGKILL: memory may suffice the next time."""
+"""Signals that end native code when a damaged file misleads it. Not SIGKILL: the next time memory may suffice."""
 _TRANSCRIPTS: Final = TypeAdapter(list[Transcript])
 
 
@@ -48,7 +48,7 @@ class Lost(Exception):  # noqa: N818 - reads as what happened; never leaves this
 
 
 class Crashed(Lost):
-    """A fault of its own ended the process while it loaded the model, and would again."""
+    """The process crashed while it loaded the model; it would crash again."""
 
 
 class Offspring:

@@ -17,7 +17,7 @@ _NAMED_SO = re.compile(r"(tiny|base|small|medium)\.en\b")
 
 
 def is_english_only(model: str) -> bool:
-    """Whether a model knows English only: the catalogue says so, or the file at a path, or at least its name.
+    """Return whether a model knows English only: by the catalogue, by the file at a path, or at least by its name.
 
     Raises:
         ModelError: the catalogue is missing or malformed.

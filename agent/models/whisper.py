@@ -64,7 +64,7 @@ class HyperParameters:
                 raise ModelError(f"{source}: a width of {self.n_audio_state} cannot be divided among {heads} heads")
 
     def check_usable(self, source: str) -> None:
-        """Refuse what an engine may load and cannot use: these numbers are the same in all of OpenAI's.
+        """Refuse numbers that no published Whisper has: an engine may load such a model, and cannot decode with it.
 
         Raises:
             ModelError: one of them is different.
