@@ -32,7 +32,7 @@ CLIENTS: Final = 8
 UNPROVEN_S: Final = 60.0
 """A client that has sent nothing complete yet makes room before one that last did so this long ago."""
 JOIN_S: Final = 2.0
-"""For each thread to end when a server closes."""
+"""When a server closes: for the thread that accepts to end, and for all others together."""
 PAUSE_S: Final = 0.5
 """Before the next connection is accepted where one could not be."""
 QUIET_S: Final = 60.0
@@ -210,7 +210,8 @@ class TcpServer:
             clients = dict(self._clients)
         for client in clients:
             client.hang_up()
-        joined = [worker.join(JOIN_S) for worker in clients.values()]
+        until_s = time.monotonic() + JOIN_S
+        joined = [worker.join(max(0.0, until_s - time.monotonic())) for worker in clients.values()]
         return ended and all(joined)
 
     def _accept(self) -> None:
