@@ -2,7 +2,7 @@
 
     AgentError                      exit 1
     ├── ConfigError                 exit 78   a setting is unknown, malformed or contradictory
-    ├── ModelError                  exit 78   a model is unknown, missing, incomplete or not what it should be
+    ├── ModelError                  exit 78   a model is unknown, missing, damaged, or refused by the engine
     ├── SourceError                 exit 65   audio that cannot be read (not audio, no such file)
     │   └── DeviceUnavailable       exit 69   the microphone is absent or was lost
     │       ├── DeviceBusy                    something else has it open
@@ -34,7 +34,7 @@ class ConfigError(AgentError):
 
 
 class ModelError(AgentError):
-    """A model is unknown, absent, incomplete, or its digest is not the expected one."""
+    """A model is unknown, absent or damaged, has not the expected digest, or the engine cannot load it."""
 
     exit_code = 78
 

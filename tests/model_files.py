@@ -2,8 +2,11 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +27,43 @@ HYPER = HyperParameters(
     n_text_layer=2,
     n_mels=80,
 )
-WIDTH = HYPER.n_audio_state
+USABLE = replace(
+    HYPER,
+    n_vocab=51_864,
+    n_audio_ctx=1_500,
+    n_audio_state=64,
+    n_audio_head=1,
+    n_text_ctx=448,
+    n_text_state=64,
+    n_text_head=1,
+    n_text_layer=1,
+)
+"""The smallest that engines accept: 8 MB."""
+CONTROLS = {"<|startoftranscript|>": 50_257, "<|transcribe|>": 50_358, "<|notimestamps|>": 50_362}
+"""Of an English-only vocabulary; `<|endoftext|>` is its last ordinary token."""
+TIED = MappingProxyType({"decoder/projection/weight": "decoder/embeddings/weight"})
+"""CTranslate2 stores once what Whisper uses for its first and its last step."""
+CONFIG = {"suppress_ids": [1], "suppress_ids_begin": [220], "lang_ids": [259], "alignment_heads": [[0, 0]]}
 
 
-def small_weights(seed: int = 0) -> WhisperWeights:
+@cache
+def small_weights(seed: int = 0, hyper: HyperParameters = HYPER) -> WhisperWeights:
     """Random float16 weights; token `i` is the byte `i`, and from 256 on pairs of bytes."""
     random = np.random.default_rng(seed)
     tensors: dict[str, FloatArray] = {
-        name: random.normal(size=shape).astype(np.float16) for name, shape in tensor_shapes(HYPER).items()
+        name: random.normal(scale=0.02 if hyper is USABLE else 1.0, size=shape).astype(np.float16)
+        for name, shape in tensor_shapes(hyper).items()
     }
-    tokens = [bytes([index]) for index in range(256)] + [bytes([index, index]) for index in range(HYPER.n_vocab - 256)]
-    return WhisperWeights(HYPER, tuple(tokens), mel_filters(HYPER.n_mels), tensors)
+    tokens = [bytes([index]) for index in range(256)]
+    tokens += [bytes([index % 256, index // 256]) for index in range(min(50_256, hyper.n_vocab) - 256)]
+    if hyper.n_vocab > len(tokens):
+        tokens.append(b"<|endoftext|>")
+    return WhisperWeights(hyper, tuple(tokens), mel_filters(hyper.n_mels), tensors)
+
+
+def usable_weights(seed: int = 0) -> WhisperWeights:
+    """A model that engines load: its words make no sense."""
+    return small_weights(seed, USABLE)
 
 
 def vocabulary_ids(weights: WhisperWeights) -> dict[str, int]:
@@ -53,15 +82,31 @@ def same(left: WhisperWeights, right: WhisperWeights) -> bool:
     )
 
 
-def ctranslate2_bytes(weights: WhisperWeights, *, version: int = 6, specification: str = "WhisperSpec") -> bytes:
-    """`model.bin` of a CTranslate2 folder."""
-    variables = dict(_ctranslate2_variables(weights))
-    content = struct.pack("<I", version) + _name(specification) + struct.pack("<II", 3, len(variables))
-    for name, array in variables.items():
-        code = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}[array.dtype.name]
-        content += _name(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
-        content += struct.pack("<BI", code, array.nbytes) + array.tobytes()
-    return content + struct.pack("<I", 0)
+def ctranslate2_bytes(
+    weights: WhisperWeights,
+    *,
+    version: int = 6,
+    specification: str = "WhisperSpec",
+    revision: int = 3,
+    changed: Mapping[str, NDArray[np.generic] | np.generic | None] = MappingProxyType({}),
+    aliases: Mapping[str, str] = TIED,
+) -> bytes:
+    """`model.bin` of a CTranslate2 folder; in `changed` are other variables, and None for those that are left out."""
+    wanted: dict[str, NDArray[np.generic] | np.generic | None] = {**variables(weights), **changed}
+    tied = {alias: name for alias, name in aliases.items() if alias not in changed}
+    stored = {name: array for name, array in wanted.items() if array is not None and name not in tied}
+    content = [struct.pack("<I", version) + _name(specification) + struct.pack("<II", revision, len(stored))]
+    for name, array in stored.items():
+        code = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}[array.dtype.name]
+        content.append(_name(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape))
+        content.append(struct.pack("<BI", code, array.nbytes) + array.tobytes())
+    content.append(struct.pack("<I", len(tied)))
+    return b"".join([*content, *(_name(alias) + _name(name) for alias, name in tied.items())])
+
+
+def variables(weights: WhisperWeights) -> dict[str, NDArray[np.generic]]:
+    """The model by CTranslate2's names."""
+    return dict(_ctranslate2_variables(weights))
 
 
 def _name(name: str) -> bytes:
@@ -91,7 +136,7 @@ def _ctranslate2_block(weights: WhisperWeights, side: str, layer: int) -> Iterat
     stacks = [("self_attention", "attn", [("query", "key", "value"), ("out",)])]
     if side == "decoder":
         stacks.append(("attention", "cross_attn", [("query",), ("key", "value"), ("out",)]))
-    no_bias = np.zeros(WIDTH, np.float16)  # CTranslate2 keeps zeros for the keys, which have none
+    no_bias = np.zeros(weights.hyper.n_audio_state, np.float16)  # CTranslate2 keeps zeros for the keys, which have none
     for attention, name, linears in stacks:
         for index, parts in enumerate(linears):
             weight = [weights.tensors[f"{ours}.{name}.{part}.weight"] for part in parts]
@@ -111,10 +156,19 @@ def write_ctranslate2(folder: Path, weights: WhisperWeights) -> Path:
     """A folder as faster-whisper loads it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.bin").write_bytes(ctranslate2_bytes(weights))
-    (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary_ids(weights)}}))
-    (folder / "vocabulary.txt").write_text("\n".join(vocabulary_ids(weights)))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    added = [{"id": index, "content": name} for name, index in {"<|endoftext|>": 50_256, **CONTROLS}.items()]
+    document = {"model": {"vocab": vocabulary_ids(weights)}, "added_tokens": added}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    (folder / "vocabulary.txt").write_text("\n".join(listed_tokens(weights)))
     return folder
+
+
+def listed_tokens(weights: WhisperWeights) -> list[str]:
+    """All tokens in the order of their ids, as CTranslate2's vocabulary has them."""
+    ordinary = list(vocabulary_ids(weights))
+    names = {index: name for name, index in CONTROLS.items()}
+    return ordinary + [names.get(index, f"<|{index}|>") for index in range(len(ordinary), weights.hyper.n_vocab)]
 
 
 def safetensors_bytes(weights: WhisperWeights, dtype: str = "F32") -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import soxr
 from wyoming.asr import Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
@@ -18,15 +19,18 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
 from wyoming.ping import Ping, Pong
 
 from agent import __version__
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm16
+from agent.audio import SAMPLE_RATE_HZ, Pcm16
 from agent.errors import AgentError
-from agent.sources.framer import Framer, PcmFormat
+from agent.sources.framer import PcmFormat, one_channel
 
 LONGEST_S: Final = 120.0
 """More sound than this in one request is refused: a command takes seconds."""
 _RATES_HZ: Final = range(4_000, 192_001)
 _CHANNELS: Final = range(1, 33)
-_SAMPLE_BYTES: Final = 2
+_SAMPLES: Final = {1: "U8", 2: "S16_LE", 3: "S24_3LE", 4: "S32_LE"}
+"""ALSA's names, by the bytes of a sample. Like a WAV file, the protocol has 8 bits without a sign."""
+_LONGEST_REASON: Final = 200
+"""Characters of an error: it may quote what the client has sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,7 @@ class Conversation:
     def __init__(self, offer: Callable[[], Offer], listen: Callable[[Pcm16], str]) -> None:
         self._offer = offer
         self._listen = listen
-        self._framer: Framer | None = None
-        self._format: PcmFormat | None = None
-        self._frames: list[Pcm16] = []
-        self._heard = 0
+        self._sound = _Sound()
         self._refusing = False
         """Whether the request under way was answered with an error, and the rest of it is passed over."""
 
@@ -60,62 +61,87 @@ class Conversation:
         try:
             return self._answer(event)
         except AgentError as error:
-            self._refuse(event)
-            return Error(str(error), code=type(error).__name__)
+            return self._refuse(event, str(error), type(error).__name__)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._refuse(event)
-            return Error(f"{event.type}: {error}", code="invalid")
+            return self._refuse(event, f"{event.type}: {error}", "invalid")
 
     def _answer(self, event: Event) -> Eventable | None:
         if Describe.is_type(event.type):
             return _info(self._offer())
         if Ping.is_type(event.type):
-            return Pong(text=Ping.from_event(event).text)
+            text = Ping.from_event(event).text
+            (text or "").encode()  # a lone surrogate is refused here: it cannot be sent
+            return Pong(text=text)
         if AudioStart.is_type(event.type):
-            self._forget()
+            self._sound = _Sound()
             self._refusing = False
         elif self._refusing:
             return None
         elif AudioChunk.is_type(event.type):
-            self._hear(AudioChunk.from_event(event))
+            self._sound.add(AudioChunk.from_event(event))
         elif AudioStop.is_type(event.type):
-            pcm = self._sound()
-            self._forget()
+            pcm, self._sound = self._sound.all(), _Sound()
             return Transcript(text=self._listen(pcm) if len(pcm) else "")
         return None
 
-    def _hear(self, chunk: AudioChunk) -> None:
+    def _refuse(self, event: Event, reason: str, code: str) -> Error:
+        """Pass over the rest of the request that `event` belongs to; an end of the sound ends it anyway."""
+        self._sound = _Sound()
+        self._refusing = self._refusing or AudioChunk.is_type(event.type)
+        return Error(reason[:_LONGEST_REASON].encode(errors="replace").decode(), code)
+
+
+class _Sound:
+    """The sound of one request, from chunks that may be cut anywhere, in the middle of a sample as well."""
+
+    def __init__(self) -> None:
+        self._heard = bytearray()
+        """int16 samples, 16 kHz."""
+        self._format: PcmFormat | None = None
+        self._resampler: soxr.ResampleStream | None = None
+        self._rest = b""
+
+    def add(self, chunk: AudioChunk) -> None:
+        """Take the first channel of `chunk`, behind what came before.
+
+        Raises:
+            ValueError: the format is not one of ours, or there is too much sound.
+        """
         form = _format_of(chunk)
-        if self._framer is None or form != self._format:
-            self._framer, self._format = Framer(form), form
-        frames = [frame.pcm for frame in self._framer.push(chunk.audio, now_ns=0)]
-        self._heard += FRAME_SAMPLES * len(frames)
-        if self._heard > LONGEST_S * SAMPLE_RATE_HZ:
+        if form != self._format:
+            self._finish()
+            self._format = form
+            if form.rate_hz != SAMPLE_RATE_HZ:
+                self._resampler = soxr.ResampleStream(form.rate_hz, SAMPLE_RATE_HZ, 1, dtype="int16")
+        data = self._rest + chunk.audio
+        whole = len(data) - len(data) % form.frame_bytes
+        self._rest = data[whole:]
+        pcm = one_channel(data[:whole], form)
+        self._keep(self._resampler.resample_chunk(pcm) if self._resampler else pcm)
+
+    def all(self) -> Pcm16:
+        """Return all of it, shape (n,), 16 kHz."""
+        self._finish()
+        return np.frombuffer(bytes(self._heard), np.int16)
+
+    def _finish(self) -> None:
+        """Get what the resampler keeps back; half a sample at the end is none."""
+        if self._resampler:
+            self._keep(self._resampler.resample_chunk(np.zeros(0, np.int16), last=True))
+        self._resampler, self._rest = None, b""
+
+    def _keep(self, pcm: Pcm16) -> None:
+        self._heard += pcm.tobytes()
+        if len(self._heard) > LONGEST_S * SAMPLE_RATE_HZ * pcm.itemsize:
             msg = f"more than {LONGEST_S:.0f} s of sound in one request"
             raise ValueError(msg)
-        self._frames += frames
-
-    def _sound(self) -> Pcm16:
-        """All that was heard; the last word may reach into a frame that was never filled."""
-        if self._framer is None or self._format is None:
-            return np.zeros(0, np.int16)
-        tail = self._framer.push(bytes(self._format.bytes_per_s), now_ns=0)[:1]
-        return np.concatenate([*self._frames, *(frame.pcm for frame in tail)])
-
-    def _refuse(self, event: Event) -> None:
-        """Nothing more of the request that `event` belongs to is wanted; with a stop it is over anyway."""
-        self._forget()
-        self._refusing = self._refusing or AudioChunk.is_type(event.type)
-
-    def _forget(self) -> None:
-        self._framer, self._format, self._frames, self._heard = None, None, [], 0
 
 
 def _format_of(chunk: AudioChunk) -> PcmFormat:
-    if chunk.width != _SAMPLE_BYTES or chunk.rate not in _RATES_HZ or chunk.channels not in _CHANNELS:
-        msg = f"{chunk.rate} Hz, {chunk.channels} channels of {8 * chunk.width} bits: send 16 bits, 16000 Hz, 1 channel"
+    if chunk.width not in _SAMPLES or chunk.rate not in _RATES_HZ or chunk.channels not in _CHANNELS:
+        msg = f"{chunk.rate} Hz, {chunk.channels} channels of {chunk.width} bytes: send 16000 Hz, 1 channel of 2 bytes"
         raise ValueError(msg)
-    return PcmFormat(chunk.rate, chunk.channels, "S16_LE")
+    return PcmFormat(int(chunk.rate), int(chunk.channels), _SAMPLES[chunk.width])
 
 
 def _info(offer: Offer) -> Info:

@@ -1,31 +1,33 @@
-"""The sockets of the Wyoming protocol: a thread that accepts, and one for each of a few connections."""
+"""The sockets of the Wyoming protocol: events are read from each client, and answered."""
 
 import contextlib
-import logging
-import socket
-import threading
+import io
+import json
+import time
 from collections.abc import Callable
-from typing import BinaryIO, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-from wyoming.event import Event, Eventable, read_event, write_event
+from wyoming.event import Event, Eventable, write_event
 
 from agent.config.assist import AssistSettings
 from agent.errors import ConfigError
-from agent.tcp import Port, spelt
+from agent.tcp import Client, ClientError, Port, TcpServer, spelt
 from agent.worker import Worker
 
-log = logging.getLogger(__name__)
-
-CONNECTIONS: Final = 8
-"""Who comes when so many are connected is hung up on."""
 IDLE_S: Final = 120.0
-"""A connection on which nothing comes for so long is closed."""
+"""A connection on which no request begins for so long is closed."""
+EVENT_S: Final = 20.0
+"""From the first byte of an event to its last."""
+REQUEST_S: Final = 180.0
+"""From the first byte of a request to its last: sound comes as fast as it is spoken, for two minutes at most."""
+REQUEST_BYTES: Final = 100_000_000
+"""Of one request: two minutes at 96 kHz, two channels of 32 bits, and some."""
 LONGEST_LINE_BYTES: Final = 64 * 1024
-LONGEST_PART_BYTES: Final = 1024 * 1024
-"""What one event may announce to bring: half a minute of sound, while satellites send 64 ms."""
-JOIN_S: Final = 2.0
-PAUSE_S: Final = 0.5
-"""Before the next connection is taken where one could not be."""
+LONGEST_DATA_BYTES: Final = 64 * 1024
+LONGEST_PAYLOAD_BYTES: Final = 4_000_000
+"""Two minutes of 16 kHz, one channel of 16 bits, in one event. Satellites send 64 ms."""
+ANSWER_S: Final = 20.0
+"""For the client to take an answer."""
 
 
 class Answers(Protocol):
@@ -35,127 +37,98 @@ class Answers(Protocol):
         """The answer to `event`, None if it wants none."""
 
 
-class AssistServer:
+class AssistServer(TcpServer):
     """Serves connections from construction, or as soon as the name of its host is known, until `close`.
 
-    `converse` is called once for each of them.
+    `converse` is called once for each of them, from its thread.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
 
     def __init__(
-        self,
-        settings: AssistSettings,
-        converse: Callable[[], Answers],
-        on_failure: Callable[[Worker], None],
+        self, settings: AssistSettings, converse: Callable[[], Answers], on_failure: Callable[[Worker], None]
     ) -> None:
-        self._converse = converse
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._connections: dict[socket.socket, threading.Thread] = {}
-        self._port = _listen(settings)
-        self._worker = Worker("assist", self._accept, on_failure)
-        self._worker.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens, or will."""
-        return self._port.number
-
-    def close(self) -> None:
-        """Hang up on everybody; idempotent. A request that is being transcribed gets no answer."""
-        self._closing.set()
-        self._port.close()
-        self._worker.join(JOIN_S)
-        with self._lock:
-            connections = dict(self._connections)
-        for connection in connections:
-            _end(connection)
-        for thread in connections.values():
-            thread.join(JOIN_S)
-
-    def _accept(self) -> None:
-        if (listener := self._port.wait(self._closing)) is None:
-            return
-        with listener:
-            log.info(f"assist: listening on {self._port}")
-            self._take(listener)
-
-    def _take(self, listener: socket.socket) -> None:
-        troubled = False
-        while not self._closing.is_set():
-            try:
-                connection, _address = listener.accept()
-            except OSError as error:  # closed; or who came has gone again, or there are no descriptors or memory left
-                if not troubled and not self._closing.is_set():
-                    log.warning(f"assist: a connection could not be taken ({error.strerror})")
-                troubled = True
-                self._closing.wait(PAUSE_S)
-                continue
-            troubled = False
-            with self._lock:
-                if len(self._connections) >= CONNECTIONS:
-                    _end(connection)
-                    continue
-                thread = threading.Thread(target=self._serve, args=(connection,), name="assist-talk", daemon=True)
-                self._connections[connection] = thread
-            thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        conversation = self._converse()
         try:
-            connection.settimeout(IDLE_S)
-            with cast("BinaryIO", connection.makefile("rwb")) as stream:
-                guarded = cast("BinaryIO", _Guarded(stream))
-                while (event := read_event(guarded)) is not None:
-                    if (answer := conversation.answer(event)) is not None:
-                        write_event(answer.event(), stream)
-        except (OSError, _Malformed, KeyError, TypeError, AttributeError) as error:
-            # Whoever hangs up, falls silent or sends nonsense is not our failure.
-            log.debug("assist: %r", error)
-        finally:
-            _end(connection)
-            with self._lock:
-                self._connections.pop(connection, None)
+            port = Port("assist.host", settings.host, settings.port)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"assist: cannot listen on {spelt(settings.host, settings.port)} ({reason}): set assist.host to an "
+                "address of this device, and assist.port to one that is free"
+            ) from error
+        super().__init__("assist", port, lambda client: _serve(client, converse()), on_failure)
 
 
-class _Malformed(Exception):  # noqa: N818 - it never leaves this module
-    """An event announces more than it can need."""
+def _serve(client: Client, answers: Answers) -> None:
+    """Answer the events of one client until it closes, or falls silent between two requests.
+
+    A request is all that comes until the next answer. Its limits hold for all of it together.
+
+    Raises:
+        ClientError: the client is too slow, sends too much, or no Wyoming.
+    """
+    stream = io.BufferedReader(client)
+    request_until_s: float | None = None
+    while _comes_more(client, stream, request_until_s):
+        now_s = time.monotonic()
+        request_until_s = request_until_s or now_s + REQUEST_S
+        client.until_s = min(request_until_s, now_s + EVENT_S)
+        event = read_event(stream)
+        client.waiting_since_s = None
+        answer = answers.answer(event)
+        if answer is not None:
+            request_until_s = None
+            packed = io.BytesIO()
+            write_event(answer.event(), packed)
+            client.send(packed.getvalue(), ANSWER_S)
+        client.waiting_since_s = time.monotonic()
 
 
-class _Guarded:
-    """What `read_event` needs of a file, with limits: a header line or a length may come from anybody."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def readline(self) -> bytes:
-        """Read a header."""
-        line = self._stream.readline(LONGEST_LINE_BYTES)
-        if len(line) == LONGEST_LINE_BYTES:
-            raise _Malformed("a header without an end")
-        return line
-
-    def read(self, size: int) -> bytes:
-        """Read what a header has announced, or the first part of it."""
-        if not 0 <= size <= LONGEST_PART_BYTES:
-            raise _Malformed(f"{size} bytes in one event")
-        return self._stream.read(size)
+def _comes_more(client: Client, stream: "io.BufferedReader[Client]", request_until_s: float | None) -> bool:
+    """Wait for the next event; return False when the connection is over."""
+    if request_until_s is not None:
+        client.until_s = request_until_s
+        return bool(stream.peek(1))
+    client.until_s, client.left_bytes = time.monotonic() + IDLE_S, REQUEST_BYTES
+    with contextlib.suppress(ClientError):  # silence between two requests is no fault
+        return bool(stream.peek(1))
+    return False
 
 
-def _listen(settings: AssistSettings) -> Port:
-    try:
-        return Port("assist.host", settings.host, settings.port)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            f"assist: cannot listen on {spelt(settings.host, settings.port)} ({reason}): set assist.host to an address "
-            "of this device, and assist.port to one that is free"
-        ) from error
+def read_event(stream: "io.BufferedReader[Client]") -> Event:
+    """Read one event: a line of JSON, then as many bytes of JSON and of payload as the line says.
+
+    The `wyoming` package reads any length that is announced, and returns None for nonsense as for the end.
+
+    Raises:
+        ClientError: it is no event, or too long.
+        ValueError, RecursionError: the JSON cannot be parsed.
+    """
+    line = stream.readline(LONGEST_LINE_BYTES)
+    head = json.loads(line) if line.endswith(b"\n") else None
+    if not isinstance(head, dict) or not isinstance(head.get("type"), str):
+        raise ClientError("no Wyoming event")
+    more = _take(stream, head.get("data_length"), LONGEST_DATA_BYTES)
+    data = {**_object(head.get("data")), **_object(json.loads(more) if more else None)}
+    return Event(head["type"], data, _take(stream, head.get("payload_length"), LONGEST_PAYLOAD_BYTES))
 
 
-def _end(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits on it
-    sock.close()
+def _object(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ClientError("the data of an event are no JSON object")
+    return value
+
+
+def _take(stream: "io.BufferedReader[Client]", size: Any, limit: int) -> bytes | None:
+    """Read a part of `size` bytes; return None if the header announces none."""
+    if size is None:
+        return None
+    if type(size) is not int or not 0 <= size <= limit:
+        raise ClientError(f"a part of {size} bytes, where {limit} are allowed")
+    part = stream.read(size)
+    if len(part) < size:
+        raise ConnectionResetError("closed in the middle of an event")
+    return part

@@ -4,9 +4,11 @@ Its only tie to the world is a socket (`pipe.py`). It says `ready` when the mode
 question with transcripts or an error, until the parent closes. Whatever else ends it is the parent's to mend.
 """
 
+import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from agent.engines import Engine, batch_size, transcribe_many
 from agent.engines.factory import create_engine
 from agent.engines.pipe import Packet, receive, receive_utterances, send
-from agent.errors import EngineError
+from agent.errors import AgentError, EngineError, ModelError
 from agent.service.confinement import Confinement
 
 if TYPE_CHECKING:
     from agent.config import EngineSettings
 
+_STDERR: Final = 2
 _GRACE_S: Final = 5.0
 """Behind the parent's own deadline: a process that lost its parent inside an inference that hangs ends by itself."""
 
@@ -31,9 +34,11 @@ def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with socket.socket(fileno=descriptor) as channel:
         try:
-            engine = _load(receive(channel).head, model)
-        except EngineError as error:
-            send(channel, Packet({"refused": str(error)}))
+            settings = receive(channel).head
+            with _quiet():
+                engine = _load(settings, model)
+        except AgentError as error:
+            send(channel, Packet({"refused": str(error), "model": isinstance(error, ModelError)}))
             return
         send(channel, Packet({"ready": asdict(confined), "batch_size": batch_size(engine)}))
         try:
@@ -43,6 +48,19 @@ def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
             return
         finally:
             engine.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what is written to stderr: a native library that crashes writes a page, and the parent one line."""
+    before, nothing = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, _STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(before, _STDERR)
+        os.close(before)
+        os.close(nothing)
 
 
 def _load(settings: Mapping[str, Any], model: Path | None) -> Engine:

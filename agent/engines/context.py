@@ -57,17 +57,20 @@ FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
 """The stock behaviour, and where a retry goes at last."""
 WIDER: Final = ContextPolicy(min_positions=768, margin_positions=384)
 """Where a retry goes first: half of the window cures nearly every loop, for two fifths of the cost of all of it."""
-
-
 FOLLOW: Final = ContextPolicy(min_positions=384, margin_positions=128)
 """For models up to base."""
+ROOMY: Final = ContextPolicy(min_positions=512, margin_positions=256)
+"""For larger ones, which have more to lose."""
+MOST_TIMES: Final = 5
+"""An utterance and its retries together get at most so many times the positions of its first window: the answer to a
+short command does not wait for a window of 30 seconds (docs/decisions/0016)."""
 
 
 def policy_for(context: str, audio_state: int) -> ContextPolicy:
     """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
 
     `context` is the setting: `follow`, `full`, or `MIN+MARGIN` in positions. Tiny and base were measured to want the
-    same. Larger models have more to lose and get more room.
+    same.
     """
     if context == "full":
         return FULL
@@ -76,7 +79,7 @@ def policy_for(context: str, audio_state: int) -> ContextPolicy:
         return ContextPolicy(least, margin)
     if audio_state <= _BASE_STATE:
         return FOLLOW
-    return ContextPolicy(min_positions=512, margin_positions=256)
+    return ROOMY
 
 
 def token_cap(duration_s: float) -> int:

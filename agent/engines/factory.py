@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent import cpu, extras
 from agent.engines import Engine
-from agent.errors import EngineError
+from agent.errors import AgentError, EngineError, ModelError
 
 if TYPE_CHECKING:  # pydantic is 11 MB that an engine process does without, see agent/engine_child.py
     from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
@@ -17,13 +17,26 @@ def create_engine(settings: "EngineSettings", model_path: Path | None) -> Engine
     `model_path` is the verified ggml file or CTranslate2 folder, and None for an engine without a model.
 
     Raises:
-        EngineError: the engine is not installed, or cannot load the model.
+        EngineError: the engine is not installed, or there is not enough memory.
+        ModelError: the engine cannot load the model.
     """
     if settings.kind == "scripted":
         return _scripted(settings)
-    if settings.kind == "whisper_cpp":
-        return _whisper_cpp(settings, _required(model_path, settings.model))
-    return _faster_whisper(settings, _required(model_path, settings.model))
+    if model_path is None:
+        raise EngineError(f"the engine needs the model {settings.model}: `edgescribe models pull {settings.model}`")
+    try:
+        if settings.kind == "whisper_cpp":
+            return _whisper_cpp(settings, model_path)
+        return _faster_whisper(settings, model_path)
+    except AgentError:
+        raise
+    except MemoryError as error:
+        raise EngineError(f"{model_path} cannot be loaded: not enough memory") from error
+    except Exception as error:  # native libraries and `tokenizers` raise what they like at a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(
+            f"{model_path} cannot be loaded ({reason}): check it with `edgescribe models verify`"
+        ) from error
 
 
 # The libraries are imported where they are needed: each costs tens of megabytes, and one of them is an extra.
@@ -51,9 +64,3 @@ def _faster_whisper(settings: "FasterWhisperSettings", model_path: Path) -> Engi
     except ImportError as error:
         raise EngineError(f"CTranslate2 is not installed ({error}): {extras.missing('faster-whisper')}") from error
     return FasterWhisper(settings, model_path, settings.model)
-
-
-def _required(model_path: Path | None, model: str) -> Path:
-    if model_path is None:
-        raise EngineError(f"the engine needs the model {model}: `edgescribe models pull {model}`")
-    return model_path

@@ -5,6 +5,7 @@ PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,14 @@ from agent.engines.hearing import Label, hear, hear_many
 from agent.engines.mel import log_mel
 from agent.engines.threads import engine_threads
 from agent.engines.tokens import Tokens
-from agent.errors import EngineError
+from agent.errors import EngineError, ModelError
 from agent.transcript import Transcript
 
 if TYPE_CHECKING:
     from agent.config import FasterWhisperSettings
 
+_NOT_THE_MODEL = re.compile("out of memory|cuda|cublas|cudnn|Library", re.IGNORECASE)
+"""CTranslate2's errors that are about the machine: another start may do without them."""
 _PATIENCE = 0.6
 """Share of the beam that has to come to its end before the best of those is taken (docs/decisions/0016)."""
 
@@ -37,8 +40,8 @@ class FasterWhisper:
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
 
     Raises:
-        EngineError: the device or the arithmetic is not available, the folder holds no Whisper model, or the model
-            does not know the language.
+        EngineError: the device or the arithmetic is not available, or there is not enough memory.
+        ModelError: the folder holds no Whisper model, or the model does not know the language.
     """
 
     def __init__(self, settings: "FasterWhisperSettings", folder: Path, model_name: str) -> None:
@@ -48,8 +51,8 @@ class FasterWhisper:
         self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
         self._model: Any = _load(settings, folder)
         self._bands = int(self._model.n_mels)
-        if self._model.is_multilingual and settings.language != "auto":
-            self._tokens.prompt(settings.language, "")  # an unknown language is an error now, not at the first word
+        # A language that the model lacks is an error now, not at the first word.
+        self._prompt("en" if settings.language == "auto" else settings.language)
         self._policy = policy_for(settings.context, self._width())
 
     @property
@@ -87,7 +90,7 @@ class FasterWhisper:
             raise EngineError("the faster_whisper engine is closed: create a new one")
         try:
             yield
-        except (RuntimeError, ValueError) as error:  # what CTranslate2 raises; out of memory on CUDA, above all
+        except (RuntimeError, ValueError, ModelError) as error:  # out of memory on CUDA, above all
             raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
 
     @property
@@ -153,7 +156,7 @@ class FasterWhisper:
         """Width of the model; one position of silence tells, and is the warm-up."""
         try:
             return int(self._encode([np.zeros(0, np.float32)], Window(1, 1)).shape[2])
-        except RuntimeError as error:
+        except RuntimeError as error:  # a ValueError is the model's fault
             raise EngineError(
                 f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
                 "MemoryDenyWriteExecute=yes forbids; install the drop-in systemd/drop-ins/faster-whisper.conf"
@@ -199,8 +202,10 @@ def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:
             inter_threads=1,
             intra_threads=engine_threads(settings.threads),
         )
-    except (RuntimeError, ValueError) as error:
-        raise EngineError(f"{folder} cannot be loaded ({error}): check it with `edgescribe models verify`") from error
+    except RuntimeError as error:
+        if not _NOT_THE_MODEL.search(str(error)):
+            raise
+        raise EngineError(f"{folder} cannot be loaded ({error}): run `edgescribe doctor`") from error
 
 
 def _supported_compute_types(device: str) -> set[str]:
@@ -218,10 +223,10 @@ def _suppressed_ids(path: Path) -> list[int]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise EngineError(f"{path} cannot be read ({error}): pull the model again") from error
-    ids = config.get("suppress_ids", []) if isinstance(config, dict) else None
+        raise ModelError(f"{path} cannot be read ({error}): pull the model again") from error
+    ids = config.get("suppress_ids") or [] if isinstance(config, dict) else None
     if not isinstance(ids, list) or not all(isinstance(each, int) for each in ids):
-        raise EngineError(
+        raise ModelError(
             f"{path} is not a model's description (an object, numbers in suppress_ids): pull the model again"
         )
     return ids

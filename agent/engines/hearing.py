@@ -2,6 +2,8 @@
 
 samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? ──no──▶ suspicious? ──no──▶ transcript
        decode in half of the window, then in all ◀─yes─┘                      └─yes─▶ the same in another window?
+
+All of it together costs at most a few times what the first window costs (`context.MOST_TIMES`).
 """
 
 import time
@@ -9,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
-from agent.engines.context import FOLLOW, FULL, FULL_WINDOW, WIDER, WINDOW_S, ContextPolicy, Window
+from agent.engines.context import FOLLOW, FULL, MOST_TIMES, ROOMY, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.engines.evidence import (
     Attempt,
     Sound,
@@ -42,7 +44,7 @@ class Label:
 
 
 def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
-    """Transcribe `utterance`, with at most two retries and one second look.
+    """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
 
     Retries are for loops, echoes, and words that end before the speech does.
 
@@ -93,7 +95,7 @@ def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Lab
     for retry in tries[1:]:
         attempt = better(attempt, retry, sound)
     if needs_second_look(attempt, sound):
-        second = decode(samples, _other_window(attempt, sound.duration_s))
+        second = decode(samples, _another_window(tries, sound.duration_s))
         tries.append(second)
     verdict = judge(attempt, sound, second)
     rejected = verdict is Verdict.REJECTED
@@ -118,7 +120,8 @@ def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) ->
     retries: list[Attempt] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
-        if window.positions > latest.audio_ctx and needs_retry(latest, sound):
+        worth_it = _positions([first, *retries]) + window.positions <= MOST_TIMES * first.audio_ctx
+        if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
             retries.append(decode(samples, window))
             said_again = not went_wrong(retries[-1], sound) and agree(latest.text, retries[-1].text)
             if said_again:
@@ -146,9 +149,15 @@ def _sound(utterance: Utterance) -> Sound:
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
-def _other_window(attempt: Attempt, duration_s: float) -> Window:
-    """The full window for what was heard in a shorter one, and the other way about."""
-    return (FULL if attempt.audio_ctx < FULL_WINDOW else FOLLOW).window(duration_s)
+def _positions(tries: Sequence[Attempt]) -> int:
+    return sum(attempt.audio_ctx for attempt in tries)
+
+
+def _another_window(tries: Sequence[Attempt], duration_s: float) -> Window:
+    """A window in which the sound was not decoded yet: half of the full one, as a rule."""
+    used = {attempt.audio_ctx for attempt in tries}
+    windows = [policy.window(duration_s) for policy in (WIDER, FOLLOW, ROOMY)]
+    return next((window for window in windows if window.positions not in used), windows[0])
 
 
 def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.audio import Utterance
 from agent.engines.pipe import Packet, pack_batch, pack_utterance, receive, send
-from agent.errors import EngineError
+from agent.errors import EngineError, ModelError
 from agent.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -38,11 +38,17 @@ _INHERITED: Final = (
     "QEMU_",
 )
 _INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
+_FAULTS: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP})
+"""Signals that end native code when a damaged file misleads it. Not SIGKILL: the next time memory may suffice."""
 _TRANSCRIPTS: Final = TypeAdapter(list[Transcript])
 
 
 class Lost(Exception):  # noqa: N818 - reads as what happened; never leaves this package
     """The process died, hung, or answered nonsense. It is dead now."""
+
+
+class Crashed(Lost):
+    """The process crashed while it loaded the model; it would crash again."""
 
 
 class Offspring:
@@ -51,9 +57,11 @@ class Offspring:
     Used by one thread at a time.
 
     Raises:
-        EngineError: the engine refuses the settings or the model; to try again would not help.
-        Lost: it could not be started for want of memory or descriptors, died while it loaded, or took longer than two
-            minutes.
+        EngineError: the engine refuses the settings, or has not enough memory.
+        ModelError: it refuses the model; to try again would not help.
+        Crashed: it did not survive the model.
+        Lost: it could not be started for want of memory or descriptors, was killed while it loaded, as when memory runs
+            out, or took longer than two minutes.
     """
 
     def __init__(self, settings: "EngineSettings", model: Path | None, load_s: float = LOAD_S) -> None:
@@ -62,10 +70,16 @@ class Offspring:
         except OSError as error:
             raise Lost(f"could not be started ({error.strerror})") from error
         self.pid = self._process.pid
-        answer = self._ask([Packet(settings.model_dump(mode="json"))], load_s, "loading the model")
+        try:
+            answer = self._ask([Packet(settings.model_dump(mode="json"))], load_s, f"loading {model or 'the engine'}")
+        except Lost as loss:
+            if -(self._process.returncode or 0) in _FAULTS:
+                raise Crashed(str(loss)) from loss
+            raise
         if "ready" not in answer.head:
             self.kill()
-            raise EngineError(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
+            kind = ModelError if answer.head.get("model") else EngineError
+            raise kind(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
         self.confined: Mapping[str, bool] = answer.head["ready"]
         self.batch_size: int = answer.head["batch_size"]
         """Utterances that are worth while at once, as the engine says."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.audio import Utterance
-from agent.engines.offspring import LOAD_S, Lost, Offspring
-from agent.errors import AgentError, EngineError
+from agent.engines.offspring import LOAD_S, Crashed, Lost, Offspring
+from agent.errors import AgentError, EngineError, ModelError
 from agent.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ProcessEngine:
 
     Raises:
         AgentError: whatever `find_model` raises.
+        ModelError: the engine refuses the model, or crashes while it loads it.
         EngineError: the engine cannot be started.
     """
 
@@ -71,6 +72,8 @@ class ProcessEngine:
         self._offspring: Offspring | None = None
         try:
             self._offspring = self._start()
+        except Crashed as crash:
+            raise ModelError(f"the engine process {crash}: check the model with `edgescribe models verify`") from crash
         except Lost as loss:
             raise EngineError(f"the engine process {loss}: run `edgescribe doctor`") from loss
 

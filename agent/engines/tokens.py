@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from agent.errors import EngineError
+from agent.errors import ModelError
 from agent.transcript import Segment
 
 TIMESTAMPS_PER_SECOND = 50
@@ -21,13 +21,13 @@ class Tokens:
     """Text to tokens and back.
 
     Raises:
-        EngineError: `tokenizer.json` is absent or not a Whisper tokenizer.
+        ModelError: `tokenizer.json` is absent or not a Whisper tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise EngineError(f"{path} is missing: pull the model again with `edgescribe models pull`")
+            raise ModelError(f"{path} is missing: pull the model again with `edgescribe models pull`")
         self._path = path
         self._tokenizer = Tokenizer.from_file(str(path))
         self.end_of_text = self._control("<|endoftext|>")
@@ -38,14 +38,14 @@ class Tokens:
         """Return what the decoder starts from; `language` is None for an English-only model.
 
         Raises:
-            EngineError: the model does not know the language.
+            ModelError: the model does not know the language.
         """
         previous = self._previous(initial_prompt)
         if language is None:
             return [*previous, self.start]
         spoken = self._tokenizer.token_to_id(f"<|{language}|>")
         if spoken is None:
-            raise EngineError(f"this model does not know the language {language!r}: set engine.language to another one")
+            raise ModelError(f"this model does not know the language {language!r}: set engine.language to another one")
         return [*previous, self.start, spoken, self._control("<|transcribe|>")]
 
     def text(self, tokens: Iterable[int]) -> str:
@@ -89,5 +89,5 @@ class Tokens:
     def _control(self, name: str) -> int:
         token = self._tokenizer.token_to_id(name)
         if token is None:
-            raise EngineError(f"{self._path} is not Whisper's: it has no {name}")
+            raise ModelError(f"{self._path} is not Whisper's: it has no {name}")
         return int(token)

@@ -21,7 +21,7 @@ from agent.engines.evidence import Attempt
 from agent.engines.hearing import Label, hear
 from agent.engines.no_speech import no_speech_reader
 from agent.engines.threads import engine_threads
-from agent.errors import EngineError
+from agent.errors import EngineError, ModelError
 from agent.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _MIN_SAMPLES = SAMPLE_RATE_HZ // 10
 """whisper.cpp refuses what is shorter."""
 _LOADED = "compute buffer (decode)"
 """Part of the last line that whisper.cpp logs when it has loaded a model."""
+_NO_MEMORY = "failed to allocate"
+"""Part of a line that it logs when memory runs out."""
 
 
 class WhisperCpp:
@@ -46,7 +48,8 @@ class WhisperCpp:
     attention, which pads a short context with empty keys and attends to them (docs/decisions/0002).
 
     Raises:
-        EngineError: the file is not a model that whisper.cpp can load, or it does not know the language.
+        ModelError: the file is not a model that whisper.cpp can load, or it does not know the language.
+        EngineError: there is not enough memory.
     """
 
     def __init__(self, settings: "WhisperCppSettings", model_path: Path, model_name: str) -> None:
@@ -166,21 +169,21 @@ class WhisperCpp:
             known = pw.whisper_lang_id(language) >= 0
         if not known:
             self.close()
-            raise EngineError(
-                f"whisper.cpp does not know the language {language!r}: set engine.language to another one"
-            )
+            raise ModelError(f"whisper.cpp does not know the language {language!r}: set engine.language to another one")
 
 
 def _load(model_path: Path) -> Any:
     parameters = pw.whisper_context_default_params()
     parameters.flash_attn = False
     if not model_path.is_file():
-        raise EngineError(f"{model_path} is no file: pull the model with `edgescribe models pull`")
+        raise ModelError(f"{model_path} is no file: pull the model with `edgescribe models pull`")
     with _captured_log() as lines:
         context = pw.whisper_init_from_file_with_params(str(model_path), parameters)
     # pywhispercpp hides a null pointer, and using it would kill the process: only the log tells success from failure.
     if not any(_LOADED in line for line in lines):
-        raise EngineError(f"{model_path} cannot be loaded ({_last(lines)}): check it with `edgescribe models verify`")
+        if any(_NO_MEMORY in line for line in lines):
+            raise EngineError(f"{model_path} cannot be loaded: not enough memory ({_last(lines)})")
+        raise ModelError(f"{model_path} cannot be loaded ({_last(lines)}): check it with `edgescribe models verify`")
     return context
 
 

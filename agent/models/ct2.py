@@ -2,11 +2,12 @@
 
 `model.bin`, version 6 (CTranslate2, `python/ctranslate2/specs/model_spec.py`): u32 version; the specification's name;
 u32 revision; u32 count; then for each variable its name, u8 rank, u32 dimensions, u8 type, u32 bytes, data; at last
-u32 count of aliases, each two names. A name is u16 length, zero byte included, then the bytes.
+u32 count of aliases, each two names: its own and that of an equal variable. A name is u16 length, zero byte included,
+then the bytes.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,24 @@ import numpy as np
 
 from agent.errors import ModelError
 from agent.models.binary import Reader, open_reader
-from agent.models.vocabulary import read_json, read_vocabulary
-from agent.models.whisper import FloatArray, HyperParameters, WhisperWeights, check_tensors, mel_filters
+from agent.models.vocabulary import check_tokens, is_multilingual, read_json, read_vocabulary
+from agent.models.whisper import (
+    FloatArray,
+    HyperParameters,
+    WhisperWeights,
+    check_tensors,
+    mel_filters,
+    tensor_shapes,
+)
 
 _VERSION = 6
+_REVISION = 3
+"""Of `WhisperSpec`; CTranslate2 refuses later ones."""
 _MAX_VARIABLES = 10_000
 _MAX_RANK = 4
-_ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2}
-"""CTranslate2's data types: float32, int8, int16, int32, float16."""
+_ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
+"""CTranslate2's data types: float32, int8, int16, int32, float16, bfloat16."""
+_INT8 = 1
 _FLOAT_TYPES: dict[int, np.dtype[np.float16 | np.float32]] = {0: np.dtype(np.float32), 4: np.dtype(np.float16)}
 _INTEGER_TYPES: dict[int, np.dtype[np.signedinteger]] = {
     1: np.dtype(np.int8),
@@ -45,6 +56,9 @@ _DIRECT = {
 _SELF_ATTENTION = {"linear_0": ("query", "key", "value"), "linear_1": ("out",)}
 _CROSS_ATTENTION = {"linear_0": ("query",), "linear_1": ("key", "value"), "linear_2": ("out",)}
 _FEED_FORWARD = {"linear_0": "mlp.0", "linear_1": "mlp.2"}
+_PROJECTION = "decoder/projection/weight"
+"""The embeddings once more: an alias, as a rule."""
+_PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +84,47 @@ def read_ctranslate2(folder: Path) -> WhisperWeights:
 
 
 def check_ctranslate2(folder: Path) -> None:
-    """Check what a CTranslate2 Whisper folder (of any type of weights) says about itself before native code reads it.
+    """Check a CTranslate2 Whisper folder, with weights of any type, before native code reads it.
 
     Raises:
-        ModelError: a file is missing, a length points outside the file, or it is not a Whisper model.
+        ModelError: a file or a variable is missing, is damaged or does not fit the others, or it is not Whisper.
     """
-    _, hyper = _open(folder)
-    if not isinstance(read_json(folder / "config.json"), dict):
-        raise ModelError(f"{folder / 'config.json'}: no JSON object; the model folder is damaged")
-    read_vocabulary(folder, hyper.n_vocab)
+    model, hyper = _open(folder)
+    hyper.check_usable(model.source)
+    model.check(hyper)
+    check_tokens(folder, hyper.n_vocab)
+    _check_config(folder / "config.json", hyper)
+
+
+def ctranslate2_vocabulary_size(folder: Path) -> int:
+    """Return the number of tokens that the model in `folder` can say.
+
+    Raises:
+        ModelError: it cannot be read, or is not Whisper.
+    """
+    return _open(folder)[1].n_vocab
+
+
+def _check_config(path: Path, hyper: HyperParameters) -> None:
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: no JSON object; the model folder is damaged")
+    if "suppress_ids_begin" not in config or (is_multilingual(hyper.n_vocab) and not config.get("lang_ids")):
+        raise ModelError(f"{path}: suppress_ids_begin or lang_ids is missing; the model folder is damaged")
+    for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
+        _check_indices(path, key, config.get(key), hyper.n_vocab)
+    heads = config.get("alignment_heads") or []
+    if not isinstance(heads, list) or not all(isinstance(pair, list) and len(pair) == _PAIR for pair in heads):
+        raise ModelError(f"{path}: alignment_heads is no list of pairs; the model folder is damaged")
+    _check_indices(path, "alignment_heads", [layer for layer, _head in heads], hyper.n_text_layer)
+    _check_indices(path, "alignment_heads", [head for _layer, head in heads], hyper.n_text_head)
+
+
+def _check_indices(path: Path, key: str, found: object, size: int) -> None:
+    if found is not None and not (
+        isinstance(found, list) and all(type(index) is int and 0 <= index < size for index in found)
+    ):
+        raise ModelError(f"{path}: {key} is no list of numbers from 0 to {size - 1}; the model folder is damaged")
 
 
 def _open(folder: Path) -> "tuple[_Model, HyperParameters]":
@@ -90,7 +136,10 @@ def _open(folder: Path) -> "tuple[_Model, HyperParameters]":
 
 def _read_name(reader: Reader) -> str:
     (length,) = reader.integers("H")
-    return reader.take(length).rstrip(b"\0").decode("ascii", errors="replace")
+    name = reader.take(length)
+    if not name.endswith(b"\0"):
+        raise ModelError(f"{reader.source}: a name without an end before byte {reader.offset}; damaged")
+    return name[:-1].decode("ascii", errors="replace")
 
 
 def _read_variable(reader: Reader) -> _Variable:
@@ -99,9 +148,39 @@ def _read_variable(reader: Reader) -> _Variable:
         raise ModelError(f"{reader.source}: a variable of {rank} dimensions; damaged, or not a Whisper model")
     shape = reader.integers(f"{rank}I")
     type_code, size_bytes = reader.integers("BI")
-    if math.prod(shape) * _ITEM_BYTES.get(type_code, 0) != size_bytes:
+    if type_code not in _ITEM_BYTES:
+        raise ModelError(f"{reader.source}: a variable of the unknown type {type_code}; damaged")
+    if math.prod(shape) * _ITEM_BYTES[type_code] != size_bytes or not size_bytes:
         raise ModelError(f"{reader.source}: a variable's size does not fit its shape {shape}; damaged")
     return _Variable(shape, type_code, reader.skip(size_bytes), size_bytes)
+
+
+def _layout(hyper: HyperParameters) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the name of each variable, and OpenAI's names of the tensors that lie in it, one below the other."""
+    for theirs, ours in _DIRECT.items():
+        yield theirs, (ours,)
+    for side, layers in (("encoder", hyper.n_audio_layer), ("decoder", hyper.n_text_layer)):
+        for layer in range(layers):
+            theirs, ours = f"{side}/layer_{layer}", f"{side}.blocks.{layer}"
+            yield from _attention(f"{theirs}/self_attention", f"{ours}.attn", _SELF_ATTENTION)
+            if side == "decoder":
+                yield from _attention(f"{theirs}/attention", f"{ours}.cross_attn", _CROSS_ATTENTION)
+            for linear, name in _FEED_FORWARD.items():
+                for kind in ("weight", "bias"):
+                    yield f"{theirs}/ffn/{linear}/{kind}", (f"{ours}.{name}.{kind}",)
+            yield from _norm(f"{theirs}/ffn/layer_norm", f"{ours}.mlp_ln")
+
+
+def _attention(theirs: str, ours: str, linears: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for linear, parts in linears.items():
+        for kind in ("weight", "bias"):
+            yield f"{theirs}/{linear}/{kind}", tuple(f"{ours}.{part}.{kind}" for part in parts)
+    yield from _norm(f"{theirs}/layer_norm", f"{ours}_ln")
+
+
+def _norm(theirs: str, ours: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield f"{theirs}/gamma", (f"{ours}.weight",)
+    yield f"{theirs}/beta", (f"{ours}.bias",)
 
 
 class _Model:
@@ -116,10 +195,21 @@ class _Model:
         specification = _read_name(reader)
         if specification != "WhisperSpec":
             raise ModelError(f"{self.source}: a CTranslate2 model, but not Whisper ({specification[:40]!r})")
-        _revision, count = reader.integers("II")
+        revision, count = reader.integers("II")
+        if revision > _REVISION:
+            raise ModelError(f"{self.source}: made for a later CTranslate2 (revision {revision})")
         if count > _MAX_VARIABLES:
             raise ModelError(f"{self.source}: {count} variables; damaged, or not a Whisper model")
-        self._variables = {_read_name(reader): _read_variable(reader) for _ in range(count)}
+        self._variables: dict[str, _Variable] = {}
+        for _ in range(count):
+            name = _read_name(reader)
+            if name in self._variables:
+                raise ModelError(f"{self.source}: variable {name[:60]!r} is there twice; damaged")
+            self._variables[name] = _read_variable(reader)
+        (count,) = reader.integers("I")
+        for _ in range(min(count, _MAX_VARIABLES)):
+            alias, name = _read_name(reader), _read_name(reader)
+            self._variables[alias] = self._variable(name)
 
     def hyper_parameters(self) -> HyperParameters:
         """Taken from the shapes of the tensors, which the weights cannot contradict."""
@@ -142,39 +232,43 @@ class _Model:
 
     def tensors(self, hyper: HyperParameters) -> dict[str, FloatArray]:
         """Every tensor, by OpenAI's names."""
-        found = {ours: self._array(theirs) for theirs, ours in _DIRECT.items()}
-        for layer in range(hyper.n_audio_layer):
-            found.update(self._block("encoder", layer))
-        for layer in range(hyper.n_text_layer):
-            found.update(self._block("decoder", layer))
-        return found
+        found: dict[str, FloatArray] = {}
+        for name, parts in _layout(hyper):
+            stacked = self._array(name)
+            if len(stacked) % len(parts):
+                raise ModelError(f"{self.source}: {name} cannot be divided; damaged")
+            found.update(zip(parts, np.split(stacked, len(parts)), strict=True))
+        # CTranslate2 stores zeros for the bias of the keys: Whisper's have none.
+        return {name: array for name, array in found.items() if not name.endswith(".key.bias")}
 
-    def _block(self, side: str, layer: int) -> Iterator[tuple[str, FloatArray]]:
-        theirs, ours = f"{side}/layer_{layer}", f"{side}.blocks.{layer}"
-        yield from self._attention(f"{theirs}/self_attention", f"{ours}.attn", _SELF_ATTENTION)
-        if side == "decoder":
-            yield from self._attention(f"{theirs}/attention", f"{ours}.cross_attn", _CROSS_ATTENTION)
-        for linear, name in _FEED_FORWARD.items():
-            yield f"{ours}.{name}.weight", self._array(f"{theirs}/ffn/{linear}/weight")
-            yield f"{ours}.{name}.bias", self._array(f"{theirs}/ffn/{linear}/bias")
-        yield from self._norm(f"{theirs}/ffn/layer_norm", f"{ours}.mlp_ln")
+    def check(self, hyper: HyperParameters) -> None:
+        """Hold every variable against the shapes that follow from `hyper`.
 
-    def _attention(
-        self, theirs: str, ours: str, linears: Mapping[str, tuple[str, ...]]
-    ) -> Iterator[tuple[str, FloatArray]]:
-        for linear, parts in linears.items():
-            for kind in ("weight", "bias"):
-                stacked = self._array(f"{theirs}/{linear}/{kind}")
-                if len(stacked) % len(parts):
-                    raise ModelError(f"{self.source}: {theirs}/{linear}/{kind} cannot be divided; damaged")
-                for part, array in zip(parts, np.split(stacked, len(parts)), strict=True):
-                    if (part, kind) != ("key", "bias"):  # CTranslate2 stores zeros there: Whisper's keys have no bias
-                        yield f"{ours}.{part}.{kind}", array
-        yield from self._norm(f"{theirs}/layer_norm", f"{ours}_ln")
-
-    def _norm(self, theirs: str, ours: str) -> Iterator[tuple[str, FloatArray]]:
-        yield f"{ours}.weight", self._array(f"{theirs}/gamma")
-        yield f"{ours}.bias", self._array(f"{theirs}/beta")
+        Raises:
+            ModelError: one is missing, has another shape, or a type that CTranslate2 cannot compute with.
+        """
+        shapes = tensor_shapes(hyper)
+        expected = {_PROJECTION: shapes["decoder.token_embedding.weight"]}
+        for name, parts in _layout(hyper):
+            rows, *columns = shapes[parts[-1]]
+            expected[name] = (rows * len(parts), *columns)
+        for name, shape in expected.items():
+            variable = self._variable(name)
+            if variable.shape != shape:
+                raise ModelError(f"{self.source}: variable {name} has shape {variable.shape}, expected {shape}")
+            if variable.type_code in _INTEGER_TYPES and not name.endswith("/weight"):
+                raise ModelError(f"{self.source}: variable {name} is of whole numbers; damaged")
+            if variable.type_code == _INT8 and self._variable(f"{name}_scale").shape != shape[:1]:
+                raise ModelError(f"{self.source}: {name}_scale does not have one value a row; damaged")
+        for name, variable in self._variables.items():
+            if variable.shape and name.removesuffix("_scale") not in expected:
+                raise ModelError(f"{self.source}: variable {name[:60]!r} is not part of a Whisper model of this size")
+        for name, least, most in (
+            ("decoder/alignment_layer", -hyper.n_text_layer, hyper.n_text_layer - 1),
+            ("decoder/alignment_heads", 0, hyper.n_text_head),
+        ):
+            if name in self._variables and not least <= self._integer(name) <= most:
+                raise ModelError(f"{self.source}: {name} = {self._integer(name)}, expected {least} to {most}; damaged")
 
     def _variable(self, name: str) -> _Variable:
         try:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from agent.errors import ModelError
 from agent.models.binary import Reader, open_reader
 from agent.models.files import atomic_write
+from agent.models.vocabulary import LEAST_ORDINARY_TOKENS
 from agent.models.whisper import N_FFT_BINS, FloatArray, HyperParameters, WhisperWeights, tensor_shapes
 
 MAGIC = 0x67676D6C
@@ -33,6 +34,10 @@ F32_ALWAYS = frozenset(
     {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.positional_embedding", "decoder.positional_embedding"}
 )
 """Tensors that whisper.cpp wants in float32 whatever the rest is in."""
+_COLUMNS = frozenset({"encoder.conv1.bias", "encoder.conv2.bias"})
+"""Vectors that it wants as matrices of one column."""
+_MOST_TOKENS = 51_866
+"""whisper.cpp computes the number of languages from the size of the vocabulary, and knows 100."""
 
 
 class TensorType(IntEnum):
@@ -111,15 +116,42 @@ def read_ggml(path: Path) -> GgmlFile:
         ModelError: it is not a ggml file, is cut short, or holds what no Whisper has.
     """
     reader = open_reader(path)
-    if reader.remaining_bytes < struct.calcsize("12i") or reader.integers("I") != (MAGIC,):
-        raise ModelError(f"{path}: not a ggml file; see `edgescribe models convert`")
-    *numbers, ftype = reader.integers("11i")
-    hyper = HyperParameters(*numbers)
-    hyper.check(str(path))
+    hyper, kind = _read_header(reader)
     filters = _read_mel_filters(reader, hyper)
     vocabulary = _read_vocabulary(reader, hyper)
-    tensors = tuple(_read_tensors(reader, tensor_shapes(hyper)))
-    return GgmlFile(hyper, _file_type(ftype, reader.source), filters, vocabulary, tensors, reader.data)
+    return GgmlFile(hyper, kind, filters, vocabulary, tuple(_read_tensors(reader, hyper, kind)), reader.data)
+
+
+def check_ggml(path: Path) -> None:
+    """Check a Whisper ggml file before whisper.cpp reads it: what `read_ggml` checks, and that it can be used.
+
+    Raises:
+        ModelError: as `read_ggml`, or it is no model of a size that whisper.cpp can decode with.
+    """
+    hyper, _kind = _read_header(open_reader(path))
+    hyper.check_usable(str(path))
+    if hyper.n_vocab > _MOST_TOKENS:
+        raise ModelError(f"{path}: n_vocab = {hyper.n_vocab}, and whisper.cpp knows {_MOST_TOKENS} tokens; damaged")
+    if (tokens := len(read_ggml(path).vocabulary)) < LEAST_ORDINARY_TOKENS:
+        raise ModelError(f"{path}: {tokens} tokens in the vocabulary; damaged")
+
+
+def ggml_vocabulary_size(path: Path) -> int:
+    """Return `n_vocab` of a ggml file; nothing but its head is read.
+
+    Raises:
+        ModelError: it is not a ggml file, or no Whisper.
+    """
+    return _read_header(open_reader(path))[0].n_vocab
+
+
+def _read_header(reader: Reader) -> tuple[HyperParameters, TensorType]:
+    if reader.remaining_bytes < struct.calcsize("12i") or reader.integers("I") != (MAGIC,):
+        raise ModelError(f"{reader.source}: not a ggml file; see `edgescribe models convert`")
+    *numbers, ftype = reader.integers("11i")
+    hyper = HyperParameters(*numbers)
+    hyper.check(reader.source)
+    return hyper, _file_type(ftype, reader.source)
 
 
 def _file_type(ftype: int, source: str) -> TensorType:
@@ -151,18 +183,30 @@ def _read_token(reader: Reader) -> bytes:
     return reader.take(length)
 
 
-def _read_tensors(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Iterator[TensorEntry]:
-    wanted = dict(shapes)
+def _read_tensors(reader: Reader, hyper: HyperParameters, kind: TensorType) -> Iterator[TensorEntry]:
+    wanted = tensor_shapes(hyper)
     while reader.remaining_bytes:
         entry = _read_tensor(reader)
-        expected = wanted.pop(entry.name, None)
-        if expected is None:
+        shape = wanted.pop(entry.name, None)
+        if shape is None:
             raise ModelError(f"{reader.source}: tensor {entry.name[:60]!r} is unknown or there twice; damaged")
-        if entry.shape not in {expected, (*expected, 1)}:  # conv biases are columns
+        expected = (*shape, 1) if entry.name in _COLUMNS else shape
+        if entry.shape != expected:
             raise ModelError(f"{reader.source}: tensor {entry.name} has shape {entry.shape}, expected {expected}")
+        if entry.type is not (expected_type := _type_of(entry.name, shape, kind)):
+            what = f"is {entry.type.name}, expected {expected_type.name} in a file of type {kind.name}"
+            raise ModelError(f"{reader.source}: tensor {entry.name} {what}; damaged")
         yield entry
     if wanted:
         raise ModelError(f"{reader.source}: cut short, tensor {next(iter(wanted))} is missing; fetch it again")
+
+
+def _type_of(name: str, shape: tuple[int, ...], kind: TensorType) -> TensorType:
+    """Return the type that whisper.cpp's loader wants a tensor to have in a file of type `kind`."""
+    if len(shape) == 1 or name in F32_ALWAYS:
+        return TensorType.F32
+    is_matrix = len(shape) == 2  # noqa: PLR2004 - rows and columns
+    return kind if is_matrix or kind is TensorType.F32 else TensorType.F16
 
 
 def _read_tensor(reader: Reader) -> TensorEntry:

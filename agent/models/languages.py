@@ -1,27 +1,41 @@
 """Which languages a model knows: all of Whisper's, or English only."""
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from agent.config.languages import AUTO, WHISPER
-from agent.models.catalogue import load_catalogue
+from agent.errors import ModelError
+from agent.models.catalogue import Catalogue, load_catalogue
+from agent.models.ct2 import ctranslate2_vocabulary_size
+from agent.models.ggml import ggml_vocabulary_size
+from agent.models.vocabulary import is_multilingual
 
 _NAMED_SO = re.compile(r"(tiny|base|small|medium)\.en\b")
 """As OpenAI names them; there is no large one."""
 
 
-@lru_cache(maxsize=64)
 def is_english_only(model: str) -> bool:
-    """What the catalogue says of a name that it has; else whether the last part of the path is named like one.
+    """Return whether a model knows English only: by the catalogue, by the file at a path, or at least by its name.
 
     Raises:
         ModelError: the catalogue is missing or malformed.
     """
-    catalogue = load_catalogue()
+    catalogue = _catalogue()
     if model in catalogue:
         return catalogue.find(model).languages == "en"
-    return bool(_NAMED_SO.search(Path(model).name))
+    path = Path(model)
+    with suppress(ModelError, OSError, RuntimeError):  # the last for `~` of an unknown user
+        path = path.expanduser()
+        size = ctranslate2_vocabulary_size(path) if path.is_dir() else ggml_vocabulary_size(path)
+        return not is_multilingual(size)
+    return bool(_NAMED_SO.search(path.name))
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> Catalogue:
+    return load_catalogue()
 
 
 def multilingual(model: str) -> str:

@@ -19,7 +19,7 @@ from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
 from agent.models.files import atomic_write, looking, mismatch, nearest_folder, sync, write_error
-from agent.models.ggml import read_ggml
+from agent.models.ggml import check_ggml
 from agent.models.ledger import Ledger
 from agent.models.progress import Progress
 from agent.models.pull import MADE_HERE, Pull
@@ -295,7 +295,7 @@ def _own_files(path: Path, model_format: ModelFormat) -> tuple[Path, ...]:
     if model_format is ModelFormat.GGML:
         if path.is_dir():
             raise ModelError(f"{path}: is a folder, and whisper.cpp needs a ggml file: `edgescribe models convert`")
-        read_ggml(path)
+        check_ggml(path)
         return (path,)
     if not path.is_dir():
         raise ModelError(f"{path}: is a file, and CTranslate2 needs a folder")

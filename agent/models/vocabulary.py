@@ -7,10 +7,13 @@ from typing import Any
 
 from agent.errors import ModelError
 
-_MAX_JSON_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
+LEAST_ORDINARY_TOKENS = 50_256
+"""Without `<|endoftext|>`, in English-only models."""
 ORDINARY_TOKENS_EN = 50_257
 ORDINARY_TOKENS_MULTILINGUAL = 50_257
 _MULTILINGUAL_FROM = 51_865
+_CONTROLS = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>")
 
 
 def is_multilingual(n_vocab: int) -> bool:
@@ -25,13 +28,18 @@ def read_json(path: Path) -> Any:
         ModelError: it is absent, too large, or not JSON.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{path}: larger than {_MAX_JSON_BYTES} bytes; not a model's description")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); the model folder is incomplete") from error
+        return json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON; the model folder is damaged") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ModelError(f"{path}: larger than {_MAX_BYTES} bytes; not a model's description")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); the model folder is incomplete") from error
 
 
 def read_vocabulary(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
@@ -50,6 +58,42 @@ def read_vocabulary(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
         return tuple(bytes(alphabet[letter] for letter in by_id[index]) for index in range(min(count, n_vocab)))
     except KeyError as error:
         raise ModelError(f"{folder}: the vocabulary has no byte-level token for {error}; it is damaged") from error
+
+
+def check_tokens(folder: Path, n_vocab: int) -> None:
+    """Hold `tokenizer.json` against CTranslate2's own vocabulary, `vocabulary.json` or `vocabulary.txt`.
+
+    Raises:
+        ModelError: one of them is missing or damaged, or belongs to another model.
+    """
+    ids, tokens = _control_ids(folder / "tokenizer.json"), _listed_tokens(folder)
+    if len(tokens) != n_vocab:
+        raise ModelError(f"{folder}: its vocabulary lists {len(tokens)} tokens, and its weights are for {n_vocab}")
+    for name in _CONTROLS:
+        index = ids.get(name, -1)
+        if not 0 <= index < n_vocab or tokens[index] != name:
+            raise ModelError(f"{folder}: the vocabulary and tokenizer.json do not have {name} at the same place")
+    read_vocabulary(folder, n_vocab)
+
+
+def _listed_tokens(folder: Path) -> list[Any]:
+    if (folder / "vocabulary.json").is_file():
+        tokens = read_json(folder / "vocabulary.json")
+        if not isinstance(tokens, list):
+            raise ModelError(f"{folder / 'vocabulary.json'}: no list of tokens; the model folder is damaged")
+        return tokens
+    text = _read(folder / "vocabulary.txt").decode(errors="replace")
+    return text.removesuffix("\n").split("\n")
+
+
+def _control_ids(path: Path) -> dict[str, int]:
+    document = read_json(path)
+    added = document.get("added_tokens") if isinstance(document, dict) else None
+    return {
+        entry["content"]: entry["id"]
+        for entry in (added if isinstance(added, list) else ())
+        if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("content"), str)
+    }
 
 
 def _token_ids(folder: Path) -> Mapping[str, int]:

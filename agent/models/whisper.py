@@ -17,6 +17,11 @@ FloatArray = NDArray[np.float16 | np.float32]
 
 N_FFT_BINS = 201
 """Frequencies of a 400-point transform, 0 to 8000 Hz."""
+HEAD_WIDTH = 64
+"""Width of an attention head."""
+VOCABULARY_EN = 51_864
+"""Tokens of an English-only model; the others have one or two more."""
+_USABLE = {"n_audio_ctx": (1_500,), "n_text_ctx": (448,), "n_mels": (80, 128)}
 _MAX_LAYERS = 64
 _MAX_WIDTH = 8_192
 _MAX_VOCABULARY = 100_000
@@ -52,8 +57,27 @@ class HyperParameters:
             value = getattr(self, field.name)
             if not 1 <= value <= limit:
                 raise ModelError(f"{source}: {field.name} = {value} is not a Whisper model's (1 to {limit})")
-        if self.n_audio_state != self.n_text_state or self.n_audio_state % self.n_audio_head:
+        if self.n_audio_state != self.n_text_state:
             raise ModelError(f"{source}: widths {self.n_audio_state} and {self.n_text_state} do not fit together")
+        for heads in (self.n_audio_head, self.n_text_head):
+            if self.n_audio_state % heads:
+                raise ModelError(f"{source}: a width of {self.n_audio_state} cannot be divided among {heads} heads")
+
+    def check_usable(self, source: str) -> None:
+        """Refuse numbers that no published Whisper has: an engine may load such a model, and cannot decode with it.
+
+        Raises:
+            ModelError: one of them is different.
+        """
+        for name, allowed in _USABLE.items():
+            if (found := getattr(self, name)) not in allowed:
+                raise ModelError(f"{source}: {name} = {found}, expected {' or '.join(map(str, allowed))}; damaged")
+        for heads in (self.n_audio_head, self.n_text_head):
+            if heads * HEAD_WIDTH != self.n_audio_state:
+                what = f"{heads} attention heads in a width of {self.n_audio_state}"
+                raise ModelError(f"{source}: {what}, expected heads of {HEAD_WIDTH}; damaged")
+        if self.n_vocab < VOCABULARY_EN:
+            raise ModelError(f"{source}: n_vocab = {self.n_vocab}, expected at least {VOCABULARY_EN}; damaged")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
 from agent.errors import DeviceEndless
 
 NS_PER_S: Final = 1_000_000_000
-SAMPLE_BYTES: Final = {"S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
+SAMPLE_BYTES: Final = {"U8": 1, "S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
 """ALSA's names of the sample formats that are understood, and how many bytes a sample takes."""
 
 CLOCK_FOLLOWS: Final = 0.001
@@ -142,10 +142,13 @@ class Framer:
 
 
 def one_channel(data: bytes, source: PcmFormat, channel: int = 1) -> Pcm16:
-    """The n-th channel of interleaved samples, as int16; of longer samples the upper 16 bits."""
+    """Return the n-th channel of interleaved samples, shape (n,), int16; of longer samples the upper 16 bits."""
     if source.sample == "S16_LE":
         # A copy: what is handed on must not hold on to the other channels.
         return np.frombuffer(data, "<i2").reshape(-1, source.channels)[:, channel - 1].astype(np.int16)
+    if source.sample == "U8":
+        unsigned = np.frombuffer(data, np.uint8).reshape(-1, source.channels)[:, channel - 1]
+        return (unsigned.astype(np.int16) - 128) << 8
     width = SAMPLE_BYTES[source.sample]
     upper = slice(1, 3) if source.sample == "S24_LE" else slice(width - 2, width)
     octets: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(-1, source.channels, width)[:, channel - 1, upper]

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,10 @@ def ask(port: int, *said: Eventable) -> Event:
     return answer
 
 
-def words(port: int, pcm: Pcm16) -> str:
+def words(port: int, pcm: Pcm16, chunk_bytes: int = 2_048) -> str:
     """Have `pcm` transcribed as Home Assistant would."""
-    pieces = [AudioChunk(16_000, 2, 1, pcm[at : at + 1_024].tobytes()) for at in range(0, len(pcm), 1_024)]
+    sound = pcm.tobytes()
+    pieces = [AudioChunk(16_000, 2, 1, sound[at : at + chunk_bytes]) for at in range(0, len(sound), chunk_bytes)]
     answer = ask(port, Transcribe(language="en"), AudioStart(16_000, 2, 1), *pieces, AudioStop())
     return Transcript.from_event(answer).text
 
@@ -78,6 +81,18 @@ def test_words_for_speech_and_none_for_silence(port: int) -> None:
     assert program.installed
     assert program.models[0].languages == ["en"]
     assert "please hold while" in words(port, speech).lower()
+
+
+def test_all_clients_are_served_beside_slow_ones(port: int) -> None:
+    """Several at once, with chunks that split samples; as many clients that send a byte now and then disturb nobody."""
+    speech = np.concatenate([silence(0.5), clip("en_pls-hold-while-try"), silence(0.5)])
+    with ExitStack() as stack, ThreadPoolExecutor(5) as clients:
+        for _ in range(20):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30.0))
+            slow.sendall(b'{"type": "audio-start", ')
+        heard = list(clients.map(lambda size: words(port, speech, size), (51, 161, 1_023, 8_191, 1_000_000)))
+    assert len(set(heard)) == 1
+    assert "please hold while" in heard[0].lower()
 
 
 def _send_nonsense(port: int) -> None:

@@ -148,7 +148,7 @@ def test_settings_that_the_engine_refuses_are_told_in_its_own_words(start: Start
     """What the engine says in the other process is what the operator reads here."""
     broken = tmp_path / "ggml.bin"
     broken.write_bytes(b"no model at all")
-    with pytest.raises(EngineError, match=r"ggml\.bin cannot be loaded"):
+    with pytest.raises(ModelError, match=r"ggml\.bin cannot be loaded"):
         start(WhisperCppSettings(), lambda: broken)
 
 

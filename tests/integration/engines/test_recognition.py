@@ -18,7 +18,7 @@ from agent.engines import Engine
 from agent.engines.context import Window
 from agent.engines.factory import create_engine
 from agent.engines.hearing import Decode
-from agent.errors import EngineError
+from agent.errors import EngineError, ModelError
 from tests.clips import SPEECH, clip
 
 pytestmark = pytest.mark.weights
@@ -142,7 +142,7 @@ def test_a_fixed_language_is_not_detected(kind: str, pulled: Pulled) -> None:
 def test_a_language_that_whisper_does_not_know_is_named(kind: str, pulled: Pulled) -> None:
     """One line, and the setting to change."""
     settings = MULTILINGUAL[kind].model_copy(update={"language": "zz"})
-    with pytest.raises(EngineError, match=r"'zz'.*engine\.language"):
+    with pytest.raises(ModelError, match=r"'zz'.*engine\.language"):
         load(settings, pulled)
 
 
@@ -212,7 +212,7 @@ def test_a_truncated_ggml_file_is_refused(pulled: Pulled, tmp_path: Path) -> Non
     whole = pulled("tiny.en-q8_0").read_bytes()
     half = tmp_path / "half.bin"
     half.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(EngineError, match=r"half\.bin cannot be loaded"):
+    with pytest.raises(ModelError, match=r"half\.bin cannot be loaded"):
         create_engine(WhisperCppSettings(), half)
 
 
@@ -221,7 +221,7 @@ def test_a_truncated_ctranslate2_model_is_refused(pulled: Pulled, tmp_path: Path
     for source in pulled("tiny.en-ct2").iterdir():
         content = source.read_bytes()
         (tmp_path / source.name).write_bytes(content[: len(content) // 2] if source.suffix == ".bin" else content)
-    with pytest.raises(EngineError, match=r"cannot be loaded \("):
+    with pytest.raises(ModelError, match=r"cannot be loaded \("):
         create_engine(FasterWhisperSettings(), tmp_path)
 
 

@@ -10,7 +10,7 @@ from agent import cli
 from agent.models import catalogue
 from agent.models.ggml import write_ggml
 from agent.settings import sources as settings_sources
-from tests.model_files import small_weights, write_ctranslate2
+from tests.model_files import usable_weights, write_ctranslate2
 from tests.model_packages import World, make_world
 from tests.unprivileged import closed
 
@@ -124,18 +124,18 @@ def test_a_misspelt_name_is_said_before_anything_is_fetched(capsys: pytest.Captu
 @pytest.mark.usefixtures("world")
 def test_own_models_are_converted_quantised_and_trusted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """From a folder to a small file, in one step or in two, with what came out; then the digest is remembered."""
-    source = str(write_ctranslate2(tmp_path / "own", small_weights()))
+    source = str(write_ctranslate2(tmp_path / "own", usable_weights()))
     one, f16, two = (str(tmp_path / name) for name in ("one.bin", "f16.bin", "two.bin"))
     status, out, _ = edgescribe(capsys, "convert", source, one, "--type", "q5_0")
     assert status == 0
-    assert out.startswith(f"{one}: q5_0, 1 + 2 layers of 32, ")
+    assert out.startswith(f"{one}: q5_0, 1 + 1 layers of 64, ")
     edgescribe(capsys, "convert", source, f16)
     assert edgescribe(capsys, "quantise", f16, two, "--type", "q5_0")[0] == 0
     assert Path(one).read_bytes() == Path(two).read_bytes()
     status, out, _ = edgescribe(capsys, "trust", one)
     assert status == 0
     assert out.startswith(f"{one}: sha256 ")
-    write_ggml(small_weights(seed=3), Path(one))
+    write_ggml(usable_weights(seed=3), Path(one))
     assert edgescribe(capsys, "trust", one)[1] != out
 
 

@@ -9,7 +9,7 @@ from agent import extras
 from agent.config import FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.engines.factory import create_engine
 from agent.engines.scripted import Scripted
-from agent.errors import EngineError
+from agent.errors import EngineError, ModelError
 
 
 def test_the_scripted_engine_needs_no_model() -> None:
@@ -38,14 +38,14 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, content:
     """whisper.cpp gives a null pointer, which must not be touched."""
     path = tmp_path / "ggml.bin"
     path.write_bytes(content)
-    with pytest.raises(EngineError, match=r"ggml\.bin cannot be loaded") as failure:
+    with pytest.raises(ModelError, match=r"ggml\.bin cannot be loaded") as failure:
         create_engine(WhisperCppSettings(), path)
     assert "\n" not in str(failure.value)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Both engines say which file they miss."""
-    with pytest.raises(EngineError, match=r"nowhere\.bin"):
+    with pytest.raises(ModelError, match=r"nowhere\.bin"):
         create_engine(WhisperCppSettings(), tmp_path / "nowhere.bin")
-    with pytest.raises(EngineError, match=r"tokenizer\.json is missing"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is missing"):
         create_engine(FasterWhisperSettings(), tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.audio import SAMPLE_RATE_HZ, PcmFloat, Utterance
-from agent.engines.context import FULL, FULL_WINDOW, ContextPolicy, Window
+from agent.engines.context import FULL, FULL_WINDOW, WIDER, ContextPolicy, Window
 from agent.engines.evidence import Attempt
 from agent.engines.hearing import Label, hear, hear_many
 from agent.errors import EngineError
@@ -17,6 +17,7 @@ from agent.transcript import Segment, Transcript, Verdict
 LABEL = Label("scripted", "none")
 FOLLOW = ContextPolicy(min_positions=384, margin_positions=128)
 LOOP = " ".join(["ask,"] * 30)
+LONG_LOOP = " ".join(["ask,"] * 200)
 
 
 def utterance(seconds: float) -> Utterance:
@@ -72,10 +73,22 @@ def test_a_loop_is_decoded_once_more_in_half_of_the_window() -> None:
 
 def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
     """And is believed, if it listened."""
-    decoder = Decoder(LOOP, LOOP, "Ask him.")
-    transcript = heard(decoder)
-    assert [window.positions for window in decoder.windows] == [384, 768, FULL_WINDOW]
+    decoder = Decoder(LONG_LOOP, LONG_LOOP, "Ask him.")
+    transcript = heard(decoder, seconds=12.0)
+    assert [window.positions for window in decoder.windows] == [728, 984, FULL_WINDOW]
     assert (transcript.text, transcript.retries, transcript.audio_ctx) == ("Ask him.", 2, 1500)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("texts", [[LOOP, LOOP], ["2.5|Who loses his"] * 2])
+def test_a_short_one_is_not_worth_all_of_the_window(texts: list[str], seconds: float) -> None:
+    """Somebody waits for the answer: the decodings together cost a few times what a clear one costs."""
+    decoder = Decoder(*texts)
+    transcript = hear(replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder, LABEL)
+    positions = [window.positions for window in decoder.windows]
+    assert sum(positions) < 5 * positions[0]
+    assert FULL_WINDOW not in positions
+    assert transcript.verdict is not Verdict.REJECTED
 
 
 def test_words_that_end_before_the_speech_are_looked_for_in_half_of_the_window() -> None:
@@ -90,8 +103,8 @@ def test_words_that_end_before_the_speech_are_looked_for_in_half_of_the_window()
 def test_what_is_not_found_there_is_looked_for_in_all_of_the_window() -> None:
     """The same words again are no proof that they were all."""
     decoder = Decoder("2.5|Who loses his", "2.5|Who loses his", "Who loses his way, asks.")
-    transcript = heard(decoder, seconds=6.0)
-    assert [window.positions for window in decoder.windows] == [428, 768, FULL_WINDOW]
+    transcript = heard(decoder, seconds=12.0)
+    assert [window.positions for window in decoder.windows] == [728, 984, FULL_WINDOW]
     assert (transcript.text, transcript.verdict) == ("Who loses his way, asks.", Verdict.CONFIDENT)
 
 
@@ -124,8 +137,8 @@ def test_the_end_of_a_recording_is_no_end_of_speech() -> None:
 
 def test_there_is_never_a_third_retry() -> None:
     """A loop in the full window too is published as doubtful, not tried for ever."""
-    decoder = Decoder(LOOP, LOOP, LOOP)
-    transcript = heard(decoder)
+    decoder = Decoder(LONG_LOOP, LONG_LOOP, LONG_LOOP)
+    transcript = heard(decoder, seconds=12.0)
     assert len(decoder.windows) == 3
     assert transcript.verdict is Verdict.DOUBTFUL
 
@@ -152,13 +165,21 @@ def test_a_loop_in_the_full_window_is_not_repeated(policy: ContextPolicy, second
     assert heard(decoder, policy, seconds).retries == 0
 
 
-@pytest.mark.parametrize(("policy", "windows"), [(FOLLOW, [384, 1500]), (FULL, [1500, 384])])
+@pytest.mark.parametrize(("policy", "windows"), [(FOLLOW, [384, 768]), (FULL, [1500, 768]), (WIDER, [768, 384])])
 def test_a_suspicious_sound_is_heard_in_another_window(policy: ContextPolicy, windows: list[int]) -> None:
     """The second look confirms the first and does not replace it."""
     decoder = Decoder("Never mind.", "never mind")
     transcript = unsure(decoder, policy)
     assert [window.positions for window in decoder.windows] == windows
     assert (transcript.text, transcript.retries, transcript.verdict) == ("Never mind.", 1, Verdict.DOUBTFUL)
+
+
+def test_a_suspicious_sound_that_looped_is_heard_in_a_third_window() -> None:
+    """In the same window again it would only say the same."""
+    decoder = Decoder(LOOP, "Never mind.", "never mind")
+    transcript = unsure(decoder)
+    assert [window.positions for window in decoder.windows] == [384, 768, 512]
+    assert (transcript.text, transcript.verdict) == ("Never mind.", Verdict.DOUBTFUL)
 
 
 def test_what_changes_with_the_window_was_not_said() -> None:
@@ -239,7 +260,7 @@ def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
     alone = Decoder("Thanks!")
     transcripts = hear_many([sure, doubtful], FOLLOW, BatchDecoder("One.", "RAGE!"), alone, LABEL)
     assert [transcript.verdict for transcript in transcripts] == [Verdict.CONFIDENT, Verdict.REJECTED]
-    assert [window.positions for window in alone.windows] == [FULL_WINDOW]
+    assert [window.positions for window in alone.windows] == [768]
 
 
 def test_the_time_for_a_batch_is_shared_out() -> None:

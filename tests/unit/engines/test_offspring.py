@@ -1,15 +1,19 @@
 """What keeps a process from starting; what a running one may suffer is in `tests/integration/engines`."""
 
 import errno
+import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import ScriptedSettings
+from agent.engines import offspring
 from agent.engines.offspring import Lost, Offspring
 from agent.engines.process import ProcessEngine
-from agent.errors import EngineError
+from agent.errors import AgentError, EngineError, ModelError
 from tests.starved import no_descriptors
 
 
@@ -31,3 +35,26 @@ def test_without_memory_for_a_fork_it_is_the_same(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(Lost, match=r"could not be started \(Cannot allocate memory\)"):
         Offspring(ScriptedSettings(), None)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (signal.SIGSEGV, ModelError),
+        (signal.SIGABRT, ModelError),
+        (signal.SIGBUS, ModelError),
+        (signal.SIGFPE, ModelError),
+        (signal.SIGKILL, EngineError),
+        (signal.SIGTERM, EngineError),
+    ],
+)
+def test_a_process_that_dies_of_its_model_is_told_from_one_that_is_killed(
+    number: signal.Signals, kind: type[AgentError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that crashes the loader ends the service for good; out of memory (SIGKILL), it is worth another try."""
+    code = f"import os, socket, sys; socket.socket(fileno=int(sys.argv[1])).recv(1); os.kill(os.getpid(), {number})"
+    monkeypatch.setattr(
+        offspring, "_command", lambda descriptor, _model: [sys.executable, "-S", "-c", code, str(descriptor)]
+    )
+    with pytest.raises(kind, match=rf"/models/mine\.bin.*{number.name}"):
+        ProcessEngine(ScriptedSettings(), lambda: Path("/models/mine.bin"))

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from agent.engines.tokens import MAX_PROMPT_TOKENS, Tokens
-from agent.errors import EngineError
+from agent.errors import ModelError
 from agent.transcript import Segment
 
 WORDS = ["turn", "on", "the", "light", "off"]
@@ -73,7 +73,7 @@ def test_of_a_long_initial_prompt_the_end_is_kept(tokens: Tokens) -> None:
 
 def test_a_language_that_the_model_lacks_is_named(tokens: Tokens) -> None:
     """With the setting to change."""
-    with pytest.raises(EngineError, match=r"'fr'.*engine\.language"):
+    with pytest.raises(ModelError, match=r"'fr'.*engine\.language"):
         tokens.prompt("fr", "")
 
 
@@ -105,7 +105,7 @@ def test_control_tokens_are_never_sampled(tokens: Tokens) -> None:
 
 def test_a_folder_without_tokenizer_or_with_another_models_is_refused(tmp_path: Path) -> None:
     """The file is named."""
-    with pytest.raises(EngineError, match=r"tokenizer\.json is missing"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is missing"):
         Tokens(tmp_path)
-    with pytest.raises(EngineError, match=r"is not Whisper's: it has no <\|endoftext\|>"):
+    with pytest.raises(ModelError, match=r"is not Whisper's: it has no <\|endoftext\|>"):
         Tokens(write(tmp_path, {"turn": 0}))

@@ -1,6 +1,8 @@
 """ggml files: written, read back, quantised, and refused when they lie."""
 
 import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,17 @@ from gguf import GGMLQuantizationType, quants
 
 from agent.errors import ModelError
 from agent.models.convert import convert
-from agent.models.ggml import TensorType, read_ggml, write_ggml
+from agent.models.ggml import TensorType, check_ggml, read_ggml, write_ggml
 from agent.models.quantise import QUANTISATIONS, quantise
-from tests.model_files import HYPER, small_weights, write_ctranslate2, write_hugging_face
+from agent.models.whisper import HyperParameters
+from tests.model_files import (
+    HYPER,
+    USABLE,
+    small_weights,
+    usable_weights,
+    write_ctranslate2,
+    write_hugging_face,
+)
 
 HEADER_BYTES = 4 + 11 * 4
 FIRST_TENSOR = HEADER_BYTES + 8 + 80 * 201 * 4 + 4 + 256 * 5 + 44 * 6
@@ -148,6 +158,98 @@ def test_lying_numbers_are_refused(ggml: Path, position: int, values: tuple[int,
     ggml.write_bytes(patched(ggml.read_bytes(), position, *values))
     with pytest.raises(ModelError, match=words):
         read_ggml(ggml)
+
+
+COUNT = HEADER_BYTES + 8 + 80 * 201 * 4
+"""Where the number of tokens stands."""
+
+
+def overwritten(path: Path, position: int) -> Iterator[int]:
+    """Put one hostile number after the other at `position`, and at last what was there."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(position)
+        (old,) = struct.unpack("<i", file.read(4))
+        values = {0, 1, -1, 2, 3, 4, 5, 8, 12, 65_536, 2_002, old - 1, old + 1, old * 2, old // 2, 2**31 - 1, -(2**31)}
+        for value in [*sorted(values - {old}), old]:
+            if -(2**31) <= value < 2**31:
+                file.seek(position)
+                file.write(struct.pack("<i", value))
+                if value != old:
+                    yield value
+
+
+def test_a_file_of_whispers_size_is_accepted(tmp_path: Path) -> None:
+    """Of every type of weights."""
+    path = tmp_path / "f16.bin"
+    write_ggml(usable_weights(), path)
+    check_ggml(path)
+    for name, kind in QUANTISATIONS.items():
+        quantise(path, tmp_path / name, kind)
+        check_ggml(tmp_path / name)
+
+
+def test_no_hostile_number_in_the_head_gets_past(tmp_path: Path) -> None:
+    """Each number of the head, each with values that loaders trip over: always one line."""
+    path = tmp_path / "model.bin"
+    write_ggml(usable_weights(), path)
+    for position in [*range(4, HEADER_BYTES + 8, 4), COUNT, COUNT + 4]:
+        for _ in overwritten(path, position):
+            with pytest.raises(ModelError) as refused:
+                check_ggml(path)
+            assert "\n" not in str(refused.value)
+
+
+def test_no_hostile_number_of_a_tensor_gets_past(ggml: Path) -> None:
+    """Dimensions, length of the name, type and shape of each: always one line."""
+    for entry in read_ggml(ggml).tensors[::7]:
+        end = entry.offset - len(entry.name)
+        for position in range(end - 4 * len(entry.shape) - 12, end, 4):
+            for _ in overwritten(ggml, position):
+                with pytest.raises(ModelError) as refused:
+                    read_ggml(ggml)
+                assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "words"),
+    [
+        (replace(USABLE, n_audio_head=2), "2 attention heads in a width of 64"),
+        (replace(USABLE, n_text_head=64), "64 attention heads in a width of 64"),
+        (replace(USABLE, n_text_head=3), "64 cannot be divided among 3 heads"),
+        (replace(USABLE, n_audio_ctx=750), "n_audio_ctx = 750, expected 1500"),
+        (replace(USABLE, n_text_ctx=6), "n_text_ctx = 6, expected 448"),
+        (replace(USABLE, n_mels=100), "n_mels = 100, expected 80 or 128"),
+        (replace(USABLE, n_vocab=300), "n_vocab = 300, expected at least 51864"),
+        (replace(USABLE, n_vocab=60_000), "n_vocab = 60000"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_is_sound_and_no_whisper_is_refused(tmp_path: Path, hyper: HyperParameters, words: str) -> None:
+    """Everything in it fits together, and whisper.cpp would crash: at the start, or at the first word."""
+    write_ggml(small_weights(0, hyper), tmp_path / "model.bin")
+    with pytest.raises(ModelError, match=words):
+        check_ggml(tmp_path / "model.bin")
+
+
+def test_a_vocabulary_that_lacks_words_is_refused(tmp_path: Path) -> None:
+    """whisper.cpp would make up names for them, and publish those."""
+    write_ggml(replace(usable_weights(), vocabulary=usable_weights().vocabulary[:-2]), tmp_path / "model.bin")
+    with pytest.raises(ModelError, match="50255 tokens in the vocabulary"):
+        check_ggml(tmp_path / "model.bin")
+
+
+def test_the_type_of_each_tensor_follows_from_the_type_of_the_file(ggml: Path, tmp_path: Path) -> None:
+    """whisper.cpp reserves memory by the one and reads by the other."""
+    quantise(ggml, tmp_path / "q8_0.bin", TensorType.Q8_0)
+    for path, ftype, words in (
+        (ggml, 0, "is F16, expected F32 in a file of type F32"),
+        (ggml, 2_007, "attn.query.weight is F16, expected Q8_0"),
+        (tmp_path / "q8_0.bin", 2_002, "attn.query.weight is Q8_0, expected Q4_0"),
+        (tmp_path / "q8_0.bin", 1, "attn.query.weight is Q8_0, expected F16"),
+    ):
+        path.write_bytes(patched(path.read_bytes(), HEADER_BYTES - 4, ftype))
+        with pytest.raises(ModelError, match=words):
+            read_ggml(path)
 
 
 def test_no_tensor_may_come_twice_or_be_misshapen(ggml: Path) -> None:

@@ -11,7 +11,7 @@ from agent.models import ModelFormat, files, ledger
 from agent.models.ggml import TensorType, write_ggml
 from agent.models.quantise import quantise
 from agent.models.store import Store
-from tests.model_files import small_weights, write_ctranslate2
+from tests.model_files import usable_weights, write_ctranslate2
 from tests.model_server import Hub
 from tests.unit.models.conftest import flip, leftovers, pull
 from tests.unprivileged import closed
@@ -83,9 +83,9 @@ def test_removing_leaves_nothing(store: Store) -> None:
 def test_an_own_file_may_be_used_and_is_watched(store: Store, tmp_path: Path) -> None:
     """A sound ggml file of the user's is accepted by path; replaced, it is refused until it is trusted again."""
     own = tmp_path / "own.bin"
-    write_ggml(small_weights(), own)
+    write_ggml(usable_weights(), own)
     assert store.resolve(str(own), ModelFormat.GGML) == own
-    write_ggml(small_weights(seed=1), own)
+    write_ggml(usable_weights(seed=1), own)
     with pytest.raises(ModelError, match=f"edgescribe models trust {own}"):
         store.resolve(str(own), ModelFormat.GGML)
     store.trust(own)
@@ -94,9 +94,9 @@ def test_an_own_file_may_be_used_and_is_watched(store: Store, tmp_path: Path) ->
 
 def test_an_own_folder_may_be_used(store: Store, tmp_path: Path) -> None:
     """A sound CTranslate2 folder, by path; a changed file in it is noticed."""
-    folder = write_ctranslate2(tmp_path / "own", small_weights())
+    folder = write_ctranslate2(tmp_path / "own", usable_weights())
     assert store.resolve(str(folder), ModelFormat.CTRANSLATE2) == folder
-    (folder / "config.json").write_text('{"lang_ids": []}')
+    (folder / "config.json").write_text('{"suppress_ids_begin": []}')
     with pytest.raises(ModelError, match=r"config\.json: not the file that was used before"):
         store.resolve(str(folder), ModelFormat.CTRANSLATE2)
     store.trust(folder)
@@ -106,7 +106,7 @@ def test_an_own_folder_may_be_used(store: Store, tmp_path: Path) -> None:
 def test_an_own_file_is_checked_before_native_code_sees_it(store: Store, tmp_path: Path) -> None:
     """Not ggml, cut short, absent, a folder, the wrong way round: a line each."""
     sound = tmp_path / "sound.bin"
-    write_ggml(small_weights(), sound)
+    write_ggml(usable_weights(), sound)
     quantise(sound, tmp_path / "q8.bin", TensorType.Q8_0)
     assert store.resolve(str(tmp_path / "q8.bin"), ModelFormat.GGML)
     (tmp_path / "cut.bin").write_bytes(sound.read_bytes()[:-1])
@@ -139,7 +139,7 @@ def test_what_this_user_may_not_see_is_said_in_one_line(store: Store, tmp_path: 
     """A model below /home, where a service may not look; the store of another user. Never a PermissionError."""
     own = tmp_path / "home" / "own.bin"
     own.parent.mkdir()
-    write_ggml(small_weights(), own)
+    write_ggml(usable_weights(), own)
     pull(store, "mini-q4_0")
     with (
         closed(own.parent),
@@ -168,8 +168,8 @@ def test_a_remembered_file_that_this_user_may_not_see_keeps_no_other_from_being_
     """Its digest is forgotten; what is asked for is verified and remembered."""
     hidden, seen = tmp_path / "hidden" / "own.bin", tmp_path / "seen.bin"
     hidden.parent.mkdir()
-    write_ggml(small_weights(), hidden)
-    write_ggml(small_weights(seed=1), seen)
+    write_ggml(usable_weights(), hidden)
+    write_ggml(usable_weights(seed=1), seen)
     store.resolve(str(hidden), ModelFormat.GGML)
     with closed(hidden.parent):
         assert store.resolve(str(seen), ModelFormat.GGML) == seen

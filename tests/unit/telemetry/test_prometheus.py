@@ -2,18 +2,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPResponse
-from http.server import HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent import tcp
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
-from agent.tcp import listen_at
+from agent.tcp import CLIENTS, listen_at
+from agent.telemetry import prometheus
 from agent.telemetry.prometheus import PrometheusServer
 from agent.worker import Worker
 from tests.starved import no_descriptors
@@ -84,26 +83,76 @@ def test_its_thread_ends_when_it_is_closed() -> None:
 
 
 def test_without_descriptors_it_is_patient_and_answers_when_there_are_some_again(
-    server: PrometheusServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: PrometheusServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said once; it does not ask in circles for a connection that cannot be had; who waited meanwhile is answered."""
-    asked = []
-    take = HTTPServer.get_request
-
-    def counted(server: HTTPServer) -> tuple[socket.socket, Any]:
-        asked.append(server)
-        return take(server)
-
-    monkeypatch.setattr(HTTPServer, "get_request", counted)
+    """Said once; who waited meanwhile is answered."""
     with socket.socket() as client:
         client.settimeout(30)
         with no_descriptors():
             client.connect(("127.0.0.1", server.port))
             time.sleep(1.2)
-        assert 1 < len(asked) < 10
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.0 200"
     assert caplog.text.count("a connection could not be taken (Too many open files)") == 1
+
+
+def test_slow_clients_keep_nobody_out(server: PrometheusServer) -> None:
+    """As many as there are places, and as many again: half a line, half a head, nothing at all."""
+    with ExitStack() as clients:
+        for said in (b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"") * CLIENTS:
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            client.sendall(said)
+        for _ in range(3):
+            assert get(server.port, "/metrics")[1] == b"edgescribe_up 1\n"
+
+
+@pytest.mark.parametrize("piece", [b"x", b"X-Padding: 1\r\n"], ids=["line", "head"])
+def test_the_time_for_a_request_is_limited_as_a_whole(
+    piece: bytes, server: PrometheusServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that sends a little every moment is hung up on, and no thread ends with a traceback."""
+    monkeypatch.setattr(prometheus, "_REQUEST_S", 1.0)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client, suppress(OSError):
+        client.sendall(b"GET /metrics HTTP/1.1\r\n")
+        for _ in range(3_000):
+            client.sendall(piece)
+            time.sleep(0.02)
+        pytest.fail("it listened for a minute")
+    until_s = time.monotonic() + 30.0
+    while "too slow" not in caplog.text and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert caplog.text.count("closed the connection from 127.0.0.1") == 1
+
+
+def test_the_size_of_a_request_is_limited_as_a_whole(server: PrometheusServer) -> None:
+    """A line of the head without an end is not read to its end."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.settimeout(30)
+        with suppress(OSError):
+            client.sendall(b"GET /metrics HTTP/1.1\r\nX-Padding: " + b"x" * 10_000_000)
+        with suppress(ConnectionError):
+            assert client.recv(100) == b""
+    assert get(server.port, "/metrics")[0].status == 200
+
+
+def test_metrics_are_rendered_for_one_client_at_a_time() -> None:
+    """Rates are those since the request before: two at once would share them out."""
+    at_once, most = threading.Semaphore(0), []
+
+    def render() -> str:
+        at_once.release()
+        most.append(at_once._value)
+        time.sleep(0.05)
+        at_once.acquire()
+        return ""
+
+    with closing(PrometheusServer(ANY_PORT, render, never)) as running:
+        clients = [threading.Thread(target=get, args=(running.port, "/metrics")) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    assert most == [1] * 4
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(server: PrometheusServer) -> None:
