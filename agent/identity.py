@@ -9,7 +9,9 @@ import platform
 import re
 import socket
 import unicodedata
+import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +59,16 @@ def describe(root: Path = ROOT) -> Machine:
 
 
 def boot_id(root: Path = ROOT) -> str:
-    """The kernel's random name for this boot (random(4)); `unknown` where there is no /proc."""
-    return _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
+    """The kernel's random name for this boot (random(4)).
+
+    Where /proc does not tell it, each process invents one: messages of an earlier process may be of an earlier boot.
+    """
+    return _read(root / "proc/sys/kernel/random/boot_id") or _invented_boot_id()
+
+
+@cache
+def _invented_boot_id() -> str:
+    return str(uuid.uuid4())
 
 
 def hardware(root: Path = ROOT) -> str | None:
