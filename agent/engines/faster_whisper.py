@@ -216,7 +216,7 @@ def _supported_compute_types(device: str) -> set[str]:
 def _suppressed_ids(path: Path) -> list[int]:
     """Return the tokens that the model's description says are never to be sampled."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read ({error}): pull the model again") from error
     ids = config.get("suppress_ids", []) if isinstance(config, dict) else None

@@ -40,6 +40,8 @@ from agent.settings.toml import line_of
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
 PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
 """Beside the configuration file: what the unit's `LoadCredential=` reads."""
+TEXT = "utf-8-sig"
+"""Encoding of text files that people write: some editors put a byte order mark in front."""
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
 
@@ -212,17 +214,25 @@ def _toml_files(file: Path | None, problems: list[str]) -> list[Path]:
 
 def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=TEXT)
         tree = tomllib.loads(text)
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}): check its owner and mode")
     except UnicodeDecodeError:
-        problems.append(f"{path}: not UTF-8 text: save it as UTF-8")
+        problems.append(_not_utf8(path))
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}{_position(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
+    except RecursionError:
+        problems.append(f"{path}: lists or tables are nested too deeply: no setting needs that")
+    except ValueError as error:  # a whole number of thousands of digits
+        problems.append(f"{path}: not valid TOML: {str(error).partition(';')[0]}")
     else:
         return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree, ())]
     return []
+
+
+def _not_utf8(path: Path) -> str:
+    return f"{path}: not UTF-8 text: save it as UTF-8"
 
 
 def _position(error: tomllib.TOMLDecodeError, text: str) -> str:
@@ -271,7 +281,7 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():
-        return _read_password(beside)
+        return _read_password(problems, beside)
     names = {spelling: path for path in all_paths() if len(path) > 1 for spelling in _spellings(path)}
     entries = []
     for file in sorted(Path(folder).iterdir()):
@@ -279,7 +289,7 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
         if path := names.get(file.name):
             try:
                 # Empty is what the default of the unit leaves where the operator gave none.
-                if text := file.read_text(encoding="utf-8").strip():
+                if text := file.read_text(encoding=TEXT).strip():
                     entries.append(Entry(path, _from_text(path, text, origin), origin))
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): check LoadCredential=")
@@ -290,10 +300,13 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     return entries
 
 
-def _read_password(file: Path) -> list[Entry]:
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or not ours to read: then there is no password
-        if text := file.read_text(encoding="utf-8").strip():
-            return [Entry(("mqtt", "password"), text, Origin(str(file)))]
+def _read_password(problems: list[str], file: Path) -> list[Entry]:
+    with contextlib.suppress(OSError):  # not there, or not ours to read: then there is no password
+        try:
+            if text := file.read_text(encoding=TEXT).strip():
+                return [Entry(("mqtt", "password"), text, Origin(str(file)))]
+        except UnicodeDecodeError:
+            problems.append(_not_utf8(file))
     return []
 
 

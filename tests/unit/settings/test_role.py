@@ -1,3 +1,5 @@
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,16 @@ def test_the_role_looks_for_a_wheelhouse_where_it_is_made(python: str, extra: st
         {**facts, "edgescribe__kind": kind}
     )
     assert name == Order(target("aarch64", "cortex-a76", python), extra, Path()).name
+
+
+def test_any_text_survives_the_way_into_the_configuration_file() -> None:
+    """What the role writes is TOML, which wants DEL escaped and knows no pairs of surrogates."""
+    text = '"\x00\x1f\x7f\u00e9\U0001f600\\'
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - as Ansible has it
+    environment.filters["to_json"] = json.dumps
+    template = environment.from_string((ROLE / "templates/config.toml.j2").read_text(encoding="utf-8"))
+    setting = {"key": "device.name", "variable": "edgescribe_device_name", "default": None}
+    written = template.render(
+        edgescribe__settings=[setting], edgescribe__overrides={}, lookup=lambda _plugin, _name: text
+    )
+    assert tomllib.loads(written) == {"device": {"name": text}}
