@@ -1,14 +1,13 @@
 """`calibration.json` in the state folder: written whole or not at all, read with suspicion."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.calibration.records import VERSION, Calibration
 from agent.errors import AgentError
+from agent.state_file import read_json, write_json
 
 NAME = "calibration.json"
 _MODE = 0o644
@@ -27,19 +26,9 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         CalibrationError: it cannot be written.
     """
     path = folder / NAME
-    temporary = path.with_name(f".{NAME}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(as_json(calibration).encode() + b"\n")
-            file.flush()
-            os.fchmod(file.fileno(), _MODE)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync(folder)
+        write_json(path, _ADAPTER.dump_python(calibration, mode="json"), mode=_MODE, indent=1)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise CalibrationError(
             f"{path}: cannot be written ({error.strerror}): run it as a user who may, or set state_dir"
         ) from error
@@ -54,7 +43,7 @@ def read_calibration(folder: Path) -> Calibration:
     """
     path = folder / NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
     except FileNotFoundError as error:
         raise CalibrationError("this device is not calibrated: run `edgescribe calibrate`") from error
     except OSError as error:
@@ -73,11 +62,3 @@ def read_calibration(folder: Path) -> Calibration:
 def as_json(calibration: Calibration) -> str:
     """The document, for people to read as well."""
     return json.dumps(_ADAPTER.dump_python(calibration, mode="json"), indent=1, ensure_ascii=False)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,6 @@
 Remembers in `discovery.json` in the state folder what stands on the broker, so that a later run can withdraw it.
 """
 
-import json
 import logging
 import random
 import threading
@@ -13,17 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from agent.config.contract import DiscoverySettings
 from agent.delivery import Outgoing
-from agent.errors import ModelError
 from agent.home_assistant.discovery import Announced, Announcement, Batch, plan
 from agent.home_assistant.entities import DeviceFacts
-from agent.models.files import atomic_write, write_error
 from agent.sinks.mqtt import MqttSink
+from agent.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "discovery.json"
+_DOCUMENT: Final = TypeAdapter(Announced | None)
 STEP_S: Final = 5.0
 """Time for Home Assistant to act on one batch before the next one comes."""
 WELCOME_S: Final = (1.0, 10.0)
@@ -111,21 +112,17 @@ class Announcer:
         if document is None and not self._path.exists():
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._path) as file:
-                file.write(json.dumps(document).encode())
-        except (OSError, ModelError) as error:
-            said = write_error(self._path, error) if isinstance(error, OSError) else error
-            log.warning(f"{said}: what is announced may not be withdrawn")
+            write_json(self._path, document)
+        except OSError as error:
+            log.warning(f"{self._path}: cannot be written ({error.strerror}): announcements may not be withdrawn")
 
     def _read(self) -> Announced | None:
         try:
-            document = json.loads(self._path.read_bytes())
-            return Announced(**document) if document else None
+            return _DOCUMENT.validate_python(read_json(self._path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            log.warning(f"{self._path}: cannot be read ({type(error).__name__}); nothing is withdrawn")
+        except (OSError, ValueError) as error:
+            log.warning(f"{self._path}: is damaged ({type(error).__name__}); nothing is withdrawn")
             return None
 
 

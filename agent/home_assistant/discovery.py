@@ -10,14 +10,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from agent.config.contract import DiscoverySettings
+from pydantic import Field
+
+from agent.config.contract import DeviceId, DiscoverySettings, TopicLevels
 from agent.home_assistant.entities import DeviceFacts, Entity, entities
 from agent.wire import Status, topic_for
 from agent.wire.telemetry import TelemetryMessage
 
 Mode = Literal["device", "component", "off"]
+_Word = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
 MIGRATE: Final = b'{"migrate_discovery":true}'
 """Makes Home Assistant keep an entity's history while it changes from one kind of discovery to the other."""
@@ -40,9 +43,9 @@ class Announced:
     """What stands on the broker: enough to withdraw it."""
 
     mode: Mode
-    prefix: str
-    device_id: str
-    components: Mapping[str, str]
+    prefix: TopicLevels
+    device_id: DeviceId
+    components: Mapping[_Word, _Word]
     """Platforms by key."""
 
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import ModelError
+from agent.state_file import sync
 
 _MODE = 0o644
 """Model files are public: the service runs as another user than the one that pulled them."""
@@ -50,15 +51,6 @@ def nearest_folder(folder: Path) -> Path:
     """`folder`, or the nearest above it that exists, and that this user may see."""
     here = folder.absolute()
     return next(path for path in (here, *here.parents) if os.path.isdir(path))  # noqa: PTH112 - never raises
-
-
-def sync(path: Path) -> None:
-    """Make what was written to a file, or renamed in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest_of(path: Path) -> str:

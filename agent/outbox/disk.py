@@ -135,11 +135,13 @@ class Disk:
         """All messages without their payloads."""
         return self._store.headers()
 
-    def next_seq(self) -> int | None:
+    def next_seq(self, now_s: float) -> int | None:
         """The number after the highest that was stored; None if that cannot be known."""
         try:
             return self._store.next_seq()
-        except StorageDown:
+        except StorageDown as down:
+            if down.condition is Condition.CORRUPT:
+                self.damage_found(now_s)
             return None
 
     def note_next_seq(self, next_seq: int) -> None:

@@ -1,4 +1,4 @@
-"""The state folder: one agent at a time, and names that survive a power cut."""
+"""The state folder: one agent at a time."""
 
 import errno
 import fcntl
@@ -55,19 +55,6 @@ class Claim:
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut (fsync(2): syncing a file does not sync its name).
-
-    Raises:
-        OSError: the disk is broken.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def runtime_dir(environment: Mapping[str, str]) -> Path | None:

@@ -14,7 +14,7 @@ from typing import Final
 from agent.outbox import letters
 from agent.outbox.condition import Condition, StorageDown, condition_of
 from agent.outbox.letters import Batch, Letter
-from agent.outbox.store import PAGE_BYTES, Store, first_page
+from agent.outbox.store import PAGE_BYTES, Store, first_page, number_in
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def _salvage(damaged: Path, store: Store) -> int:
     saved = 0
     with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as old:
         with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
-            (number,) = old.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
-            store.note_next_seq(int(number))
+            if number := number_in(old):
+                store.note_next_seq(number)
         chunk: list[Letter] = []
         for letter in _readable(old):
             chunk.append(letter)

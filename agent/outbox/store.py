@@ -16,8 +16,9 @@ from typing import Final
 
 from agent.outbox import letters
 from agent.outbox.condition import Condition, StorageDown, condition_of, probe
-from agent.outbox.folder import sync_folder
 from agent.outbox.letters import Batch, Header, Letter
+from agent.outbox.sequence import MAX_SEQ, is_possible
+from agent.state_file import sync
 
 DEAD_LETTERS: Final = 100
 """Messages kept that the broker will never take; the oldest go first."""
@@ -62,7 +63,7 @@ class Store:
                 raise
             self._db = db
             if not existed:
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
 
     @staticmethod
     def _prepare(db: sqlite3.Connection, max_bytes: int) -> None:
@@ -96,8 +97,7 @@ class Store:
     def next_seq(self) -> int | None:
         """The number after the highest that was ever stored; None if none was."""
         with self._connection() as db:
-            row = db.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
-            return None if row is None else int(row[0])
+            return number_in(db)
 
     def read(self, key: int) -> Letter | None:
         """One message; None if it is not there, or no longer what it was."""
@@ -125,8 +125,9 @@ class Store:
         if highest:
             db.execute(
                 "INSERT INTO number VALUES ('next_seq', ?)"
-                " ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-                (highest + 1,),
+                " ON CONFLICT DO UPDATE SET value = iif(typeof(value) = 'integer' AND value <= ?,"
+                " max(value, excluded.value), excluded.value)",
+                (highest + 1, MAX_SEQ),
             )
         db.executemany("INSERT INTO dead_letter SELECT * FROM message WHERE key = ?", _keys(batch.dead))
         if batch.dead:
@@ -220,6 +221,21 @@ class Store:
                 return probe(self.path.parent)
             case _:  # corrupt, not a database, no such table, a format that is not ours
                 return Condition.CORRUPT
+
+
+def number_in(db: sqlite3.Connection) -> int | None:
+    """The number after the highest that was ever stored in `db`; None if none was.
+
+    Raises:
+        ValueError: it is none that was ever stored.
+    """
+    row = db.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
+    if row is None:
+        return None
+    if not is_possible(row[0]):
+        msg = f"no transcript has the number {row[0]}"
+        raise ValueError(msg)
+    return int(row[0])
 
 
 def first_page(pages: int) -> bytes:

@@ -8,7 +8,6 @@ class, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a fi
 threads and language, and takes the default model of faster-whisper rather than a ggml file that it cannot open.
 """
 
-import contextlib
 import json
 import os
 import stat
@@ -35,13 +34,14 @@ from agent.settings.schema import (
     section_paths,
     shared,
 )
-from agent.settings.toml import line_of
+from agent.settings.toml import line_of, line_of_error
 
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
 PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
 """Beside the configuration file: what the unit's `LoadCredential=` reads."""
 TEXT = "utf-8-sig"
 """Encoding of text files that people write: some editors put a byte order mark in front."""
+_NOT_UTF8 = "not UTF-8 text: save it as UTF-8"
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
 
@@ -219,26 +219,14 @@ def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}): check its owner and mode")
     except UnicodeDecodeError:
-        problems.append(_not_utf8(path))
+        problems.append(f"{path}: {_NOT_UTF8}")
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{path}{_position(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
-    except RecursionError:
-        problems.append(f"{path}: lists or tables are nested too deeply: no setting needs that")
-    except ValueError as error:  # a whole number of thousands of digits
+        problems.append(f"{path}:{line_of_error(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
+    except (RecursionError, ValueError) as error:  # nested a thousand times, or a number of thousands of digits
         problems.append(f"{path}: not valid TOML: {str(error).partition(';')[0]}")
     else:
         return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree, ())]
     return []
-
-
-def _not_utf8(path: Path) -> str:
-    return f"{path}: not UTF-8 text: save it as UTF-8"
-
-
-def _position(error: tomllib.TOMLDecodeError, text: str) -> str:
-    """`:line` from Python's own message, `Invalid value (at line 3, column 9)`."""
-    where = str(error).partition("(at line ")[2].partition(",")[0]
-    return f":{where or text.count(chr(10)) + 1}"
 
 
 def _read_environment(problems: list[str]) -> list[Entry]:
@@ -301,12 +289,14 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
 
 
 def _read_password(problems: list[str], file: Path) -> list[Entry]:
-    with contextlib.suppress(OSError):  # not there, or not ours to read: then there is no password
-        try:
-            if text := file.read_text(encoding=TEXT).strip():
-                return [Entry(("mqtt", "password"), text, Origin(str(file)))]
-        except UnicodeDecodeError:
-            problems.append(_not_utf8(file))
+    try:
+        text = file.read_text(encoding=TEXT).strip()
+    except UnicodeDecodeError:
+        problems.append(f"{file}: {_NOT_UTF8}")
+    except OSError:  # not there, or not ours to read: then there is no password
+        pass
+    else:
+        return [Entry(("mqtt", "password"), text, Origin(str(file)))] if text else []
     return []
 
 
@@ -329,7 +319,7 @@ def _from_text(path: KeyPath, text: str, origin: Origin) -> object:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f'{origin}: {dotted(path)} is a list: write it as JSON, such as ["one", "two"]') from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
         if table == tuple(path) and header:
             return number
     return None
+
+
+def line_of_error(error: tomllib.TOMLDecodeError, text: str) -> int:
+    """Line (from 1) that Python's own message names: `Invalid value (at line 3, column 9)`."""
+    where = str(error).partition("(at line ")[2].partition(",")[0]
+    return int(where) if where else text.count("\n") + 1
 
 
 def _parts(dotted: str) -> tuple[str, ...]:

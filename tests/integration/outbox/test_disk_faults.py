@@ -1,8 +1,10 @@
 """Disks that are full, read-only or damaged, while somebody speaks."""
 
+import contextlib
 import json
 import os
 import random
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -271,3 +273,53 @@ def test_what_is_said_in_the_room_is_for_the_owner_only(tmp_path: Path, open_out
     assert {"outbox.db", "outbox.db-wal", "outbox.lock", "sequence.json"} <= set(modes)
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", [b'{"next": Infinity, "exact": true, "keeper": null}', 100_000 * b"["])
+def test_a_damaged_note_of_the_next_number_is_said_and_begun_anew(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, content: bytes
+) -> None:
+    """`health` says so for an hour; no number is used twice where the database knows better."""
+    first = open_outbox(tmp_path, mode="strict")
+    used = say(first, clock, 3)
+    first.close()
+    (tmp_path / "sequence.json").write_bytes(content)
+    outbox = open_outbox(tmp_path, mode="strict")
+    assert outbox.conditions == ("outbox_corrupt",)
+    assert say(outbox, clock, 1) == [used[-1] + 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", ["x", 2**63 - 1, -3, 4.5, b"\xff"])
+def test_a_number_in_the_database_that_cannot_be_is_none(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, mode: str, number: object
+) -> None:
+    """Numbers go on by the other notes, and the database learns them."""
+    first = open_outbox(tmp_path, mode=mode)
+    used = say(first, clock, 3)
+    first.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as db, db:
+        db.execute("INSERT OR REPLACE INTO number VALUES ('next_seq', ?)", (number,))
+    outbox = open_outbox(tmp_path, mode=mode)
+    assert outbox.conditions == ("outbox_corrupt",)
+    assert say(outbox, clock, 1) == [used[-1] + 1]
+    outbox.flush()
+    assert deliver_all(outbox, clock) == [*used, used[-1] + 1]
+    outbox.close()
+    assert open_outbox(tmp_path, mode=mode).conditions == ()
+
+
+@pytest.mark.parametrize("column", ["expiry_s", "monotonic_s", "wall_s", "late_topic", "boot_id", "seq", "payload"])
+@pytest.mark.parametrize("value", ["x", b"\xff", 9e999, -(2**63), 2**63 - 1])
+def test_a_message_with_impossible_values_is_dropped(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, column: str, value: object
+) -> None:
+    """Columns of SQLite hold any type; the other messages arrive."""
+    first = open_outbox(tmp_path)
+    used = say(first, clock, 3)
+    first.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as db, db:
+        db.execute(f"UPDATE message SET {column} = ? WHERE seq = 2", (value,))  # noqa: S608 - a constant
+    outbox = open_outbox(tmp_path)
+    assert deliver_all(outbox, clock) == [used[0], used[2]]
+    assert outbox.pending == 0

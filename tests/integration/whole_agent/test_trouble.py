@@ -144,3 +144,21 @@ def test_sound_that_breaks_off_ends_with_a_reason(start_agent: StartAgent, tmp_p
     assert str(damaged) in lines[-1]
     assert "Traceback" not in agent.stderr
     assert '/transcript"' in agent.stdout
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("content", [b'{"next": Infinity, "v": Infinity}', 100_000 * b"[", bytes(range(256))])
+def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path, content: bytes
+) -> None:
+    """Whatever a bad card or another program has left: every sentence arrives, `health` knows, exit 0."""
+    state = tmp_path / "state"
+    (state / "spool").mkdir(parents=True)
+    names = ("sequence.json", "applied.json", "discovery.json", "calibration.json", "published.json", "outbox.db")
+    for name in (*names, "spool/01JD0000000000000000000000.npz", "spool/\udcff.npz"):
+        (state / name).write_bytes(content)
+    agent = start_agent(**wav(two_sentences(tmp_path)), mqtt__port=broker.port, state_dir=state)
+    assert agent.wait() == 0, agent.stderr
+    assert [message.seq for message in transcripts(receiver)] == [1, 2]
+    assert any("outbox_corrupt" in payload for payload in receiver.payloads("health"))
+    assert "Traceback" not in agent.stderr
