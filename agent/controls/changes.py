@@ -44,6 +44,8 @@ class Applied:
         self._entries = self._read()
         self._configured: Settings | None = None
         self._keeping = threading.Lock()
+        self._stored = True
+        """Whether the last attempt to write the file went well."""
 
     @property
     def path(self) -> Path:
@@ -85,13 +87,22 @@ class Applied:
         return settings
 
     def remember(self, key: str, value: object) -> bool:
-        """Keep a change of what was last overlaid; False if it could not be written, and ends with this run."""
+        """Keep a change of what was last overlaid; False if it could not be written, which `keep` tries again."""
         configured = key == LISTENING or (self._configured and value_at(self._configured, key))
         with self._keeping:
             self._entries.pop(key, None)
             if value != configured:
                 self._entries[key] = {"value": value, "instead_of": configured}
             return self._write()
+
+    def keep(self) -> None:
+        """Write the file again if it was deleted, or could not be written; called now and then."""
+        with self._keeping:
+            deleted = self._entries and not os.path.exists(self._path)  # noqa: PTH110 - never raises
+            if deleted and self._stored:
+                log.warning(f"{self._path}: was deleted; writing it again")
+            if deleted or not self._stored:
+                self._write()
 
     def forget(self, section: str) -> bool:
         """Drop the changes of a section; whether there were any."""
@@ -116,12 +127,14 @@ class Applied:
         return sound
 
     def _write(self) -> bool:
+        before, self._stored = self._stored, True
         try:
             write_json(self._path, self._entries, indent=1)
         except OSError as error:
-            log.warning(f"{self._path}: cannot be written ({error.strerror}): changes end with this run")
-            return False
-        return True
+            self._stored = False
+            if before:
+                log.warning(f"{self._path}: cannot be written ({error.strerror}): changes wait until it can be")
+        return self._stored
 
 
 def _is_change(entry: object) -> bool:

@@ -37,6 +37,8 @@ from agent.worker import Worker
 
 _OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
 CLOSE_S: Final = 2.0
+KEEP_S: Final = 10.0
+"""How often to look for files that were deleted from the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Remote:
         self._me = me
         self._parts = parts
         self._restart = restart
+        self._applied = applied
+        self._keep_at_s = 0.0
         self._mqtt: MqttSink | None = None
         self._announcer: Announcer | None = None
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
@@ -127,6 +131,11 @@ class Remote:
         """Do what is due."""
         if self._announcer:
             self._announcer.tick()
+        if (now_s := time.monotonic()) >= self._keep_at_s:
+            self._keep_at_s = now_s + KEEP_S
+            self._applied.keep()
+            if self._announcer:
+                self._announcer.keep()
 
     def close(self) -> None:
         """Obey no longer."""

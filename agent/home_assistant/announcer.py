@@ -4,6 +4,7 @@ Remembers in `discovery.json` in the state folder what stands on the broker, so 
 """
 
 import logging
+import os
 import random
 import threading
 import time
@@ -32,7 +33,7 @@ WELCOME_S: Final = (1.0, 10.0)
 
 
 class Announcer:
-    """`announce` and `born` are called from any thread, `tick` from the main thread, about once a second."""
+    """`announce` and `born` are called from any thread, `tick` and `keep` from the main thread."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Announcer:
         self._batches: deque[Batch] = deque()
         self._unanswered: set[str] = set()
         """Topics of what was sent, until the broker is known to have it."""
+        self._unwritten = False
         self._sent_s = 0.0
         self._repeat_at_s: float | None = None
         self._before = self._read()
@@ -91,6 +93,12 @@ class Announcer:
             if now_s - self._sent_s >= STEP_S:
                 self._send_next()
 
+    def keep(self) -> None:
+        """Write the file again if it was deleted, or could not be written; called now and then."""
+        with self._lock:
+            if self._unwritten or not os.path.exists(self._path):  # noqa: PTH110 - never raises
+                self._remember()
+
     def _send_next(self) -> None:
         self._sent_s = self._clock_s()
         if self._batches:
@@ -114,7 +122,11 @@ class Announcer:
         try:
             write_json(self._path, document)
         except OSError as error:
-            log.warning(f"{self._path}: cannot be written ({error.strerror}): announcements may not be withdrawn")
+            if not self._unwritten:
+                log.warning(f"{self._path}: cannot be written ({error.strerror}): announcements may not be withdrawn")
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
     def _read(self) -> Announced | None:
         try:

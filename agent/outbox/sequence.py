@@ -106,6 +106,12 @@ class Sequence:
         with self._lock:
             self._note(seq)
 
+    def renew(self) -> None:
+        """Write the note in the folder again if it was deleted."""
+        with self._lock:
+            if not self._path.exists():
+                self._write(Note(self._bound, exact=self._bound == self._next, keeper=self._keeper))
+
     def close(self) -> None:
         """Note exactly where to go on."""
         with self._lock:

@@ -67,7 +67,7 @@ class SqliteOutbox:
         self._desk = Desk(settings, chance, replayable=replayable)
         self._closed = False
         self._unread, self._purge_unread = True, False
-        self._disk = Disk(folder / "outbox.db", settings, on_change)
+        self._disk = Disk(folder / "outbox.db", settings, on_change, self._claim)
         self._writer = threading.Lock()
         now = self._clock()
         self._synced = now.synced
@@ -257,6 +257,7 @@ class SqliteOutbox:
 
     def _tend(self, now: Stamp) -> None:
         headers = self._disk.tend(now.monotonic_s)
+        self._sequence.renew()
         if headers is not None:
             stored_next = self._disk.next_seq(now.monotonic_s)
             self._sequence.at_least(stored_next or 1)

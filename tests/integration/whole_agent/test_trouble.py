@@ -1,6 +1,7 @@
 """The whole agent where something is missing, late or breaks off: what it waits for, says, and does not lose."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -162,3 +163,20 @@ def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
     assert [message.seq for message in transcripts(receiver)] == [1, 2]
     assert any("outbox_corrupt" in payload for payload in receiver.payloads("health"))
     assert "Traceback" not in agent.stderr
+
+
+@pytest.mark.mosquitto
+def test_a_state_folder_that_is_deleted_under_the_agent_is_told_and_made_anew(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Words go on, `health` knows, and what is remembered is written again."""
+    state = tmp_path / "state"
+    recording = write_wav(tmp_path / "long.wav", np.concatenate([silence(1.0), clip("en_dir-intro"), silence(30.0)]))
+    agent = start_agent(**wav(recording, "realtime"), mqtt__port=broker.port, state_dir=state)
+    assert eventually(lambda: (state / "discovery.json").exists() and receiver.payloads("status") == ["online"], 60.0)
+    shutil.rmtree(state)
+    assert eventually(lambda: "outbox_deleted" in "".join(receiver.payloads("health")), 60.0), agent.stderr
+    assert eventually(lambda: bool(transcripts(receiver)), 60.0), agent.stderr
+    agent.stop()
+    assert agent.wait() == 0, agent.stderr
+    assert {path.name for path in state.iterdir()} >= {"outbox.db", "sequence.json", "discovery.json"}

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -202,3 +203,21 @@ def test_a_memory_that_makes_no_sense_is_no_obstacle(tmp_path: Path, content: st
     rig = Rig(tmp_path, DEVICE)
     rig.announcer.announce(FACTS)
     assert len(rig.link.taken()) == 1
+
+
+def test_what_was_announced_is_written_again_where_its_file_was_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a later run could not withdraw it. Where it cannot be written, one line says so."""
+    folder = tmp_path / "state"
+    rig = Rig(folder, DEVICE)
+    rig.settle()
+    text = (folder / FILE).read_bytes()
+    shutil.rmtree(folder)
+    folder.touch()
+    for _ in range(3):
+        rig.announcer.keep()
+    assert len(caplog.records) == 1
+    folder.unlink()
+    rig.announcer.keep()
+    assert (folder / FILE).read_bytes() == text
