@@ -335,29 +335,42 @@ def another_database(folder: Path) -> None:
     (folder / "copy").replace(folder / "outbox.db")
 
 
+def rubbish(folder: Path) -> None:
+    """Put an empty file in the place of everything."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "outbox.db").touch()
+
+
+def delete(folder: Path, pattern: str) -> None:
+    """Delete these files."""
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
 DELETIONS: dict[str, Callable[[Path], object]] = {
-    "database": lambda folder: (folder / "outbox.db").unlink(),
-    "log": lambda folder: (folder / "outbox.db-wal").unlink(),
-    "database and log": lambda folder: [path.unlink() for path in folder.glob("outbox.db*")],
-    "all files": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "database": lambda folder: delete(folder, "outbox.db"),
+    "log": lambda folder: delete(folder, "outbox.db-wal"),
+    "database and log": lambda folder: delete(folder, "outbox.db*"),
+    "all files": lambda folder: delete(folder, "*"),
     "folder": shutil.rmtree,
     "folder, moved": lambda folder: folder.rename(folder.with_name("moved")),
     "database, by another": another_database,
-    "database, by rubbish": lambda folder: (shutil.rmtree(folder), folder.mkdir(), (folder / "outbox.db").touch()),
+    "database, by rubbish": rubbish,
 }
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("delete", DELETIONS.values(), ids=DELETIONS)
+@pytest.mark.parametrize("deletion", DELETIONS.values(), ids=DELETIONS)
 def test_a_database_that_is_deleted_under_the_agent_is_written_again(
-    tmp_path: Path, open_outbox: Open, clock: FakeClock, delete: Callable[[Path], object], mode: str
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, deletion: Callable[[Path], object], mode: str
 ) -> None:
     """Nothing that was accepted is lost, `health` tells, and a restart finds all of it, numbers included."""
     folder = tmp_path / "state"
     outbox = open_outbox(folder, mode=mode, max_free_pct=50)
     said = say(outbox, clock, 100, LONG)
     outbox.flush()
-    delete(folder)
+    deletion(folder)
     said += say(outbox, clock, 5)
     clock.advance(11)
     outbox.flush()
@@ -388,7 +401,7 @@ def test_a_folder_that_is_deleted_and_cannot_be_made_again_stops_nobody(
     outbox.flush()
     in_memory = say(outbox, clock, 5)
     assert "outbox_deleted" in outbox.conditions
-    assert len(outbox.conditions) == 2
+    assert len(set(outbox.conditions)) == 2
     entry = outbox.take()
     assert entry
     outbox.settle(entry.key, Fate.DELIVERED)
