@@ -80,6 +80,11 @@ def hardware(root: Path = ROOT) -> str | None:
     return " ".join(part for part in (vendor, product) if part) or None
 
 
+def serial(root: Path = ROOT) -> str | None:
+    """The board's serial number from the device tree (Raspberry Pi, Jetson); None for PCs."""
+    return _read(root / "proc/device-tree/serial-number")
+
+
 def os_name(root: Path = ROOT) -> str | None:
     """`PRETTY_NAME` of os-release(5)."""
     for path in ("etc/os-release", "usr/lib/os-release"):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent import __version__
+from agent import __version__, identity
 from agent.config import AutoSettings, ScriptedSettings, Settings
 from agent.controls import Later, Outcome
 from agent.controls.calibrating import Calibrator
@@ -117,7 +117,9 @@ class Remote:
         """Announce the device, and obey from now on. What is announced goes out before anything that is sent later."""
         self._mqtt = mqtt
         if mqtt:
-            self._announcer = Announcer(self.settings.discovery, mqtt, state_dir(self.settings))
+            self._announcer = Announcer(
+                self.settings.discovery, mqtt, state_dir(self.settings), serial=identity.serial()
+            )
             self._announcer.announce(self._facts())
         for worker in self._workers:
             worker.start()

@@ -33,7 +33,11 @@ WELCOME_S: Final = (1.0, 10.0)
 
 
 class Announcer:
-    """`announce` and `born` are called from any thread, `tick` and `keep` from the main thread."""
+    """Also withdraws what the broker retains of the device under a former id.
+
+    `serial` is that of the board. A card that was copied to another board says nothing of what this device announced.
+    `announce` and `born` are called from any thread, `tick` and `keep` from the main thread.
+    """
 
     def __init__(
         self,
@@ -41,12 +45,14 @@ class Announcer:
         mqtt: MqttSink,
         folder: Path,
         *,
+        serial: str | None = None,
         chance: random.Random | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._mqtt = mqtt
         self._path = folder / FILE
+        self._serial = serial
         self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._clock_s = clock_s
         self._lock = threading.Lock()
@@ -111,14 +117,9 @@ class Announcer:
 
     def _remember(self) -> None:
         """Write down what may stand on the broker: what is announced, and what is not certain to be withdrawn yet."""
-        standing = [one for one in (self._before, self._after) if one is not None and one.mode != "off"]
-        if len(standing) > 1 and standing[0].mode == standing[1].mode and standing[1].is_beside(standing[0]):
-            standing = [standing[1].including(standing[0])]
-        # Of two that have nothing in common, the older one is what nobody else would withdraw.
-        last = standing[0] if standing else None
-        document = None if last is None else {name: getattr(last, name) for name in Announced.__slots__}
-        if document is None and not self._path.exists():
+        if (last := self._standing()) is None:
             return
+        document = {name: getattr(last, name) for name in Announced.__slots__} | {"serial": self._serial}
         try:
             write_json(self._path, document)
         except OSError as error:
@@ -128,14 +129,30 @@ class Announcer:
         else:
             self._unwritten = False
 
+    def _standing(self) -> Announced | None:
+        before, after = self._before, self._after
+        if before is None or after is None:
+            return before or after
+        if before.mode == "off" and before.device_id == after.device_id:
+            return after
+        if before.mode == after.mode and after.is_beside(before):
+            return after.including(before)
+        return before  # of two that have nothing in common, nobody else would withdraw this one
+
     def _read(self) -> Announced | None:
         try:
-            return _DOCUMENT.validate_python(read_json(self._path))
+            document = read_json(self._path)
+            found = _DOCUMENT.validate_python(document)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             log.warning(f"{self._path}: is damaged ({type(error).__name__}); nothing is withdrawn")
             return None
+        serial = document.get("serial") if found else None
+        if found and self._serial and serial and serial != self._serial:
+            log.warning(f"{self._path}: was written on another board; leaving the topics of {found.device_id} alone")
+            return None
+        return found
 
 
 def _outgoing(announcement: Announcement) -> Outgoing:

@@ -113,3 +113,12 @@ def test_a_full_queue_and_a_refused_topic_are_told_once_a_connection(caplog: pyt
         report.overflow()
         report.refused("edgescribe/v1/pi-1/transcript", "Not authorized")
     assert len(caplog.records) == 2
+
+
+def test_topics_that_cannot_be_erased_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a former id are five, and the remedy is the same."""
+    report = Reporter(SETTINGS, "pi-2")
+    for name in ("status", "info", "state", "health"):
+        report.not_erased(f"edgescribe/v1/pi-1/{name}", "Not authorized")
+    (record,) = caplog.records
+    assert "edgescribe/v1/pi-1/status" in record.getMessage()
