@@ -208,7 +208,7 @@ def test_a_renamed_device_leaves_nothing_behind_under_its_former_id(
         agent = start_agent(**wav(two_sentences(tmp_path)), **settings, device__id=name, discovery__mode=mode)
         assert agent.wait() == 0, agent.stderr
     with Receiver(broker.port, "#") as late:
-        assert eventually(lambda: late.of("health") and late.of("state"))
+        assert eventually(lambda: bool(late.of("health") and late.of("state")))
     assert {message.topic for message in late.messages if "former" in message.topic} == set()
     assert {message.topic for message in late.messages if message.topic.startswith("edgescribe/v1/present/")} == {
         f"edgescribe/v1/present/{kind}" for kind in ("status", "info", "state", "health")

@@ -155,7 +155,7 @@ def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
     """Whatever a bad card or another program has left: every sentence arrives, `health` knows, exit 0."""
     state = tmp_path / "state"
     (state / "spool").mkdir(parents=True)
-    names = ("sequence.json", "applied.json", "discovery.json", "calibration.json", "published.json", "outbox.db")
+    names = ("sequence.json", "applied.json", "discovery.json", "calibration.json", "outbox.db")
     for name in (*names, "spool/01JD0000000000000000000000.npz", "spool/\udcff.npz"):
         (state / name).write_bytes(content)
     agent = start_agent(**wav(two_sentences(tmp_path)), mqtt__port=broker.port, state_dir=state)
