@@ -1,18 +1,34 @@
 """`calibration.json` in the state folder: written whole or not at all, read with suspicion."""
 
 import json
+import os
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.calibration.records import VERSION, Calibration
+from agent.config import Settings
+from agent.controls.changes import SERVICE_STATE
 from agent.errors import AgentError
+from agent.settings.sources import state_dir
 from agent.state_file import read_json, write_json
 
 NAME = "calibration.json"
 _MODE = 0o644
 """It is no secret, and the service may be another user than the one that calibrates."""
 _ADAPTER = TypeAdapter(Calibration)
+
+
+def folder_of(settings: Settings) -> Path:
+    """The state folder that holds the calibration: for root, who measures for the service, that of the service."""
+    named = settings.state_dir or "STATE_DIRECTORY" in os.environ
+    for_service = not named and os.geteuid() == 0 and SERVICE_STATE.is_dir()
+    return SERVICE_STATE if for_service else state_dir(settings)
+
+
+def command() -> str:
+    """What to type to calibrate; the service has another state folder than the user who reads its log."""
+    return "`sudo edgescribe calibrate`" if "STATE_DIRECTORY" in os.environ else "`edgescribe calibrate`"
 
 
 class CalibrationError(AgentError):
@@ -45,18 +61,18 @@ def read_calibration(folder: Path) -> Calibration:
     try:
         document = read_json(path)
     except FileNotFoundError as error:
-        raise CalibrationError("this device is not calibrated: run `edgescribe calibrate`") from error
+        raise CalibrationError(f"this device is not calibrated: run {command()}") from error
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be read ({error.strerror}): check its owner and mode") from error
     except ValueError as error:
-        raise CalibrationError(f"{path}: is damaged ({error}): run `edgescribe calibrate` again") from error
+        raise CalibrationError(f"{path}: is damaged ({error}): run {command()} again") from error
     if not isinstance(document, dict) or document.get("v") != VERSION:
-        raise CalibrationError(f"{path}: was not written by this version: run `edgescribe calibrate` again")
+        raise CalibrationError(f"{path}: was not written by this version: run {command()} again")
     try:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         place = ".".join(str(step) for step in error.errors()[0]["loc"])
-        raise CalibrationError(f"{path}: {place} is not as it was written: run `edgescribe calibrate` again") from error
+        raise CalibrationError(f"{path}: {place} is not as it was written: run {command()} again") from error
 
 
 def as_json(calibration: Calibration) -> str:

@@ -156,7 +156,8 @@ class FasterWhisper:
         except RuntimeError as error:
             raise EngineError(
                 f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
-                "MemoryDenyWriteExecute=yes forbids; install the drop-in systemd/drop-ins/faster-whisper.conf"
+                "MemoryDenyWriteExecute=yes forbids: run `sudo edgescribe service install` again, which adds the "
+                "drop-in faster-whisper.conf"
             ) from error
 
     def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:

@@ -43,6 +43,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def write_error(path: Path, error: OSError) -> ModelError:
     """One line for a file that could not be written."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ModelError(f"{path}: cannot be written by this user: check the owner of its folder, or use sudo")
     free_mb = shutil.disk_usage(nearest_folder(path.parent)).free // 10**6
     return ModelError(f"{path}: cannot be written ({error.strerror or error}; {free_mb} MB free there)")
 
