@@ -180,3 +180,20 @@ def test_a_state_folder_that_is_deleted_under_the_agent_is_told_and_made_anew(
     agent.stop()
     assert agent.wait() == 0, agent.stderr
     assert {path.name for path in state.iterdir()} >= {"outbox.db", "sequence.json", "discovery.json"}
+
+
+@pytest.mark.mosquitto
+def test_a_commit_that_the_device_refuses_is_told(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """What `edgescribe-pull` has left is in `health` for as long as it lies there."""
+    said = tmp_path / "machine/var/lib/edgescribe-pull.health"
+    said.parent.mkdir(parents=True)
+    said.write_text("pull_untrusted\n", encoding="utf-8")
+    recording = write_wav(tmp_path / "long.wav", silence(60.0))
+    agent = start_agent(**wav(recording, "realtime"), mqtt__port=broker.port, telemetry__host_root=tmp_path / "machine")
+    assert eventually(lambda: "pull_untrusted" in "".join(receiver.payloads("health")), 60.0), agent.stderr
+    said.unlink()
+    assert eventually(lambda: '"OFF"' in receiver.payloads("health")[-1], 60.0)
+    agent.stop()
+    assert agent.wait() == 0, agent.stderr

@@ -59,26 +59,15 @@ def test_no_secret_goes_into_the_configuration_file(path: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "name", "passes"),
-    [
-        ("https://git.example/fleet.git", "pi-3.example", True),
-        ("https://git.example/fleet.git", "pi-3", True),
-        ("https://git.example/fleet.git", "kitchen", False),
-        ("", "kitchen", True),
-    ],
+    ("url", "keys", "passes"),
+    [("https://git.example/fleet.git", ["key"], True), ("https://git.example/fleet.git", [], False), ("", [], True)],
 )
-def test_a_device_that_pulls_is_known_by_its_host_name(url: str, name: str, *, passes: bool) -> None:
-    """`ansible-pull` looks for the device by that name, and would find no host from its second run on."""
+def test_a_device_that_pulls_needs_keys(url: str, keys: list[str], *, passes: bool) -> None:
+    """Without any it would refuse every commit from then on."""
     (refusal,) = (task for task in read("tasks/preflight.yml") if task["name"] == "Refuse what cannot work")
-    (check,) = (check for check in refusal["loop"] if "host name" in check["else"])
-    facts = {"hostname": "pi-3", "nodename": "pi-3", "fqdn": "pi-3.example"}
-    said: dict[str, Any] = {"ansible_facts": facts, "inventory_hostname": name, "edgescribe_pull_url": url}
-    said["edgescribe__own_names"] = (
-        NativeEnvironment().from_string(refusal["vars"]["edgescribe__own_names"]).render(said)
-    )
-    found: Any = NativeEnvironment().from_string(check["that"]).render(said)
-    assert found is passes
-    assert f"{name} has the host name pi-3" in jinja2.Template(check["else"]).render(said)
+    (check,) = (check for check in refusal["loop"] if "edgescribe_pull_keys" in check["else"])
+    said = {"edgescribe_pull_url": url, "edgescribe_pull_keys": keys}
+    assert NativeEnvironment().from_string(check["that"]).render(said) is passes
 
 
 @pytest.mark.parametrize("python", PYTHONS)
