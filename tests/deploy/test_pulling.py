@@ -245,6 +245,29 @@ def test_the_next_key_takes_over_before_the_last_one_expires(fleet: Fleet) -> No
     assert fleet.plays == ["first", "by the next", "by the next alone"]
 
 
+def test_a_device_that_was_away_while_keys_were_rotated_takes_the_new_key_first(fleet: Fleet) -> None:
+    """The commit that brings it is not the newest any more; the next run takes the newest."""
+    brings_the_key = fleet.commit("brings the key")
+    fleet.commit("by the next", NEXT_SIGNER)
+    fleet.commit("by the next again", NEXT_SIGNER)
+    assert fleet.pull() == 1
+    assert (fleet.plays, fleet.health) == (["first", "brings the key"], "pull_untrusted")
+    assert brings_the_key in (fleet.root / "var/lib/edgescribe-pull.json").read_text(encoding="utf-8")
+    assert fleet.pull() == 1
+    fleet.trust(SIGNER, NEXT_SIGNER)
+    assert fleet.pull() == 0
+    assert (fleet.plays, fleet.health) == (["first", "brings the key", "by the next again"], "")
+
+
+def test_no_earlier_commit_of_another_history_is_taken(fleet: Fleet) -> None:
+    """Below an unsigned commit lies a signed one that does not descend from what is in force."""
+    fleet.git("checkout", "--quiet", "--orphan", "another")
+    fleet.commit("another history")
+    fleet.git("branch", "--force", "main", fleet.commit("evil", None))
+    assert fleet.pull() == 1
+    assert fleet.plays == ["first"]
+
+
 def test_keys_that_cannot_be_imported_leave_those_that_are_there(fleet: Fleet) -> None:
     """Half a key in the inventory must not lock the device out."""
     (fleet.root / "etc/edgescribe-pull/keys.asc").write_text("no key at all", encoding="utf-8")

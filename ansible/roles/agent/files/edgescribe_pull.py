@@ -40,6 +40,9 @@ _REASONS = {
 }
 """Words of GnuPG's status lines (doc/DETAILS of its sources), the most telling first."""
 
+_LOOK_BACK = 100
+"""Commits that are verified at most."""
+
 Play = Callable[[list[str], Path, dict[str, str]], int]
 """Runs a command in a folder with an environment, and gives its exit status."""
 
@@ -119,22 +122,31 @@ class Puller:
         Raises:
             PullError: there is no telling, the newest commit is refused, or the playbook failed.
         """
-        try:
-            state = self._read_state()
-            tip = self._fetch()
-            self._verify(tip)
-            self._refuse_rewound(tip, state)
-        except PullError as error:
-            if error.code:
-                self._say(error.code)
-            raise
-        self._say("")
-        taken_back = self._failure_ns() not in (None, state.failure_ns)
-        if tip == state.tried and (tip == state.in_force or taken_back):
-            return f"no news: {tip} was " + ("brought about" if tip == state.in_force else "tried, and taken back")
-        self._check_out(tip)
-        self._bring_about(tip, state)
-        return f"{tip} is in force"
+        state = self._read_state()
+        tip = self._fetch()
+        commit, refusal = self._newest_trusted(tip, state)
+        self.say(refusal.code if refusal else "")
+        done = self._take(commit, state) if commit else ""
+        if refusal:
+            raise refusal
+        return done
+
+    def say(self, code: str) -> None:
+        """Let the agent say `code` in `health`; nothing if it is empty."""
+        if not code:
+            self._health_file.unlink(missing_ok=True)
+        else:
+            self._write(self._health_file, f"{code}\n", 0o644)
+
+    def _take(self, commit: str, state: State) -> str:
+        """Bring `commit` about, unless that was done, or failed for good."""
+        if commit == state.tried == state.in_force:
+            return f"no news: {commit} is in force"
+        if commit == state.tried and self._failure_ns() not in (None, state.failure_ns):
+            return f"no news: {commit} was tried and taken back"
+        self._check_out(commit)
+        self._bring_about(commit, state)
+        return f"{commit} is in force"
 
     # Git. Nothing that it fetches is in the work tree before it is verified.
 
@@ -157,6 +169,27 @@ class Puller:
             self._git("init", "--quiet")
         for lock in (self._repository / ".git").rglob("*.lock"):
             lock.unlink()
+
+    def _newest_trusted(self, tip: str, state: State) -> tuple[str, PullError | None]:
+        """The commit to take, empty if there is none; and why it is not `tip`.
+
+        Where the tip is not trusted, an earlier commit may be: a device that was away while keys were rotated first
+        takes the commit that brings it the new key.
+        """
+        try:
+            self._verify(tip)
+            self._refuse_rewound(tip, state)
+        except PullError as refusal:
+            if refusal.code != UNTRUSTED:
+                return "", refusal
+            wanted = ("--ancestry-path", f"{state.in_force}..{tip}") if state.in_force else (tip,)
+            listed = self._git("rev-list", "--first-parent", f"--max-count={_LOOK_BACK}", *wanted)
+            earlier = listed.stdout.split() if listed.returncode == 0 else []
+            return next((commit for commit in earlier if self._is_trusted(commit)), ""), refusal
+        return tip, None
+
+    def _is_trusted(self, commit: str) -> bool:
+        return self._git("verify-commit", commit).returncode == 0
 
     def _verify(self, commit: str) -> None:
         verified = self._git("verify-commit", "--raw", commit)
@@ -236,13 +269,6 @@ class Puller:
             return self._failure_file.stat().st_mtime_ns
         return None
 
-    def _say(self, code: str) -> None:
-        """Let the agent say `code` in `health`; nothing if it is empty."""
-        if not code:
-            self._health_file.unlink(missing_ok=True)
-        else:
-            self._write(self._health_file, f"{code}\n", 0o644)
-
     @staticmethod
     def _write(path: Path, text: str, mode: int) -> None:
         """Write the file whole or not at all."""
@@ -290,7 +316,12 @@ def main(arguments: list[str] | None = None, play: Play = run_playbook) -> int:
     try:
         puller = Puller(root, play)
         with puller.locked():
-            print(puller.pull(), flush=True)  # noqa: T201 - it is a command line
+            try:
+                print(puller.pull(), flush=True)  # noqa: T201 - it is a command line
+            except PullError as error:
+                if error.code:
+                    puller.say(error.code)
+                raise
     except (PullError, OSError, ValueError, TypeError) as error:
         sys.stderr.write(f"edgescribe-pull: {error}\n")
         return 1
