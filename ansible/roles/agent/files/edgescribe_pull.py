@@ -180,10 +180,10 @@ class Puller:
             self._verify(tip)
             self._refuse_rewound(tip, state)
         except PullError as refusal:
-            if refusal.code != UNTRUSTED:
+            if refusal.code != UNTRUSTED or not state.in_force:
                 return "", refusal
-            wanted = ("--ancestry-path", f"{state.in_force}..{tip}") if state.in_force else (tip,)
-            listed = self._git("rev-list", "--first-parent", f"--max-count={_LOOK_BACK}", *wanted)
+            since = f"{state.in_force}..{tip}"
+            listed = self._git("rev-list", "--first-parent", "--ancestry-path", f"--max-count={_LOOK_BACK}", since)
             earlier = listed.stdout.split() if listed.returncode == 0 else []
             return next((commit for commit in earlier if self._is_trusted(commit)), ""), refusal
         return tip, None
@@ -220,8 +220,7 @@ class Puller:
 
     def _git(self, *arguments: str, further: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": os.environ.get("HOME", "/root"),
+            **os.environ,
             "LC_ALL": "C.UTF-8",
             "GNUPGHOME": str(self._etc / "gnupg"),
             "GIT_DIR": ".git",
@@ -242,7 +241,7 @@ class Puller:
         self._write(self._state_file, json.dumps(asdict(tried)), 0o600)
         command = [self._config.program, "--connection=local", f"--inventory={self._config.inventory}"]
         command += [f"--limit={self._config.host}", self._config.playbook]
-        environment = {**os.environ, "HOME": os.environ.get("HOME", "/root"), "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
         vault_password = self._etc / "vault-password"
         if vault_password.exists():
             environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(vault_password)
