@@ -67,7 +67,8 @@ def test_a_device_that_pulls_needs_keys(url: str, keys: list[str], *, passes: bo
     (refusal,) = (task for task in read("tasks/preflight.yml") if task["name"] == "Refuse what cannot work")
     (check,) = (check for check in refusal["loop"] if "edgescribe_pull_keys" in check["else"])
     said = {"edgescribe_pull_url": url, "edgescribe_pull_keys": keys}
-    assert NativeEnvironment().from_string(check["that"]).render(said) is passes
+    found: Any = NativeEnvironment().from_string(check["that"]).render(said)
+    assert found is passes
 
 
 @pytest.mark.parametrize("python", PYTHONS)
