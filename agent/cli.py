@@ -16,6 +16,8 @@ VERBS = (
 
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
 _USAGE = 2
+_NO_SYSTEM_FILE = 72
+"""EX_OSFILE of sysexits.h."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,4 +51,9 @@ def main(argv: Sequence[str]) -> int:
         for line in str(error).splitlines():
             print(f"edgescribe: {line}", file=sys.stderr)
         return error.exit_code
+    except FileNotFoundError as error:
+        if not str(error.filename).startswith("/proc/"):
+            raise
+        print(f"edgescribe: {error.filename}: cannot be read: mount /proc, which this command needs", file=sys.stderr)
+        return _NO_SYSTEM_FILE
     return status

@@ -9,7 +9,9 @@ import platform
 import re
 import socket
 import unicodedata
+import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +59,16 @@ def describe(root: Path = ROOT) -> Machine:
 
 
 def boot_id(root: Path = ROOT) -> str:
-    """The kernel's random name for this boot (random(4)); `unknown` where there is no /proc."""
-    return _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
+    """The kernel's random name for this boot (random(4)).
+
+    Where /proc does not tell it, each process invents one: messages of an earlier process may be of an earlier boot.
+    """
+    return _read(root / "proc/sys/kernel/random/boot_id") or _invented_boot_id()
+
+
+@cache
+def _invented_boot_id() -> str:
+    return str(uuid.uuid4())
 
 
 def hardware(root: Path = ROOT) -> str | None:
@@ -68,6 +78,11 @@ def hardware(root: Path = ROOT) -> str | None:
     vendor = _read(root / "sys/class/dmi/id/sys_vendor")
     product = _read(root / "sys/class/dmi/id/product_name")
     return " ".join(part for part in (vendor, product) if part) or None
+
+
+def serial(root: Path = ROOT) -> str | None:
+    """The board's serial number from the device tree (Raspberry Pi, Jetson); None for PCs."""
+    return _read(root / "proc/device-tree/serial-number")
 
 
 def os_name(root: Path = ROOT) -> str | None:

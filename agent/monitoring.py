@@ -10,6 +10,7 @@ from agent.publishing.reporting import Surveyor, TelemetryReporter
 from agent.settings.sources import state_dir
 from agent.sinks import Sink
 from agent.sinks.mqtt import MqttSink
+from agent.telemetry.conditions import pull_codes
 from agent.telemetry.counters import Counters
 from agent.telemetry.exposition import exposition
 from agent.telemetry.host import Host
@@ -72,6 +73,7 @@ class Monitor:
         """Look, and tell what is due."""
         self._publisher.conditions("mqtt_", self._mqtt.conditions if self._mqtt else ())
         self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+        self._publisher.conditions("pull_", pull_codes(self._settings.telemetry.host_root))
 
     def close(self) -> list[str]:
         """Answer nobody any more; return the names of threads that have not ended."""

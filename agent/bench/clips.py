@@ -158,7 +158,7 @@ def _clip(manifest: Path, row: dict[str, str]) -> Clip:
 
 def _table(path: Path, required: set[str]) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
             missing = required - set(reader.fieldnames or ())
             rows = list(reader)

@@ -202,5 +202,5 @@ def _records(path: Path, lines: list[bytes]) -> Iterator[Record]:
             kind = _KINDS[content.pop("record")]
             known = {field.name for field in fields(kind)}
             yield kind(**{key: value for key, value in content.items() if key in known})
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ConfigError(f"{path}: line {number} is not a result of this program; use another --out") from None

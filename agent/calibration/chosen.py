@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.calibration.candidates import for_language
-from agent.calibration.file import CalibrationError, read_calibration
+from agent.calibration.file import CalibrationError, command, folder_of, read_calibration
 from agent.calibration.front import choose
 from agent.calibration.machine import differences, fingerprint, installed_engines
 from agent.calibration.records import Calibration, Candidate, Measurement, plural
@@ -20,7 +20,7 @@ from agent.config import (
 from agent.errors import ModelError
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings.sources import models_dir, state_dir
+from agent.settings.sources import models_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ def resolve(settings: Settings) -> Resolved:
         return Resolved(wanted)
     store = Store(models_dir(settings), load_catalogue())
     try:
-        calibration = read_calibration(state_dir(settings))
+        calibration = read_calibration(folder_of(settings))
     except CalibrationError as error:
         return _without(wanted, store, str(error))
     suitable = usable(calibration.measurements, wanted.language, store)
     if not suitable:
-        problem = "nothing that was measured can be used now: run `edgescribe calibrate` again"
+        problem = f"nothing that was measured can be used now: run {command()} again"
         return _without(wanted, store, problem)
     if any(one.candidate == calibration.choice.candidate for one in suitable):
         candidate, warning = calibration.choice.candidate, ""
@@ -60,7 +60,7 @@ def resolve(settings: Settings) -> Resolved:
         candidate = choose(suitable, calibration.limits).candidate
         warning = (
             f"the calibration chose {calibration.choice.candidate.model}, which does not do now; {candidate.model} is "
-            "used instead: run `edgescribe calibrate` again"
+            f"used instead: run {command()} again"
         )
     stale = _stale(calibration)
     if stale:
@@ -85,7 +85,7 @@ def usable(measurements: Sequence[Measurement], language: str, store: Store) -> 
 
 def _stale(calibration: Calibration) -> str:
     changed = differences(calibration.fingerprint, fingerprint())
-    return f"the calibration is out of date ({'; '.join(changed)}): run `edgescribe calibrate` again" if changed else ""
+    return f"the calibration is out of date ({'; '.join(changed)}): run {command()} again" if changed else ""
 
 
 def _without(wanted: AutoSettings, store: Store, problem: str) -> Resolved:

@@ -2,18 +2,33 @@
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.calibration.records import VERSION, Calibration
+from agent.config import Settings
+from agent.controls.changes import SERVICE_STATE
 from agent.errors import AgentError
+from agent.settings.sources import state_dir
+from agent.state_file import read_json, write_json
 
 NAME = "calibration.json"
 _MODE = 0o644
 """It is no secret, and the service may be another user than the one that calibrates."""
 _ADAPTER = TypeAdapter(Calibration)
+
+
+def folder_of(settings: Settings) -> Path:
+    """The state folder that holds the calibration: for root, who measures for the service, that of the service."""
+    named = settings.state_dir or "STATE_DIRECTORY" in os.environ
+    for_service = not named and os.geteuid() == 0 and SERVICE_STATE.is_dir()
+    return SERVICE_STATE if for_service else state_dir(settings)
+
+
+def command() -> str:
+    """What to type to calibrate; the service has another state folder than the user who reads its log."""
+    return "`sudo edgescribe calibrate`" if "STATE_DIRECTORY" in os.environ else "`edgescribe calibrate`"
 
 
 class CalibrationError(AgentError):
@@ -27,19 +42,9 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         CalibrationError: it cannot be written.
     """
     path = folder / NAME
-    temporary = path.with_name(f".{NAME}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(as_json(calibration).encode() + b"\n")
-            file.flush()
-            os.fchmod(file.fileno(), _MODE)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync(folder)
+        write_json(path, _ADAPTER.dump_python(calibration, mode="json"), mode=_MODE, indent=1)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise CalibrationError(
             f"{path}: cannot be written ({error.strerror}): run it as a user who may, or set state_dir"
         ) from error
@@ -54,30 +59,22 @@ def read_calibration(folder: Path) -> Calibration:
     """
     path = folder / NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
     except FileNotFoundError as error:
-        raise CalibrationError("this device is not calibrated: run `edgescribe calibrate`") from error
+        raise CalibrationError(f"this device is not calibrated: run {command()}") from error
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be read ({error.strerror}): check its owner and mode") from error
     except ValueError as error:
-        raise CalibrationError(f"{path}: is damaged ({error}): run `edgescribe calibrate` again") from error
+        raise CalibrationError(f"{path}: is damaged ({error}): run {command()} again") from error
     if not isinstance(document, dict) or document.get("v") != VERSION:
-        raise CalibrationError(f"{path}: was not written by this version: run `edgescribe calibrate` again")
+        raise CalibrationError(f"{path}: was not written by this version: run {command()} again")
     try:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         place = ".".join(str(step) for step in error.errors()[0]["loc"])
-        raise CalibrationError(f"{path}: {place} is not as it was written: run `edgescribe calibrate` again") from error
+        raise CalibrationError(f"{path}: {place} is not as it was written: run {command()} again") from error
 
 
 def as_json(calibration: Calibration) -> str:
     """The document, for people to read as well."""
     return json.dumps(_ADAPTER.dump_python(calibration, mode="json"), indent=1, ensure_ascii=False)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

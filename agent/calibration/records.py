@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 VERSION = 1
 """Of the file. Another number is another format, and as good as no file."""
@@ -18,7 +20,7 @@ class Candidate:
     engine: Engine
     model: str
     """Name in the catalogue."""
-    threads: int
+    threads: Annotated[int, Field(ge=0, le=64)]
 
     def __str__(self) -> str:
         return f"{self.engine} {self.model} with {plural(self.threads, 'thread')}"

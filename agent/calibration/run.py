@@ -7,7 +7,7 @@ from pathlib import Path
 from agent import __version__
 from agent.bench.clips import Clip, demo_clips
 from agent.calibration.candidates import Shortlist, contenders, thread_numbers
-from agent.calibration.file import write_calibration
+from agent.calibration.file import folder_of, write_calibration
 from agent.calibration.front import choose, pareto_front
 from agent.calibration.machine import OthersCpu, fingerprint, installed_engines, memory_budget_mb
 from agent.calibration.measure import Findings, Survey, Trial
@@ -18,7 +18,7 @@ from agent.errors import AgentError, ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings.sources import models_dir, state_dir
+from agent.settings.sources import models_dir
 
 Tell = Callable[[str], None]
 
@@ -59,7 +59,7 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
         others_cpu_pct=round(others.pct(), 1),
         choice=choose(found.measurements, limits),
     )
-    write_calibration(state_dir(settings), calibration)
+    write_calibration(folder_of(settings), calibration)
     return calibration
 
 

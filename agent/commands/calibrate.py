@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pull:
         _pull(settings)
 
-    from agent.calibration.file import NAME, as_json
+    from agent.calibration.file import NAME, as_json, folder_of
     from agent.calibration.run import calibrate
-    from agent.settings.sources import state_dir
 
     os.nice(_NICE)
     seconds = 60 * args.minutes
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.calibration.report import print_calibration
 
     print_calibration(calibration, Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH))
-    print(f"\nWritten to {state_dir(settings) / NAME}.")
+    print(f"\nWritten to {folder_of(settings) / NAME}.")
     for hint in _hints(settings, calibration):
         print(hint)
     return 0
@@ -74,11 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _must_be_able_to_keep_it(settings: "Settings") -> None:
     """Minutes of measuring for a file that cannot be written would be lost."""
-    from agent.calibration.file import NAME, CalibrationError
+    from agent.calibration.file import NAME, CalibrationError, folder_of
     from agent.doctor.facts import write_problem
-    from agent.settings.sources import state_dir
 
-    folder = state_dir(settings)
+    folder = folder_of(settings)
     if problem := write_problem(folder):
         remedy = "run it as a user who may, or set state_dir"
         raise CalibrationError(f"{folder / NAME}: cannot be written ({problem}): {remedy}")

@@ -2,12 +2,17 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.config import Settings
     from agent.settings.sources import Loaded
+
+STDIN: Final = "-"
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +40,22 @@ def seconds(text: str) -> float:
         msg = "must be above 0"
         raise argparse.ArgumentTypeError(msg)
     return number
+
+
+def password_from(file: str) -> str:
+    """The password in `file`, or in what comes from standard input where `file` is `-`.
+
+    Raises:
+        ConfigError: it cannot be read as text, or is empty.
+    """
+    try:
+        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "not text"
+        raise ConfigError(f"--password-file {file} cannot be read ({why})") from error
+    if not (password := text.removeprefix("\ufeff").strip()):  # some editors write a byte order mark
+        raise ConfigError(f"--password-file {file}: there is no password in it")
+    return password
 
 
 def engine_kind_for(model: str) -> str:

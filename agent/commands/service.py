@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import engine_kind_for
+from agent.commands.options import engine_kind_for, password_from
 from agent.errors import ConfigError, InstallError, SinkError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 NOT_ACTIVE = 3
 """As `systemctl status` has it."""
 READABLE_UMASK = 0o022
-STDIN = "-"
 _EXAMPLES = """\
 examples:
   sudo /opt/edgescribe/bin/edgescribe service install --now
@@ -138,15 +137,7 @@ def _password(args: argparse.Namespace) -> str | None:
         if args.username is None or not sys.stdin.isatty():
             return None
         return getpass.getpass(f"Password of {args.username} at the broker (empty for none): ") or None
-    from_stdin = args.password_file == STDIN
-    try:
-        text = sys.stdin.read() if from_stdin else Path(args.password_file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "not text"
-        raise ConfigError(f"--password-file {args.password_file} cannot be read ({why})") from error
-    if not text.strip():
-        raise ConfigError(f"--password-file {args.password_file}: there is no password in it")
-    return text.strip()
+    return password_from(args.password_file)
 
 
 def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":

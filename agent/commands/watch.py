@@ -6,10 +6,9 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands.options import add_settings_options, load_from, seconds
+from agent.commands.options import add_settings_options, load_from, password_from, seconds
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--host", help="the broker (default: mqtt.host)")
     parser.add_argument("--port", type=int, help="its port (default: mqtt.port)")
     parser.add_argument("--username", help="user at the broker (default: mqtt.username)")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its password (default: mqtt.password)")
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="its password, - for standard input (default: mqtt.password)"
+    )
     parser.add_argument("--device", metavar="ID", help="watch this device only (default: all)")
     parser.add_argument("--last", type=int, default=DEFAULT_LAST, metavar="N", help="transcripts on the screen")
     parser.add_argument("--json", action="store_true", help="every message as one JSON object a line")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         mqtt__host=args.host,
         mqtt__port=args.port,
         mqtt__username=args.username,
-        mqtt__password=_password(args.password_file),
+        mqtt__password=args.password_file and password_from(args.password_file),
     ).settings
 
     from agent import identity
@@ -64,15 +65,6 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: stop.set())
         _follow(link, show, stop, time.monotonic() + (args.seconds or float("inf")))
     return 0
-
-
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--password-file {file} cannot be read ({error})") from error
 
 
 def _show(args: argparse.Namespace, link: "Link") -> "Show":

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.address import Host
 from agent.config.assist import AssistSettings
-from agent.config.contract import CommandSettings, DiscoverySettings, PublishSettings
+from agent.config.contract import CommandSettings, DeviceId, DiscoverySettings, PublishSettings
 from agent.config.governor import GovernorSettings
 from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
 from agent.config.section import Fraction, InWords, Language, Section
@@ -21,8 +21,6 @@ from agent.config.source import AlsaSettings as AlsaSettings
 from agent.config.source import SoundSettings
 from agent.config.source import SourceSettings as SourceSettings
 from agent.config.source import WavSettings as WavSettings
-
-DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
 
 
 class DeviceSettings(Section):

@@ -23,6 +23,12 @@ COMMANDS: Final = (
     "golden_utterance",
 )
 """Every command there is (docs/mqtt.md)."""
+DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
+TopicLevels = Annotated[
+    str,
+    Field(pattern=r"^[^+#/\s\x00-\x1f\x7f]+(/[^+#/\s\x00-\x1f\x7f]+)*$"),
+    InWords("levels of a topic, without spaces, + or #"),
+]
 
 
 class PublishSettings(Section):
@@ -88,7 +94,5 @@ class DiscoverySettings(Section):
     mode: Literal["device", "component", "off"] = "device"
     """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message an entity, for
     older ones. `off`: none; what was announced before is withdrawn."""
-    prefix: Annotated[
-        str, Field(pattern=r"^[^+#/\s]+(/[^+#/\s]+)*$"), InWords("levels of a topic, without spaces, + or #")
-    ] = "homeassistant"
+    prefix: TopicLevels = "homeassistant"
     """Home Assistant's discovery prefix."""

@@ -4,8 +4,6 @@ A change holds as long as the configuration says what it said then. Once that is
 last is obeyed.
 """
 
-import contextlib
-import json
 import logging
 import os
 import threading
@@ -20,6 +18,7 @@ from agent.config import Settings
 from agent.config.section import Section
 from agent.settings.problems import Origin
 from agent.settings.sources import Loaded, state_dir
+from agent.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,8 @@ class Applied:
         self._entries = self._read()
         self._configured: Settings | None = None
         self._keeping = threading.Lock()
+        self._stored = True
+        """Whether the last attempt to write the file went well."""
 
     @property
     def path(self) -> Path:
@@ -86,13 +87,22 @@ class Applied:
         return settings
 
     def remember(self, key: str, value: object) -> bool:
-        """Keep a change of what was last overlaid; False if it could not be written, and ends with this run."""
+        """Keep a change of what was last overlaid; False if it could not be written, which `keep` tries again."""
         configured = key == LISTENING or (self._configured and value_at(self._configured, key))
         with self._keeping:
             self._entries.pop(key, None)
             if value != configured:
                 self._entries[key] = {"value": value, "instead_of": configured}
             return self._write()
+
+    def keep(self) -> None:
+        """Write the file again if it was deleted, or could not be written; called now and then."""
+        with self._keeping:
+            deleted = self._entries and not os.path.exists(self._path)  # noqa: PTH110 - never raises
+            if deleted and self._stored:
+                log.warning(f"{self._path}: was deleted; writing it again")
+            if deleted or not self._stored:
+                self._write()
 
     def forget(self, section: str) -> bool:
         """Drop the changes of a section; whether there were any."""
@@ -104,35 +114,35 @@ class Applied:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            document = json.loads(self._path.read_bytes())
+            document = read_json(self._path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             log.warning(f"{self._path}: cannot be read ({type(error).__name__}); the configuration counts")
             return {}
-        if not isinstance(document, dict):
-            return {}
-        return {
-            key: entry
-            for key, entry in document.items()
-            if isinstance(entry, dict) and entry.keys() >= {"value", "instead_of"}
-        }
+        entries = document if isinstance(document, dict) else {}
+        sound = {key: entry for key, entry in entries.items() if _is_change(entry)}
+        if sound != document:
+            log.warning(f"{self._path}: not every change is as it was written; for the others the configuration counts")
+        return sound
 
     def _write(self) -> bool:
-        fresh = self._path.with_suffix(".new")
+        before, self._stored = self._stored, True
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(json.dumps(self._entries, indent=1, ensure_ascii=False).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            write_json(self._path, self._entries, indent=1)
         except OSError as error:
-            log.warning(f"{self._path}: cannot be written ({error.strerror}): changes end with this run")
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            return False
-        return True
+            self._stored = False
+            if before:
+                log.warning(f"{self._path}: cannot be written ({error.strerror}): changes wait until it can be")
+        return self._stored
+
+
+def _is_change(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"value", "instead_of"}
+        and all(isinstance(part, str | float | int | None) for part in entry.values())
+    )
 
 
 def with_changes(loaded: Loaded) -> Loaded:

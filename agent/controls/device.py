@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 SWAP_S: Final = 120.0
 """For the utterances that wait before an engine can be exchanged."""
-_FORGETFUL: Final = "; it could not be stored, and ends with this run"
+_FORGETFUL: Final = "; it could not be stored yet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent import __version__
+from agent import __version__, identity
 from agent.config import AutoSettings, ScriptedSettings, Settings
 from agent.controls import Later, Outcome
 from agent.controls.calibrating import Calibrator
@@ -37,6 +37,8 @@ from agent.worker import Worker
 
 _OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
 CLOSE_S: Final = 2.0
+KEEP_S: Final = 10.0
+"""How often to look for files that were deleted from the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Remote:
         self._me = me
         self._parts = parts
         self._restart = restart
+        self._applied = applied
+        self._keep_at_s = 0.0
         self._mqtt: MqttSink | None = None
         self._announcer: Announcer | None = None
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
@@ -113,7 +117,9 @@ class Remote:
         """Announce the device, and obey from now on. What is announced goes out before anything that is sent later."""
         self._mqtt = mqtt
         if mqtt:
-            self._announcer = Announcer(self.settings.discovery, mqtt, state_dir(self.settings))
+            self._announcer = Announcer(
+                self.settings.discovery, mqtt, state_dir(self.settings), serial=identity.serial()
+            )
             self._announcer.announce(self._facts())
         for worker in self._workers:
             worker.start()
@@ -127,6 +133,11 @@ class Remote:
         """Do what is due."""
         if self._announcer:
             self._announcer.tick()
+        if (now_s := time.monotonic()) >= self._keep_at_s:
+            self._keep_at_s = now_s + KEEP_S
+            self._applied.keep()
+            if self._announcer:
+                self._announcer.keep()
 
     def close(self) -> None:
         """Obey no longer."""

@@ -218,7 +218,9 @@ def broker(facts: Facts) -> Iterator[Finding]:
     if facts.broker is None:
         return
     if facts.broker_problem:
-        remedy = "start it (apt install mosquitto), or correct mqtt.host and mqtt.port"
+        host = facts.broker.rpartition(":")[0]
+        start = "`sudo apt install mosquitto`, `sudo systemctl start mosquitto`" if host in _HERE else "start it"
+        remedy = f"{start}, or correct mqtt.host and mqtt.port"
         yield Finding(Status.FAIL, "broker", f"{facts.broker}: {facts.broker_problem}", remedy)
     else:
         yield Finding(Status.OK, "broker", f"{facts.broker} answers")
@@ -229,7 +231,12 @@ def clock(facts: Facts) -> Iterator[Finding]:
     if facts.clock_synced:
         yield Finding(Status.OK, "clock", "synchronised")
     else:
-        yield Finding(Status.WARN, "clock", "not synchronised", "timedatectl set-ntp true, and see `timedatectl`")
+        yield Finding(
+            Status.WARN,
+            "clock",
+            "not synchronised",
+            _SET_CLOCK,
+        )
 
 
 def state(facts: Facts) -> Iterator[Finding]:
@@ -256,6 +263,11 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     broker,
     clock,
     state,
+)
+
+_HERE: Final = ("localhost", "127.0.0.1", "[::1]")
+_SET_CLOCK: Final = (
+    "`sudo timedatectl set-ntp true`; where there is no time service, `sudo apt install systemd-timesyncd` before that"
 )
 
 CPU_FEATURES: Final = {

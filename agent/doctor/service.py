@@ -13,6 +13,7 @@ UNIT: Final = "edgescribe.service"
 LOOSE: Final = 2.0
 """The unit as it is delivered is at 1.6 or below, and with any of its drop-ins below 2."""
 _RUNS: Final = ("active", "activating", "reloading")
+_COMMAND_LINES: Final = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
 _LIMIT_S: Final = 10.0
 
 
@@ -29,6 +30,8 @@ class Unit:
     """What it may open below /dev, beside what everybody may; empty if it is not restricted."""
     memory_limited: bool
     """Whether the kernel has the memory controller, without which `MemoryMax=` has no effect."""
+    command_line: str = ""
+    """File with the kernel's command line, where the boot loader is a Raspberry Pi's; else empty."""
     says: str = ""
     """What it says that it is doing; empty if it says nothing, or does not run."""
 
@@ -47,6 +50,7 @@ def look(root: Path = Path("/")) -> Unit | None:
         exposure=exposure(_ask("systemd-analyze", "security", "--no-pager", UNIT)),
         devices=devices(shown) if said.get("DevicePolicy") == "closed" else (),
         memory_limited="memory" in controllers.read_text(encoding="ascii").split() if controllers.exists() else False,
+        command_line=next((path for path in _COMMAND_LINES if (root / path.lstrip("/")).exists()), ""),
         says=said.get("StatusText", "") if said.get("ActiveState") in _RUNS else "",
     )
 
@@ -79,7 +83,7 @@ def findings(unit: Unit) -> Iterator[Finding]:
     else:
         yield Finding(Status.OK, "sandbox", f"exposure {unit.exposure:g} of 10; {touches}")
     if not unit.memory_limited:
-        remedy = "add `cgroup_enable=memory` to /boot/firmware/cmdline.txt, and reboot"
+        remedy = f"add `cgroup_enable=memory` to {unit.command_line or 'the command line of the kernel'}, and reboot"
         yield Finding(Status.WARN, "memory limit", "this kernel leaves it out: MemoryMax= has no effect", remedy)
 
 

@@ -159,7 +159,8 @@ class FasterWhisper:
         except RuntimeError as error:  # a ValueError is the model's fault
             raise EngineError(
                 f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
-                "MemoryDenyWriteExecute=yes forbids; install the drop-in systemd/drop-ins/faster-whisper.conf"
+                "MemoryDenyWriteExecute=yes forbids: run `sudo edgescribe service install` again, which adds the "
+                "drop-in faster-whisper.conf"
             ) from error
 
     def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:
@@ -221,7 +222,7 @@ def _supported_compute_types(device: str) -> set[str]:
 def _suppressed_ids(path: Path) -> list[int]:
     """Return the tokens that the model's description says are never to be sampled."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}): pull the model again") from error
     ids = config.get("suppress_ids") or [] if isinstance(config, dict) else None

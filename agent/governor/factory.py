@@ -4,7 +4,7 @@ import logging
 
 from agent.calibration.candidates import engine_for, for_language
 from agent.calibration.chosen import usable
-from agent.calibration.file import CalibrationError, read_calibration
+from agent.calibration.file import CalibrationError, folder_of, read_calibration
 from agent.config import EngineSettings, ScriptedSettings, Settings
 from agent.governor.ladder import Level, Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.governor.spool import Spool
@@ -62,7 +62,7 @@ def _named(names: tuple[str, ...], language: str, store: Store) -> tuple[Rung, .
 
 def _measured(settings: Settings, model: str, language: str, store: Store) -> tuple[Rung, ...]:
     try:
-        calibration = read_calibration(state_dir(settings))
+        calibration = read_calibration(folder_of(settings))
     except CalibrationError:
         return ()
     return measured_rungs(usable(calibration.measurements, language, store), model)

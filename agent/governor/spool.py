@@ -8,19 +8,24 @@ import io
 import json
 import logging
 import os
+import re
 import threading
 import time
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 from ulid import ULID
 
 from agent.audio import SAMPLE_RATE_HZ, Utterance
 from agent.identity import boot_id, time_synced
+from agent.state_file import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,42 @@ READS: Final = 5
 """What could not be read so many times is given up. A disk that fails for a moment, or too many open files, pass."""
 READ_AGAIN_S: Final = 60.0
 """From one that failed to the next attempt at whatever is kept."""
-_MALFORMED: Final = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile)
+_MALFORMED: Final = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError, MemoryError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 """What numpy and zipfile raise over bytes that are not what was written: an OSError, too, for an absurd offset."""
+_NAME: Final = re.compile(r"[0-9A-Z]{1,26}")
+"""Of a file, without its suffix: the id of its utterance."""
+_OLDEST_NS: Final = 100 * 366 * 86_400 * _NS_PER_S
+"""A wrong clock may make an utterance half a century old, and no older."""
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What a file says of an utterance besides its samples; see `Utterance`."""
+
+    id: str
+    position: _Count
+    started_ns: _Count
+    started_s: float
+    """The same by the wall clock, in seconds since 1970."""
+    boot_id: str
+    """The boot that `started_ns` counts in."""
+    speech_end: _Count
+    closed_at: _Count
+    truncated: bool
+    speech_s: float | None
+    speech_prob: float | None
+    synced: bool = False
+    """Whether the wall clock was synchronised; older versions did not say."""
+    lead_samples: _Count = 0
+    tail_samples: _Count = 0
+    """Older versions did not write either."""
+
+
+_REST: Final = TypeAdapter(_Rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +207,9 @@ class Spool:
         if not self._folder.is_dir():
             return
         for path in self._folder.iterdir():
-            if path.suffix == _SUFFIX:
+            if path.suffix == _SUFFIX and _NAME.fullmatch(path.stem):
                 yield path
-            else:  # what a crash has left half written
+            else:  # what a crash has left half written, or no utterance
                 _delete(path)
 
     def _write(self, path: Path, utterance: Utterance) -> None:
@@ -196,23 +235,22 @@ def _delete(path: Path) -> bool:
 
 def _described(utterance: Utterance) -> bytes:
     age_ns = time.monotonic_ns() - utterance.started_ns
-    return json.dumps(
-        {
-            "id": utterance.id,
-            "position": utterance.position,
-            "started_ns": utterance.started_ns,
-            "started_s": time.time() - age_ns / _NS_PER_S,
-            "boot_id": boot_id(),
-            "synced": time_synced(),
-            "speech_end": utterance.speech_end,
-            "closed_at": utterance.closed_at,
-            "truncated": utterance.truncated,
-            "speech_s": utterance.speech_s,
-            "speech_prob": utterance.speech_prob,
-            "lead_samples": utterance.lead_samples,
-            "tail_samples": utterance.tail_samples,
-        }
-    ).encode()
+    rest = _Rest(
+        id=utterance.id,
+        position=utterance.position,
+        started_ns=utterance.started_ns,
+        started_s=time.time() - age_ns / _NS_PER_S,
+        boot_id=boot_id(),
+        speech_end=utterance.speech_end,
+        closed_at=utterance.closed_at,
+        truncated=utterance.truncated,
+        speech_s=utterance.speech_s,
+        speech_prob=utterance.speech_prob,
+        synced=time_synced(),
+        lead_samples=utterance.lead_samples,
+        tail_samples=utterance.tail_samples,
+    )
+    return json.dumps(asdict(rest)).encode()
 
 
 def _stand_in(path: Path, size_bytes: int) -> Utterance:
@@ -228,28 +266,31 @@ def _stand_in(path: Path, size_bytes: int) -> Utterance:
 
 def _parsed(path: Path, data: bytes) -> Utterance:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        pcm, rest = archive["pcm"], json.loads(archive["rest"].tobytes())
-    if pcm.dtype != np.int16 or pcm.ndim != 1 or rest["id"] != path.stem:
+        pcm, rest = archive["pcm"], _REST.validate_python(parse_json(archive["rest"].tobytes()))
+    if pcm.dtype != np.int16 or pcm.ndim != 1 or not len(pcm) or rest.id != path.stem:
         msg = "another utterance, or none"
         raise ValueError(msg)
-    started_ns, dated = int(rest["started_ns"]), True
-    if rest["boot_id"] != boot_id():
+    started_ns, dated = rest.started_ns, True
+    if rest.boot_id != boot_id():
         # The monotonic clock began anew with the machine, so the wall clock has to do; it may be wrong, but what is
         # here was said before now.
-        age_s = max(time.time() - rest["started_s"], len(pcm) / SAMPLE_RATE_HZ)
+        age_s = max(time.time() - rest.started_s, len(pcm) / SAMPLE_RATE_HZ)
         started_ns = time.monotonic_ns() - round(age_s * _NS_PER_S)
-        dated = bool(rest.get("synced")) and time_synced()  # older versions did not say
+        dated = rest.synced and time_synced()
+    if not 0 <= time.monotonic_ns() - started_ns <= _OLDEST_NS:
+        msg = "said at no possible time"
+        raise ValueError(msg)
     return Utterance(
-        rest["id"],
+        rest.id,
         pcm,
-        int(rest["position"]),
+        rest.position,
         started_ns,
-        int(rest["speech_end"]),
-        int(rest["closed_at"]),
-        truncated=bool(rest["truncated"]),
-        speech_s=rest["speech_s"],
-        speech_prob=rest["speech_prob"],
+        rest.speech_end,
+        rest.closed_at,
+        truncated=rest.truncated,
+        speech_s=rest.speech_s,
+        speech_prob=rest.speech_prob,
         dated=dated,
-        lead_samples=int(rest.get("lead_samples", 0)),  # older versions did not write them
-        tail_samples=int(rest.get("tail_samples", 0)),
+        lead_samples=rest.lead_samples,
+        tail_samples=rest.tail_samples,
     )

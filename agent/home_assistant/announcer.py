@@ -3,8 +3,8 @@
 Remembers in `discovery.json` in the state folder what stands on the broker, so that a later run can withdraw it.
 """
 
-import json
 import logging
+import os
 import random
 import threading
 import time
@@ -13,17 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from agent.config.contract import DiscoverySettings
 from agent.delivery import Outgoing
-from agent.errors import ModelError
 from agent.home_assistant.discovery import Announced, Announcement, Batch, plan
 from agent.home_assistant.entities import DeviceFacts
-from agent.models.files import atomic_write, write_error
 from agent.sinks.mqtt import MqttSink
+from agent.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "discovery.json"
+_DOCUMENT: Final = TypeAdapter(Announced | None)
 STEP_S: Final = 5.0
 """Time for Home Assistant to act on one batch before the next one comes."""
 WELCOME_S: Final = (1.0, 10.0)
@@ -31,7 +33,11 @@ WELCOME_S: Final = (1.0, 10.0)
 
 
 class Announcer:
-    """`announce` and `born` are called from any thread, `tick` from the main thread, about once a second."""
+    """Also withdraws what the broker retains of the device under a former id.
+
+    `serial` is that of the board. A card that was copied to another board says nothing of what this device announced.
+    `announce` and `born` are called from any thread, `tick` and `keep` from the main thread.
+    """
 
     def __init__(
         self,
@@ -39,18 +45,21 @@ class Announcer:
         mqtt: MqttSink,
         folder: Path,
         *,
+        serial: str | None = None,
         chance: random.Random | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._mqtt = mqtt
         self._path = folder / FILE
+        self._serial = serial
         self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._batches: deque[Batch] = deque()
         self._unanswered: set[str] = set()
         """Topics of what was sent, until the broker is known to have it."""
+        self._unwritten = False
         self._sent_s = 0.0
         self._repeat_at_s: float | None = None
         self._before = self._read()
@@ -90,6 +99,12 @@ class Announcer:
             if now_s - self._sent_s >= STEP_S:
                 self._send_next()
 
+    def keep(self) -> None:
+        """Write the file again if it was deleted, or could not be written; called now and then."""
+        with self._lock:
+            if self._unwritten or not os.path.exists(self._path):  # noqa: PTH110 - never raises
+                self._remember()
+
     def _send_next(self) -> None:
         self._sent_s = self._clock_s()
         if self._batches:
@@ -102,31 +117,42 @@ class Announcer:
 
     def _remember(self) -> None:
         """Write down what may stand on the broker: what is announced, and what is not certain to be withdrawn yet."""
-        standing = [one for one in (self._before, self._after) if one is not None and one.mode != "off"]
-        if len(standing) > 1 and standing[0].mode == standing[1].mode and standing[1].is_beside(standing[0]):
-            standing = [standing[1].including(standing[0])]
-        # Of two that have nothing in common, the older one is what nobody else would withdraw.
-        last = standing[0] if standing else None
-        document = None if last is None else {name: getattr(last, name) for name in Announced.__slots__}
-        if document is None and not self._path.exists():
+        if (last := self._standing()) is None:
             return
+        document = {name: getattr(last, name) for name in Announced.__slots__} | {"serial": self._serial}
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._path) as file:
-                file.write(json.dumps(document).encode())
-        except (OSError, ModelError) as error:
-            said = write_error(self._path, error) if isinstance(error, OSError) else error
-            log.warning(f"{said}: what is announced may not be withdrawn")
+            write_json(self._path, document)
+        except OSError as error:
+            if not self._unwritten:
+                log.warning(f"{self._path}: cannot be written ({error.strerror}): announcements may not be withdrawn")
+            self._unwritten = True
+        else:
+            self._unwritten = False
+
+    def _standing(self) -> Announced | None:
+        before, after = self._before, self._after
+        if before is None or after is None:
+            return before or after
+        if before.mode == "off" and before.device_id == after.device_id:
+            return after
+        if before.mode == after.mode and after.is_beside(before):
+            return after.including(before)
+        return before  # of two that have nothing in common, nobody else would withdraw this one
 
     def _read(self) -> Announced | None:
         try:
-            document = json.loads(self._path.read_bytes())
-            return Announced(**document) if document else None
+            document = read_json(self._path)
+            found = _DOCUMENT.validate_python(document)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            log.warning(f"{self._path}: cannot be read ({type(error).__name__}); nothing is withdrawn")
+        except (OSError, ValueError) as error:
+            log.warning(f"{self._path}: is damaged ({type(error).__name__}); nothing is withdrawn")
             return None
+        serial = document.get("serial") if found else None
+        if found and self._serial and serial and serial != self._serial:
+            log.warning(f"{self._path}: was written on another board; leaving the topics of {found.device_id} alone")
+            return None
+        return found
 
 
 def _outgoing(announcement: Announcement) -> Outgoing:

@@ -10,14 +10,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from agent.config.contract import DiscoverySettings
+from pydantic import Field
+
+from agent.config.contract import DeviceId, DiscoverySettings, TopicLevels
 from agent.home_assistant.entities import DeviceFacts, Entity, entities
 from agent.wire import Status, topic_for
+from agent.wire.schemas import published_kinds
 from agent.wire.telemetry import TelemetryMessage
 
 Mode = Literal["device", "component", "off"]
+_Word = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
 MIGRATE: Final = b'{"migrate_discovery":true}'
 """Makes Home Assistant keep an entity's history while it changes from one kind of discovery to the other."""
@@ -40,9 +44,9 @@ class Announced:
     """What stands on the broker: enough to withdraw it."""
 
     mode: Mode
-    prefix: str
-    device_id: str
-    components: Mapping[str, str]
+    prefix: TopicLevels
+    device_id: DeviceId
+    components: Mapping[_Word, _Word]
     """Platforms by key."""
 
     @classmethod
@@ -78,10 +82,11 @@ def plan(settings: DiscoverySettings, facts: DeviceFacts, before: Announced | No
     """What is to be sent, in batches, so that nothing is left of what was announced `before`."""
     now = Announced.of(settings, facts)
     configs = announcements(settings, facts)
-    if before is None or before.mode == "off":
+    if before is None or (before.mode == "off" and before.device_id == now.device_id):
         return _batches(configs)
     if not now.is_beside(before):
-        return _batches((*_erased(before.topics), *configs))
+        former = () if before.device_id == now.device_id else retained_topics(before.device_id)
+        return _batches((*_erased((*former, *before.topics)), *configs))
     if now.mode != before.mode:
         if now.mode == "off":
             return _batches(_erased(before.topics))
@@ -93,6 +98,11 @@ def plan(settings: DiscoverySettings, facts: DeviceFacts, before: Announced | No
         return _batches((_device_config(now, facts, gone),), configs)
     erased = _erased(tuple(topic for topic in before.topics if topic not in now.topics))
     return _batches((*erased, *configs))
+
+
+def retained_topics(device_id: str) -> tuple[str, ...]:
+    """What the broker retains of a device apart from its announcement."""
+    return tuple(topic_for(device_id, kind) for kind in published_kinds() if kind.retained)
 
 
 def announcements(settings: DiscoverySettings, facts: DeviceFacts) -> Batch:

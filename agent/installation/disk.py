@@ -11,7 +11,7 @@ from agent.errors import InstallError
 from agent.installation.facts import CONFIG, PASSWORD, STATE, UNIT_FILE, below
 from agent.installation.plan import DROP_INS, MODELS, PUBLIC, PlannedFile
 from agent.installation.record import FILE, Record, digest
-from agent.models.files import sync
+from agent.state_file import sync
 
 _KEPT: Final = (STATE, "/var/lib/private/edgescribe", "/run/edgescribe", "/run/private/edgescribe")
 """What systemd makes for the service: a link, and what it leads to."""

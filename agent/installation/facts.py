@@ -144,6 +144,6 @@ def closed_to_others(path: Path) -> Iterator[Path]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return None

@@ -40,7 +40,7 @@ def from_text(text: str) -> Record:
         tree = json.loads(text)
         files = {str(path): str(sha256) for path, sha256 in tree["files"].items()}
         return Record(files, tuple(str(folder) for folder in tree["folders"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InstallError(
             f"{FILE}: not a record of what was installed ({type(error).__name__}): delete it, and install with --force"
         ) from error

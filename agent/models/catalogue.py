@@ -186,15 +186,15 @@ def load_catalogue(path: Path | None = None) -> Catalogue:
     """
     path = path or _manifest_path()
     try:
-        return Catalogue.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Catalogue.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); install edgescribe again") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not valid TOML ({error})") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ModelError(f"{path}: {place or 'manifest'}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid TOML ({error})") from error
 
 
 def _manifest_path() -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import ModelError
+from agent.state_file import sync
 
 _MODE = 0o644
 """Model files are public: the service runs as another user than the one that pulled them."""
@@ -42,6 +43,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def write_error(path: Path, error: OSError) -> ModelError:
     """One line for a file that could not be written."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ModelError(f"{path}: cannot be written by this user: check the owner of its folder, or use sudo")
     free_mb = shutil.disk_usage(nearest_folder(path.parent)).free // 10**6
     return ModelError(f"{path}: cannot be written ({error.strerror or error}; {free_mb} MB free there)")
 
@@ -50,15 +53,6 @@ def nearest_folder(folder: Path) -> Path:
     """`folder`, or the nearest above it that exists, and that this user may see."""
     here = folder.absolute()
     return next(path for path in (here, *here.parents) if os.path.isdir(path))  # noqa: PTH112 - never raises
-
-
-def sync(path: Path) -> None:
-    """Make what was written to a file, or renamed in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest_of(path: Path) -> str:

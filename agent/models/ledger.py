@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from agent.errors import ModelError
 from agent.models.files import atomic_write, digest_of, read_error, write_error
+from agent.state_file import read_json
 
 _FILE = "verified.json"
 _VERSION = 1
@@ -24,6 +27,9 @@ class _Entry:
     mtime_ns: int
     size_bytes: int
     sha256: str
+
+
+_ENTRY = TypeAdapter(_Entry)
 
 
 class Ledger:
@@ -69,17 +75,21 @@ class Ledger:
 
     def _read(self, part: str) -> dict[str, Any]:
         try:
-            document = json.loads(self._path.read_bytes())
+            document = read_json(self._path)
         except (OSError, ValueError):
             return {}
         found = document.get(part) if isinstance(document, dict) and document.get("version") == _VERSION else None
         return found if isinstance(found, dict) else {}
 
     def _write(self, part: str, key: str, value: object) -> None:
-        parts = {name: self._read(name) for name in ("verified", "trusted")}
+        trusted = {name: found for name, found in self._read("trusted").items() if isinstance(found, str)}
+        verified = {
+            name: found
+            for name, found in self._read("verified").items()
+            if _entry(found) and os.path.exists(name)  # noqa: PTH110 - never raises
+        }
+        parts: dict[str, dict[str, Any]] = {"verified": verified, "trusted": trusted}
         parts[part][key] = value
-        here = {name: entry for name, entry in parts["verified"].items() if os.path.exists(name)}  # noqa: PTH110 - never raises
-        parts["verified"] = here
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,6 +108,6 @@ def _stat(path: Path) -> tuple[int, int, int]:
 
 def _entry(found: object) -> _Entry | None:
     try:
-        return _Entry(**found) if isinstance(found, dict) else None
-    except TypeError:
+        return _ENTRY.validate_python(found)
+    except ValidationError:
         return None

@@ -18,11 +18,12 @@ from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
-from agent.models.files import atomic_write, looking, mismatch, nearest_folder, sync, write_error
+from agent.models.files import atomic_write, looking, mismatch, nearest_folder, write_error
 from agent.models.ggml import check_ggml
 from agent.models.ledger import Ledger
 from agent.models.progress import Progress
 from agent.models.pull import MADE_HERE, Pull
+from agent.state_file import read_json, sync
 
 _WORK = ".pull"
 
@@ -270,11 +271,11 @@ def _names(source: Source) -> set[str]:
 
 def _made_here(folder: Path) -> dict[str, str]:
     try:
-        document = json.loads((folder / MADE_HERE).read_bytes())
+        document = read_json(folder / MADE_HERE)
     except (OSError, ValueError):
         return {}
     found = document.get("sha256") if isinstance(document, dict) else None
-    return found if isinstance(found, dict) else {}
+    return {name: each for name, each in found.items() if isinstance(each, str)} if isinstance(found, dict) else {}
 
 
 def _looks_like_path(text: str) -> bool:

@@ -24,6 +24,8 @@ class Condition(StrEnum):
     """The disk did not answer for so long that messages went on without it."""
     CORRUPT = "outbox_corrupt"
     """The database was damaged within the last hour, and mended or begun anew."""
+    DELETED = "outbox_deleted"
+    """The database, or its folder, was deleted or replaced within the last hour under the running agent."""
 
 
 class StorageDown(SinkError):  # noqa: N818 - reads as a condition, and the outbox waits for it to pass

@@ -9,16 +9,17 @@ from typing import Final
 
 from agent.config import OutboxSettings
 from agent.outbox.condition import Condition, StorageDown, condition_of
+from agent.outbox.folder import Claim
 from agent.outbox.letters import Batch, Header, Letter
-from agent.outbox.repair import discard_damaged, mend
+from agent.outbox.repair import discard_damaged, mend, rescue
 from agent.outbox.store import PAGE_BYTES, Store
 
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 10.0
-_CHECK_S: Final = 60.0
+_CHECK_S: Final = 10.0
 _REMEMBERED_S: Final = 3_600.0
-"""How long a damaged database stays in `health`: a card that does that once does it again."""
+"""How long a damaged or deleted database stays in `health`: a card that does that once does it again."""
 _LEAST_BYTES: Final = 16 * PAGE_BYTES
 _HARDLY_ANY_BYTES: Final = 1 << 20
 
@@ -26,8 +27,9 @@ _HARDLY_ANY_BYTES: Final = 1 << 20
 class Disk:
     """Used by one thread at a time, but for `read` and what only looks. `StorageDown` is noted before it is raised."""
 
-    def __init__(self, path: Path, settings: OutboxSettings, on_change: Callable[[], None]) -> None:
+    def __init__(self, path: Path, settings: OutboxSettings, on_change: Callable[[], None], claim: Claim) -> None:
         self._store = Store(path)
+        self._claim = claim
         self._settings = settings
         self._on_change = on_change
         self.suspect = False
@@ -36,6 +38,7 @@ class Disk:
         self._retry_at_s = 0.0
         self._check_at_s = 0.0
         self._damaged_until_s = float("-inf")
+        self._deleted_until_s = float("-inf")
         self._stalled = False
         self._crowded = False
         self._tried = False
@@ -58,6 +61,8 @@ class Disk:
             found.add(Condition.STALLED)
         if now_s < self._damaged_until_s:
             found.add(Condition.CORRUPT)
+        if now_s < self._deleted_until_s:
+            found.add(Condition.DELETED)
         return tuple(sorted(found))
 
     def due_in_s(self, now_s: float) -> float:
@@ -97,6 +102,13 @@ class Disk:
         if not self._store.is_open:
             headers = self.open(now_s)
         with self._noting(now_s):
+            deleted = self._store.is_deleted
+            if deleted:
+                self._deleted_until_s = now_s + _REMEMBERED_S
+            self._claim.renew()
+            if deleted:
+                rescue(self._store, self.room_bytes)
+                headers = self._store.headers()
             if self.suspect:
                 self._mend(now_s)
                 self.suspect = False
@@ -135,11 +147,13 @@ class Disk:
         """All messages without their payloads."""
         return self._store.headers()
 
-    def next_seq(self) -> int | None:
+    def next_seq(self, now_s: float) -> int | None:
         """The number after the highest that was stored; None if that cannot be known."""
         try:
             return self._store.next_seq()
-        except StorageDown:
+        except StorageDown as down:
+            if down.condition is Condition.CORRUPT:
+                self.damage_found(now_s)
             return None
 
     def note_next_seq(self, next_seq: int) -> None:

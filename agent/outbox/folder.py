@@ -1,4 +1,4 @@
-"""The state folder: one agent at a time, and names that survive a power cut."""
+"""The state folder: one agent at a time."""
 
 import errno
 import fcntl
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import ConfigError
+from agent.outbox.condition import Condition, StorageDown
 
 log = logging.getLogger(__name__)
 
+_LOCK: Final = "outbox.lock"
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 
 
@@ -27,10 +29,11 @@ class Claim:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._handle: int | None = None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._handle = os.open(folder / "outbox.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.truncate(self._handle, 0)
             os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
@@ -50,6 +53,21 @@ class Claim:
                 ) from error
             log.debug(f"outbox: cannot claim {folder} ({error.strerror})")
 
+    def renew(self) -> None:
+        """Claim the folder again if its lock was deleted.
+
+        Raises:
+            StorageDown: another agent was faster, or we may not use the folder any more.
+        """
+        if self._handle is None or _is_file(self._handle, self._folder / _LOCK):
+            return
+        try:
+            fresh = Claim(self._folder)
+        except ConfigError as error:
+            raise StorageDown(Condition.READ_ONLY, str(error)) from error
+        self.release()
+        self._handle = fresh._handle
+
     def release(self) -> None:
         """Let others in; idempotent."""
         handle, self._handle = self._handle, None
@@ -57,17 +75,11 @@ class Claim:
             os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut (fsync(2): syncing a file does not sync its name).
-
-    Raises:
-        OSError: the disk is broken.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _is_file(handle: int, path: Path) -> bool:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def runtime_dir(environment: Mapping[str, str]) -> Path | None:

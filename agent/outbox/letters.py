@@ -1,5 +1,6 @@
 """Messages as rows of a table, each with a check sum: SQLite notices a damaged page, not a flipped bit."""
 
+import math
 import sqlite3
 import zlib
 from collections.abc import Sequence
@@ -69,18 +70,22 @@ def fetch(db: sqlite3.Connection, key: int) -> Letter | None:
 
 
 def headers(db: sqlite3.Connection) -> list[Header]:
-    """All messages, oldest first, without their payloads.
-
-    Raises:
-        ValueError, TypeError: a row makes no sense, so the page it lies in is damaged.
-    """
+    """All messages, oldest first, without their payloads."""
     rows = db.execute(f"SELECT {_HEADER} FROM message ORDER BY key")  # noqa: S608 - constants
-    return [
-        Header(
-            int(key), int(size_bytes), late_topic, expiry_s, Stamp(boot_id, float(mono_s), float(wall_s), bool(synced))
-        )
-        for key, size_bytes, late_topic, expiry_s, boot_id, mono_s, wall_s, synced in rows
-    ]
+    return [_header_of(key, size_bytes, *rest) for key, size_bytes, *rest in rows]
+
+
+def _header_of(key: int, size_bytes: int, late_topic: Any, expiry_s: Any, boot_id: Any, *clocks: Any) -> Header:
+    """A row without its payload. Where it makes no sense, the check sum will tell when the message is read."""
+    monotonic_s, wall_s, synced = clocks
+    sane = isinstance(expiry_s, int | None) and math.isfinite(_seconds(monotonic_s) + _seconds(wall_s))
+    if not sane:
+        return Header(key, size_bytes, None, None, Stamp("", 0.0, 0.0, synced=False))
+    return Header(key, size_bytes, late_topic, expiry_s, Stamp(boot_id, monotonic_s, wall_s, bool(synced)))
+
+
+def _seconds(column: Any) -> float:
+    return column if isinstance(column, float) else math.nan
 
 
 def _row_of(letter: Letter) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from typing import Final
 from agent.outbox import letters
 from agent.outbox.condition import Condition, StorageDown, condition_of
 from agent.outbox.letters import Batch, Letter
-from agent.outbox.store import PAGE_BYTES, Store, first_page
+from agent.outbox.store import PAGE_BYTES, Store, first_page, number_in
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,23 @@ def mend(store: Store, max_bytes: int) -> bool:
         damaged = _set_aside(store.path)
         _regain_first_page(damaged)
         store.open(max_bytes)
-        saved = _salvage(damaged, store)
+        with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+            saved = _salvage(old, store)
     log.warning(f"outbox: {store.path} was damaged; saved {saved} messages and set it aside as {damaged.name}")
     return False
+
+
+def rescue(store: Store, max_bytes: int) -> None:
+    """Begin a new database in the place of one that was deleted or replaced, with all that it held.
+
+    Raises:
+        StorageDown: the disk takes none.
+    """
+    with store.lock:
+        if store.is_replaced:
+            _set_aside(store.path)
+        saved = store.begin_anew(max_bytes, _salvage)
+    log.warning(f"outbox: {store.path} was deleted or replaced; saved {saved} messages and wrote it again")
 
 
 def discard_damaged(path: Path, keep: int = KEPT) -> None:
@@ -93,21 +107,20 @@ def _regain_first_page(damaged: Path) -> None:
         file.write(first_page(damaged.stat().st_size // PAGE_BYTES))
 
 
-def _salvage(damaged: Path, store: Store) -> int:
+def _salvage(old: sqlite3.Connection, store: Store) -> int:
     """Copy what can still be read; return how many messages that were."""
     saved = 0
-    with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as old:
-        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
-            (number,) = old.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
-            store.note_next_seq(int(number))
-        chunk: list[Letter] = []
-        for letter in _readable(old):
-            chunk.append(letter)
-            if len(chunk) == _CHUNK:
-                store.write(Batch(new=tuple(chunk)))
-                saved += len(chunk)
-                chunk.clear()
-        store.write(Batch(new=tuple(chunk)))
+    with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+        if number := number_in(old):
+            store.note_next_seq(number)
+    chunk: list[Letter] = []
+    for letter in _readable(old):
+        chunk.append(letter)
+        if len(chunk) == _CHUNK:
+            store.write(Batch(new=tuple(chunk)))
+            saved += len(chunk)
+            chunk.clear()
+    store.write(Batch(new=tuple(chunk)))
     return saved + len(chunk)
 
 

@@ -8,7 +8,6 @@ Three notes say where to go on (docs/decisions/0004-outbox.md):
 """
 
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -17,12 +16,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from agent.outbox.folder import memory_file, sync_folder
+from agent.outbox.folder import memory_file
+from agent.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 BLOCK: Final = 64
 """Numbers reserved at a time; the longest gap that a power cut can leave in `balanced`."""
+MAX_SEQ: Final = 1 << 53
 _FILE: Final = "sequence.json"
 
 
@@ -72,7 +73,9 @@ class Sequence:
         self._memory = None if runtime_dir is None else _open_memory(memory_file(runtime_dir, folder))
         self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
         in_memory = _read_memory(self._memory, boot_id)
-        self._next = resume(read_note(self._path), in_memory, stored_next)
+        self.damaged = False
+        """Whether `sequence.json` was not as it was written, and is begun anew."""
+        self._next = resume(self._read(), in_memory, stored_next)
         self._bound = self._next  # the first number reserves: who gives none leaves the notes as they are
         self._noted = in_memory or 1
 
@@ -103,6 +106,12 @@ class Sequence:
         with self._lock:
             self._note(seq)
 
+    def renew(self) -> None:
+        """Write the note in the folder again if it was deleted."""
+        with self._lock:
+            if not self._path.exists():
+                self._write(Note(self._bound, exact=self._bound == self._next, keeper=self._keeper))
+
     def close(self) -> None:
         """Note exactly where to go on."""
         with self._lock:
@@ -122,38 +131,42 @@ class Sequence:
         self._bound = self._next + BLOCK
         self._write(Note(self._bound, exact=False, keeper=self._keeper))
 
+    def _read(self) -> Note | None:
+        try:
+            return read_note(self._path)
+        except ValueError as error:
+            self.damaged = True
+            log.warning(f"outbox: {self._path} is damaged ({error}); numbers go on by the other notes")
+            return None
+
     def _write(self, note: Note) -> None:
         try:
-            write_note(self._path, note)
+            write_json(self._path, {"next": note.next_seq, "exact": note.exact, "keeper": note.keeper})
         except OSError as error:
             # Nobody is kept from speaking by a full disk; the outbox reports it.
             log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
 
 
 def read_note(path: Path) -> Note | None:
-    """Read `sequence.json`; None if there is none, or none that makes sense."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Note(int(fields["next"]), bool(fields["exact"]), fields["keeper"] and Keeper(fields["keeper"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def write_note(path: Path, note: Note) -> None:
-    """Write `sequence.json`, so that a power cut leaves the old one or the new one.
+    """Read `sequence.json`; None if there is none, or it cannot be read.
 
     Raises:
-        OSError: the disk is full, read-only or broken.
+        ValueError: it is not as it was written.
     """
-    new = path.with_suffix(".new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, json.dumps({"next": note.next_seq, "exact": note.exact, "keeper": note.keeper}).encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    new.replace(path)
-    sync_folder(path.parent)
+        document = read_json(path)
+    except OSError:
+        return None
+    match document:
+        case {"next": int(next_seq), "exact": bool(exact), "keeper": None | str() as keeper} if is_possible(next_seq):
+            return Note(next_seq, exact, None if keeper is None else Keeper(keeper))
+    msg = "no number to go on with"
+    raise ValueError(msg)
+
+
+def is_possible(next_seq: object) -> bool:
+    """Whether numbers can have come so far: readers of JSON keep whole numbers up to 2⁵³ (RFC 8259, 6)."""
+    return type(next_seq) is int and 0 < next_seq <= MAX_SEQ
 
 
 def _open_memory(path: Path) -> int | None:
@@ -168,4 +181,6 @@ def _read_memory(handle: int | None, boot_id: str) -> int | None:
     if handle is None:
         return None
     boot, _, number = os.pread(handle, 256, 0).decode(errors="replace").partition(" ")
-    return int(number) if boot == boot_id and number.strip().isdigit() else None
+    if boot != boot_id or not number.strip().isdecimal():
+        return None
+    return next_seq if is_possible(next_seq := int(number)) else None

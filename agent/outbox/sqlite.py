@@ -67,7 +67,7 @@ class SqliteOutbox:
         self._desk = Desk(settings, chance, replayable=replayable)
         self._closed = False
         self._unread, self._purge_unread = True, False
-        self._disk = Disk(folder / "outbox.db", settings, on_change)
+        self._disk = Disk(folder / "outbox.db", settings, on_change, self._claim)
         self._writer = threading.Lock()
         now = self._clock()
         self._synced = now.synced
@@ -76,8 +76,10 @@ class SqliteOutbox:
             self._unread = False
         memory = memory_folder or runtime_dir(os.environ)
         keeper = Keeper.DATABASE if self._strict else Keeper.MEMORY
-        stored_next = self._disk.next_seq()
+        stored_next = self._disk.next_seq(now.monotonic_s)
         self._sequence = Sequence(folder, memory, now.boot_id, stored_next=stored_next, keeper=keeper)
+        if self._sequence.damaged:
+            self._disk.damage_found(now.monotonic_s)
         if self._strict and stored_next != self._sequence.next_seq:
             with contextlib.suppress(StorageDown):  # before the first number makes the note in the folder a mere bound
                 self._disk.note_next_seq(self._sequence.next_seq)
@@ -255,8 +257,9 @@ class SqliteOutbox:
 
     def _tend(self, now: Stamp) -> None:
         headers = self._disk.tend(now.monotonic_s)
+        self._sequence.renew()
         if headers is not None:
-            stored_next = self._disk.next_seq()
+            stored_next = self._disk.next_seq(now.monotonic_s)
             self._sequence.at_least(stored_next or 1)
             if stored_next is None:
                 self._disk.note_next_seq(self._sequence.next_seq)

@@ -10,14 +10,15 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from agent.outbox import letters
 from agent.outbox.condition import Condition, StorageDown, condition_of, probe
-from agent.outbox.folder import sync_folder
 from agent.outbox.letters import Batch, Header, Letter
+from agent.outbox.sequence import MAX_SEQ, is_possible
+from agent.state_file import sync
 
 DEAD_LETTERS: Final = 100
 """Messages kept that the broker will never take; the oldest go first."""
@@ -42,6 +43,7 @@ class Store:
         self.lock = threading.RLock()
         """Held while the database is used; hold it to do several things in one go."""
         self._db: sqlite3.Connection | None = None
+        self._files: tuple[tuple[int, int] | None, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -51,6 +53,7 @@ class Store:
     def open(self, max_bytes: int) -> None:
         """Open or create the database, readable for its owner only."""
         with self.lock, self._translated():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             existed = self.path.exists()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self.path.chmod(0o600)
@@ -60,9 +63,47 @@ class Store:
             except sqlite3.Error:
                 db.close()
                 raise
-            self._db = db
+            self._db, self._files = db, self._found()
             if not existed:
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether one of the open files is not where it was opened: it was deleted, or another took its place."""
+        with self.lock, self._translated():
+            return self._db is not None and self._found() != self._files
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file is where the open database was."""
+        with self.lock, self._translated():
+            return self._found()[0] not in (None, self._files[0])
+
+    def begin_anew(self, max_bytes: int, copy: Callable[[sqlite3.Connection, Self], int]) -> int:
+        """Where the files were deleted, create them again; return how many messages `copy` saved.
+
+        The open connection still reads and writes the deleted files.
+        """
+        with self._connection() as old:
+            if self._found()[0] == self._files[0]:  # it has lost its log only
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self.close()
+                self.open(max_bytes)
+                return 0
+            files, self._db = self._files, None
+            Path(f"{self.path}-wal").unlink(missing_ok=True)  # of the deleted database
+            try:
+                self.open(max_bytes)
+                copied = copy(old, self)
+            except StorageDown:
+                self.close()
+                self._db, self._files = old, files
+                raise
+            old.close()  # SQLite leaves files alone that have taken the place of its own
+            return copied
+
+    def _found(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_identity(path) for path in (self.path, Path(f"{self.path}-wal")))
 
     @staticmethod
     def _prepare(db: sqlite3.Connection, max_bytes: int) -> None:
@@ -96,8 +137,7 @@ class Store:
     def next_seq(self) -> int | None:
         """The number after the highest that was ever stored; None if none was."""
         with self._connection() as db:
-            row = db.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
-            return None if row is None else int(row[0])
+            return number_in(db)
 
     def read(self, key: int) -> Letter | None:
         """One message; None if it is not there, or no longer what it was."""
@@ -125,8 +165,9 @@ class Store:
         if highest:
             db.execute(
                 "INSERT INTO number VALUES ('next_seq', ?)"
-                " ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-                (highest + 1,),
+                " ON CONFLICT DO UPDATE SET value = iif(typeof(value) = 'integer' AND value <= ?,"
+                " max(value, excluded.value), excluded.value)",
+                (highest + 1, MAX_SEQ),
             )
         db.executemany("INSERT INTO dead_letter SELECT * FROM message WHERE key = ?", _keys(batch.dead))
         if batch.dead:
@@ -220,6 +261,30 @@ class Store:
                 return probe(self.path.parent)
             case _:  # corrupt, not a database, no such table, a format that is not ours
                 return Condition.CORRUPT
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def number_in(db: sqlite3.Connection) -> int | None:
+    """The number after the highest that was ever stored in `db`; None if none was.
+
+    Raises:
+        ValueError: it is none that was ever stored.
+    """
+    row = db.execute("SELECT value FROM number WHERE name = 'next_seq'").fetchone()
+    if row is None:
+        return None
+    if not is_possible(row[0]):
+        msg = f"no transcript has the number {row[0]}"
+        raise ValueError(msg)
+    return int(row[0])
 
 
 def first_page(pages: int) -> bytes:

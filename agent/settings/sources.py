@@ -8,7 +8,6 @@ class, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a fi
 threads and language, and takes the default model of faster-whisper rather than a ggml file that it cannot open.
 """
 
-import contextlib
 import json
 import os
 import stat
@@ -35,11 +34,14 @@ from agent.settings.schema import (
     section_paths,
     shared,
 )
-from agent.settings.toml import line_of
+from agent.settings.toml import line_of, line_of_error
 
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
 PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
 """Beside the configuration file: what the unit's `LoadCredential=` reads."""
+TEXT = "utf-8-sig"
+"""Encoding of text files that people write: some editors put a byte order mark in front."""
+_NOT_UTF8 = "not UTF-8 text: save it as UTF-8"
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
 
@@ -211,23 +213,19 @@ def _toml_files(file: Path | None, problems: list[str]) -> list[Path]:
 
 def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=TEXT)
         tree = tomllib.loads(text)
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}): check its owner and mode")
     except UnicodeDecodeError:
-        problems.append(f"{path}: not UTF-8 text: save it as UTF-8")
+        problems.append(f"{path}: {_NOT_UTF8}")
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{path}{_position(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
+        problems.append(f"{path}:{line_of_error(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
+    except (RecursionError, ValueError) as error:  # nested a thousand times, or a number of thousands of digits
+        problems.append(f"{path}: not valid TOML: {str(error).partition(';')[0]}")
     else:
         return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree, ())]
     return []
-
-
-def _position(error: tomllib.TOMLDecodeError, text: str) -> str:
-    """`:line` from Python's own message, `Invalid value (at line 3, column 9)`."""
-    where = str(error).partition("(at line ")[2].partition(",")[0]
-    return f":{where or text.count(chr(10)) + 1}"
 
 
 def _read_environment(problems: list[str]) -> list[Entry]:
@@ -270,7 +268,7 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():
-        return _read_password(beside)
+        return _read_password(problems, beside)
     names = {spelling: path for path in all_paths() if len(path) > 1 for spelling in _spellings(path)}
     entries = []
     for file in sorted(Path(folder).iterdir()):
@@ -278,7 +276,7 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
         if path := names.get(file.name):
             try:
                 # Empty is what the default of the unit leaves where the operator gave none.
-                if text := file.read_text(encoding="utf-8").strip():
+                if text := file.read_text(encoding=TEXT).strip():
                     entries.append(Entry(path, _from_text(path, text, origin), origin))
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): check LoadCredential=")
@@ -289,10 +287,15 @@ def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     return entries
 
 
-def _read_password(file: Path) -> list[Entry]:
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or not ours to read: then there is no password
-        if text := file.read_text(encoding="utf-8").strip():
-            return [Entry(("mqtt", "password"), text, Origin(str(file)))]
+def _read_password(problems: list[str], file: Path) -> list[Entry]:
+    try:
+        text = file.read_text(encoding=TEXT).strip()
+    except UnicodeDecodeError:
+        problems.append(f"{file}: {_NOT_UTF8}")
+    except OSError:  # not there, or not ours to read: then there is no password
+        pass
+    else:
+        return [Entry(("mqtt", "password"), text, Origin(str(file)))] if text else []
     return []
 
 
@@ -316,7 +319,7 @@ def _from_text(path: KeyPath, text: str, origin: Origin) -> object:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f'{origin}: {dotted(path)} is a list: write it as JSON, such as ["one", "two"]') from error
 
 

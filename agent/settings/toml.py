@@ -2,8 +2,11 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+
+from agent.errors import ConfigError
 
 TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
 KEY = re.compile(r"""\s*([A-Za-z0-9_."' -]+?)\s*=""")
@@ -27,6 +30,12 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     return None
 
 
+def line_of_error(error: tomllib.TOMLDecodeError, text: str) -> int:
+    """Line (from 1) that Python's own message names: `Invalid value (at line 3, column 9)`."""
+    where = str(error).partition("(at line ")[2].partition(",")[0]
+    return int(where) if where else text.count("\n") + 1
+
+
 def _parts(dotted: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
@@ -35,6 +44,7 @@ def value(of: object) -> str:
     """`of` as a TOML value.
 
     Raises:
+        ConfigError: a text is not Unicode, such as a path whose bytes are not UTF-8; TOML has no way to write it.
         TypeError: settings hold text, paths, numbers, booleans and lists of these; nothing else.
     """
     match of:
@@ -43,10 +53,18 @@ def value(of: object) -> str:
         case int() | float():
             return repr(of)
         case str() | Path():
-            # JSON's escapes are a subset of those of a TOML basic string.
-            return json.dumps(str(of), ensure_ascii=False)
+            return _text(str(of))
         case list() | tuple():
             return f"[{', '.join(value(item) for item in of)}]"
         case _:
             msg = f"no TOML value for {type(of).__name__}"
             raise TypeError(msg)
+
+
+def _text(of: str) -> str:
+    try:
+        of.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{of!r} is not UTF-8, and TOML cannot hold it: use another value") from error
+    # JSON's escapes are a subset of those of a TOML basic string; TOML also wants DEL escaped.
+    return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -113,9 +113,14 @@ class Mailbox:
                 del self._owed[outgoing.topic]
 
     def set_aside(self, outgoing: Outgoing) -> None:
-        """Do not send this retained value again; the next one of its topic is."""
+        """Do not send this retained value again; the next one of its topic is.
+
+        A broker that hangs up on one erasure, since it is not allowed, does so on each of them: none is sent again.
+        """
         self.settled(outgoing)
         with self._lock:
+            if not outgoing.payload:
+                self._owed = {topic: owed for topic, owed in self._owed.items() if owed.payload}
             if self._last.get(outgoing.topic) is outgoing:
                 del self._last[outgoing.topic]
 

@@ -318,7 +318,8 @@ class MqttSink:
             with self._ack_lock:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
-                self._report.refused(sent.item.outgoing.topic, ack.refusal)
+                refused = self._report.refused if sent.item.outgoing.payload else self._report.not_erased
+                refused(sent.item.outgoing.topic, ack.refusal)
             else:
                 self._progress_s = time.monotonic()
             self._done(sent.item, fate_of(ack.code))

@@ -37,6 +37,8 @@ _EXPLANATIONS = {
     Cause.TOO_LARGE: "hung up on {at} ({why}): no command has more than " + f"{COMMAND_LIMIT_BYTES} bytes",
 }
 _UNFIT = frozenset({Cause.QOS, Cause.GREETING})
+_ERASURE = "erasure"
+"""Stands for all topics that could not be erased."""
 _FLAPS = 3
 _NAMESAKE = "; this goes on and on: does another client use the id '{id}'?"
 """Many brokers, mosquitto before 2.1 among them, do not tell the one whom they throw out for a namesake."""
@@ -123,6 +125,15 @@ class Reporter:
             f"mqtt: not subscribing to {', '.join(filters)} for an hour, since messages there are too large: remove a "
             "retained one with mosquitto_pub -r -n -t TOPIC"
         )
+
+    def not_erased(self, topic: str, reason: str) -> None:
+        """The broker keeps what it retains on `topic`, and probably on others; one line tells of all."""
+        if _ERASURE not in self._refused:
+            self._refused.add(_ERASURE)
+            log.warning(
+                f"mqtt: {self._address} does not let us delete what it retains on {topic} ({reason}): "
+                f"delete it there, for example `mosquitto_pub -r -n -t {topic}`"
+            )
 
     def too_large(self, topic: str, size_bytes: int, limit_bytes: int) -> None:
         """A message was not sent, since the broker would hang up on it."""

@@ -1,7 +1,9 @@
-"""What of the machine's condition belongs into `health`. Pure: looks at the machine come in, codes go out."""
+"""What of the machine's condition belongs into `health`."""
 
+from pathlib import Path
 from typing import Final
 
+from agent.telemetry.files import text
 from agent.telemetry.vitals import Vitals
 
 CODES: Final = ("undervoltage", "throttled", "hot")
@@ -9,6 +11,16 @@ LASTS_S: Final = 60.0
 """So long after it was last so, a flag is still reported: a supply that dips every few seconds is one trouble."""
 COOLER_BY_C: Final = 5.0
 """`hot` ends so far below the temperature at which it began."""
+
+
+PULL_CODES: Final = ("pull_rewound", "pull_untrusted")
+"""What `edgescribe-pull` says of a commit that it refuses."""
+
+
+def pull_codes(root: Path) -> tuple[str, ...]:
+    """What is wrong with the fleet's repository, as `edgescribe-pull` has left it below `root`."""
+    said = (text(root / "var/lib/edgescribe-pull.health") or "").split()
+    return tuple(code for code in PULL_CODES if code in said)
 
 
 class HostConditions:

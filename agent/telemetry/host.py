@@ -55,7 +55,6 @@ class Host:
     def __init__(self, state_dir: Path, root: Path = ROOT) -> None:
         self._state_dir = state_dir
         self._root = root
-        self._process = psutil.Process()
         self._load = linux.CpuLoad(root)
         self._thermometer = thermal.Thermometer(root)
 
@@ -85,11 +84,12 @@ class Host:
     def _resident_mb(self) -> float | None:
         """Memory of the agent: this process and the engine's, which may end at any moment."""
         try:
-            resident = int(self._process.memory_info().rss)
-            for child in self._process.children():
+            process = psutil.Process()
+            resident = int(process.memory_info().rss)
+            for child in process.children():
                 with contextlib.suppress(psutil.Error):
                     resident += int(child.memory_info().rss)
-        except psutil.Error:
+        except (psutil.Error, OSError, RuntimeError):  # /proc is absent, or shows processes only (`ProcSubset=pid`)
             return None
         return round(resident / _MIB, 1)
 

@@ -1,15 +1,16 @@
 """One line of what a running agent tells `edgescribe top`. Both are of one release; fields may come and go with it."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from agent import wire
 from agent.wire import GovernorState, Instant, Latency
 from agent.wire.telemetry import TelemetryMessage
 
 
-class Part(BaseModel):
-    """What is not known is left out; what is not known to us is ignored, should the agent be a newer one."""
+class Part(wire.Part):
+    """Fields without a value are left out. Unknown fields are ignored: the agent may be newer than this program."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore")
 
 
 class Sound(Part):

@@ -5,9 +5,9 @@ Fields are only ever added. What cannot be read or is not known is left out, nev
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
 
 CONTRACT: Final = 1
 """The version in `edgescribe/v1/…` and in the `v` field."""
@@ -27,10 +27,25 @@ Instant = Annotated[
 ]
 
 
+def _without_negative_zero(value: Any) -> Any:
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, dict):
+        return {name: _without_negative_zero(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_negative_zero(item) for item in value]
+    return value
+
+
 class Part(BaseModel):
-    """A nested part of a message."""
+    """A nested part of a message. Rounding may leave `-0.0`; a message says `0.0`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unsigned_zeros(cls, fields: Any) -> Any:
+        return _without_negative_zero(fields)
 
 
 class Message(Part):

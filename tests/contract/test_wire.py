@@ -16,7 +16,8 @@ from agent.wire import (
     cut_text,
     topic_for,
 )
-from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
+from agent.wire.control import Reply
+from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, Psi, Pwr, TelemetryMessage
 from tests.messages import NOON, info, transcript
 
 TELEMETRY = TelemetryMessage(
@@ -154,3 +155,15 @@ def test_instants_survive_the_round_trip() -> None:
     sent = transcript(1)
     assert TranscriptMessage.model_validate_json(sent.payload()) == sent
     assert sent.ts.tzinfo is UTC
+
+
+def test_no_number_of_a_message_is_negative_zero() -> None:
+    """Rounding -0.04 gives `-0.0`, which some databases refuse and no reader expects."""
+    said = TELEMETRY.model_copy(
+        update={"cpu": Cpu(pct=-0.0), "pwr": Pwr(in_w=-0.0, rails_w={"VDD_IN": -0.0}), "psi": Psi(cpu=round(-0.04, 1))}
+    )
+    result: dict[str, object] = {"measurements": [{"rtf_p95": -0.0}]}
+    reply = Reply(device="pi-1", command="calibrate", ok=True, code="ok", msg="", result=result)
+    words = TranscriptMessage.model_validate({**transcript(1).model_dump(), "rms_dbfs": -0.0, "avg_logprob": -0.0})
+    for payload in (said.payload(), reply.payload(), words.payload()):
+        assert b"-0.0" not in payload

@@ -299,3 +299,24 @@ def test_half_a_renewal_is_waited_out(
     kept.replace(key)
     sink.send(transcript(1))
     assert eventually(lambda: sink.connected and sink.stats.outbox_n == 0)
+
+
+def test_what_a_renamed_device_may_not_withdraw_is_told_in_one_line(broker: ShippedBroker, tmp_path: Path) -> None:
+    """The shipped rules let a device write below its own name only: it says so, and goes on."""
+    recording = write_wav(tmp_path / "silence.wav", silence(2.0))
+    for name in ("pi-1", "pi-2"):
+        mqtt = broker.device(name)
+        settings = {
+            "device__id": name,
+            "state_dir": tmp_path / "state",
+            "engine__kind": "scripted",
+            "source__kind": "wav",
+            "source__path": recording,
+            "mqtt__host": mqtt.host,
+            "mqtt__port": mqtt.port,
+            **{f"mqtt__tls__{key}": value for key, value in mqtt.tls.model_dump(exclude_none=True).items()},
+        }
+        agent = AgentProcess(tmp_path, settings)
+        assert agent.wait() == 0, agent.stderr
+    assert agent.stderr.count("WARNING") == 1, agent.stderr
+    assert "edgescribe/v1/pi-1/status" in agent.stderr

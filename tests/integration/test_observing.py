@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.boards import unfold
 from tests.clips import clip, silence
-from tests.integration.agent_process import LIMIT_S, AgentProcess, command, environment, write_wav
+from tests.integration.agent_process import LIMIT_S, AgentProcess, command, environment, options, write_wav
 from tests.integration.receiver import eventually as eventually_within
 
 
@@ -219,3 +219,52 @@ def test_who_listens_before_the_network_is_there_is_found_when_it_is() -> None:
         env={**os.environ, "no_proxy": "*"},
     )
     assert (done.stdout, done.returncode) == ("Network is unreachable\nedgescribe_up 1\n\n", 0), done.stderr
+
+
+def without_proc(*arguments: str, mount: str) -> list[str]:
+    """The command line of `edgescribe` in a namespace whose /proc is mounted by `mount`; skips where none is made."""
+    alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]
+    if subprocess.run([*alone, mount], check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    return [*alone, f'{mount} && exec "$@"', "sh", *command(*arguments)]
+
+
+@pytest.mark.parametrize("mount", ["mount -t tmpfs none /proc", "mount -t proc -o subset=pid none /proc"])
+def test_an_agent_starts_without_proc(tmp_path: Path, mount: str) -> None:
+    """Containers and `ProcSubset=pid` hide /proc. Telemetry leaves out unreadable figures, and words are published."""
+    recording = write_wav(tmp_path / "speech.wav", np.concatenate([clip("en_vm-msgforwarded"), silence(1.0)]))
+    settings = {
+        "mqtt__enabled": False,
+        "stdout__enabled": True,
+        "source__kind": "wav",
+        "source__path": recording,
+        "engine__kind": "scripted",
+        "telemetry__interval_s": 1.0,
+    }
+    done = subprocess.run(
+        without_proc("run", *options(settings), mount=mount),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=environment(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    messages = {line["topic"].rpartition("/")[2]: line["payload"] for line in map(json.loads, done.stdout.splitlines())}
+    assert messages["transcript"]["text"]
+    assert messages["telemetry"]["mem"] == {}
+
+
+@pytest.mark.parametrize("verb", ["doctor", "calibrate"])
+def test_a_command_that_needs_proc_says_so_in_one_line(tmp_path: Path, verb: str) -> None:
+    """It has nothing to go by without the memory and the processor of the machine."""
+    (tmp_path / "config.toml").write_text('engine.kind = "scripted"\n', encoding="utf-8")
+    done = subprocess.run(
+        without_proc(verb, mount="mount -t tmpfs none /proc"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=environment(tmp_path),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (72, 1), done.stderr

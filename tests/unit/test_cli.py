@@ -1,13 +1,15 @@
+import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import agent
 from agent import cli
 from agent.commands import models
-from agent.commands.options import engine_kind_for
+from agent.commands.options import engine_kind_for, password_from
 from agent.models.quantise import QUANTISATIONS
 
 HEAVY = ("numpy", "pydantic", "rich", "paho", "soundfile", "pywhispercpp", "ctranslate2", "asyncio")
@@ -64,3 +66,12 @@ def test_a_time_to_watch_is_above_0(verb: str, seconds: str, capsys: pytest.Capt
 def test_a_model_decides_on_its_engine(model: str, kind: str) -> None:
     """Who asks for a model need not know which engine it is for; a folder is one for CTranslate2."""
     assert engine_kind_for(model) == kind
+
+
+@pytest.mark.parametrize("name", ["-", "password"])
+def test_a_byte_order_mark_is_no_part_of_a_password(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows editors put one in front; from a file as by standard input."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("\ufeffhunter2\r\n", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffhunter2\r\n"))
+    assert password_from(name) == "hunter2"

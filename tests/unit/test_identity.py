@@ -1,6 +1,8 @@
 import ctypes
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,13 @@ def test_what_cannot_be_found_out_is_none(tmp_path: Path) -> None:
     """An empty machine raises nothing and invents nothing."""
     assert identity.hardware(tmp_path) is None
     assert identity.os_name(tmp_path) is None
-    assert identity.boot_id(tmp_path) == "unknown"
+
+
+def test_an_unknown_boot_is_never_taken_for_an_earlier_one(tmp_path: Path) -> None:
+    """A message that was stored before a power cut must not count as a message of this boot."""
+    script = "import sys, pathlib, agent.identity; print(agent.identity.boot_id(pathlib.Path(sys.argv[1])))"
+    other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert identity.boot_id(tmp_path) == identity.boot_id(tmp_path) != other.stdout.strip()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.deploy.fleet.conftest import NAMES, Fleet
 from tests.deploy.fleet.releases import BABBLES
 from tests.deploy.fleet.site import PROGRAMS as OPERATORS
-from tests.deploy.signing import SIGNER, make_key
+from tests.deploy.signing import SIGNER, make_key, public_keys
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, borrow
 from tests.integration.receiver import eventually
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.m
 
 NAME = NAMES[-1]
 LIMIT_S = 240.0
-PROGRAMS = ("ansible", "ansible-playbook", "ansible-pull")
+PROGRAM = "ansible-playbook"
 VAULT = "what opens the vault"
 NOT_ITS_OWN = ("/srv", "/opt/ansible", "/var/log", CACHE.parent)
 """Where a device has what the tests, Ansible and the rig have brought along, and the journal."""
@@ -51,11 +51,17 @@ class Repository:
         sign = "--gpg-sign" if signed else "--no-gpg-sign"
         self.git("-c", f"user.signingKey={SIGNER}", "commit", "--quiet", sign, "--message=Ask for another state")
 
-    def git(self, *arguments: str) -> None:
+    def health(self) -> list[str]:
+        """What the device will say of its pulling."""
+        path = self.host.root / "var/lib/edgescribe-pull.health"
+        return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+    def git(self, *arguments: str) -> str:
         """Git as the writer, who is nobody of the device."""
         who = ("-c", "user.name=Fleet", "-c", f"user.email={SIGNER}", "-c", "safe.directory=*")
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.keys), "GNUPGHOME": str(self.keys)}
-        subprocess.run(["git", "-C", str(self.folder), *who, *arguments], check=True, env=environment)
+        command = ["git", "-C", str(self.folder), *who, *arguments]
+        return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout.strip()
 
     def pull(self) -> str:
         """Let the device look for news now; what systemd thinks of it."""
@@ -113,14 +119,11 @@ def repository(fleet: Fleet, keys: Path) -> Repository:
     _ansible(host)
     found = Repository(host, folder, keys)
     found.git("init", "--quiet", "--initial-branch=main")
-    public = subprocess.run(
-        ["gpg", "--homedir", str(keys), "--armor", "--export", SIGNER], capture_output=True, text=True, check=True
-    )
     pulling = {
         "edgescribe_pull_url": "file:///srv/fleet",
         "edgescribe_pull_inventory": "inventory.yml",
-        "edgescribe_pull_program": "/opt/ansible/bin/ansible-pull",
-        "edgescribe_pull_keys": [public.stdout],
+        "edgescribe_pull_program": f"/opt/ansible/bin/{PROGRAM}",
+        "edgescribe_pull_keys": [public_keys(keys, SIGNER)],
         "edgescribe_pull_calendar": "yearly",  # when the tests say, and at no other time
     }
     found.commit({**pulling, "edgescribe_models_source": "/srv/models", **_asked("4.0.0")}, signed=True)
@@ -154,16 +157,14 @@ def _asked(version: str) -> dict[str, str]:
 def _ansible(host: SystemdHost) -> None:
     """Ansible on the device: what the tests run with, since there is no network to install it from."""
     borrow(host.root / "opt/ansible/lib", Path(sysconfig.get_path("purelib")))
-    for program in PROGRAMS:
-        module = {"ansible": "adhoc", "ansible-playbook": "playbook", "ansible-pull": "pull"}[program]
-        path = host.root / "opt/ansible/bin" / program
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            "#!/usr/bin/python3\nimport sys\nsys.path.insert(0, '/opt/ansible/lib')\n"
-            f"from ansible.cli.{module} import main\nsys.exit(main())\n",
-            encoding="utf-8",
-        )
-        path.chmod(0o755)
+    path = host.root / "opt/ansible/bin" / PROGRAM
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "#!/usr/bin/python3\nimport sys\nsys.path.insert(0, '/opt/ansible/lib')\n"
+        "from ansible.cli.playbook import main\nsys.exit(main())\n",
+        encoding="utf-8",
+    )
+    path.chmod(0o755)
 
 
 def test_a_signed_commit_comes_into_force(fleet: Fleet, repository: Repository) -> None:
@@ -179,7 +180,7 @@ def test_a_run_without_news_changes_nothing(fleet: Fleet, repository: Repository
     """The inventory with its vault lies there by now, and is read before git is asked."""
     process, plays = repository.host.property("MainPID"), repository.plays()
     assert repository.pull() == "success", repository.log()
-    assert "Repository has not changed" in repository.log()
+    assert "no news" in repository.log()
     assert (repository.host.property("MainPID"), repository.plays()) == (process, plays)
     assert fleet.status(NAME)["release"] == "4.0.0"
 
@@ -191,6 +192,7 @@ def test_what_nobody_has_signed_is_not_run(fleet: Fleet, repository: Repository)
     assert repository.pull() == "exit-code"
     repository.host.write("/var/lib/edgescribe-release/last-failure", '{"release": "0", "reason": "of another play"}')
     assert repository.pull() == "exit-code"
+    assert repository.health() == ["pull_untrusted"]
     assert not (repository.host.root / "srv/evil").exists()
     assert fleet.status(NAME)["release"] == "4.0.0"
     assert not (repository.host.root / "opt/edgescribe/releases/4.1.0").exists()
@@ -198,6 +200,19 @@ def test_what_nobody_has_signed_is_not_run(fleet: Fleet, repository: Repository)
     repository.commit({"edgescribe_keep_releases": 2, "ansible_python_interpreter": "/usr/bin/python3"}, signed=True)
     assert repository.pull() == "success", repository.log()
     assert fleet.status(NAME)["confirmed"][-1] == "4.1.0"
+    assert repository.health() == []
+
+
+def test_a_rewound_branch_brings_no_old_release_back(fleet: Fleet, repository: Repository) -> None:
+    """The older commit is signed as well; the agent says so in `health`."""
+    tip = repository.git("rev-parse", "HEAD")
+    repository.git("reset", "--quiet", "--hard", "HEAD~2")
+    assert repository.pull() == "exit-code"
+    assert repository.health() == ["pull_rewound"]
+    assert fleet.status(NAME)["release"] == "4.1.0"
+    repository.git("reset", "--quiet", "--hard", tip)
+    assert repository.pull() == "success", repository.log()
+    assert repository.health() == []
 
 
 def test_what_was_taken_back_waits_for_the_next_commit(fleet: Fleet, repository: Repository) -> None:

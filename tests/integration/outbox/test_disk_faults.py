@@ -1,8 +1,11 @@
 """Disks that are full, read-only or damaged, while somebody speaks."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -14,12 +17,14 @@ from typing import Any
 import pytest
 
 from agent.delivery import Fate
+from agent.errors import ConfigError
 from agent.outbox.condition import Condition, StorageDown
 from agent.outbox.desk import CHUNK
 from agent.outbox.letters import Batch
 from agent.outbox.repair import KEPT
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
+from tests.integration.receiver import eventually
 from tests.messages import transcript
 
 LONG = "word " * 400
@@ -271,3 +276,161 @@ def test_what_is_said_in_the_room_is_for_the_owner_only(tmp_path: Path, open_out
     assert {"outbox.db", "outbox.db-wal", "outbox.lock", "sequence.json"} <= set(modes)
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", [b'{"next": Infinity, "exact": true, "keeper": null}', 100_000 * b"["])
+def test_a_damaged_note_of_the_next_number_is_said_and_begun_anew(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, content: bytes
+) -> None:
+    """`health` says so for an hour; no number is used twice where the database knows better."""
+    first = open_outbox(tmp_path, mode="strict")
+    used = say(first, clock, 3)
+    first.close()
+    (tmp_path / "sequence.json").write_bytes(content)
+    outbox = open_outbox(tmp_path, mode="strict")
+    assert outbox.conditions == ("outbox_corrupt",)
+    assert say(outbox, clock, 1) == [used[-1] + 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", ["x", 2**63 - 1, -3, 4.5, b"\xff"])
+def test_a_number_in_the_database_that_cannot_be_is_none(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, mode: str, number: object
+) -> None:
+    """Numbers go on by the other notes, and the database learns them."""
+    first = open_outbox(tmp_path, mode=mode)
+    used = say(first, clock, 3)
+    first.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as db, db:
+        db.execute("INSERT OR REPLACE INTO number VALUES ('next_seq', ?)", (number,))
+    outbox = open_outbox(tmp_path, mode=mode)
+    assert outbox.conditions == ("outbox_corrupt",)
+    assert say(outbox, clock, 1) == [used[-1] + 1]
+    outbox.flush()
+    assert deliver_all(outbox, clock) == [*used, used[-1] + 1]
+    outbox.close()
+    assert open_outbox(tmp_path, mode=mode).conditions == ()
+
+
+@pytest.mark.parametrize("column", ["expiry_s", "monotonic_s", "wall_s", "late_topic", "boot_id", "seq", "payload"])
+@pytest.mark.parametrize("value", ["x", b"\xff", 9e999, -(2**63), 2**63 - 1])
+def test_a_message_with_impossible_values_is_dropped(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, column: str, value: object
+) -> None:
+    """Columns of SQLite hold any type; the other messages arrive."""
+    first = open_outbox(tmp_path)
+    used = say(first, clock, 3)
+    first.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as db, db:
+        db.execute(f"UPDATE message SET {column} = ? WHERE seq = 2", (value,))  # noqa: S608 - a constant
+    outbox = open_outbox(tmp_path)
+    assert deliver_all(outbox, clock) == [used[0], used[2]]
+    assert outbox.pending == 0
+
+
+def another_database(folder: Path) -> None:
+    """Put an old copy of the database in its place, as a backup that is restored under a running agent."""
+    with contextlib.closing(sqlite3.connect(folder / "copy")) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    (folder / "copy").replace(folder / "outbox.db")
+
+
+def rubbish(folder: Path) -> None:
+    """Put an empty file in the place of everything."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "outbox.db").touch()
+
+
+def delete(folder: Path, pattern: str) -> None:
+    """Delete these files."""
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
+DELETIONS: dict[str, Callable[[Path], object]] = {
+    "database": lambda folder: delete(folder, "outbox.db"),
+    "log": lambda folder: delete(folder, "outbox.db-wal"),
+    "database and log": lambda folder: delete(folder, "outbox.db*"),
+    "all files": lambda folder: delete(folder, "*"),
+    "folder": shutil.rmtree,
+    "folder, moved": lambda folder: folder.rename(folder.with_name("moved")),
+    "database, by another": another_database,
+    "database, by rubbish": rubbish,
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("deletion", DELETIONS.values(), ids=DELETIONS)
+def test_a_database_that_is_deleted_under_the_agent_is_written_again(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, deletion: Callable[[Path], object], mode: str
+) -> None:
+    """Nothing that was accepted is lost, `health` tells, and a restart finds all of it, numbers included."""
+    folder = tmp_path / "state"
+    outbox = open_outbox(folder, mode=mode, max_free_pct=50)
+    said = say(outbox, clock, 100, LONG)
+    outbox.flush()
+    deletion(folder)
+    said += say(outbox, clock, 5)
+    clock.advance(11)
+    outbox.flush()
+    assert set(outbox.conditions) == {"outbox_deleted"}
+    said += say(outbox, clock, 5)
+    outbox.flush()
+    assert (outbox.pending, outbox.dropped) == (110, 0)
+    outbox.close()
+    assert {path.name for path in folder.iterdir()} >= {"outbox.db", "outbox.lock", "sequence.json"}
+    again = open_outbox(folder, mode=mode)
+    assert again.conditions == ()
+    assert deliver_all(again, clock) == said
+    assert say(again, clock, 1) == [said[-1] + 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_folder_that_is_deleted_and_cannot_be_made_again_stops_nobody(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, mode: str
+) -> None:
+    """Words go on being delivered, and are stored as soon as that can be done."""
+    folder = tmp_path / "state"
+    outbox = open_outbox(folder, mode=mode)
+    stored = say(outbox, clock, 5)
+    outbox.flush()
+    shutil.rmtree(folder)
+    folder.touch()  # a file in the place of the folder: root is held up as well
+    clock.advance(11)
+    outbox.flush()
+    in_memory = say(outbox, clock, 5)
+    assert "outbox_deleted" in outbox.conditions
+    assert len(set(outbox.conditions)) == 2
+    entry = outbox.take()
+    assert entry
+    outbox.settle(entry.key, Fate.DELIVERED)
+    folder.unlink()
+    clock.advance(11)
+    outbox.flush()
+    assert outbox.conditions == ("outbox_deleted",)
+    outbox.close()
+    assert deliver_all(open_outbox(folder, mode=mode), clock) == (stored + in_memory)[1:]
+
+
+def test_a_deleted_folder_is_claimed_again(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
+    """Another agent must not get into the folder that this one has made anew."""
+    folder = tmp_path / "state"
+    outbox = open_outbox(folder)
+    shutil.rmtree(folder)
+    clock.advance(11)
+    outbox.flush()
+    with pytest.raises(ConfigError, match="in use by another edgescribe"):
+        open_outbox(folder)
+
+
+def test_what_was_deleted_is_noticed_without_a_word_being_said(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """The thread of the outbox looks now and then by itself."""
+    outbox = open_outbox(tmp_path / "state")
+    shutil.rmtree(tmp_path / "state")
+    clock.advance(11)
+    outbox.settle(0, Fate.DELIVERED)  # nothing of ours
+    say(outbox, clock, 1)  # wakes it, since its clock stands still
+    assert eventually(lambda: outbox.conditions == ("outbox_deleted",))

@@ -195,3 +195,21 @@ def test_standard_output_alone_takes_everything(start_agent: StartAgent) -> None
     speaking = [message["payload"] for message, kind in zip(messages, kinds, strict=True) if kind == "vad"]
     assert speaking == ["ON", "OFF"] * (len(speaking) // 2)
     assert speaking
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize("mode", ["device", "off"])
+def test_a_renamed_device_leaves_nothing_behind_under_its_former_id(
+    start_agent: StartAgent, broker: Mosquitto, tmp_path: Path, protocol: str, mode: str
+) -> None:
+    """The broker retains nothing of it; the topics of the new id stand as always."""
+    settings = {"state_dir": tmp_path / "state", "mqtt__port": broker.port, "mqtt__protocol": protocol}
+    for name in ("former", "present"):
+        agent = start_agent(**wav(two_sentences(tmp_path)), **settings, device__id=name, discovery__mode=mode)
+        assert agent.wait() == 0, agent.stderr
+    with Receiver(broker.port, "#") as late:
+        assert eventually(lambda: bool(late.of("health") and late.of("state")))
+    assert {message.topic for message in late.messages if "former" in message.topic} == set()
+    assert {message.topic for message in late.messages if message.topic.startswith("edgescribe/v1/present/")} == {
+        f"edgescribe/v1/present/{kind}" for kind in ("status", "info", "state", "health")
+    }

@@ -1,6 +1,7 @@
 """The whole agent where something is missing, late or breaks off: what it waits for, says, and does not lose."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -170,3 +171,55 @@ def test_sound_that_breaks_off_ends_with_a_reason(start_agent: StartAgent, tmp_p
     assert str(damaged) in lines[-1]
     assert "Traceback" not in agent.stderr
     assert '/transcript"' in agent.stdout
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("content", [b'{"next": Infinity, "v": Infinity}', 100_000 * b"[", bytes(range(256))])
+def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path, content: bytes
+) -> None:
+    """Whatever a bad card or another program has left: every sentence arrives, `health` knows, exit 0."""
+    state = tmp_path / "state"
+    (state / "spool").mkdir(parents=True)
+    names = ("sequence.json", "applied.json", "discovery.json", "calibration.json", "outbox.db")
+    for name in (*names, "spool/01JD0000000000000000000000.npz", "spool/\udcff.npz"):
+        (state / name).write_bytes(content)
+    agent = start_agent(**wav(two_sentences(tmp_path)), mqtt__port=broker.port, state_dir=state)
+    assert agent.wait() == 0, agent.stderr
+    assert [message.seq for message in transcripts(receiver)] == [1, 2]
+    assert any("outbox_corrupt" in payload for payload in receiver.payloads("health"))
+    assert "Traceback" not in agent.stderr
+
+
+@pytest.mark.mosquitto
+def test_a_state_folder_that_is_deleted_under_the_agent_is_told_and_made_anew(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Words go on, `health` knows, and what is remembered is written again."""
+    state = tmp_path / "state"
+    recording = write_wav(tmp_path / "long.wav", np.concatenate([silence(1.0), clip("en_dir-intro"), silence(30.0)]))
+    agent = start_agent(**wav(recording, "realtime"), mqtt__port=broker.port, state_dir=state)
+    assert eventually(lambda: (state / "discovery.json").exists() and receiver.payloads("status") == ["online"], 60.0)
+    shutil.rmtree(state)
+    assert eventually(lambda: "outbox_deleted" in "".join(receiver.payloads("health")), 60.0), agent.stderr
+    assert eventually(lambda: bool(transcripts(receiver)), 60.0), agent.stderr
+    agent.stop()
+    assert agent.wait() == 0, agent.stderr
+    assert {path.name for path in state.iterdir()} >= {"outbox.db", "sequence.json", "discovery.json"}
+
+
+@pytest.mark.mosquitto
+def test_a_commit_that_the_device_refuses_is_told(
+    start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
+) -> None:
+    """What `edgescribe-pull` has left is in `health` for as long as it lies there."""
+    said = tmp_path / "machine/var/lib/edgescribe-pull.health"
+    said.parent.mkdir(parents=True)
+    said.write_text("pull_untrusted\n", encoding="utf-8")
+    recording = write_wav(tmp_path / "long.wav", silence(60.0))
+    agent = start_agent(**wav(recording, "realtime"), mqtt__port=broker.port, telemetry__host_root=tmp_path / "machine")
+    assert eventually(lambda: "pull_untrusted" in "".join(receiver.payloads("health")), 60.0), agent.stderr
+    said.unlink()
+    assert eventually(lambda: '"OFF"' in receiver.payloads("health")[-1], 60.0)
+    agent.stop()
+    assert agent.wait() == 0, agent.stderr

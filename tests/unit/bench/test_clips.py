@@ -102,3 +102,10 @@ def test_a_clip_that_is_cut_off_is_not_measured(tmp_path: Path) -> None:
     (tmp_path / "x.flac").write_bytes(data[: len(data) // 2])
     with pytest.raises(SourceError, match="cut off"):
         load_pcm(Clip("s", "x", tmp_path / "x.flac", "en", "a", 3.0))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    """Spreadsheets put one in front."""
+    path = manifest(tmp_path / "s", "a\ta.flac\t1.5\ten\tyes\t\t")
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert [clip.id for clip in read_clips([path])] == ["a"]

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.calibration.file import NAME, CalibrationError, as_json, read_calibration, write_calibration
+from agent.calibration.file import NAME, CalibrationError, as_json, folder_of, read_calibration, write_calibration
 from agent.calibration.records import Skipped
+from agent.config import Settings
 from tests.calibrations import calibration, measurement
 
 DOCUMENT = calibration(
@@ -69,3 +70,19 @@ def test_the_document_is_json_for_other_programs_too() -> None:
     assert document["v"] == 1
     assert document["choice"]["candidate"] == {"engine": "faster_whisper", "model": "base-ct2", "threads": 1}
     assert len(document["measurements"]) == 2
+
+
+def test_root_calibrates_for_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo edgescribe calibrate` is the remedy that the service names, so the service has to find the result."""
+    monkeypatch.delenv("EDGESCRIBE_STATE_DIR", raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr("agent.calibration.file.SERVICE_STATE", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert folder_of(Settings()) == tmp_path
+    assert folder_of(Settings(state_dir=tmp_path / "own")) == tmp_path / "own"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert folder_of(Settings()) != tmp_path
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "systemd"))
+    assert folder_of(Settings()) == tmp_path / "systemd"
+    with pytest.raises(CalibrationError, match="run `sudo edgescribe calibrate`"):
+        read_calibration(tmp_path)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -163,3 +164,30 @@ def test_a_reload_of_the_configuration_is_what_counts_from_then_on(tmp_path: Pat
     applied.remember("vad.threshold", 0.7)
     assert Applied(tmp_path).overlay(edited).vad.threshold == 0.7
     assert Applied(tmp_path).overlay(CONFIGURED).vad.threshold == 0.5
+
+
+def test_a_file_that_is_deleted_under_the_agent_is_written_again(tmp_path: Path) -> None:
+    """Else a device that was muted would listen after the next start."""
+    folder = tmp_path / "state"
+    applied = changed(folder, LISTENING, value=False)
+    shutil.rmtree(folder)
+    applied.keep()
+    assert not Applied(folder).listening
+
+
+def test_a_change_that_could_not_be_written_is_written_as_soon_as_it_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log says that it waits."""
+    folder = tmp_path / "state"
+    folder.touch()  # a file in the place of the folder: root is held up as well
+    applied = Applied(folder)
+    applied.overlay(CONFIGURED)
+    caplog.clear()
+    assert not applied.remember(LISTENING, value=False)
+    for _ in range(3):
+        applied.keep()
+    assert len(caplog.records) == 1
+    folder.unlink()
+    applied.keep()
+    assert not Applied(folder).listening

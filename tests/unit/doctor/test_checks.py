@@ -199,3 +199,10 @@ def test_a_microphone_that_is_in_use_is_no_failure(says: str, status: Status, te
     (finding,) = [finding for finding in diagnose(busy) if finding.subject == "source"]
     assert finding.status is status
     assert text in finding.text
+
+
+@pytest.mark.parametrize(("at", "here"), [("localhost:1883", True), ("[::1]:1883", True), ("broker.lan:8883", False)])
+def test_a_broker_is_installed_where_it_is_wanted(at: str, *, here: bool) -> None:
+    """To install one here is no remedy for one elsewhere."""
+    (finding,) = worse(replace(PI_4, broker=at, broker_problem="connection refused"))
+    assert ("apt install mosquitto" in finding.remedy) is here

@@ -38,3 +38,12 @@ def test_systemds_own_words_are_understood() -> None:
     shown = "DevicePolicy=closed\nDeviceAllow=char-alsa rw\nDeviceAllow=/dev/nvmap rw\n"
     assert devices(shown) == ("char-alsa", "/dev/nvmap")
     assert devices("DeviceAllow=char-alsa rw /dev/nvmap rw\n") == ("char-alsa", "/dev/nvmap")
+
+
+@pytest.mark.parametrize("file", ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt", ""])
+def test_the_command_line_of_the_kernel_is_where_the_board_has_it(file: str) -> None:
+    """Only a Raspberry Pi has such a file: since Debian 12 below /boot/firmware, before that below /boot."""
+    unit = replace(WELL, memory_limited=False, command_line=file)
+    (finding,) = [each for each in findings(unit) if each.status is not Status.OK]
+    assert (file or "of the kernel") in finding.remedy
+    assert ("cmdline.txt" in finding.remedy) is bool(file)

@@ -12,6 +12,7 @@ from ulid import ULID
 
 from agent.audio import Utterance
 from agent.governor.spool import READ_AGAIN_S, READS, Kept, Lost, Spool
+from agent.identity import boot_id
 from tests.unprivileged import closed
 
 ROOM = 1 << 20
@@ -294,3 +295,55 @@ def test_a_purge_leaves_nothing(tmp_path: Path) -> None:
     spool.put(utterance("01B"))
     assert spool.purge() == 2
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+REST = {
+    "id": "01A",
+    "position": 5,
+    "started_ns": 7_000,
+    "started_s": 1e9,
+    "boot_id": "another",
+    "speech_end": 15_000,
+    "closed_at": 15_900,
+    "truncated": True,
+    "speech_s": 0.5,
+    "speech_prob": 0.9,
+    "synced": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "samples"),
+    [
+        ({}, 0),
+        ({"started_s": -1e308}, 100),
+        ({"started_s": float("nan")}, 100),
+        ({"started_s": float("inf")}, 100),
+        ({"started_ns": 10**400, "boot_id": boot_id()}, 100),
+        ({"started_ns": 2**62, "boot_id": boot_id()}, 100),
+        ({"position": -1}, 100),
+        ({"closed_at": 10**30}, 100),
+        ({"speech_s": "long"}, 100),
+        ({"speech_prob": []}, 100),
+        ({"boot_id": {}}, 100),
+        ({"id": "\ud800"}, 100),
+    ],
+)
+def test_an_utterance_that_cannot_have_been_heard_is_lost(
+    tmp_path: Path, change: dict[str, object], samples: int
+) -> None:
+    """The engine and the messages would fail on its numbers, and with them the agent."""
+    (tmp_path / "spool").mkdir()
+    rest = np.frombuffer(json.dumps(REST | change).encode(), np.uint8)
+    np.savez(tmp_path / "spool" / "01A.npz", pcm=np.zeros(samples, np.int16), rest=rest)
+    assert isinstance(Spool(tmp_path, ROOM).oldest(), Lost)
+
+
+def test_a_file_that_has_no_id_for_a_name_is_no_utterance(tmp_path: Path) -> None:
+    """Its name would become an id in a message, where bytes that are no UTF-8 cannot stand."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "\udcff.npz").write_bytes(b"x")
+    (folder / "..npz").write_bytes(b"x")
+    assert Spool(tmp_path, ROOM).oldest() is None
+    assert list(folder.iterdir()) == []

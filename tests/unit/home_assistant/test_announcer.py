@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +48,12 @@ class Link:
 class Rig:
     """An announcer with a clock that is wound by hand."""
 
-    def __init__(self, folder: Path, settings: DiscoverySettings) -> None:
+    def __init__(self, folder: Path, settings: DiscoverySettings, serial: str | None = None) -> None:
         self.link = Link()
         self.now_s = 100.0
         chance = random.Random(1)  # noqa: S311 - jitter, not a secret
         link = cast("MqttSink", self.link)
-        self.announcer = Announcer(settings, link, folder, chance=chance, clock_s=lambda: self.now_s)
+        self.announcer = Announcer(settings, link, folder, serial=serial, chance=chance, clock_s=lambda: self.now_s)
 
     def later(self, seconds: float) -> list[Outgoing]:
         """What is posted when so much time has gone by."""
@@ -202,3 +203,56 @@ def test_a_memory_that_makes_no_sense_is_no_obstacle(tmp_path: Path, content: st
     rig = Rig(tmp_path, DEVICE)
     rig.announcer.announce(FACTS)
     assert len(rig.link.taken()) == 1
+
+
+def test_what_was_announced_is_written_again_where_its_file_was_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a later run could not withdraw it. Where it cannot be written, one line says so."""
+    folder = tmp_path / "state"
+    rig = Rig(folder, DEVICE)
+    rig.settle()
+    text = (folder / FILE).read_bytes()
+    shutil.rmtree(folder)
+    folder.touch()
+    for _ in range(3):
+        rig.announcer.keep()
+    assert len(caplog.records) == 1
+    folder.unlink()
+    rig.announcer.keep()
+    assert (folder / FILE).read_bytes() == text
+
+
+RENAMED = replace(FACTS, device_id="kitchen")
+
+
+def erasures(rig: Rig) -> set[str]:
+    """Topics that the device of the new name withdraws."""
+    rig.announcer.announce(RENAMED)
+    return {outgoing.topic for outgoing in rig.link.taken() if not outgoing.payload}
+
+
+@pytest.mark.parametrize("settings", [DEVICE, OFF])
+def test_a_former_id_is_remembered_until_nothing_is_left_of_it(tmp_path: Path, settings: DiscoverySettings) -> None:
+    """Also where nothing is announced; and no longer than that."""
+    Rig(tmp_path, settings).settle()
+    unanswered = Rig(tmp_path, settings)
+    unanswered.link.answering = False
+    assert "edgescribe/v1/living-room/status" in erasures(unanswered)
+    again = Rig(tmp_path, settings)
+    assert "edgescribe/v1/living-room/status" in erasures(again)
+    for _ in range(5):
+        again.later(STEP_S)
+    assert erasures(Rig(tmp_path, settings)) == set()
+
+
+def test_a_copied_card_leaves_the_topics_of_the_other_device_alone(tmp_path: Path) -> None:
+    """The other one lives on under its name."""
+    Rig(tmp_path, DEVICE, serial="10000000a").settle()
+    assert erasures(Rig(tmp_path, DEVICE, serial="10000000b")) == set()
+
+
+def test_a_board_without_a_serial_number_is_taken_for_the_same(tmp_path: Path) -> None:
+    """A PC tells none."""
+    Rig(tmp_path, DEVICE, serial="10000000a").settle()
+    assert erasures(Rig(tmp_path, DEVICE)) != set()

@@ -297,3 +297,14 @@ def test_another_prefix_is_another_place() -> None:
     (batch,) = plan(elsewhere, FACTS, Announced.of(DEVICE, FACTS))
     assert erased(batch) == ["homeassistant/device/living-room/config"]
     assert batch[-1].topic == "ha/discovery/device/living-room/config"
+
+
+@pytest.mark.parametrize("settings", [DEVICE, COMPONENT, OFF])
+def test_a_renamed_device_withdraws_all_that_is_retained_under_its_former_id(settings: DiscoverySettings) -> None:
+    """Else it would stand there for ever, `offline`. Without discovery nothing but its own topics is withdrawn."""
+    former = replace(FACTS, device_id="former")
+    batches = plan(settings, FACTS, Announced.of(settings, former))
+    gone = [topic for batch in batches for topic in erased(batch)]
+    own = {f"edgescribe/v1/former/{name}" for name in ("status", "info", "state", "health")}
+    assert set(gone) == own | {one.topic for one in announcements(settings, former)}
+    assert not set(gone) & {one.topic for one in announcements(settings, FACTS)}

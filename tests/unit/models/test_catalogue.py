@@ -8,6 +8,7 @@ import pytest
 from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, HubSource, MirrorSource, load_catalogue
+from tests.conftest import REPOSITORY
 
 SIZES = ("tiny", "tiny.en", "base", "base.en", "small", "small.en")
 OFFICIAL_BYTES = {
@@ -128,3 +129,19 @@ def test_the_wheel_carries_the_manifest() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included["models/manifest.toml"] == "agent/models/manifest.toml"
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Windows editors put one in front."""
+    path = tmp_path / "manifest.toml"
+    shipped = (REPOSITORY / "models/manifest.toml").read_text(encoding="utf-8")
+    path.write_text("\ufeff" + shipped, encoding="utf-8")
+    assert load_catalogue(path) == load_catalogue()
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    """As any other that is no TOML."""
+    path = tmp_path / "manifest.toml"
+    path.write_text("x = " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ModelError, match="not valid TOML"):
+        load_catalogue(path)

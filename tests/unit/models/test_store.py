@@ -1,5 +1,6 @@
 """The models that are there: verified before use, removed whole, or said in one line why not."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -192,3 +193,9 @@ def test_a_name_that_is_none_is_unknown_wherever_one_stands(
         for name in ("mini-q4", "x" * 300):
             with pytest.raises(ModelError, match="unknown model"):
                 store.resolve(name, ModelFormat.GGML)
+
+
+def test_a_store_that_belongs_to_another_user_is_told_with_the_remedy(tmp_path: Path) -> None:
+    """The service's belongs to root; the space that is left there is no help."""
+    error = files.write_error(tmp_path / "tiny", PermissionError(errno.EACCES, "Permission denied"))
+    assert "sudo" in str(error)

@@ -121,9 +121,11 @@ def test_a_note_that_makes_no_sense_is_no_note(tmp_path: Path) -> None:
     """Half a file, another's file, no file: counting goes on by the other notes."""
     path = tmp_path / "sequence.json"
     assert read_note(path) is None
+    assert not open_sequence(tmp_path, None).damaged
     for text in ("", "{", "[]", "7", '{"next": "x"}', json.dumps({"next": 1, "exact": True, "keeper": "moon"})):
         path.write_text(text)
-        assert read_note(path) is None
+        with pytest.raises(ValueError, match=r"."):
+            read_note(path)
         sequence = open_sequence(tmp_path, None, stored=7)
         assert sequence.next() == 7
 

@@ -223,3 +223,17 @@ def test_a_password_in_an_address_is_not_repeated() -> None:
     """Whoever pastes a URL."""
     (line,) = problems(overrides={"mqtt.host": "mqtt://kitchen:hunter2@broker"})
     assert line.startswith("command line: mqtt.host is not allowed: must be a name or an address alone")
+
+
+def test_a_password_in_another_encoding_is_refused(toml: WriteToml, tmp_path: Path) -> None:
+    """To go on without a password would only end at the broker, which cannot tell why."""
+    (tmp_path / "mqtt-password").write_text("secret", encoding="utf-16")
+    assert [line.partition(": ")[0] for line in problems(toml(""))] == [str(tmp_path / "mqtt-password")]
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5_000, "x = {" + "a = {" * 100_000])
+def test_a_document_that_python_cannot_hold_is_one_line(toml: WriteToml, text: str) -> None:
+    """Deep nesting and endless numbers are mistakes like others."""
+    config = toml(text)
+    (line,) = problems(config)
+    assert line.startswith(f"{config}: ")

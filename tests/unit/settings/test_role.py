@@ -1,3 +1,5 @@
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +59,16 @@ def test_no_secret_goes_into_the_configuration_file(path: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "name", "passes"),
-    [
-        ("https://git.example/fleet.git", "pi-3.example", True),
-        ("https://git.example/fleet.git", "pi-3", True),
-        ("https://git.example/fleet.git", "kitchen", False),
-        ("", "kitchen", True),
-    ],
+    ("url", "keys", "passes"),
+    [("https://git.example/fleet.git", ["key"], True), ("https://git.example/fleet.git", [], False), ("", [], True)],
 )
-def test_a_device_that_pulls_is_known_by_its_host_name(url: str, name: str, *, passes: bool) -> None:
-    """`ansible-pull` looks for the device by that name, and would find no host from its second run on."""
+def test_a_device_that_pulls_needs_keys(url: str, keys: list[str], *, passes: bool) -> None:
+    """Without any it would refuse every commit from then on."""
     (refusal,) = (task for task in read("tasks/preflight.yml") if task["name"] == "Refuse what cannot work")
-    (check,) = (check for check in refusal["loop"] if "host name" in check["else"])
-    facts = {"hostname": "pi-3", "nodename": "pi-3", "fqdn": "pi-3.example"}
-    said: dict[str, Any] = {"ansible_facts": facts, "inventory_hostname": name, "edgescribe_pull_url": url}
-    said["edgescribe__own_names"] = (
-        NativeEnvironment().from_string(refusal["vars"]["edgescribe__own_names"]).render(said)
-    )
+    (check,) = (check for check in refusal["loop"] if "edgescribe_pull_keys" in check["else"])
+    said = {"edgescribe_pull_url": url, "edgescribe_pull_keys": keys}
     found: Any = NativeEnvironment().from_string(check["that"]).render(said)
     assert found is passes
-    assert f"{name} has the host name pi-3" in jinja2.Template(check["else"]).render(said)
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -95,3 +87,16 @@ def test_the_role_looks_for_a_wheelhouse_where_it_is_made(python: str, extra: st
         {**facts, "edgescribe__kind": kind}
     )
     assert name == Order(target("aarch64", "cortex-a76", python), extra, Path()).name
+
+
+def test_any_text_survives_the_way_into_the_configuration_file() -> None:
+    """What the role writes is TOML, which wants DEL escaped and knows no pairs of surrogates."""
+    text = '"\x00\x1f\x7f\u00e9\U0001f600\\'
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - as Ansible has it
+    environment.filters["to_json"] = json.dumps
+    template = environment.from_string((ROLE / "templates/config.toml.j2").read_text(encoding="utf-8"))
+    setting = {"key": "device.name", "variable": "edgescribe_device_name", "default": None}
+    written = template.render(
+        edgescribe__settings=[setting], edgescribe__overrides={}, lookup=lambda _plugin, _name: text
+    )
+    assert tomllib.loads(written) == {"device": {"name": text}}

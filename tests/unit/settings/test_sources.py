@@ -189,3 +189,19 @@ def test_the_state_folder_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPat
     assert state_dir(Settings()) == Path("/var/lib/edgescribe")
     assert models_dir(Settings()) == Path("/var/lib/edgescribe/models")
     assert state_dir(Settings(state_dir=Path("~/state"))) == tmp_path / "state"
+
+
+def test_a_byte_order_mark_is_no_part_of_what_people_write(
+    toml: WriteToml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows editors put one in front of UTF-8 files: the settings, their drop-ins and the passwords."""
+    config = toml('\ufeff[mqtt]\nhost = "file"\n')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.toml").write_text("\ufeffmqtt.port = 1885\n", encoding="utf-8")
+    (tmp_path / "mqtt-password").write_text("\ufeffbeside\r\n", encoding="utf-8")
+    mqtt = load_settings(config).mqtt
+    assert (mqtt.host, mqtt.port, mqtt.password) == ("file", 1885, SecretStr("beside"))
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "mqtt__password").write_text("\ufeffcredential\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    assert load_settings(config).mqtt.password == SecretStr("credential")

@@ -1,7 +1,9 @@
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from agent.errors import ConfigError
 from agent.settings.toml import line_of, value
 
 DOCUMENT = """\
@@ -44,7 +46,18 @@ def test_the_line_of_a_key_is_found(path: tuple[str, ...], line: int | None) -> 
 
 
 @pytest.mark.parametrize(
-    "original", [True, 3, 0.5, 'a "quoted" \\ path\n\u00e9\U0001f600', ["a", "b"], [1, 2], "", "# no comment"]
+    "original",
+    [
+        True,
+        3,
+        0.5,
+        'a "quoted" \\ path\n\u00e9\U0001f600',
+        ["a", "b"],
+        [1, 2],
+        "",
+        "# no comment",
+        "\x00\x1f\x7f\x80\u2028",
+    ],
 )
 def test_values_survive_the_way_through_toml(original: object) -> None:
     """What is written is what a TOML parser reads."""
@@ -55,3 +68,10 @@ def test_what_toml_cannot_hold_is_refused() -> None:
     """None has no form in TOML; writing nonsense would be worse than failing."""
     with pytest.raises(TypeError):
         value(None)
+
+
+@pytest.mark.parametrize("original", [Path("/srv/mod\udce8les"), ["fine", "\ud800"]])
+def test_a_text_that_is_no_unicode_is_refused_in_one_line(original: object) -> None:
+    """The bytes of a path need not be UTF-8; a TOML document has to be."""
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        value(original)

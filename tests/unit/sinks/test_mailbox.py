@@ -197,3 +197,14 @@ def test_a_purge_takes_every_word_and_nothing_else() -> None:
     assert item
     assert item.outgoing.payload == b"OFF"
     assert mailbox.next_fleeting() is None
+
+
+def test_a_broker_that_hangs_up_on_one_erasure_is_sent_no_other() -> None:
+    """Each would cost several connections."""
+    mailbox = Mailbox(MemoryOutbox(3))
+    for name in ("status", "info", "state"):
+        mailbox.put(erasure(name))
+    first = everything(mailbox)[0].outgoing
+    mailbox.set_aside(first)
+    mailbox.connected(BIRTH)
+    assert [item.outgoing for item in everything(mailbox)] == [BIRTH]

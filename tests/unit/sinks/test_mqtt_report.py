@@ -140,3 +140,12 @@ def test_a_certificate_of_another_time_is_no_matter_of_the_authority(caplog: pyt
     text = caplog.records[0].getMessage()
     assert "clock" in text
     assert "ca_file" not in text
+
+
+def test_topics_that_cannot_be_erased_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a former id are five, and the remedy is the same."""
+    report = Reporter(SETTINGS, "pi-2")
+    for name in ("status", "info", "state", "health"):
+        report.not_erased(f"edgescribe/v1/pi-1/{name}", "Not authorized")
+    (record,) = caplog.records
+    assert "edgescribe/v1/pi-1/status" in record.getMessage()

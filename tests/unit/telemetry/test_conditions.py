@@ -1,4 +1,8 @@
-from agent.telemetry.conditions import HostConditions
+from pathlib import Path
+
+import pytest
+
+from agent.telemetry.conditions import HostConditions, pull_codes
 from agent.telemetry.vitals import Vitals
 
 
@@ -39,3 +43,22 @@ def test_codes_stand_in_a_fixed_order() -> None:
     """So that `health` is said once, not once for each order."""
     vitals = Vitals(at_s=0.0, cpu_temp_c=90.0, throttled=True, undervoltage=True)
     assert HostConditions(hot_c=80.0).codes(vitals) == ("undervoltage", "throttled", "hot")
+
+
+@pytest.mark.parametrize(
+    ("content", "codes"),
+    [
+        ("pull_untrusted\n", ("pull_untrusted",)),
+        ("pull_rewound", ("pull_rewound",)),
+        ("anything else\n", ()),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_a_refused_commit_is_told(tmp_path: Path, content: str | None, codes: tuple[str, ...]) -> None:
+    """By the file that `edgescribe-pull` leaves; nothing else that stands in it gets into `health`."""
+    file = tmp_path / "var/lib/edgescribe-pull.health"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    assert pull_codes(tmp_path) == codes
