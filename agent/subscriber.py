@@ -16,7 +16,7 @@ from agent.channel import Channel
 from agent.errors import SinkError
 
 _CAPACITY = 10_000
-_SUBSCRIBED_S = 10.0
+_SUBSCRIBED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,4 +215,4 @@ def test_what_no_process_survives_fails_alone(scripted: ThreeAtOnce, losses: lis
     assert notebook.ids == ["01GOOD0", "01GOOD1"]
     assert notebook.failed_ids == ["01POISON"]
     assert losses[0].startswith("died while transcribing")
-    assert losses[1:] == ["hung while transcribing: killed after 1 s"] * 2
+    assert losses[1:] == ["hung while transcribing: killed after 1 s of its own time"] * 2
