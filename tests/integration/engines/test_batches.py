@@ -190,7 +190,7 @@ def killed_over(engine: ThreeAtOnce, utterances: Sequence[Utterance]) -> Noteboo
     transcriber.close()
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGSTOP)  # so that the batch is surely not answered before the kill
-    thread = threading.Thread(target=transcriber.run)
+    thread = threading.Thread(target=transcriber.run, daemon=True)
     thread.start()
     assert engine.wanted.wait(120.0)  # before, it would be an idle process that dies
     os.kill(engine.pid, signal.SIGKILL)

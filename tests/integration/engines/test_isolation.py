@@ -290,15 +290,16 @@ def _kill_often(engine: ProcessEngine, notebook: _Notebook, kills: int, over: th
     over.set()
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])])
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_no_utterance(kills: int, start: Start, losses: list[str]) -> None:
     """Every utterance is answered, in order; descriptors, threads and memory are what they were."""
     engine = start(delay_s=0.03)
     notebook = _Notebook()
     transcriber = Transcriber(engine, notebook, 4, Overflow.WAIT)
     over = threading.Event()
-    worker = threading.Thread(target=transcriber.run)
-    killer = threading.Thread(target=_kill_often, args=(engine, notebook, kills, over))
+    worker = threading.Thread(target=transcriber.run, daemon=True)
+    killer = threading.Thread(target=_kill_often, args=(engine, notebook, kills, over), daemon=True)
     worker.start()
     before = (files_open(), threading.active_count(), psutil.Process().memory_info().rss)
     killer.start()

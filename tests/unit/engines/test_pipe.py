@@ -45,8 +45,8 @@ def test_an_utterance_arrives_as_it_was_sent(ends: tuple[socket.socket, socket.s
     sent = Utterance("01PIPE", pcm, 7, 8, speech_end=9, closed_at=10, truncated=True, speech_s=1.5, speech_prob=0.75)
     sender = threading.Thread(target=send, args=(ours, pack_utterance(sent, 3.5)))
     sender.start()
-    packet = receive(theirs, within(10.0))
-    sender.join(10.0)
+    packet = receive(theirs, within(60.0))
+    sender.join(60)
     received = unpack_utterance(packet)
     assert packet.head["deadline_s"] == 3.5
     assert np.array_equal(received.pcm, pcm)
@@ -70,9 +70,9 @@ def test_a_batch_arrives_whole_and_in_order(ends: tuple[socket.socket, socket.so
 
     sender = threading.Thread(target=ask)
     sender.start()
-    question = receive(theirs, within(10.0))
+    question = receive(theirs, within(60.0))
     received = receive_utterances(theirs, question)
-    sender.join(10.0)
+    sender.join(60)
     assert question.head["deadline_s"] == 7.5
     assert [utterance.id for utterance in received] == [utterance.id for utterance in sent]
     assert all(np.array_equal(one.pcm, other.pcm) for one, other in zip(received, sent, strict=True))
@@ -86,7 +86,7 @@ def test_impossible_lengths_are_not_believed(
     ours, theirs = ends
     theirs.sendall(struct.pack("<II", *lengths))
     with pytest.raises(ValueError, match="longer than any of ours"):
-        receive(ours, within(1.0))
+        receive(ours, within(60.0))
 
 
 @pytest.mark.parametrize("head", [b"[]", b"3", b"{", b"\xff\xff"])
@@ -95,7 +95,7 @@ def test_a_head_that_is_no_object_is_no_packet(ends: tuple[socket.socket, socket
     ours, theirs = ends
     theirs.sendall(struct.pack("<II", len(head), 0) + head)
     with pytest.raises(ValueError, match=r".+"):
-        receive(ours, within(1.0))
+        receive(ours, within(60.0))
 
 
 def test_bytes_that_trickle_do_not_stretch_the_deadline(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -131,4 +131,4 @@ def test_the_end_of_the_other_side_is_told_from_silence(ends: tuple[socket.socke
     theirs.sendall(b"\x04\x00")
     theirs.close()
     with pytest.raises(EOFError):
-        receive(ours, within(1.0))
+        receive(ours, within(60.0))

@@ -33,7 +33,7 @@ class Quiet:
     def probability(self, pcm: object) -> float:
         """None."""
         del pcm
-        assert self.go.wait(10.0)
+        assert self.go.wait(60)
         return 0.0
 
     def reset(self) -> None:
@@ -49,7 +49,7 @@ class Stuck:
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Nothing, later."""
         self.began.set()
-        assert self.go.wait(10.0)
+        assert self.go.wait(60)
         return Transcript(utterance.id, "", "en", (), "stuck", "none", 0.0, 0)
 
     def close(self) -> None:
@@ -177,13 +177,13 @@ def test_a_quiet_room_that_is_muted_leaves_no_stage_late(rig: Rig) -> None:
     wait_until(lambda: not len(rig.frames))
     told = [line for _ in range(15) for line in rig.told(after_s=1.0)]
     rig.frames.close()
-    worker.join(10.0)
+    worker.join(60)
     assert told == ["WATCHDOG=1"] * 15
 
 
 def wait_until(done: Callable[[], bool]) -> None:
     """Real time passes, as long as a listener may take; whether it was enough, the caller asserts."""
-    deadline_s = time.monotonic() + 3.0
+    deadline_s = time.monotonic() + 60.0
     while not done() and time.monotonic() < deadline_s:
         time.sleep(0.01)
 
@@ -219,13 +219,13 @@ def test_an_inference_has_its_budget_and_no_more(rig: Rig, ask: Callable[[Transc
     worker = threading.Thread(target=rig.transcriber.run, daemon=True)
     worker.start()
     ask(rig.transcriber, Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
-    assert rig.engine.began.wait(10.0)
+    assert rig.engine.began.wait(60)
     rig.told(after_s=1.0)
     assert "WATCHDOG=1" in rig.told(after_s=7.0)
     assert rig.told(after_s=1.0) == ["STATUS=stalled: transcribe has been silent for 8 s"]
     rig.engine.go.set()
     rig.transcriber.close()
-    worker.join(10.0)
+    worker.join(60)
     assert rig.told(after_s=1_000.0)[0] == "WATCHDOG=1"
 
 
