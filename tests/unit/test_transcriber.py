@@ -325,6 +325,23 @@ def test_another_engine_takes_over_between_two_utterances() -> None:
     assert newcomer.closed
 
 
+def test_an_exchange_without_a_limit_waits_for_the_inference() -> None:
+    """A starved engine may be at one utterance for minutes; the next engine takes over when it is done."""
+    rig = Rig()
+    newcomer = CountingEngine()
+    rig.transcriber.submit(utterance("slow"))
+    rig.engine.wait_until_started()
+    exchange = threading.Thread(target=rig.transcriber.exchange, args=(newcomer,), daemon=True)
+    exchange.start()
+    exchange.join(0.3)
+    assert exchange.is_alive()
+    rig.engine.allow(1)
+    exchange.join(60)
+    assert not exchange.is_alive()
+    assert rig.finish().ids == ["slow"]
+    assert newcomer.closed
+
+
 def test_a_probe_is_answered_to_who_asked_and_to_nobody_else() -> None:
     """The golden utterance is no transcript."""
     rig = Rig()
