@@ -2,7 +2,9 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
-SPEECH_TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent
+TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent procps
+TESTS ?=
+DEBIAN13_TESTS := -o cache_dir=.pytest_cache/debian13 $(or $(TESTS),tests/unit tests/contract)
 ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
@@ -12,10 +14,10 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hosts host-packages lint format settings arm64 wheelhouse lock clean
+.PHONY: help demo test debian13 hosts host-packages arm64 home-assistant power-cut everything lint format wheelhouse lock clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## transcribe a bundled recording (MIC=1: your microphone) and show what a subscriber receives
 ifeq ($(MIC),)
@@ -27,22 +29,39 @@ else
 	@$(BIN)/edgescribe demo --mic
 endif
 
-test: ## install what the tests need, and run them all (TEST_JOBS=1: one after another)
-	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(COMPILER_PACKAGES)
+test: ## install what the tests need, and run them all (TESTS=tests/unit: these only, TEST_JOBS=1: one by one)
+	@scripts/system-packages $(TEST_PACKAGES) $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile
+	@$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile $(TESTS)
+
+debian13: ## the demo, and the unit and contract tests, in a Debian 13 with Python 3.13 (root; some minutes)
+	@scripts/system-packages debootstrap
+	@EDGESCRIBE_MODELS__DIR=$(CURDIR)/.edgescribe/test-models scripts/in-debian trixie make demo VENV=/opt/edgescribe
+	@scripts/in-debian trixie make test VENV=/opt/edgescribe TESTS="$(DEBIAN13_TESTS)"
 
 hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" tests/deploy
 
 host-packages:
-	@scripts/system-packages $(SPEECH_TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)
+	@scripts/system-packages $(TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)
 
 arm64: ## make wheelhouses for ARM, and install and run them in an emulated Debian (root; half an hour)
 	@scripts/system-packages debootstrap qemu-user qemu-user-static $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/pytest -m arm64
+
+home-assistant: ## a real Home Assistant finds the device and speaks with it (some minutes)
+	@scripts/system-packages $(TEST_PACKAGES) $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/pytest -m home_assistant tests/integration/home_assistant
+
+power-cut: ## cut the power of a user-mode Linux while the outbox writes (EDGESCRIBE_POWER_CUTS=20)
+	@scripts/system-packages user-mode-linux e2fsprogs $(COMPILER_PACKAGES)
+	@scripts/virtualenv $(VENV) dev
+	@$(BIN)/pytest -rP -m power_cut tests/deploy/power_cut
+
+everything: test debian13 hosts arm64 home-assistant power-cut ## all of the above (root; two hours)
 
 lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
 	@scripts/system-packages systemd

@@ -1,7 +1,7 @@
 """Audio as it travels through the pipeline: always 16 kHz, mono, signed 16-bit, in frames of 512 samples."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ PcmFloat = NDArray[np.float32]
 class AudioFrame:
     """32 ms of sound, as a source hands it on."""
 
-    pcm: Pcm16
+    pcm: Pcm16 = field(compare=False)
     """Shape (512,), int16."""
     position: int
     """Index of the first sample since the source was opened. Lost samples are counted in it, so a jump is a gap.
@@ -59,8 +59,8 @@ class Utterance:
 
     id: str
     """ULID; the identity of everything that is published about it."""
-    pcm: Pcm16
-    """Shape (n,), int16, 16 kHz."""
+    pcm: Pcm16 = field(compare=False)
+    """Shape (n,), int16, 16 kHz. Not compared: numpy compares sample by sample, and the id tells utterances apart."""
     position: int
     """Index of its first sample since the source was opened."""
     started_ns: int

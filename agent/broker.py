@@ -18,7 +18,7 @@ from agent import extras
 from agent.errors import SinkError
 
 LOOPBACK: Final = "127.0.0.1"
-_START_S: Final = 15.0
+_START_S: Final = 60.0
 _STOP_S: Final = 5.0
 _POLL_S: Final = 0.05
 

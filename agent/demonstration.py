@@ -20,8 +20,8 @@ from agent.subscriber import Received, Subscriber
 CLIPS = Path(__file__).parent / "clips"
 RECORDING = CLIPS / "demo.flac"
 POLL_S = 0.25
-LAST_MESSAGES_S = 1.0
-"""The agent is gone, but what it sent last may still be on its way."""
+LAST_MESSAGES_S = 10.0
+"""The agent is gone, but what it sent last may still be on its way; `offline` is the end of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Demonstration:
         self.transcripts: list[dict[str, Any]] = []
         self._telemetry: dict[str, Any] | None = None
         self._messages = 0
+        self._online = False
 
     def opening(self, model: str, broker: str, topic: str) -> None:
         """Say what is about to happen."""
@@ -73,18 +74,18 @@ class Demonstration:
         """Print what arrives until the agent has ended; Ctrl-C ends it."""
         try:
             while agent.poll() is None:
-                self._show_next(subscriber, POLL_S)
+                self._show_next(subscriber)
         except KeyboardInterrupt:
             self._stopped_s = self._clock_s()
             agent.terminate()
             while agent.poll() is None:
-                self._show_next(subscriber, POLL_S)
+                self._show_next(subscriber)
         deadline_s = time.monotonic() + LAST_MESSAGES_S
-        while time.monotonic() < deadline_s and self._show_next(subscriber, POLL_S):
+        while time.monotonic() < deadline_s and (self._show_next(subscriber) or self._online):
             pass
 
-    def _show_next(self, subscriber: Subscriber, timeout_s: float) -> bool:
-        received = subscriber.get(timeout_s)
+    def _show_next(self, subscriber: Subscriber) -> bool:
+        received = subscriber.get(POLL_S)
         if received is None or not received.payload:
             return received is not None
         self._messages += 1
@@ -97,6 +98,7 @@ class Demonstration:
         match kind:
             case "status":
                 self._started_s = self._started_s or received.received_s
+                self._online = payload == "online"
                 self._line(received, kind, payload, "green" if payload == "online" else "yellow")
             case "transcript":
                 self._transcript(received, json.loads(payload))

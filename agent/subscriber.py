@@ -17,7 +17,7 @@ from agent.errors import SinkError
 from agent.sinks.mqtt_packet import CONTRACT_LIMIT_BYTES, BoundedClient
 
 _CAPACITY = 10_000
-_SUBSCRIBED_S = 10.0
+_SUBSCRIBED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

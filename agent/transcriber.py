@@ -16,7 +16,7 @@ from typing import Protocol
 from agent.audio import Utterance
 from agent.channel import Channel, Overflow
 from agent.drafts import DraftBudget
-from agent.engines import Engine, batch_size, transcribe_many
+from agent.engines import Engine, batch_size, process_id, transcribe_many
 from agent.errors import EngineError
 from agent.transcript import Transcript
 
@@ -140,8 +140,10 @@ class Transcriber:
         """The utterance is over: its words are wanted."""
         self._jobs.put(_Job(utterance, is_draft=False, submitted_ns=time.monotonic_ns()))
 
-    def exchange(self, engine: Engine, timeout_s: float) -> None:
+    def exchange(self, engine: Engine, timeout_s: float | None = None) -> None:
         """Go on with `engine`, from between two utterances on; the old one is freed. Called from any other thread.
+
+        Without `timeout_s` it waits for the inference that is under way, which has a limit of its own.
 
         Raises:
             EngineError: that was not possible in time, and `engine` is freed instead.
@@ -173,7 +175,7 @@ class Transcriber:
             raise EngineError("nothing was transcribed")
         return transcript
 
-    def _between(self, errand: _Errand, timeout_s: float, put: Callable[[_Errand], bool]) -> Transcript | None:
+    def _between(self, errand: _Errand, timeout_s: float | None, put: Callable[[_Errand], bool]) -> Transcript | None:
         if not put(errand):
             raise NoTimeError("the agent is stopping")
         try:
@@ -210,6 +212,11 @@ class Transcriber:
     def waiting(self) -> int:
         """Utterances in the queue."""
         return len(self._jobs)
+
+    @property
+    def engine_pid(self) -> int | None:
+        """The process in which the engine runs; None for one in this process. Any thread may ask."""
+        return process_id(self._engine)
 
     def run(self) -> None:
         """Transcribe until the queue is closed and empty, then free the engine."""

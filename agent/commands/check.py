@@ -188,7 +188,7 @@ def missing_parts(
     if source.kind == "alsa" and not alsa():
         yield (
             f'{_at(loaded, "source.kind")}source.kind = "alsa" needs a library that is not installed: '
-            "apt install libasound2"
+            "apt install alsa-utils"
         )
 
 

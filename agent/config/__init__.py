@@ -63,10 +63,11 @@ class EngineIsolation(Section):
     """`process`: a crash, a hang or running out of memory costs a second attempt at one utterance, and nothing else.
     `thread` spares some 25 MB, and such a fault costs a restart of the agent."""
     budget_s: Annotated[float, Field(gt=0.0, le=3_600.0)] = 20.0
-    """Seconds that an inference may take beyond four times the length of its utterance. Then it counts as hung."""
+    """Seconds that an inference may take beyond four times the length of its utterance. Then it counts as hung. Waiting
+    for a processor counts only a tenth."""
 
     def deadline_s(self, duration_s: float) -> float:
-        """Seconds that the inference of an utterance of `duration_s` seconds may take."""
+        """Seconds of own time (`service/starvation.py`) that an inference of `duration_s` seconds may take."""
         return self.budget_s + 4.0 * duration_s
 
 

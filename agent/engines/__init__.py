@@ -48,6 +48,12 @@ def batch_size(engine: Engine) -> int:
     return max(1, engine.batch_size) if isinstance(engine, BatchEngine) else 1
 
 
+def process_id(engine: Engine) -> int | None:
+    """The process in which `engine` runs; None for one in this process, or between two of its processes."""
+    pid: int | None = getattr(engine, "pid", None)
+    return pid
+
+
 def transcribe_many(engine: Engine, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
     """Return the words of each of `utterances`, in their order: at once where the engine can, else one after another.
 

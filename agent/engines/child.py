@@ -19,13 +19,14 @@ from agent.engines.factory import create_engine
 from agent.engines.pipe import Packet, receive, receive_utterances, send
 from agent.errors import AgentError, EngineError, ModelError
 from agent.service.confinement import Confinement
+from agent.service.starvation import STARVED_WEIGHT
 
 if TYPE_CHECKING:
     from agent.config import EngineSettings
 
 _STDERR: Final = 2
 _GRACE_S: Final = 5.0
-"""Behind the parent's own deadline: a process that lost its parent inside an inference that hangs ends by itself."""
+"""After the latest moment at which the parent would kill. So a process that hangs ends without its parent, too."""
 
 
 def serve(descriptor: int, model: Path | None, confined: Confinement) -> None:
@@ -69,7 +70,7 @@ def _load(settings: Mapping[str, Any], model: Path | None) -> Engine:
 
 
 def _answer(engine: Engine, channel: socket.socket, question: Packet) -> Packet:
-    signal.setitimer(signal.ITIMER_REAL, question.head["deadline_s"] + _GRACE_S)
+    signal.setitimer(signal.ITIMER_REAL, question.head["deadline_s"] / STARVED_WEIGHT + _GRACE_S)
     utterances = receive_utterances(channel, question)
     try:
         # One by itself is not a batch of one: an engine may do that in another way.

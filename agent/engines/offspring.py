@@ -15,13 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from agent.audio import Utterance
 from agent.engines.pipe import Packet, pack_batch, pack_utterance, receive, send
 from agent.errors import EngineError, ModelError
+from agent.service.starvation import OwnTime
 from agent.transcript import Transcript
 
 if TYPE_CHECKING:
     from agent.config import EngineSettings
 
 LOAD_S: Final = 120.0
-"""For the interpreter and the largest model, from an SD card."""
+"""Of own time (`service/starvation.py`), for the interpreter and the largest model, from an SD card."""
 _REAP_S: Final = 10.0
 _INHERITED: Final = (
     "CT2_",
@@ -52,26 +53,37 @@ class Crashed(Lost):
 
 
 class Offspring:
-    """A process with an engine in it, started, confined and loaded when the constructor returns.
+    """A process that has an engine in it once `load` has returned. Used by one thread at a time.
 
-    Used by one thread at a time.
+    Its limits are in its own time: a process that waits for a processor does not hang.
 
     Raises:
-        EngineError: the engine refuses the settings, or has not enough memory.
-        ModelError: it refuses the model; to try again would not help.
-        Crashed: it did not survive the model.
-        Lost: it could not be started for want of memory or descriptors, was killed while it loaded, as when memory runs
-            out, or took longer than two minutes.
+        Lost: it could not be started for want of memory or descriptors.
     """
 
-    def __init__(self, settings: "EngineSettings", model: Path | None, load_s: float = LOAD_S) -> None:
+    def __init__(self, model: Path | None) -> None:
         try:
             self._channel, self._process = _start(model)
         except OSError as error:
             raise Lost(f"could not be started ({error.strerror})") from error
         self.pid = self._process.pid
+        self._model = model
+        self.confined: Mapping[str, bool] = {}
+        self.batch_size = 1
+        """Utterances that are worth while at once, as the engine says."""
+
+    def load(self, settings: "EngineSettings", limit_s: float = LOAD_S) -> None:
+        """Let it confine itself and load its engine.
+
+        Raises:
+            EngineError: the engine refuses the settings, or has not enough memory.
+            ModelError: it refuses the model; to try again would not help.
+            Crashed: it did not survive the model.
+            Lost: it was killed while it loaded, as when memory runs out, or took more than `limit_s` seconds.
+        """
+        question = [Packet(settings.model_dump(mode="json"))]
         try:
-            answer = self._ask([Packet(settings.model_dump(mode="json"))], load_s, f"loading {model or 'the engine'}")
+            answer = self._ask(question, limit_s, f"loading {self._model or 'the engine'}")
         except Lost as loss:
             if -(self._process.returncode or 0) in _FAULTS:
                 raise Crashed(str(loss)) from loss
@@ -80,9 +92,8 @@ class Offspring:
             self.kill()
             kind = ModelError if answer.head.get("model") else EngineError
             raise kind(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
-        self.confined: Mapping[str, bool] = answer.head["ready"]
-        self.batch_size: int = answer.head["batch_size"]
-        """Utterances that are worth while at once, as the engine says."""
+        self.confined = answer.head["ready"]
+        self.batch_size = answer.head["batch_size"]
 
     @property
     def alive(self) -> bool:
@@ -94,7 +105,7 @@ class Offspring:
 
         Raises:
             EngineError: the engine failed on it, and is still usable.
-            Lost: no sensible answer came within `deadline_s` seconds.
+            Lost: no sensible answer came within `deadline_s` seconds of own time.
         """
         return self._words([pack_utterance(utterance, deadline_s)], [utterance], deadline_s)[0]
 
@@ -103,7 +114,7 @@ class Offspring:
 
         Raises:
             EngineError: the engine failed on one of them or on their number, and is still usable.
-            Lost: no sensible answer came within `deadline_s` seconds.
+            Lost: no sensible answer came within `deadline_s` seconds of own time.
         """
         return self._words(pack_batch(utterances, deadline_s), utterances, deadline_s)
 
@@ -138,13 +149,18 @@ class Offspring:
             self._process.wait(_REAP_S)
 
     def _ask(self, question: Sequence[Packet], limit_s: float, doing: str) -> Packet:
+        own_time_s = OwnTime(lambda: (self.pid,))
+
+        def expired() -> bool:
+            return own_time_s() > limit_s
+
         try:
             for packet in question:
-                send(self._channel, packet, limit_s)
-            return receive(self._channel, limit_s)
+                send(self._channel, packet, expired)
+            return receive(self._channel, expired)
         except TimeoutError as error:
             self.kill()
-            raise Lost(f"hung while {doing}: killed after {limit_s:.0f} s") from error
+            raise Lost(f"hung while {doing}: killed after {limit_s:.0f} s of its own time") from error
         except (EOFError, OSError) as error:
             raise Lost(f"died while {doing} ({self._cause()})") from error
         except ValueError as error:

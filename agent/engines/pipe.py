@@ -9,8 +9,8 @@ A question is an utterance, or a packet that says how many of them follow, all t
 import json
 import socket
 import struct
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,11 @@ MAX_HEAD_BYTES: Final = 1 << 20
 input, and is not believed."""
 MAX_PCM_BYTES: Final = 60 * SAMPLE_RATE_HZ * _SAMPLE_BYTES
 """Twice Whisper's window."""
+POLL_S: Final = 0.5
+"""How often a side that waits asks whether its time is over."""
+
+Expired = Callable[[], bool]
+"""Tells whether the time for a packet is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +42,34 @@ class Packet:
     """int16 samples in the machine's order, as both sides are the same machine."""
 
 
-def send(channel: socket.socket, packet: Packet, timeout_s: float | None = None) -> None:
-    """Send a packet.
+def send(channel: socket.socket, packet: Packet, expired: Expired | None = None) -> None:
+    """Send a packet; without `expired`, wait for as long as it takes.
 
     Raises:
-        TimeoutError: the other side did not take it within `timeout_s`.
+        TimeoutError: the other side did not take all of it in time.
         OSError: the other side is gone.
     """
     head = json.dumps(packet.head).encode()
-    channel.settimeout(timeout_s)
-    channel.sendall(_LENGTHS.pack(len(head), len(packet.pcm)) + head + packet.pcm)
+    data = _LENGTHS.pack(len(head), len(packet.pcm)) + head + packet.pcm
+    _move(channel, channel.send, memoryview(data), expired)
 
 
-def receive(channel: socket.socket, timeout_s: float | None = None) -> Packet:
-    """Wait for the next packet.
+def receive(channel: socket.socket, expired: Expired | None = None) -> Packet:
+    """Wait for the next packet; without `expired`, for as long as it takes.
 
     Raises:
-        TimeoutError: it did not come, or not all of it, within `timeout_s`.
+        TimeoutError: it did not come, or not all of it, in time.
         EOFError: the other side has closed.
         ValueError: what came is no packet.
         OSError: the other side is gone.
     """
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    head_bytes, pcm_bytes = _LENGTHS.unpack(_exactly(channel, _LENGTHS.size, deadline_s))
+    head_bytes, pcm_bytes = _LENGTHS.unpack(_exactly(channel, _LENGTHS.size, expired))
     if head_bytes > MAX_HEAD_BYTES or pcm_bytes > MAX_PCM_BYTES:
         raise ValueError(f"a packet of {head_bytes} and {pcm_bytes} bytes is longer than any of ours")
-    head = json.loads(_exactly(channel, head_bytes, deadline_s))
+    head = json.loads(_exactly(channel, head_bytes, expired))
     if not isinstance(head, dict):
         raise ValueError("the head of a packet is no object")  # noqa: TRY004 - one kind of error for what is no packet
-    return Packet(head, bytes(_exactly(channel, pcm_bytes, deadline_s)))
+    return Packet(head, bytes(_exactly(channel, pcm_bytes, expired)))
 
 
 def pack_utterance(utterance: Utterance, deadline_s: float) -> Packet:
@@ -104,13 +108,20 @@ def receive_utterances(channel: socket.socket, question: Packet) -> list[Utteran
     return [unpack_utterance(receive(channel)) for _ in range(question.head["batch"])]
 
 
-def _exactly(channel: socket.socket, length: int, deadline_s: float | None) -> bytearray:
+def _exactly(channel: socket.socket, length: int, expired: Expired | None) -> bytearray:
     data = bytearray(length)
-    view = memoryview(data)
-    while view:
-        channel.settimeout(None if deadline_s is None else max(1e-3, deadline_s - time.monotonic()))
-        received = channel.recv_into(view)
-        if not received:
-            raise EOFError("the other side has closed")
-        view = view[received:]
+    _move(channel, channel.recv_into, memoryview(data), expired)
     return data
+
+
+def _move(channel: socket.socket, move: Callable[[memoryview], int], rest: memoryview, expired: Expired | None) -> None:
+    """Call `move` until all of `rest` has gone through `channel`."""
+    channel.settimeout(POLL_S if expired else None)
+    while rest:
+        with suppress(TimeoutError):
+            moved = move(rest)
+            if not moved:
+                raise EOFError("the other side has closed")
+            rest = rest[moved:]
+        if rest and expired and expired():
+            raise TimeoutError

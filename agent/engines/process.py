@@ -33,9 +33,9 @@ LONGEST_PAUSE_S: Final = 10.0
 
 
 def longest_inference_s(settings: "EngineIsolation", duration_s: float) -> float:
-    """Seconds that an engine may take at most for an utterance of `duration_s`; whoever takes longer will never end.
+    """Return the seconds of own time that an engine may take at most for an utterance of `duration_s` seconds.
 
-    A process ends itself whatever hangs in it, so that only restarts, pauses and a second attempt come on top.
+    A process that hangs is killed, so only restarts, pauses and a second attempt come on top.
     """
     deadline_s = settings.deadline_s(duration_s)
     return ATTEMPTS * (deadline_s + LOAD_S + LONGEST_PAUSE_S) if settings.isolation == "process" else deadline_s
@@ -71,7 +71,7 @@ class ProcessEngine:
         """Id and samples of the last utterance that the engine did not survive."""
         self._offspring: Offspring | None = None
         try:
-            self._offspring = self._start()
+            self._start()
         except Crashed as crash:
             raise ModelError(f"the engine process {crash}: check the model with `edgescribe models verify`") from crash
         except Lost as loss:
@@ -79,7 +79,7 @@ class ProcessEngine:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that is running; None between two."""
+        """Of the process that is running or loading; None between two. Any thread may ask."""
         return self._offspring.pid if self._offspring else None
 
     @property
@@ -143,9 +143,7 @@ class ProcessEngine:
             self._on_loss("died while idle")
             self._offspring.kill()
             self._offspring = None
-        if self._offspring is None:
-            self._offspring = self._restart()
-        return self._offspring
+        return self._offspring or self._restart()
 
     def _restart(self) -> Offspring:
         """Start a process after the pause that is due; a model that is gone meanwhile is an EngineError."""
@@ -160,7 +158,12 @@ class ProcessEngine:
 
     def _start(self) -> Offspring:
         self._failed_starts += 1
-        started = Offspring(self._settings, self._find_model())
+        self._offspring = started = Offspring(self._find_model())
+        try:
+            started.load(self._settings)
+        except (AgentError, Lost):
+            self._offspring = None
+            raise
         self._failed_starts = 0
         given_up = [name for name, done in started.confined.items() if done]
         log.debug(f"the engine runs in process {started.pid}, without {' and '.join(given_up) or 'any confinement'}")

@@ -29,8 +29,6 @@ from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-EXCHANGE_S: Final = 120.0
-"""For the inference that is under way before the engine can be exchanged."""
 LATE_S: Final = 120.0
 """For the engine to have time for what was kept; then it is tried again later."""
 IDLE_S: Final = 3.0
@@ -171,7 +169,7 @@ class Steering:
             before, level = self._ladder[self._in_force], self._ladder[decision.level]
             try:
                 if level.engine != before.engine:
-                    reach.transcriber.exchange(reach.load_engine(on_level(settings, level)), EXCHANGE_S)
+                    reach.transcriber.exchange(reach.load_engine(on_level(settings, level)))
                     reach.keeper.another_engine()
             except AgentError as error:
                 log.warning(f"governor: {level.model} cannot take over: {error}")

@@ -9,7 +9,7 @@ from agent.errors import InstallError
 
 SERVICE: Final = "edgescribe"
 _START_S: Final = 150.0
-"""systemd itself gives a start 90 s."""
+"""A start may take longer where the processor is busy; then it goes on without us."""
 _LINES: Final = 5
 
 

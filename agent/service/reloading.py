@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final
 
 from agent import log as logs
 from agent.config import Settings
@@ -15,9 +14,6 @@ from agent.service.systemd import Notifier
 from agent.transcriber import Transcriber
 
 log = logging.getLogger(__name__)
-
-EXCHANGE_S: Final = 120.0
-"""For the utterances that wait before an engine can be exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ class Reloader:
     def _reload(self) -> Reload:
         reload = plan_reload(self._parts.current(), self._parts.wanted())
         if reload.engine:
-            self._parts.transcriber.exchange(self._parts.load_engine(reload.settings), EXCHANGE_S)
+            self._parts.transcriber.exchange(self._parts.load_engine(reload.settings))
         logs.set_level(reload.settings.log.level)
         self._parts.in_force(reload)
         return reload

@@ -1,7 +1,7 @@
 """Looks after the stages, and tells systemd: alive as long as each of them makes progress, and what is going on."""
 
 import logging
-import time
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -9,8 +9,9 @@ from agent.audio import AudioFrame
 from agent.channel import Channel
 from agent.listen import Listener
 from agent.service.heartbeats import Heartbeats
+from agent.service.starvation import OwnTime
 from agent.service.systemd import Notifier
-from agent.transcriber import Transcriber
+from agent.transcriber import Transcriber, UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +25,15 @@ class Supervisor:
     """Owned by the main thread, which calls `tick` about once a second.
 
     Sends `WATCHDOG=1` only if no stage is late, so that systemd aborts and restarts an agent that hangs in any of its
-    stages: a sign of life from the main thread alone would say nothing about the others.
+    stages: a sign of life from the main thread alone would say nothing about the others. All limits are in own time of
+    the agent and its engine process: what waits for a processor does not hang.
 
     Args:
         notifier: The way to systemd.
         live: Whether the source is a microphone, or paced like one: a file that is read flat out waits for the engine.
         listener, frames, transcriber: What is looked after.
         inference_s: Longest time that an utterance of so many seconds may take, restarts of the engine included.
-        clock_s: Monotonic.
+        clock_s: Own time; called by `tick` only.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Supervisor:
         frames: Channel[AudioFrame],
         transcriber: Transcriber,
         inference_s: Callable[[float], float],
-        clock_s: Callable[[], float] = time.monotonic,
+        clock_s: Callable[[], float] | None = None,
     ) -> None:
         self._notifier = notifier
         self._live = live
@@ -51,17 +53,19 @@ class Supervisor:
         self._frames = frames
         self._transcriber = transcriber
         self._inference_s = inference_s
-        self._clock_s = clock_s
+        self._clock_s = clock_s or OwnTime(self._processes)
         self._heartbeats = Heartbeats()
-        self._captured_s: float | None = None
-        self._listened = (-1, clock_s())
+        self._signs_of_capture = 0
+        self._captured = (0, 0.0)
+        self._listened = (-1, 0.0)
+        self._began: tuple[UnderWay | None, float] = (None, 0.0)
         self._said = ""
         self.stalled = False
         """True while a stage is late."""
 
     def capturing(self) -> None:
         """Sign of life of the capture stage; called from its thread, for each frame and for each attempt to get any."""
-        self._captured_s = self._clock_s()
+        self._signs_of_capture += 1
 
     def tick(self, status: str) -> None:
         """Look at every stage, and tell systemd; `status` is what to say as long as all is well."""
@@ -76,8 +80,10 @@ class Supervisor:
         self._say(f"stalled: {'; '.join(map(str, late))}" if late else status)
 
     def _look(self, now_s: float) -> None:
-        if self._live and self._captured_s is not None and not self._frames.closed:
-            self._heartbeats.expect("capture", since_s=self._captured_s, within_s=CAPTURE_S)
+        if self._signs_of_capture != self._captured[0]:
+            self._captured = (self._signs_of_capture, now_s)
+        if self._live and self._signs_of_capture and not self._frames.closed:
+            self._heartbeats.expect("capture", since_s=self._captured[1], within_s=CAPTURE_S)
         else:
             self._heartbeats.rest("capture")
         frames_heard = self._listener.counters.frames
@@ -86,11 +92,18 @@ class Supervisor:
         if waits or frames_heard != self._listened[0] or not len(self._frames):
             self._listened = (frames_heard, now_s)
         self._heartbeats.expect("listen", since_s=self._listened[1], within_s=LISTEN_S)
-        if under_way := self._transcriber.under_way:
+        under_way = self._transcriber.under_way
+        if under_way is not self._began[0]:
+            self._began = (under_way, now_s)
+        if under_way:
             limit_s = self._inference_s(under_way.duration_s)
-            self._heartbeats.expect("transcribe", since_s=under_way.since_s, within_s=limit_s)
+            self._heartbeats.expect("transcribe", since_s=self._began[1], within_s=limit_s)
         else:
             self._heartbeats.rest("transcribe")
+
+    def _processes(self) -> list[int]:
+        engine = self._transcriber.engine_pid
+        return [os.getpid()] if engine is None else [os.getpid(), engine]
 
     def _say(self, status: str) -> None:
         if status != self._said:

@@ -197,7 +197,7 @@ def _library() -> ctypes.CDLL:
     try:
         lib = ctypes.CDLL(SONAME)
     except OSError as error:
-        raise ConfigError("a microphone needs libasound, which is not installed: apt install libasound2") from error
+        raise ConfigError("a microphone needs libasound, which is not installed: apt install alsa-utils") from error
     for name, arguments in _SIGNATURES.items():
         getattr(lib, name).argtypes = arguments
     lib.snd_pcm_readi.argtypes, lib.snd_pcm_readi.restype = (c_void_p, c_void_p, c_ulong), c_long

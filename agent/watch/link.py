@@ -24,7 +24,7 @@ from agent.subscriber import Received
 from agent.tcp import spelt
 
 _CAPACITY: Final = 20_000
-_ANSWER_S: Final = 10.0
+_ANSWER_S: Final = 30.0
 _RECONNECT_S: Final = (1, 30)
 _UNSPECIFIED: Final = 0x80
 _HUNG_UP: Final = "it hung up"

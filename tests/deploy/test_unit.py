@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.offspring import LOAD_S
+from agent.service.starvation import STARVED_WEIGHT
+
 UNIT = Path(__file__).parents[2] / "systemd" / "edgescribe.service"
 DROP_INS = sorted((UNIT.parent / "drop-ins").glob("*.conf"))
 EXPOSURE = 1.6
@@ -81,6 +84,13 @@ def test_a_wrong_configuration_is_not_tried_again_and_a_crash_always_is() -> Non
     assert unit["RestartPreventExitStatus"] == ["78"]
     assert unit["Restart"] == ["always"]
     assert unit["StartLimitIntervalSec"] == ["0"]
+
+
+def test_an_engine_that_is_short_of_processor_time_may_load() -> None:
+    """A start may take longer than the agent waits for an engine that may have hung."""
+    limit = assignments(UNIT.read_text())["TimeoutStartSec"]
+    assert limit == [limit[0].removesuffix("min") + "min"]
+    assert 60 * int(limit[0].removesuffix("min")) > LOAD_S / STARVED_WEIGHT
 
 
 def test_listening_does_not_wait_for_network_or_clock() -> None:

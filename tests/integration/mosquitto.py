@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
-START_S = 10.0
+START_S = 60.0
 _CA_CONFIG = """\
 [ca]
 default_ca = authority

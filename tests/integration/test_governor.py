@@ -16,12 +16,12 @@ from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.conftest import StartMosquitto
 from tests.integration.receiver import Receiver, eventually
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.weights, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.weights, pytest.mark.timeout(1_800)]
 
 TOP, FLOOR = "tiny.en-q8_0", "tiny.en-q4_0"
 SENTENCES = 12
-PATIENCE_S = 150.0
-REST_S = 900.0
+PATIENCE_S = 600.0
+REST_S = 1_800.0
 THIEVES = 8
 """Processes that want all of the processor: the engine, with its low priority, gets a few per cent of a core."""
 

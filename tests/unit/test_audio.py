@@ -18,6 +18,16 @@ from agent.audio import (
 )
 
 
+def test_frames_and_utterances_are_compared_without_their_samples() -> None:
+    """Two arrays have no truth value: Python 3.13 would raise where 3.11 saw the same array twice."""
+    ones, zeros = np.ones(512, np.int16), np.zeros(512, np.int16)
+    assert AudioFrame(ones, 0, 7) == AudioFrame(zeros, 0, 7)
+    assert AudioFrame(ones, 0, 7) != AudioFrame(ones, 1, 7)
+    one, same, other = (Utterance(id_, ones.copy(), 0, 0, speech_end=1, closed_at=2) for id_ in ("a", "a", "b"))
+    assert one == same != other
+    assert len({one, same, other}) == 2
+
+
 def test_full_scale_square_wave_is_zero_dbfs() -> None:
     """Levels are relative to full scale: a square wave at full scale is 0 dBFS, a tenth of it 20 dB less."""
     square = np.array([32767, -32767] * 256, dtype=np.int16)

@@ -27,7 +27,7 @@ class BatchingEngine(CountingEngine):
         names = [each.id for each in utterances]
         self.batches.append(names)
         self.started.release()
-        assert self.go.acquire(timeout=10)
+        assert self.go.acquire(timeout=60)
         if any(name.startswith("bad") for name in names):
             raise EngineError("one of them did harm")
         return [Transcript(each.id, str(len(each.pcm)), "en", (), "counting", "none", 0.5, 100) for each in utterances]
@@ -54,7 +54,7 @@ class Rig:
         """Let everything be answered, end the thread, and return what was written down."""
         self.engine.allow(100)
         self.transcriber.close()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self.notebook
 
@@ -154,14 +154,14 @@ def test_an_errand_waits_for_the_batch_before_it_and_not_behind_the_next(names: 
     answered: list[str] = []
 
     def probe() -> None:
-        answered.append(rig.transcriber.probe(utterance("golden"), timeout_s=10.0).utterance_id)
+        answered.append(rig.transcriber.probe(utterance("golden"), timeout_s=60.0).utterance_id)
 
     asking = threading.Thread(target=probe)
     asking.start()
     _until(lambda: rig.transcriber.waiting == 3)
     rig.submit("c", "d")
     notebook = rig.finish()
-    asking.join(10)
+    asking.join(60)
     assert answered == ["golden"]
     assert rig.engine.batches == [list(names), ["c", "d"]]
     assert [*notebook.ids, *notebook.failures][:2] == ["busy", "a"]
@@ -169,7 +169,7 @@ def test_an_errand_waits_for_the_batch_before_it_and_not_behind_the_next(names: 
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.001)

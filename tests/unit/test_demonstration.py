@@ -16,6 +16,7 @@ from agent.subscriber import Received, Subscriber
 from tests.messages import NOON, transcript
 
 SCRIPT = (Sentence(1.0, 2.0, "Turn on the light."), Sentence(3.0, 4.0, "Turn it off."))
+OFFLINE = ("status", b"offline")
 TELEMETRY = {"cpu": {"pct": 12.4, "temp_c": 48.6}, "mem": {}, "asr": {"speech_pct": 40.0, "dropped_s": 0.0}}
 
 
@@ -73,7 +74,7 @@ def words(seq: int, text: str, **more: Any) -> tuple[str, bytes]:
 
 def test_a_transcript_is_shown_with_its_latency_and_confidence() -> None:
     """Time since `online`, words, how long after the last word, how sure."""
-    output = shown(("status", b"online"), words(1, "Turn on the light.", avg_logprob=-0.1))
+    output = shown(("status", b"online"), words(1, "Turn on the light.", avg_logprob=-0.1), OFFLINE)
     assert " 0:00.0  status      online\n" in output
     line = "0:01.5  transcript  Turn on the light.  [0.75 s after the last word, confidence 90 %]\n"
     assert line in output
@@ -81,8 +82,8 @@ def test_a_transcript_is_shown_with_its_latency_and_confidence() -> None:
 
 def test_the_summary_counts_what_came_through() -> None:
     """Six of seven words, in whole messages, with the latency and the real-time factor."""
-    output = shown(("status", b"online"), words(1, "Turn on the light."), words(2, "Turn it of."))
-    assert "2 transcripts in 3 messages" in output
+    output = shown(("status", b"online"), words(1, "Turn on the light."), words(2, "Turn it of."), OFFLINE)
+    assert "2 transcripts in 4 messages" in output
     assert "median 0.75 s, of which 0.60 s is the pause" in output
     assert "Inference took 10 % of the time" in output
     assert "Of 7 words that were said, 6 came through right." in output
@@ -100,7 +101,7 @@ def test_the_summary_counts_what_came_through() -> None:
 def test_what_was_not_played_did_not_fail_to_come_through(stopped_after_s: float, said: str) -> None:
     """Ctrl-C ends it: only what was said until then counts, and no sentence that was cut short."""
     second = words(2, "Turn", start=NOON + timedelta(seconds=2))
-    subscriber = Interrupted([("status", b"online"), words(1, "Turn on the light."), second])
+    subscriber = Interrupted([("status", b"online"), words(1, "Turn on the light."), second, OFFLINE])
     output = io.StringIO()
     show = Demonstration(SCRIPT, Console(file=output, soft_wrap=True), clock_s=lambda: 100.0 + stopped_after_s)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as agent:
@@ -118,9 +119,30 @@ def test_a_microphone_has_no_script_to_compare_with() -> None:
     assert "were said" not in output
 
 
+def test_what_the_agent_sent_last_is_waited_for() -> None:
+    """The broker is slow: the agent has ended, and its last words come a moment later."""
+
+    class Slow(Script):
+        """Has nothing twice before each message."""
+
+        _calls = 0
+
+        def get(self, timeout_s: float | None = None) -> Received | None:
+            """The next one, in the end."""
+            self._calls += 1
+            return super().get(timeout_s) if self._calls == 1 or self._calls % 3 == 0 else None
+
+    output = io.StringIO()
+    show = Demonstration(SCRIPT, Console(file=output, soft_wrap=True))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"]) as agent:
+        messages = [("status", b"online"), words(1, "Turn on the light."), OFFLINE]
+        show.follow(cast("Subscriber", Slow(messages)), agent)
+    assert [one["text"] for one in show.transcripts] == ["Turn on the light."]
+
+
 def test_silence_is_answered_with_advice() -> None:
     """Without a single transcript there is no summary, but a hint."""
-    output = shown(("status", b"online"), ("status", b"offline"))
+    output = shown(("status", b"online"), OFFLINE)
     assert "No transcript arrived. `edgescribe doctor`" in output
     assert "median" not in output
 

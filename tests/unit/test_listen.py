@@ -178,7 +178,7 @@ def test_a_slow_reader_of_the_flat_out_run_loses_nothing() -> None:
         thread.start()
     received = list(outgoing)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [(u.id, u.position, u.pcm.tobytes()) for u in received] == [
         (u.id, u.position, u.pcm.tobytes()) for u in wide
     ]

@@ -9,7 +9,7 @@ def test_a_worker_runs_in_a_thread_of_its_name() -> None:
     names: list[str] = []
     worker = Worker("listen", lambda: names.append(threading.current_thread().name), lambda _: None)
     worker.start()
-    assert worker.join(10)
+    assert worker.join(60)
     assert names == ["listen"]
     assert worker.failure is None
 
@@ -23,7 +23,7 @@ def test_a_failure_is_kept_and_reported_once() -> None:
 
     worker = Worker("engine", fail, failed.append)
     worker.start()
-    assert worker.join(10)
+    assert worker.join(60)
     assert failed == [worker]
     assert str(worker.failure) == "no words came"
 
@@ -33,11 +33,11 @@ def test_join_tells_of_a_survivor() -> None:
     release = threading.Event()
 
     def wait() -> None:
-        release.wait(10)
+        release.wait(60)
 
     worker = Worker("stuck", wait, lambda _: None)
     worker.start()
     assert not worker.join(0.05)
     assert worker.alive
     release.set()
-    assert worker.join(10)
+    assert worker.join(60)

@@ -1,6 +1,7 @@
 """The unit under a real systemd: starts, hangs, dies, reloads and stops, inside its sandbox, with sound in it."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_wrong_settings_stay_down(service: Service, host: SystemdHost) -> None:
     assert host.property("ActiveState") == "failed"
 
 
+def status_of(process: psutil.Process) -> dict[str, str]:
+    """What the kernel tells about a process."""
+    lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+def waits_seen_by(agent: psutil.Process, engine: psutil.Process) -> list[str]:
+    """What the agent, with its user and its view of /proc, is told of how long its engine waited for a processor."""
+    user, inside = status_of(agent)["Uid"].split()[0], status_of(engine)["NSpid"].split()[-1]
+    enter = ["nsenter", f"--target={agent.pid}", "--mount", "--pid", "--user"]
+    become = ["setpriv", f"--reuid={user}"]
+    show = ["sh", "-c", f"cat /proc/{inside}/task/*/schedstat /proc/{inside}/task/*/stat"]
+    done = subprocess.run([*enter, *become, *show], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.weights
 @pytest.mark.usefixtures("speech")
 @pytest.mark.parametrize("model", ["tiny.en-q8_0", "tiny.en-ct2"])
@@ -200,14 +218,12 @@ def test_the_sandbox_holds_while_it_transcribes(model: str, service: Service, we
     drop_in = (DROP_INS / "faster-whisper.conf").read_text(encoding="utf-8") if model.endswith("-ct2") else ""
     host = service(BASE + weights(model) + 'log.level = "debug"\n', drop_in.replace("[Service]", ""))
     assert hears(host)
-    assert "forwarded" in published(host, "transcript")[-1]["text"]
+    assert eventually(lambda: "forwarded" in published(host, "transcript")[-1]["text"], 60.0), host.journal()
     agent = main(host)
     (engine,) = agent.children()
+    assert waits_seen_by(agent, engine)
     for process, filters in ((agent, 1), (engine, 2)):
-        status = dict(
-            line.split(":\t", 1)
-            for line in Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
-        )
+        status = status_of(process)
         assert 61_184 <= int(status["Uid"].split()[0]) <= 65_519
         assert int(status["CapBnd"], 16) == 0
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")

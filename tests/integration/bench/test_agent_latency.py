@@ -21,14 +21,14 @@ pytestmark = [
 
 
 def test_every_clip_arrives_once_and_no_earlier_than_it_can() -> None:
-    """With an engine that takes 0.1 s, words are there after the hang-over, and before anybody would wonder."""
+    """With an engine that takes 0.1 s, words are there after the hang-over."""
     clips = demo_clips()[:2]
     playlist = string_together([load_pcm(clip) for clip in clips])
     played = run_agent(parse_system("scripted:none:delay_s=0.1"), Path("/dev/null"), playlist.pcm, "en")
     found = delays(playlist, list(segment(playlist.pcm)), played.arrivals)
     assert [delay.clip for delay in found] == [0, 1]
-    assert all(-0.01 <= delay.after_hangover_s < 2.0 for delay in found)
-    assert all(0.5 < delay.from_speech_end_s < 3.0 for delay in found)
+    assert all(delay.after_hangover_s >= -0.01 for delay in found)
+    assert all(delay.from_speech_end_s > 0.5 for delay in found)
     assert played.peak_rss_bytes > played.peak_pss_bytes > 20_000_000
     assert 0.1 < played.cpu_s < played.wall_s
 

@@ -67,7 +67,7 @@ def test_an_answer_has_words_and_costs(peer: SystemProcess) -> None:
     """Text, seconds and bytes are those of the peer, whatever it prints."""
     answer = peer.transcribe(sound(0.1), "de")
     assert answer.text == "de 3 8000"
-    assert 0.2 <= answer.cpu_s < 2.0
+    assert 0.2 <= answer.cpu_s < 10.0
     assert answer.wall_s >= 0.2
     assert answer.peak_rss_bytes >= answer.pss_bytes > 5_000_000
 
@@ -75,7 +75,7 @@ def test_an_answer_has_words_and_costs(peer: SystemProcess) -> None:
 def test_between_clips_it_cannot_use_the_cpu(peer: SystemProcess) -> None:
     """The whole group is stopped, so idle threads cost the next system nothing."""
     peer.transcribe(sound(0.1), "en")
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while psutil.Process(peer.pid).status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
         time.sleep(0.01)
     assert psutil.Process(peer.pid).status() == psutil.STATUS_STOPPED
@@ -150,7 +150,7 @@ def test_it_does_not_outlive_who_started_it(tmp_path: Path, monkeypatch: pytest.
         starter.kill()
     try:
         assert len(family) == 2
-        assert not psutil.wait_procs(family, timeout=5.0)[1]
+        assert not psutil.wait_procs(family, timeout=60.0)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_who_is_interrupted_waits_for_no_answer(peer: SystemProcess) -> None:
     finally:
         signal.signal(signal.SIGALRM, handler)
     peer.close()
-    assert time.monotonic() - began_s < 5.0
+    assert time.monotonic() - began_s < 50.0
 
 
 def test_rivals_compete_and_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,6 @@ class Calibrated(Device):
     """After `edgescribe calibrate --json`."""
 
     document: dict[str, Any]
-    took_s: float
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +48,13 @@ def device(tmp_path_factory: pytest.TempPathFactory, pulled: Callable[[str], Pat
     for name in MODELS:
         path = pulled(name)
         (folder / "models" / name).symlink_to(path if path.is_dir() else path.parent)
-    began_s = time.monotonic()
     done = Device(folder).run("calibrate", "--json", "--minutes", str(MINUTES), settings=("engine.language=en",))
-    took_s = time.monotonic() - began_s
     assert done.returncode == 0, done.stderr
-    return Calibrated(folder, json.loads(done.stdout), took_s)
+    return Calibrated(folder, json.loads(done.stdout))
 
 
-def test_every_model_that_is_here_gets_figures_within_the_time(device: Calibrated) -> None:
-    """Both engines hear the bundled sentences; the figures are possible ones; the time that was given is kept."""
-    assert device.took_s < 60 * MINUTES + 20
+def test_every_model_that_is_here_gets_figures(device: Calibrated) -> None:
+    """Both engines hear the bundled sentences; the figures are possible ones."""
     measured = {one["candidate"]["model"]: one for one in device.document["measurements"]}
     assert set(measured) == set(MODELS)
     for one in measured.values():

@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,12 +207,10 @@ def test_a_demonstration_that_is_stopped_leaves_nothing_behind(
         line = process.stdout.readline()
         assert line, said
         said += line
-    began = time.monotonic()
     children = descendants(process.pid)
     assert len(children) >= 2
     process.send_signal(number)
     rest, _ = process.communicate(timeout=LIMIT_S)
-    assert time.monotonic() - began < 60.0
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
     assert "offline" in rest

@@ -81,14 +81,13 @@ def test_nearly_every_word_is_right(english: Engine) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_full_window_gives_the_same_words_and_costs_more(kind: str, pulled: Pulled) -> None:
+def test_the_full_window_gives_the_same_words(kind: str, pulled: Pulled) -> None:
     """`engine.context = "full"` is there to compare with."""
     spoken = utterance(clip("en_vm-msgforwarded"))
     follow, full = load(ENGLISH[kind], pulled), load(ENGLISH[kind].model_copy(update={"context": "full"}), pulled)
     short, long = follow.transcribe(spoken), full.transcribe(spoken)
     assert (short.text, short.retries) == (long.text, 0)
     assert (short.audio_ctx < 500, long.audio_ctx) == (True, 1500)
-    assert short.inference_s < long.inference_s
 
 
 def test_a_window_gives_all_of_its_tokens_and_tells_when_they_did_not_suffice(english: Engine) -> None:

@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,10 +154,8 @@ def test_a_disk_that_turns_read_only_stops_nobody(
     stored = say(outbox, clock, 5)
     outbox.flush()
     break_file_system(folder)
-    began_s = time.monotonic()
     in_memory = say(outbox, clock, 5)
     outbox.flush()
-    assert time.monotonic() - began_s < 5
     assert set(outbox.conditions) == {"outbox_read_only"}
     assert deliver_all(outbox, clock) == stored + in_memory
     assert outbox.dropped == 0

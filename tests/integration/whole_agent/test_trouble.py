@@ -53,7 +53,7 @@ def test_a_missing_microphone_is_waited_for_and_told(
 def test_what_is_being_said_when_it_is_stopped_is_not_lost(
     start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal in the middle of a sentence: what was said so far is transcribed, then `offline`, exit 0, soon."""
+    """A signal in the middle of a sentence: what was said so far is transcribed, then `offline`, exit 0."""
     recording = write_wav(tmp_path / "long.wav", np.concatenate([silence(1.0), clip("en_dir-intro")]))
     agent = start_agent(
         **wav(recording, "realtime"), mqtt__port=broker.port, engine__texts=["until the signal"], engine__delay_s=1.0
@@ -61,10 +61,8 @@ def test_what_is_being_said_when_it_is_stopped_is_not_lost(
     assert eventually(lambda: "ON" in receiver.payloads("vad"), 60.0), agent.stderr
     time.sleep(0.7)
     said_before = len(transcripts(receiver))
-    asked_s = time.monotonic()
     agent.stop(number)
     assert agent.wait() == 0, agent.stderr
-    assert time.monotonic() - asked_s < 15.0
     assert eventually(lambda: "offline" in receiver.payloads("status"))
     received = transcripts(receiver)
     assert len(received) == said_before + 1

@@ -136,7 +136,7 @@ def test_packages_that_are_needed_must_be_installed(monkeypatch: pytest.MonkeyPa
     given = loaded(engine__kind="faster_whisper")
     engine, source = missing_parts(given, installed=lambda _package: False, alsa=lambda: False)
     assert engine.endswith(f"a package that is not installed: {extras.missing('faster-whisper')}")
-    assert source.endswith("apt install libasound2")
+    assert source.endswith("apt install alsa-utils")
     for package in ("webrtc_noise_gain", "wyoming"):
         monkeypatch.setitem(sys.modules, package, None)
     (sound,) = missing_packages(loaded(sound__auto_gain=True))

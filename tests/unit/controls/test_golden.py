@@ -19,8 +19,11 @@ class Sick:
     sick = True
     pid, alive, batch_size, confined = 1, True, 1, dict[str, bool]()
 
-    def __init__(self, _settings: ScriptedSettings, _model: Path | None) -> None:
+    def __init__(self, _model: Path | None) -> None:
         """Start."""
+
+    def load(self, _settings: ScriptedSettings) -> None:
+        """There is nothing to load."""
 
     def transcribe(self, utterance: Utterance, _deadline_s: float) -> Transcript:
         """Die, or answer."""

@@ -21,7 +21,7 @@ def test_without_descriptors_no_process_starts_and_that_is_an_error_of_the_engin
     """Whoever wants one tries again later: so it is with every process that is lost."""
     with no_descriptors():
         with pytest.raises(Lost, match=r"could not be started \(Too many open files\)"):
-            Offspring(ScriptedSettings(), None)
+            Offspring(None)
         with pytest.raises(EngineError, match="the engine process could not be started"):
             ProcessEngine(ScriptedSettings(), lambda: None)
 
@@ -34,7 +34,7 @@ def test_without_memory_for_a_fork_it_is_the_same(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(Lost, match=r"could not be started \(Cannot allocate memory\)"):
-        Offspring(ScriptedSettings(), None)
+        Offspring(None)
 
 
 @pytest.mark.parametrize(

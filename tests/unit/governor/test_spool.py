@@ -37,8 +37,7 @@ def test_what_comes_back_is_what_was_kept(tmp_path: Path) -> None:
     assert Spool(tmp_path, ROOM).put(utterance())
     kept = oldest(Spool(tmp_path, ROOM))
     assert np.array_equal(kept.utterance.pcm, utterance().pcm)
-    nothing = np.zeros(0, np.int16)
-    assert replace(kept.utterance, pcm=nothing) == replace(utterance(), pcm=nothing)
+    assert kept.utterance == utterance()
 
 
 def test_the_oldest_comes_first_and_goes_when_it_is_removed(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_worker_can_stand_behind_the_others() -> None:
     for name, nice in (("transcribe", 5), ("capture", 0)):
         worker = Worker(name, look, lambda _worker: None, nice=nice)
         worker.start()
-        assert worker.join(10)
+        assert worker.join(60)
     assert seen == {"transcribe": niceness() + 5, "capture": niceness()}
 
 

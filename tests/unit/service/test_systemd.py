@@ -15,7 +15,7 @@ class Manager:
         self.address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(address.replace("@", "\0", 1))
-        self._socket.settimeout(5)
+        self._socket.settimeout(60)
 
     def received(self) -> list[str]:
         """The lines of the next message."""

@@ -172,8 +172,10 @@ def test_what_is_unusable_is_not_retried() -> None:
         source.read()
 
 
-def test_close_ends_the_waiting(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_ends_the_waiting(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping does not wait for a microphone to come back."""
+    for name in ("FIRST_RETRY_S", "LONGEST_RETRY_S"):
+        monkeypatch.setattr(f"agent.sources.reconnecting.{name}", 600.0)
 
     def absent() -> Source:
         raise GONE
@@ -183,9 +185,10 @@ def test_close_ends_the_waiting(caplog: pytest.LogCaptureFixture) -> None:
     reader = threading.Thread(target=lambda: results.append(source.read()))
     with caplog.at_level(logging.WARNING):
         reader.start()
-        time.sleep(1.0)
+        while not caplog.messages:
+            time.sleep(0.01)
         source.close()
-        reader.join(1.0)
+        reader.join(60.0)
     assert results == [None]
     assert caplog.messages == ["gone; trying again until it is there"]
 

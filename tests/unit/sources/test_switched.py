@@ -81,7 +81,7 @@ class Rig:
     def close(self) -> None:
         """End the source, and with it the thread."""
         self.source.close()
-        self._thread.join(10.0)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

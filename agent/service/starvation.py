@@ -1,0 +1,118 @@
+"""The time that processes had for themselves: wall time, less the time that they waited for a processor.
+
+A limit in wall time takes a starved process for a hung one. A hung process waits for no processor: it sleeps for ever,
+or it computes for ever. So time spent waiting for a processor counts only a tenth against a limit. It does count, so
+every limit is reached in the end.
+
+Sources: /proc/PID/task/TID/schedstat (the kernel's Documentation/scheduler/sched-stats.rst) and stat (proc(5)). Without
+them, own time is wall time.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+STARVED_WEIGHT: Final = 0.1
+"""How much a second of waiting for a processor counts."""
+PROC: Final = Path("/proc")
+
+_NS_PER_S: Final = 1_000_000_000
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_UTIME, _STIME = 11, 12
+"""Columns of stat, counted from the state, which follows the name in parentheses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTimes:
+    """One thread, at one moment."""
+
+    runnable: bool
+    """It runs or waits for a processor."""
+    cpu_s: float
+    """Seconds of processor time since its start."""
+    waited_s: float
+    """Seconds of waiting for a processor since its start. The kernel adds a wait when it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some processes, at one moment."""
+
+    at_s: float
+    """Monotonic time."""
+    threads: Mapping[int, ThreadTimes]
+    """Their threads, by id; empty where nothing is known."""
+
+
+def own_time_s(before: Sample, after: Sample) -> float:
+    """Return the seconds between two samples, less nine tenths of those in which some thread waited for a processor."""
+    wall_s = after.at_s - before.at_s
+    starved_s = sum(_starved_s(before.threads.get(id_), now, wall_s) for id_, now in after.threads.items())
+    return wall_s - (1.0 - STARVED_WEIGHT) * min(wall_s, starved_s)
+
+
+def _starved_s(before: ThreadTimes | None, after: ThreadTimes, wall_s: float) -> float:
+    if before is None:
+        return after.waited_s
+    starved_s = after.waited_s - before.waited_s
+    if before.runnable and after.runnable:  # a wait that is not over yet; and all there is without schedstat
+        starved_s = max(starved_s, wall_s - (after.cpu_s - before.cpu_s))
+    return max(0.0, starved_s)
+
+
+class OwnTime:
+    """A clock of the own time of some processes. Used by one thread.
+
+    Args:
+        processes: Returns the ids of the processes; asked at every look, as they may change.
+        clock_s: Monotonic.
+        proc: Where the kernel tells about processes.
+    """
+
+    def __init__(
+        self, processes: Callable[[], Iterable[int]], clock_s: Callable[[], float] = time.monotonic, proc: Path = PROC
+    ) -> None:
+        self._processes = processes
+        self._clock_s = clock_s
+        self._proc = proc
+        self._spent_s = 0.0
+        self._last = self._sample()
+
+    def __call__(self) -> float:
+        """Return the seconds of own time since this clock was made; to be asked about once a second."""
+        sample = self._sample()
+        self._spent_s += own_time_s(self._last, sample)
+        self._last = sample
+        return self._spent_s
+
+    def _sample(self) -> Sample:
+        threads = {id_: times for process in self._processes() for id_, times in _threads(self._proc / str(process))}
+        return Sample(self._clock_s(), threads)
+
+
+def _threads(process: Path) -> list[tuple[int, ThreadTimes]]:
+    try:
+        folders = list((process / "task").iterdir())
+    except OSError:
+        return []
+    return [(int(folder.name), times) for folder in folders if (times := _times(folder))]
+
+
+def _times(folder: Path) -> ThreadTimes | None:
+    """What the kernel tells about one thread; None if it has ended, or if nothing is told."""
+    try:
+        words = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+        cpu_s = (int(words[_UTIME]) + int(words[_STIME])) / _TICKS_PER_S
+        return ThreadTimes(words[0] == b"R", cpu_s, _waited_s(folder))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _waited_s(folder: Path) -> float:
+    try:
+        return int((folder / "schedstat").read_bytes().split()[1]) / _NS_PER_S
+    except (OSError, ValueError, IndexError):  # a kernel without it
+        return 0.0
