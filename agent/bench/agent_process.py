@@ -20,7 +20,7 @@ from agent.bench import usage
 from agent.bench.latency import Arrival
 from agent.bench.lifeline import tied
 from agent.bench.process import OURS_ENVIRONMENT
-from agent.bench.systems import System, engine_settings
+from agent.bench.systems import System, engine_settings, listening_settings
 from agent.bench.wire_format import PeerError
 from agent.broker import EmbeddedBroker
 from agent.subscriber import Subscriber
@@ -151,8 +151,11 @@ def _look(pid: int, watched: _Watched) -> None:
 
 def _overrides(system: System, model_path: Path, language: str) -> list[str]:
     engine = engine_settings(system.adapter, str(model_path.resolve()), system.options, language)
+    vad, segmenter = listening_settings(system.options)
     return [
         *(f"engine.{key}={value}" for key, value in engine.items()),
+        *(f"vad.{key}={value}" for key, value in vad.model_dump().items()),
+        *(f"segmenter.{key}={value}" for key, value in segmenter.model_dump().items()),
         f"device.id={_DEVICE_ID}",
         "source.kind=wav",
         "source.pace=realtime",

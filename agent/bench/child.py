@@ -54,6 +54,7 @@ class _Child:
             retries=heard.retries,
             audio_ctx=heard.audio_ctx,
             after_sound_s=heard.after_sound_s,
+            pieces=heard.pieces,
         )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from agent.bench.records import (
     LatencyMeasurement,
     Measurement,
     Record,
+    StreamBlock,
     SystemStart,
 )
 
@@ -36,6 +37,8 @@ def _makes_good(record: Record) -> list[_Key]:
         case LatencyBlock():
             # Earlier versions did not say which block had failed.
             return [(record.system, "", "", record.repeat, block) for block in (record.block, None)]
+        case StreamBlock():
+            return [(record.system, record.room, "", record.repeat, record.block)]
         case IdleMeasurement():
             return [(record.system, "", "", record.repeat, None)]
         case SystemStart():

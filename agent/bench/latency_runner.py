@@ -72,6 +72,17 @@ def refuse_other_clips(records: Iterable[Record], steps: Iterable[BlockStep]) ->
             )
 
 
+def read_sounds(clips: Iterable[Clip], system: System, repeat: int, journal: Journal) -> dict[Clip, Pcm16]:
+    """Read the clips; note in the journal which of them cannot be read."""
+    sounds: dict[Clip, Pcm16] = {}
+    for clip in clips:
+        try:
+            sounds[clip] = load_pcm(clip)
+        except SourceError as error:
+            journal.write(Failure(system.name, str(error), clip.set_name, clip.id, repeat))
+    return sounds
+
+
 class LatencyRunner:
     """Takes steps, and writes down what came of them. The arguments are those of `Runner`."""
 
@@ -83,19 +94,9 @@ class LatencyRunner:
     def run(self, steps: Sequence[BlockStep]) -> Iterator[BlockStep]:
         """Take `steps`, handing out each one when it is over."""
         for step in steps:
-            if sounds := self._load(step):
+            if sounds := read_sounds(step.clips, step.system, step.repeat, self._journal):
                 self._take(replace(step, clips=tuple(sounds)), list(sounds.values()))
             yield step
-
-    def _load(self, step: BlockStep) -> dict[Clip, Pcm16]:
-        """Those of its clips that can be read."""
-        sounds: dict[Clip, Pcm16] = {}
-        for clip in step.clips:
-            try:
-                sounds[clip] = load_pcm(clip)
-            except SourceError as error:
-                self._journal.write(Failure(step.system.name, str(error), clip.set_name, clip.id, step.repeat))
-        return sounds
 
     def _take(self, step: BlockStep, sounds: Sequence[Pcm16]) -> None:
         # The first clip is played twice, and the first time is not counted: it warms up.
@@ -109,7 +110,7 @@ class LatencyRunner:
         playlist = string_together(sounds)
         language = step.clips[0].language
         played = run_agent(step.system, self._model_paths[step.system.name], playlist.pcm, language)
-        for delay in delays(playlist, list(segment(playlist.pcm)), played.arrivals):
+        for delay in delays(playlist, list(segment(playlist.pcm, step.system.options)), played.arrivals):
             if delay.clip:
                 self._write(step, delay.clip - 1, delay.text, delay.after_hangover_s, delay.from_speech_end_s)
         self._journal.write(

@@ -9,6 +9,8 @@ from agent.bench.summary import Report, SystemSummary
 from agent.bench.systems import is_ours
 from agent.bench.text import (
     MEGABYTE,
+    STREAM_HEADINGS,
+    STREAM_TITLE,
     difference,
     how_often,
     idle_cells,
@@ -16,6 +18,7 @@ from agent.bench.text import (
     not_taken,
     percent,
     ratio,
+    stream_cells,
     trust_cells,
     whose_place,
     wrong_more,
@@ -51,6 +54,7 @@ def render(report: Report) -> str:
             *(part for section in (_main_table, _duels, _plots) if report.systems for part in section(report)),
             *_latency(report),
             *_idle(report),
+            *_streams(report),
             *_trust(report),
             *_sets(report),
             *_failures(report),
@@ -175,6 +179,13 @@ def _idle(report: Report) -> Iterator[str]:
         ["system", "runs", "of one core, %", "highest, %", "loading, CPU s", "peak PSS, MB", "transcripts"],
         [[system.name, *idle_cells(system)] for system in report.idle],
     )
+
+
+def _streams(report: Report) -> Iterator[str]:
+    if report.streams:
+        yield f"<h2>{STREAM_TITLE}</h2>"
+        rows = [[f"{part.name}: {part.part}", *stream_cells(part)] for part in report.streams]
+        yield _table(["system", *STREAM_HEADINGS], rows)
 
 
 def _trust(report: Report) -> Iterator[str]:

@@ -133,6 +133,48 @@ class IdleMeasurement:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamMeasurement:
+    """One clip in a stream, through detector, segmenter and engine."""
+
+    system: str
+    room: str
+    repeat: int
+    set_name: str
+    clip_id: str
+    language: str
+    reference: str
+    text: str
+    """Of all utterances that overlap with the clip."""
+    whole_text: str
+    """What the stock library makes of the clip by itself."""
+    pieces: int
+    """Utterances that overlap with the clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBlock:
+    """A stream was heard to its end."""
+
+    system: str
+    room: str
+    block: int
+    repeat: int
+    audio_s: float
+    cpu_s: float
+    strays: int
+    """Published utterances without a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeText:
+    """What a stock library made of one clip by itself: the same sound is decoded once."""
+
+    system: str
+    sound_sha256: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """Clips that were left out, as a system knows English only."""
 
@@ -151,6 +193,9 @@ Record = (
     | LatencyMeasurement
     | LatencyBlock
     | IdleMeasurement
+    | StreamMeasurement
+    | StreamBlock
+    | WholeText
 )
 _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
 

@@ -60,28 +60,37 @@ def words_in(text: str) -> int:
     return len(_WORD.findall(_NOTES.sub(" ", text)))
 
 
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How a text differs from what was said, word by word."""
+
+    operations: tuple[str, ...]
+    """For each word that was said, in order: `equal`, `substitute` or `delete`."""
+    errors: Errors
+
+
+def align(reference: str, heard: str, language: str) -> Alignment:
+    """Compare texts by word after Whisper's normaliser alone; by character in the languages of `BY_CHARACTER`."""
+    split = units if language in BY_CHARACTER else _plain_words
+    return _align(split(reference, language), split(heard, language))
+
+
+def _plain_words(text: str, language: str) -> list[str]:
+    return _normaliser(language)(text).split()
+
+
+def _align(reference: Sequence[str], heard: Sequence[str]) -> Alignment:
+    from jiwer import process_words  # noqa: PLC0415 - an extra; `_normaliser` says what is missing
+
+    output = process_words(" ".join(reference), " ".join(heard))
+    operations = [chunk.type for chunk in output.alignments[0] for _ in range(chunk.ref_start_idx, chunk.ref_end_idx)]
+    errors = Errors(output.substitutions, output.deletions, output.insertions, len(reference))
+    return Alignment(tuple(operations), errors)
+
+
 def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:
-    """Levenshtein alignment; among equally short ones the one with most substitutions (as jiwer and sclite count)."""
-    # A cell is (edits, insertions + deletions, insertions, deletions): tuples compare in just the order we want.
-    row = [(j, j, j, 0) for j in range(len(heard) + 1)]
-    for i, said in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], (i, i, 0, i)
-        for j, word in enumerate(heard, start=1):
-            above, left = row[j], row[j - 1]
-            row[j], diagonal = (
-                (
-                    diagonal
-                    if said == word
-                    else min(
-                        (diagonal[0] + 1, diagonal[1], diagonal[2], diagonal[3]),
-                        (above[0] + 1, above[1] + 1, above[2], above[3] + 1),
-                        (left[0] + 1, left[1] + 1, left[2] + 1, left[3]),
-                    )
-                ),
-                above,
-            )
-    edits, _, insertions, deletions = row[-1]
-    return Errors(edits - insertions - deletions, deletions, insertions, len(reference))
+    """Count the edits of a Levenshtein alignment."""
+    return _align(reference, heard).errors
 
 
 def score(reference: str, heard: str, language: str) -> Errors:
@@ -102,6 +111,7 @@ def require(languages: Iterable[str]) -> None:
 @lru_cache(maxsize=4)
 def _normaliser(language: str) -> Callable[[str], str]:
     try:
+        import jiwer  # noqa: F401, PLC0415 - an extra, see the message below
         from whisper_normalizer.basic import BasicTextNormalizer  # noqa: PLC0415 - an extra, see the message below
         from whisper_normalizer.english import EnglishTextNormalizer  # noqa: PLC0415 - likewise
     except ImportError:

@@ -22,12 +22,14 @@ from agent.bench.records import (
     Machine,
     Measurement,
     Record,
+    StreamBlock,
     SystemStart,
 )
 from agent.bench.scoring import BY_CHARACTER, Errors, score, words_in
+from agent.bench.streams import StreamSummary, stream_summaries
 from agent.bench.systems import is_ours, model_of
 
-_REPEATED = Measurement | LatencyBlock | IdleMeasurement
+_REPEATED = Measurement | LatencyBlock | IdleMeasurement | StreamBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Report:
     duels: tuple[Duel, ...]
     latencies: tuple[LatencySummary, ...]
     idle: tuple[IdleSummary, ...]
+    streams: tuple[StreamSummary, ...]
     left_out: tuple[LeftOut, ...]
     failures: tuple[Failure, ...]
 
@@ -164,6 +167,7 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
         duels=tuple(duels(results, resamples)),
         latencies=latencies(records),
         idle=idle_summaries(records),
+        streams=stream_summaries(records),
         left_out=tuple({record.system: record for record in records if isinstance(record, LeftOut)}.values()),
         failures=standing(records),
     )

@@ -3,6 +3,7 @@
 whisper_cpp:tiny.en-q8_0                        ours, as the agent would run it
 faster_whisper:tiny.en-ct2:beam_size=5          any setting of the engine can be an option
 whisper_cpp:base-q8_0:vad                       behind voice activity detection and segmenter, as in the agent
+whisper_cpp:base-q8_0:hang_over_ms=1000         any setting of the segmenter; threshold and gate of [vad]
 stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation tells its users to call it
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
@@ -14,9 +15,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent.bench.clips import NO_SPEECH, Clip
 from agent.bench.records import LeftOut
 from agent.bench.wire_format import BUSY_OPTION
+from agent.config import SegmenterSettings, VadSettings
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 from agent.models.languages import is_english_only
@@ -48,6 +52,7 @@ class Adapter(StrEnum):
 
 
 _OURS = frozenset({Adapter.WHISPER_CPP, Adapter.FASTER_WHISPER, Adapter.SCRIPTED})
+_DETECTOR_OPTIONS = ("threshold", "gate")
 VAD_OPTION = "vad"
 """Of our engines: put voice activity detection and segmenter in front, as in the agent."""
 _PEER_OPTIONS: Mapping[Adapter, frozenset[str]] = {
@@ -114,12 +119,28 @@ def named(text: str, names: Sequence[str]) -> str:
 
 def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:
     """The settings, by their names in `[engine]`, that make one of our engines what the system says."""
-    of_the_engine = {key: value for key, value in options.items() if key not in {VAD_OPTION, BUSY_OPTION}}
+    others = {VAD_OPTION, BUSY_OPTION, *SegmenterSettings.model_fields, *_DETECTOR_OPTIONS}
+    of_the_engine = {key: value for key, value in options.items() if key not in others}
     chosen = {"language": language} | of_the_engine
     if adapter is Adapter.SCRIPTED:
         chosen.pop("threads", None)
         return chosen | {"kind": adapter.value}
     return chosen | {"kind": adapter.value, "model": model}
+
+
+def listening_settings(options: Mapping[str, str]) -> tuple[VadSettings, SegmenterSettings]:
+    """What a system's options make of detector and segmenter; the defaults where they say nothing.
+
+    Raises:
+        ConfigError: a value is out of bounds.
+    """
+    vad = {key: value for key, value in options.items() if key in _DETECTOR_OPTIONS}
+    segmenter = {key: value for key, value in options.items() if key in SegmenterSettings.model_fields}
+    try:
+        return VadSettings.model_validate(vad), SegmenterSettings.model_validate(segmenter)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"--system: option {problem['loc'][-1]}: {problem['msg']}; see docs/settings.md") from None
 
 
 def is_ours(name: str) -> bool:

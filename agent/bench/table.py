@@ -9,6 +9,8 @@ from rich.table import Table
 from agent.bench.summary import Report, SystemSummary
 from agent.bench.text import (
     MEGABYTE,
+    STREAM_HEADINGS,
+    STREAM_TITLE,
     difference,
     how_often,
     idle_cells,
@@ -16,6 +18,7 @@ from agent.bench.text import (
     not_taken,
     percent,
     ratio,
+    stream_cells,
     trust_cells,
     whose_place,
     wrong_more,
@@ -45,6 +48,10 @@ def print_report(report: Report, console: Console) -> None:
     if report.idle:
         _list(console, [system.name for system in report.idle])
         console.print(_idle_table(report))
+    if report.streams:
+        names = list(dict.fromkeys(part.name for part in report.streams))
+        _list(console, names)
+        console.print(_stream_table(report, names))
     _say_what_is_missing(report, console)
 
 
@@ -138,6 +145,13 @@ def _idle_table(report: Report) -> Table:
     table = _columns("At rest: whole agents while nobody speaks", "", *headings)
     for number, system in enumerate(report.idle, start=1):
         table.add_row(str(number), *idle_cells(system))
+    return table
+
+
+def _stream_table(report: Report, names: Sequence[str]) -> Table:
+    table = _columns(STREAM_TITLE, "", *STREAM_HEADINGS)
+    for part in report.streams:
+        table.add_row(f"{names.index(part.name) + 1} {part.part}", *stream_cells(part))
     return table
 
 

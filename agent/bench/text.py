@@ -7,8 +7,11 @@ from agent.bench.idle import IdleSummary
 from agent.bench.intervals import Estimate
 from agent.bench.latencies import LatencySummary
 from agent.bench.records import LeftOut
+from agent.bench.streams import StreamSummary
 from agent.bench.summary import Comparison, Report, SystemSummary
 
+STREAM_TITLE: Final = "Speech in a stream / each clip decoded whole by the stock library"
+STREAM_HEADINGS: Final = ("clips", "wrong, %", "points", "deleted", "lost: first, last", "split", "stray", "CPU s/s")
 MEGABYTE: Final = 1_000_000
 
 
@@ -105,4 +108,18 @@ def idle_cells(system: IdleSummary) -> tuple[str, ...]:
         f"{system.loading_cpu_s:.1f}",
         f"{system.peak_pss_bytes / MEGABYTE:.0f}",
         str(system.transcripts),
+    )
+
+
+def stream_cells(part: StreamSummary) -> tuple[str, ...]:
+    """The figures under `STREAM_HEADINGS`."""
+    return (
+        str(part.clips),
+        f"{100 * part.error_rate:.1f} / {100 * part.whole_error_rate:.1f}",
+        f"{100 * (part.error_rate - part.whole_error_rate):+.2f}",
+        f"{part.deletions:g} / {part.whole_deletions:g}",
+        f"{part.first_lost:g}, {part.last_lost:g}",
+        f"{part.split:g}",
+        "" if part.strays is None else f"{part.strays:.1f}",
+        "" if part.cpu_rtf is None else f"{part.cpu_rtf:.3f}",
     )

@@ -8,7 +8,7 @@ This module and the child's others need nothing but numpy, so that a peer may li
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,6 +19,10 @@ from agent.errors import AgentError
 
 BUSY_OPTION = "busy"
 """Of every system: so many other processes compete for the cores while it works."""
+
+
+Pieces = Sequence[tuple[int, int, str]]
+"""Published utterances: first sample, sample behind the last, text."""
 
 
 class PeerError(AgentError):
@@ -58,6 +62,7 @@ class Answer:
     """Encoder positions, the largest of the clip; 0 where the system does not say."""
     after_sound_s: float | None = None
     """Seconds from the last of the sound to the words, where a system takes the sound bit by bit."""
+    pieces: Pieces = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Heard:
     retries: int = 0
     audio_ctx: int = 0
     after_sound_s: float | None = None
+    pieces: Pieces = ()
 
 
 Record = TypeVar("Record", Loaded, Answer)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.bench.models import ModelShelf
     from agent.bench.records import Journal, Record
     from agent.bench.runner import Step
+    from agent.bench.stream import Room, StreamStep
     from agent.bench.summary import Report
     from agent.bench.systems import System
 
@@ -34,6 +35,7 @@ A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
   whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
   whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
   whisper_cpp:tiny.en-q8_0:vad              ours, behind voice activity detection as in the agent
+  whisper_cpp:tiny.en-q8_0:hang_over_ms=1000  likewise any setting of the segmenter, and threshold and gate of [vad]
   whisper_cpp:tiny.en-q8_0:busy=1           while another process keeps a core busy
   stock-faster-whisper:tiny.en-ct2:beam=5   a peer on the same weights
 Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
@@ -51,6 +53,8 @@ class _Task:
     """Each system's model, by the system's name."""
     journal: "Journal"
     """Takes what comes of it."""
+    rooms: "Sequence[Room]"
+    """Where clips are laid into streams."""
     earlier: "Sequence[Record]"
     """What an earlier run with the same `--out` wrote into it; empty if there was none."""
 
@@ -61,7 +65,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "bench",
         help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
         description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
-        "Error rates need the extra `bench`; --latency and --idle do without.",
+        "Error rates need the extra `bench`; --latency and --idle do without. Single clips and streams are measured "
+        "where neither is asked for.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -72,6 +77,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--system", action="append", default=[], metavar="SYSTEM", help="what to measure (default: installed models)")
     add("--peers", action="store_true", help="measure, for each model, the peers that can take it as well")
     add("--latency", action="store_true", help="time whole systems, from the end of speech to a subscriber")
+    add("--stream", action="store_true", help="measure only streams: clips in room noise, against each clip whole")
+    add(
+        *("--noise",),
+        action="append",
+        default=[],
+        metavar="FILE_OR_FOLDER[@DBFS]",
+        help="lay the clips of streams over this recorded noise as well (default: over generated noise only)",
+    )
     add("--idle", type=_positive, metavar="SECONDS", help="measure whole agents while nobody speaks, for so long")
     add("--baseline", metavar="SYSTEM", help="what the others are compared with (default: the first peer)")
     add("--threads", type=_positive, metavar="N", help="inference threads of every system (default: all cores but one)")
@@ -94,11 +107,12 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.bench.models import ModelShelf
     from agent.bench.scoring import require
+    from agent.bench.stream import rooms
     from agent.bench.table import print_report
 
     shelf = ModelShelf(settings_from(args))
     systems = _systems(args, shelf)
-    clips = _clips(args)
+    clips, where = _clips(args), rooms(args.noise)
     if not (args.idle or args.latency):
         require(clip.language for clip in clips if clip.text)
     baseline = _baseline(args, systems)
@@ -106,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     interrupted = False
     try:
         with ended_in_order():
-            _measure(args, shelf, systems, clips)
+            _measure(args, shelf, systems, clips, where)
     except KeyboardInterrupt:
         interrupted = True
     report = _report(args.out, baseline)
@@ -115,13 +129,14 @@ def run(args: argparse.Namespace) -> int:
     if interrupted:
         print("edgescribe: ended before its time: go on with the same command and --resume", file=sys.stderr)
         return INTERRUPTED
-    return 0 if report.systems or report.latencies or report.idle else 1
+    return 0 if report.systems or report.latencies or report.idle or report.streams else 1
 
 
 def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
     from agent.bench.latency_runner import can_be_timed
     from agent.bench.machine import cores
-    from agent.bench.systems import Adapter, distinct, parse_system, peers_of, with_threads
+    from agent.bench.stream import can_be_streamed
+    from agent.bench.systems import Adapter, distinct, listening_settings, parse_system, peers_of, with_threads
 
     systems = [parse_system(text) for text in args.system] or shelf.systems()
     if not systems:
@@ -138,6 +153,10 @@ def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
         systems = [system for system in systems if can_be_timed(system)]
     if not systems:
         raise ConfigError("--latency: none of these is a whole system; take our engines and wyoming-faster-whisper")
+    if args.stream and not any(can_be_streamed(system) for system in systems):
+        raise ConfigError("--stream: none of these is an agent with a model; take our engines")
+    for system in systems:
+        listening_settings(system.options)
     threads = args.threads or max(1, cores() - 1)
     return [with_threads(system, threads) for system in distinct(systems)]
 
@@ -169,7 +188,11 @@ def _prepare_folder(folder: Path, *, resume: bool) -> None:
 
 
 def _measure(
-    args: argparse.Namespace, shelf: "ModelShelf", systems: "Sequence[System]", clips: "Sequence[Clip]"
+    args: argparse.Namespace,
+    shelf: "ModelShelf",
+    systems: "Sequence[System]",
+    clips: "Sequence[Clip]",
+    rooms: "Sequence[Room]",
 ) -> None:
     from agent.bench import machine
     from agent.bench.records import Journal, read_journal
@@ -191,8 +214,13 @@ def _measure(
             journal.write(setup)
         for untaken in () if args.idle else left_out(systems, clips):
             journal.write(untaken)
-        take = _take_rest if args.idle else _take_blocks if args.latency else _take_clips
-        take(args, _Task(systems, clips, paths, journal, earlier))
+        task = _Task(systems, clips, paths, journal, rooms, earlier)
+        if args.idle or args.latency:
+            _take_rest(args, task) if args.idle else _take_blocks(args, task)
+            return
+        if not args.stream:
+            _take_clips(args, task)
+        _take_streams(args, task)
     finally:
         journal.close()
 
@@ -218,6 +246,15 @@ def _take_blocks(args: argparse.Namespace, task: _Task) -> None:
     _show_progress(LatencyRunner(task.paths, task.journal, args.peer_python).run(left), len(left))
 
 
+def _take_streams(args: argparse.Namespace, task: _Task) -> None:
+    from agent.bench.stream import StreamRunner, plan_streams, streams_done
+
+    taken = streams_done(task.earlier)
+    steps = plan_streams(task.systems, task.clips, task.rooms, args.repeats)
+    left = [step for step in steps if step.key not in taken]
+    _show_progress(StreamRunner(task.paths, task.journal, args.peer_python, task.earlier).run(left), len(left))
+
+
 def _take_rest(args: argparse.Namespace, task: _Task) -> None:
     from agent.bench.idle import LOADING_S, IdleRunner, idle_done, plan_idle, quiet_sound
 
@@ -227,7 +264,7 @@ def _take_rest(args: argparse.Namespace, task: _Task) -> None:
     _show_progress(IdleRunner(task.paths, task.journal, sound).run(left), len(left))
 
 
-def _show_progress(steps: "Iterable[Step] | Iterable[BlockStep] | Iterable[IdleStep]", total: int) -> None:
+def _show_progress(steps: "Iterable[Step | BlockStep | IdleStep | StreamStep]", total: int) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,5 +1,6 @@
 """faster-whisper as its README shows it: `WhisperModel.transcribe`, a window of 30 s, temperature fallback."""
 
+import ctranslate2
 from faster_whisper import WhisperModel
 
 from agent.audio import Pcm16, to_float
@@ -25,6 +26,7 @@ class _StockFasterWhisper:
         self._language = self._setup.language(language)
 
     def transcribe(self, pcm: Pcm16) -> Heard:
+        ctranslate2.set_random_seed(0)  # its fallback draws words at random; each clip gives the same text every time
         segments, _ = self._model.transcribe(
             to_float(pcm), language=self._language, beam_size=self._beam, vad_filter=self._vad
         )

@@ -1,14 +1,14 @@
 """The agent's own engines; with the option `vad`, behind its own voice activity detection and segmenter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
 from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.adapters import Setup
-from agent.bench.systems import VAD_OPTION, Adapter, engine_settings
+from agent.bench.systems import VAD_OPTION, Adapter, engine_settings, listening_settings
 from agent.bench.wire_format import Heard, PeerError
-from agent.config import EngineSettings, SegmenterSettings, VadSettings
+from agent.config import EngineSettings
 from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.segmenter import Segmenter
@@ -40,10 +40,10 @@ class _Ours:
     def transcribe(self, pcm: Pcm16) -> Heard:
         self._clips += 1
         whole = not self._always_segment and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
-        utterances = [_utterance(pcm, f"clip-{self._clips}")] if whole else segment(pcm)
+        utterances = [_utterance(pcm, f"clip-{self._clips}")] if whole else segment(pcm, self._setup.options)
         if self._engine is None:
             raise PeerError(f"{self._setup.adapter}: transcribe after close")
-        return combine([self._engine.transcribe(utterance) for utterance in utterances])
+        return combine([(utterance, self._engine.transcribe(utterance)) for utterance in utterances])
 
     def close(self) -> None:
         if self._engine:
@@ -51,23 +51,30 @@ class _Ours:
             self._engine = None
 
 
-def segment(pcm: Pcm16) -> Iterator[Utterance]:
-    """The utterances that the agent would make of `pcm`, shape (n,), with its default settings, in order."""
-    vad = VadSettings()
+def segment(pcm: Pcm16, options: Mapping[str, str] | None = None) -> Iterator[Utterance]:
+    """The utterances that the agent makes of `pcm`, shape (n,), in order; `options` are those of a system."""
+    vad, settings = listening_settings(options or {})
     numbers = iter(range(1_000_000))
-    segmenter = Segmenter(SegmenterSettings(), vad.threshold, lambda: f"utterance-{next(numbers)}")
+    segmenter = Segmenter(settings, vad.threshold, lambda: f"utterance-{next(numbers)}")
     return utterances_in(frames_of([pcm]), create_detector(vad), segmenter)
 
 
-def combine(transcripts: list[Transcript]) -> Heard:
+def combine(heard: list[tuple[Utterance, Transcript]]) -> Heard:
     """One answer for a clip: what would be published, and what the evidence held back."""
+    transcripts = [transcript for _, transcript in heard]
     published = [transcript for transcript in transcripts if transcript.verdict is not Verdict.REJECTED]
+    pieces = [
+        (utterance.position, utterance.position + len(utterance.pcm), transcript.text)
+        for utterance, transcript in heard
+        if transcript.text and transcript.verdict is not Verdict.REJECTED
+    ]
     return Heard(
-        text=" ".join(transcript.text for transcript in published if transcript.text),
+        text=" ".join(text for _, _, text in pieces),
         rejected=len(transcripts) - len(published),
         doubtful=sum(transcript.verdict is Verdict.DOUBTFUL for transcript in published),
         retries=sum(transcript.retries for transcript in transcripts),
         audio_ctx=max((transcript.audio_ctx for transcript in transcripts), default=0),
+        pieces=pieces,
     )
 
 

@@ -181,6 +181,10 @@ def test_a_baseline_is_found_by_its_path_and_a_wrong_one_is_refused(tmp_path: Pa
         (("--system", "scripted:none", "--language", "de", "--skip", "demo"), ConfigError, "no clip is left"),
         (("--latency", "--system", "stock-pywhispercpp:tiny.en-q8_0"), ConfigError, "whole system"),
         (("/nowhere", "--system", "scripted:none"), ConfigError, "nowhere"),
+        (("--stream", "--system", "scripted:none"), ConfigError, "--stream"),
+        (("--stream", "--system", "stock-faster-whisper:tiny.en-ct2"), ConfigError, "--stream"),
+        (("--system", "scripted:none", "--noise", "/nowhere"), ConfigError, "/nowhere"),
+        (("--latency", "--system", "scripted:none:hang_over_ms=1"), ConfigError, "hang_over_ms"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
