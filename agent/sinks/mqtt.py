@@ -275,7 +275,7 @@ class MqttSink:
         try:
             packet_id = connection.publish(item.outgoing, expiry_s)
         except PacketTooLarge as error:
-            self._report.too_large(item.outgoing.topic, error.size_bytes, error.limit_bytes)
+            self._report.too_large(item.outgoing, error.size_bytes, error.limit_bytes)
             self._done(item, Fate.REFUSED)
             return
         if item.outgoing.qos:
@@ -289,7 +289,7 @@ class MqttSink:
             with self._ack_lock:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
-                self._report.refused(sent.item.outgoing.topic, ack.refusal)
+                self._report.refused(sent.item.outgoing, ack.refusal)
             self._done(sent.item, fate_of(ack.code))
 
     def _done(self, item: Item, fate: Fate) -> None:

@@ -3,7 +3,6 @@
 import secrets
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,7 +16,7 @@ from agent.channel import Channel
 from agent.config import MqttSettings
 from agent.errors import SinkError
 from agent.sinks.mqtt_tls import tls_context, tls_reason
-from agent.subscriber import Received
+from agent.subscriber import Received, taken
 from agent.tcp import spelt
 
 _CAPACITY: Final = 20_000
@@ -154,4 +153,5 @@ class Link:
             self._events.put(LinkChange(connected=False, reason=words))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._events.put(Received(message.topic, bytes(message.payload), message.retain, time.monotonic()))
+        if received := taken(message):
+            self._events.put(received)
