@@ -3,7 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 OURS: Final = "agent"
@@ -15,6 +18,80 @@ PRIORITIES: Final = {
     logging.DEBUG: 7,
 }
 """sd-daemon(3): the journal takes `<6>` at the start of a line for the line's priority."""
+
+LINES_A_MINUTE: Final = 20
+"""Of one kind: what one statement of the program logs."""
+TRACEBACKS_A_MINUTE: Final = 1
+_MINUTE_S: Final = 60.0
+_UNLIMITED: Final = "agent.publishing"
+"""One line an utterance. Speech sets the pace there, not a sender."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Minute:
+    """What one statement has logged since `since_s`."""
+
+    since_s: float
+    lines: int = 0
+    left_out: int = 0
+    last: str = ""
+    """The last line that was left out."""
+
+
+class FloodFilter(logging.Filter):
+    """Lets a few lines of a kind through in a minute, and counts the rest: one more line says how many they were.
+
+    So a flood of messages from outside writes no flood of lines. Called from any thread.
+
+    Args:
+        clock_s: Monotonic time.
+        after: Calls a function once, so many seconds later, in another thread.
+    """
+
+    def __init__(
+        self,
+        clock_s: Callable[[], float] = time.monotonic,
+        after: Callable[[float, Callable[[], None]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._clock_s = clock_s
+        self._after = after or _after
+        self._lock = threading.Lock()
+        self._minutes: dict[tuple[str, int], _Minute] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is to be written."""
+        if record.levelno <= logging.DEBUG or record.name.startswith(_UNLIMITED) or record.name == __name__:
+            return True
+        with self._lock:
+            return self._has_room((record.pathname, record.lineno), record)
+
+    def _has_room(self, kind: tuple[str, int], record: logging.LogRecord) -> bool:
+        now_s = self._clock_s()
+        minute = self._minutes.get(kind)
+        if minute is None or (now_s - minute.since_s >= _MINUTE_S and not minute.left_out):
+            minute = self._minutes[kind] = _Minute(now_s)
+        minute.lines += 1
+        if minute.lines <= (TRACEBACKS_A_MINUTE if record.exc_info else LINES_A_MINUTE):
+            return True
+        if not minute.left_out:
+            self._after(minute.since_s + _MINUTE_S - now_s, lambda: self._sum_up(kind))
+        minute.left_out += 1
+        minute.last = record.getMessage()
+        return False
+
+    def _sum_up(self, kind: tuple[str, int]) -> None:
+        with self._lock:
+            minute = self._minutes.pop(kind)
+        log.warning(f"left out {minute.left_out:,} lines of one kind within a minute; the last: {minute.last}")
+
+
+def _after(seconds: float, work: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, work)
+    timer.name, timer.daemon = "log", True
+    timer.start()
 
 
 class JournalFormatter(logging.Formatter):
@@ -37,6 +114,7 @@ def configure(level: str, stream: TextIO = sys.stderr, environment: Mapping[str,
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(FloodFilter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     set_level(level)
     logging.captureWarnings(capture=True)

@@ -32,6 +32,14 @@ class Received:
     """Monotonic time of its arrival."""
 
 
+def taken(message: MQTTMessage) -> Received | None:
+    """`message`, which has arrived now; None if its topic is not text, which MQTT 5.0, 1.5.4 demands."""
+    try:
+        return Received(message.topic, bytes(message.payload), message.retain, time.monotonic())
+    except UnicodeDecodeError:
+        return None
+
+
 class Subscriber:
     """Receives what is published on `topic` (wildcards allowed), without TLS or password, by MQTT 3.1.1.
 
@@ -101,4 +109,5 @@ class Subscriber:
         self._subscribed.set()
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._messages.put(Received(message.topic, bytes(message.payload), message.retain, time.monotonic()))
+        if received := taken(message):
+            self._messages.put(received)

@@ -19,6 +19,7 @@ from agent.drafts import DraftBudget
 from agent.engines import Engine, batch_size, process_id, transcribe_many
 from agent.errors import EngineError
 from agent.transcript import Transcript
+from agent.worker import attempt
 
 log = logging.getLogger(__name__)
 
@@ -311,12 +312,10 @@ class Transcriber:
             return
         if errand.utterance:
             self._begin([errand.utterance])
-        try:
-            errand.answer.set_result(errand.work())
-        except EngineError as error:
+        # All that it raises is for the thread that waits for the answer, and does not end this one.
+        if error := attempt(lambda: errand.answer.set_result(errand.work())):
             errand.answer.set_exception(error)
-        finally:
-            self.under_way = None
+        self.under_way = None
 
     def _dropped(self, job: _Job | _Errand) -> None:
         if isinstance(job, _Errand):

@@ -1,4 +1,4 @@
-"""A named thread that reports its failure instead of dying in silence."""
+"""A named thread that reports its failure, and the boundary behind which one failure ends nothing."""
 
 import logging
 import threading
@@ -7,6 +7,18 @@ from collections.abc import Callable
 from agent.service.priority import lower_priority
 
 log = logging.getLogger(__name__)
+
+
+def attempt(work: Callable[[], object]) -> Exception | None:
+    """Run `work`; return what it raised, None if nothing.
+
+    A thread that handles one item after the other calls it for each, so that no item ends the thread.
+    """
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - house rule 6
+        return error
+    return None
 
 
 class Worker:
@@ -34,10 +46,7 @@ class Worker:
 
     def _run(self) -> None:
         lower_priority(self._nice)
-        try:
-            self._work()
-        # The boundary of a worker is the one place where everything is caught (house rule 12).
-        except Exception as error:  # noqa: BLE001
+        if error := attempt(self._work):
             self.failure = error
             self._on_failure(self)
 

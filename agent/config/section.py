@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.config.languages import AUTO, WHISPER
 
@@ -22,7 +22,8 @@ def in_words(metadata: Iterable[object]) -> str:
     return next((item.words for item in metadata if isinstance(item, InWords)), "")
 
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(abs)]
+"""`abs` makes 0.0 of -0.0."""
 Language = Annotated[
     str,
     Field(pattern=rf"^({'|'.join((AUTO, *WHISPER))})$"),

@@ -1,8 +1,11 @@
 """What commands do: one module for each thing that can be controlled, and the thread that obeys (`desk`)."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,9 @@ class Later:
 
     start: Callable[[Callable[[Outcome], None]], None]
     """Begins, and tells what became of it once, from another thread."""
+
+
+def fault(error: Exception) -> Outcome:
+    """Log what handling a command raised, with its traceback; return the answer to that command."""
+    log.error(f"control: a command met a fault in the agent ({type(error).__name__})", exc_info=error)
+    return Outcome("the agent has a fault: its log has the details", "internal_error")

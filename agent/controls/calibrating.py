@@ -17,7 +17,7 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from agent.calibration.records import Calibration, Measurement
-from agent.controls import Later, Outcome
+from agent.controls import Later, Outcome, fault
 from agent.worker import Worker
 
 MINUTES: Final = 3.0
@@ -34,15 +34,9 @@ _CALIBRATION: Final = TypeAdapter(Calibration)
 
 
 class Calibrator:
-    """One calibration at a time. `begin` is called from the thread `control`, `close` once from the main thread.
+    """One calibration at a time. `begin` is called from the thread `control`, `close` once from the main thread."""
 
-    `on_failure` is told of a bug in the thread `calibrate`.
-    """
-
-    def __init__(
-        self, on_failure: Callable[[Worker], None], command: Sequence[str] = COMMAND, limit_s: float = LIMIT_S
-    ) -> None:
-        self._on_failure = on_failure
+    def __init__(self, command: Sequence[str] = COMMAND, limit_s: float = LIMIT_S) -> None:
         self._command = tuple(command)
         self._limit_s = limit_s
         self._lock = threading.Lock()
@@ -56,7 +50,11 @@ class Calibrator:
             return Outcome("a calibration is under way", "busy")
 
         def start(tell: Callable[[Outcome], None]) -> None:
-            self._worker = Worker("calibrate", lambda: tell(self._measure(options)), self._on_failure, nice=_NICE)
+            def failed(worker: Worker) -> None:
+                if worker.failure:
+                    tell(fault(worker.failure))
+
+            self._worker = Worker("calibrate", lambda: tell(self._measure(options)), failed, nice=_NICE)
             self._worker.start()
 
         return Later(start)

@@ -86,9 +86,13 @@ class Applied:
                 log.warning(f"{self._path}: {key} cannot be {value!r} any more, and is as configured")
         return settings
 
+    def configured(self, key: str) -> object:
+        """The value at a dotted key in what was last overlaid; None before that, and where there is none."""
+        return self._configured and value_at(self._configured, key)
+
     def remember(self, key: str, value: object) -> bool:
         """Keep a change of what was last overlaid; False if it could not be written, which `keep` tries again."""
-        configured = key == LISTENING or (self._configured and value_at(self._configured, key))
+        configured = key == LISTENING or self.configured(key)
         with self._keeping:
             self._entries.pop(key, None)
             if value != configured:

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from agent.channel import Channel
-from agent.controls import Later, Outcome
+from agent.controls import Later, Outcome, fault
 from agent.controls.dispatch import Accepted, Command, Doorkeeper, Listen, Mute, Refused, ReturnAddress
+from agent.controls.refusals import shown
 from agent.delivery import Incoming, Outgoing
 from agent.wire.control import Reply
+from agent.worker import attempt
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +65,20 @@ class ControlDesk:
 
     def run(self) -> None:
         """Obey until closed: the work of the thread `control`."""
-        for incoming in self._waiting:
-            self._handle(incoming)
+        self._serve(self._waiting)
 
     def run_microphone(self) -> None:
         """Open and close the microphone until closed: the work of the thread `microphone`."""
-        for incoming in self._of_the_microphone:
-            self._handle(incoming)
+        self._serve(self._of_the_microphone)
+
+    def _serve(self, channel: Channel[Incoming]) -> None:
+        """Handle commands until `channel` is closed. If one raises, it is refused, and the next one follows."""
+        for incoming in channel:
+            if error := attempt(partial(self._handle, incoming)):
+                attempt(partial(self._answer_fault, incoming, error))
+
+    def _answer_fault(self, incoming: Incoming, error: Exception) -> None:
+        self._reply(fault(error), self._door.sender(incoming))
 
     def _handle(self, incoming: Incoming) -> None:
         with self._at_the_door:
@@ -107,9 +117,8 @@ class ControlDesk:
             result=outcome.result,
         )
         outgoing = Outgoing.of(self._device_id, reply, time.monotonic())
-        if sender.topic:
-            outgoing = replace(outgoing, topic=sender.topic, correlation=sender.correlation)
-        self._post(outgoing)
+        self._post(replace(outgoing, topic=sender.topic or outgoing.topic, correlation=sender.correlation))
 
     def _too_many(self, incoming: Incoming) -> None:
-        log.warning(f"control: a command to {incoming.topic} dropped: {CAPACITY} others wait")
+        name = shown(incoming.topic.rpartition("/")[2])
+        log.warning(f"control: {name!r} dropped: {CAPACITY} other commands wait")

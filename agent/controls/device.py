@@ -34,6 +34,7 @@ from agent.engines import Engine
 from agent.errors import EngineError, ModelError, SourceError
 from agent.governor.keeper import Keeper
 from agent.governor.steering import Governed
+from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
 from agent.publishing.publisher import Publisher
 from agent.segmenter import Segmenter
@@ -110,6 +111,11 @@ class ControlledDevice:
         """Whether the microphone is open. Any thread may ask."""
         return self._parts.source.listening
 
+    @property
+    def configured_model(self) -> object:
+        """The model that the configuration names, whatever commands have changed; None if there is none."""
+        return self._applied.configured("engine.model")
+
     def obey(self, command: Command) -> Outcome | Later:
         """Do what `command` says, or say why not."""
         match command:
@@ -182,15 +188,9 @@ class ControlledDevice:
 
     def _tune(self, field: str, value: str) -> Outcome:
         """Load an engine with another setting, and let it take over between two utterances."""
-        key = f"engine.{field}"
-        if value_at(self.settings, key) is None:
-            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
-        try:
-            wanted = with_value(self.settings, key, value)
-        except ValidationError:
-            return Outcome(f"{value!r} is no {field.replace('_', ' ')} for this engine", "invalid")
-        if complaint := _contradiction(wanted):
-            return Outcome(complaint, "unavailable")
+        wanted = self._with_engine(field, value)
+        if isinstance(wanted, Outcome):
+            return wanted
         try:
             engine = self._parts.load_engine(wanted)
         except (ModelError, EngineError) as error:
@@ -199,7 +199,33 @@ class ControlledDevice:
             self._parts.transcriber.exchange(engine, SWAP_S)
         except EngineError as error:
             return Outcome(str(error), "busy")
-        return self._set(key, value)
+        return self._set(f"engine.{field}", value)
+
+    def _with_engine(self, field: str, value: str) -> Settings | Outcome:
+        """The settings with another value of the engine's `field`; or why there are none."""
+        key = f"engine.{field}"
+        if value_at(self.settings, key) is None:
+            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
+        if field == "model" and (refusal := self._foreign(value)):
+            return refusal
+        try:
+            wanted = with_value(self.settings, key, value)
+        except ValidationError:
+            return Outcome(f"{value!r} is no {field.replace('_', ' ')} for this engine", "invalid")
+        complaint = _contradiction(wanted)
+        return Outcome(complaint, "unavailable") if complaint else wanted
+
+    def _foreign(self, model: str) -> Outcome | None:
+        """Why a command may not name this model: only the configuration may point into the file system."""
+        if model == self.configured_model:
+            return None
+        if "/" in model or model.startswith("~"):
+            return Outcome("a path is allowed only if it is the configured engine.model: name a model", "invalid")
+        try:
+            load_catalogue().find(model)
+        except ModelError as error:
+            return Outcome(str(error), "unavailable")
+        return None
 
 
 def _contradiction(settings: Settings) -> str | None:

@@ -11,18 +11,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from agent.config.section import Fraction, InWords, Language
 from agent.controls.refusals import names, shown, unfit, unreadable
 from agent.delivery import Incoming
 from agent.wire import CONTRACT
+from agent.wire.control import HOME_ASSISTANT, may_carry_reply
 
 REMEMBERED: Final = 1_000
 """Ids of requests that are known when they are repeated."""
 MAX_PAYLOAD_BYTES: Final = 8_192
 MAX_PROMPT: Final = 1_000
-_MAX_TOPIC_BYTES: Final = 65_535
+MAX_SEQ: Final = 2**53 - 1
+"""The largest whole number that every JSON reader knows exactly (RFC 8259, 6)."""
 
 
 class Command(BaseModel):
@@ -30,6 +42,14 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, str_strip_whitespace=True)
     name: ClassVar[str]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `true` where a number is wanted: pydantic would take it for 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise PydanticCustomError("truth_for_number", "true and false are no numbers")
+        return value
 
 
 class Listen(Command):
@@ -58,10 +78,10 @@ class SetModel(Command):
     name = "model"
     value: Annotated[
         str,
-        Field(min_length=1, max_length=100, pattern=r"^[^~/\\\x00-\x1f][^/\\\x00-\x1f]*$"),
-        InWords("a name, not a path"),
+        Field(min_length=1, max_length=1_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        InWords("a name from `edgescribe models list`"),
     ]
-    """Its name in the catalogue; a path is not allowed."""
+    """Its name in the catalogue, or the path that the configuration names (`ControlledDevice` looks)."""
 
 
 class SetLanguage(Command):
@@ -75,7 +95,12 @@ class SetInitialPrompt(Command):
     """Prime the decoder with other words."""
 
     name = "initial_prompt"
-    value: Annotated[str, Field(max_length=MAX_PROMPT), InWords(f"text, at most {MAX_PROMPT:,} characters")]
+    value: Annotated[
+        str,
+        # Neither engine can use control characters, and whisper.cpp takes a zero byte for the end of the text.
+        Field(max_length=MAX_PROMPT, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"),
+        InWords(f"text without control characters, at most {MAX_PROMPT:,} characters"),
+    ]
 
 
 class SetVadThreshold(Command):
@@ -114,8 +139,8 @@ class Replay(Command):
     """Publish transcripts again."""
 
     name = "replay"
-    first: Annotated[int, Field(ge=1, alias="from")]
-    last: Annotated[int, Field(ge=1, alias="to")]
+    first: Annotated[int, Field(ge=1, le=MAX_SEQ, alias="from"), InWords(f"1 to {MAX_SEQ}")]
+    last: Annotated[int, Field(ge=1, le=MAX_SEQ, alias="to"), InWords(f"1 to {MAX_SEQ}")]
 
     @model_validator(mode="after")
     def _in_order(self) -> "Replay":
@@ -189,7 +214,10 @@ class Request(Identified):
 class Doorkeeper:
     """Decides which messages are obeyed. Used by one thread at a time."""
 
-    def __init__(self, device_id: str, allowed: Collection[str], groups: Collection[str]) -> None:
+    def __init__(
+        self, device_id: str, allowed: Collection[str], groups: Collection[str], discovery_prefix: str = HOME_ASSISTANT
+    ) -> None:
+        self._discovery_prefix = discovery_prefix
         self._roots = tuple(f"{root}/cmd/" for root in _roots(device_id, groups))
         self._allowed = allowed
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -206,13 +234,22 @@ class Doorkeeper:
             return None
         name = incoming.topic.removeprefix(root)
         letter = _opened(incoming.payload)
-        reply_topic = _response_topic(incoming.response_topic)
-        sender = ReturnAddress(name[:64], _id_in(letter), reply_topic, incoming.correlation)
+        sender = self._return_address(incoming, letter)
         if (kind := KINDS.get(name)) is None:
-            return Refused("unknown_command", f"there is no command {name[:64]!r}", sender)
+            return Refused("unknown_command", f"there is no command {sender.command!r}", sender)
         if name not in self._allowed:
             return Refused("not_allowed", f"the setting commands.allow leaves {name} out", sender)
         return self._examine(kind, letter, sender, now)
+
+    def sender(self, incoming: Incoming) -> ReturnAddress:
+        """Where the reply to `incoming` goes."""
+        return self._return_address(incoming, _opened(incoming.payload))
+
+    def _return_address(self, incoming: Incoming, letter: "_Letter") -> ReturnAddress:
+        topic = incoming.response_topic
+        fit = topic and may_carry_reply(topic, self._discovery_prefix)
+        name = shown(incoming.topic.rpartition("/cmd/")[2])
+        return ReturnAddress(name, _id_in(letter), topic if fit else None, incoming.correlation)
 
     def _examine(
         self, kind: type[Command], letter: "_Letter", sender: ReturnAddress, now: datetime
@@ -221,9 +258,10 @@ class Doorkeeper:
             request = _read(kind, letter)
             if request.exp is not None and request.exp <= now:
                 return Refused("expired", "it came after its exp", sender)
+            command = kind.model_validate(request.args)
             if request.id is not None and self._is_repeated(request.id):
                 return None
-            return Accepted(kind.model_validate(request.args), sender)
+            return Accepted(command, sender)
         except ValidationError as error:
             return Refused("invalid", unfit(error, kind.name, kind), sender)
         except ValueError as error:
@@ -264,7 +302,7 @@ def _opened(payload: bytes) -> _Letter:
     if len(payload) > MAX_PAYLOAD_BYTES:
         return _Letter(problem=f"{len(payload)} bytes are too many for a command: at most {MAX_PAYLOAD_BYTES}")
     try:
-        text = payload.decode()
+        text = payload.decode("utf-8-sig")
         return _Letter(text, json.loads(text) if text.lstrip().startswith("{") else None)
     except RecursionError:
         return _Letter(problem="it is nested too deeply")
@@ -307,10 +345,3 @@ def _stray(kind: type[Command], fields: Mapping[str, Any]) -> str:
     expects = bool(kind.model_fields) and "args" not in fields
     found = (key for key in fields if key not in Request.model_fields and (expects or key in ARGUMENTS))
     return shown(next(found, ""))
-
-
-def _response_topic(topic: str | None) -> str | None:
-    """`topic` if an answer may go there: not a pattern, no system topic, and no command, which might be obeyed."""
-    if not topic or len(topic.encode()) > _MAX_TOPIC_BYTES or topic.startswith("$"):
-        return None
-    return None if any(sign in topic for sign in ("+", "#", "\0", "/cmd/")) else topic

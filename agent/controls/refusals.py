@@ -24,17 +24,19 @@ def unreadable(error: ValueError) -> str:
         return "not UTF-8 text"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}, at character {error.pos + 1}"
-    return f"not JSON: {error}"
+    return "a number in it has too many digits"  # the only other ValueError of `json.loads`
 
 
 def unfit(error: ValidationError, command: str, arguments: type[BaseModel]) -> str:
     """The first thing that is wrong with an envelope, or with the `arguments` of a `command`."""
     first = error.errors(include_url=False, include_input=False)[0]
-    key = shown(str(first["loc"][0])) if first["loc"] else ""
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])  # written by our own validators
+    takes = ", ".join(names(arguments)) or "none"
+    if not first["loc"]:  # so pydantic reports a name with half a surrogate pair, which JSON may hold as `\\ud800`
+        return f"the name of an argument is not Unicode text: {command} takes {takes}"
+    key = shown(str(first["loc"][0]))
     if first["type"] == "extra_forbidden":
-        takes = ", ".join(names(arguments)) or "none"
         return f"{key} is no argument of {command}: it takes {takes}"
     allowed = _allowed(first, arguments)
     return f"{key} is missing: {allowed}" if first["type"] == "missing" else f"{key}: {allowed}"

@@ -85,7 +85,7 @@ class Remote:
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
         self._store = Store(models_dir(settings), load_catalogue())
         commands = settings.commands
-        self._door = Doorkeeper(me.device_id, commands.allow, commands.groups)
+        self._door = Doorkeeper(me.device_id, commands.allow, commands.groups, settings.discovery.prefix)
         self._birth_topic = f"{settings.discovery.prefix}/status"
         self._device = ControlledDevice(settings, applied, parts, self)
         self._desk = ControlDesk(me.device_id, self._door, self._device.obey, self._post)
@@ -95,7 +95,7 @@ class Remote:
         )
         self._telling = threading.Lock()
         self._options = tuple(options)
-        self._calibrator = Calibrator(on_failure)
+        self._calibrator = Calibrator()
 
     @property
     def settings(self) -> Settings:
@@ -241,6 +241,9 @@ class Remote:
         installed: tuple[str, ...] = ()
         if not isinstance(engine, ScriptedSettings | AutoSettings):
             installed = tuple(model.name for model in self._store.installed(format_for(engine)))
+            own = self._device.configured_model
+            if isinstance(own, str) and own not in self._store.catalogue:  # a path, which can be chosen again
+                installed += (own,)
         keywords = settings.publish.keywords if settings.publish.privacy != "off" else ()
         return DeviceFacts(
             device_id=self._me.device_id,

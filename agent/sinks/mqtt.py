@@ -302,7 +302,7 @@ class MqttSink:
         try:
             packet_id = connection.publish(item.outgoing, expiry_s)
         except PacketTooLarge as error:
-            self._report.too_large(item.outgoing.topic, error.size_bytes, error.limit_bytes)
+            self._report.too_large(item.outgoing, error.size_bytes, error.limit_bytes)
             self._done(item, Fate.REFUSED)
             return
         if item.outgoing.qos:
@@ -319,7 +319,7 @@ class MqttSink:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
                 refused = self._report.refused if sent.item.outgoing.payload else self._report.not_erased
-                refused(sent.item.outgoing.topic, ack.refusal)
+                refused(sent.item.outgoing, ack.refusal)
             else:
                 self._progress_s = time.monotonic()
             self._done(sent.item, fate_of(ack.code))

@@ -9,6 +9,7 @@ from agent.sinks.mqtt_connection import LinkDown
 from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES
 from agent.sinks.mqtt_tls import CLOCK_REMEDY
 from agent.sinks.reconnect import STABLE_S, Cause
+from agent.wire.control import Reply
 
 log = logging.getLogger("agent.sinks.mqtt")
 
@@ -113,11 +114,12 @@ class Reporter:
             self._overflowed = True
             log.warning("mqtt: the queue is full, dropping the oldest messages: see mqtt.outbox")
 
-    def refused(self, topic: str, reason: str) -> None:
+    def refused(self, outgoing: Outgoing, reason: str) -> None:
         """The broker did not take a message."""
-        if topic not in self._refused:
-            self._refused.add(topic)
-            log.warning(f"mqtt: {self._address} does not take {topic} ({reason}): check its access control list")
+        if self._is_news(outgoing):
+            log.warning(
+                f"mqtt: {self._address} does not take {outgoing.topic} ({reason}): check its access control list"
+            )
 
     def left_out(self, filters: tuple[str, ...]) -> None:
         """What comes by these filters is too large, and would come again."""
@@ -126,23 +128,29 @@ class Reporter:
             "retained one with mosquitto_pub -r -n -t TOPIC"
         )
 
-    def not_erased(self, topic: str, reason: str) -> None:
-        """The broker keeps what it retains on `topic`, and probably on others; one line tells of all."""
+    def not_erased(self, outgoing: Outgoing, reason: str) -> None:
+        """The broker keeps what it retains on its topic, and probably on others; one line tells of all."""
         if _ERASURE not in self._refused:
             self._refused.add(_ERASURE)
             log.warning(
-                f"mqtt: {self._address} does not let us delete what it retains on {topic} ({reason}): "
-                f"delete it there, for example `mosquitto_pub -r -n -t {topic}`"
+                f"mqtt: {self._address} does not let us delete what it retains on {outgoing.topic} ({reason}): "
+                f"delete it there, for example `mosquitto_pub -r -n -t {outgoing.topic}`"
             )
 
-    def too_large(self, topic: str, size_bytes: int, limit_bytes: int) -> None:
+    def too_large(self, outgoing: Outgoing, size_bytes: int, limit_bytes: int) -> None:
         """A message was not sent, since the broker would hang up on it."""
-        if topic not in self._refused:
-            self._refused.add(topic)
+        if self._is_news(outgoing):
             log.warning(
-                f"mqtt: {self._address} takes no packet above {limit_bytes} bytes, and one on {topic} has {size_bytes} "
-                f"and is not sent: raise the broker's limit ({_LIMIT})"
+                f"mqtt: {self._address} takes no packet above {limit_bytes} bytes, and one on {outgoing.topic} has "
+                f"{size_bytes} and is not sent: raise the broker's limit ({_LIMIT})"
             )
+
+    def _is_news(self, outgoing: Outgoing) -> bool:
+        """Whether this is the first of its topic; of replies, on topics that others make up, the first of all."""
+        kind = outgoing.schema if outgoing.schema == Reply.schema_name else outgoing.topic
+        news = kind not in self._refused
+        self._refused.add(kind)
+        return news
 
     def set_aside(self, outgoing: Outgoing, losses: int) -> None:
         """The broker has hung up on a message so often that it is not sent to it again."""

@@ -3,7 +3,6 @@
 import secrets
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,7 +19,7 @@ from agent.errors import SinkError
 from agent.sinks.mqtt_packet import CONTRACT_LIMIT_BYTES, BoundedClient, properties_of
 from agent.sinks.mqtt_tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause
-from agent.subscriber import Received
+from agent.subscriber import Received, taken
 from agent.tcp import spelt
 
 _CAPACITY: Final = 20_000
@@ -176,4 +175,5 @@ class Link:
             self._events.put(LinkChange(connected=False, reason=words))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._events.put(Received(message.topic, bytes(message.payload), message.retain, time.monotonic()))
+        if received := taken(message):
+            self._events.put(received)

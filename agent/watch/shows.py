@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -19,8 +19,8 @@ from agent.watch.view import Header, Moment, line, plain_console, screen
 
 _REDRAW_S: Final = 0.25
 _BARE_WORDS: Final = frozenset({"status", "vad"})
-_C1: Final = re.compile("[\x7f-\x9f]")
-"""Controls that JSON may leave as they are, and terminals obey."""
+_ESCAPED: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
+"""Controls that JSON may leave as they are, and terminals obey; and lone surrogates, which no encoding has."""
 
 
 class Show(Protocol):
@@ -93,16 +93,20 @@ class Json(_NothingToGiveBack):
     def take(self, received: Received) -> None:
         """Print a message as it is."""
         text = received.payload.decode(errors="replace")
-        try:
-            payload = text if received.topic.rpartition("/")[2] in _BARE_WORDS else json.loads(text)
-        except (ValueError, RecursionError):
-            payload = text
-        message = {"topic": received.topic, "retained": received.retained, "payload": payload}
-        printed = json.dumps(message, ensure_ascii=False)
-        print(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", printed), flush=True)  # noqa: T201 - it is what was asked for
+        printed = _as_json(received, text)
+        if received.topic.rpartition("/")[2] not in _BARE_WORDS:
+            # What is no JSON, holds NaN, or is nested too deeply to be written again stays text.
+            with suppress(ValueError, RecursionError):
+                printed = _as_json(received, json.loads(text))
+        print(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", printed), flush=True)  # noqa: T201 - it is what was asked for
 
     def link_changed(self, change: LinkChange) -> None:
         """Standard output is for messages."""
+
+
+def _as_json(received: Received, payload: object) -> str:
+    message = {"topic": received.topic, "retained": received.retained, "payload": payload}
+    return json.dumps(message, ensure_ascii=False, allow_nan=False)
 
 
 class Screen:

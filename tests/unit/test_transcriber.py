@@ -60,6 +60,8 @@ class CountingEngine:
         assert self.go.acquire(timeout=60)
         if utterance.id.startswith("bad"):
             raise EngineError("no words came")
+        if utterance.id.startswith("absurd"):
+            raise LookupError("a fault of ours")
         return Transcript(utterance.id, str(len(utterance.pcm)), "en", (), "counting", "none", 0.5, 100)
 
     def close(self) -> None:
@@ -350,6 +352,16 @@ def test_a_probe_is_answered_to_who_asked_and_to_nobody_else() -> None:
     with pytest.raises(EngineError, match="no words"):
         rig.transcriber.probe(utterance("bad"), timeout_s=60.0)
     assert rig.finish().ids == []
+
+
+def test_a_fault_in_a_probe_is_for_who_asked() -> None:
+    """The transcribe thread goes on: a command ends in a refusal, and costs no utterance."""
+    rig = Rig()
+    rig.engine.allow(1)
+    with pytest.raises(LookupError):
+        rig.transcriber.probe(utterance("absurd"), timeout_s=10.0)
+    rig.transcriber.submit(utterance("a"))
+    assert rig.finish().ids == ["a"]
 
 
 def test_an_engine_that_has_no_time_says_so() -> None:

@@ -1,7 +1,10 @@
+import sys
 import threading
 
+import pytest
+
 from agent.errors import EngineError
-from agent.worker import Worker
+from agent.worker import Worker, attempt
 
 
 def test_a_worker_runs_in_a_thread_of_its_name() -> None:
@@ -41,3 +44,11 @@ def test_join_tells_of_a_survivor() -> None:
     assert worker.alive
     release.set()
     assert worker.join(60)
+
+
+def test_an_attempt_returns_what_was_raised() -> None:
+    """So that one bad item does not end the thread that handles them; an order to end the process is no such thing."""
+    assert attempt(lambda: None) is None
+    assert isinstance(attempt(lambda: int("x")), ValueError)
+    with pytest.raises(SystemExit):
+        attempt(sys.exit)

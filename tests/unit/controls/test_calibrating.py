@@ -9,7 +9,6 @@ import pytest
 from agent.calibration.file import as_json
 from agent.controls import Later, Outcome
 from agent.controls.calibrating import Calibrator
-from agent.worker import Worker
 from tests.calibrations import calibration, measurement
 
 FOUND = as_json(calibration(measurement("whisper_cpp", "tiny.en-q8_0"), measurement("faster_whisper", "tiny.en-ct2")))
@@ -37,11 +36,7 @@ class Answer:
 
 def calibrator(script: str, limit_s: float = 60.0) -> Calibrator:
     """Runs a script instead of the verb."""
-
-    def on_failure(worker: Worker) -> None:
-        pytest.fail(f"{worker.failure!r}")
-
-    return Calibrator(on_failure, (sys.executable, "-c", script), limit_s)
+    return Calibrator((sys.executable, "-c", script), limit_s)
 
 
 def appears(path: Path) -> int:

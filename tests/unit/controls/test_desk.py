@@ -1,12 +1,13 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
 from agent.config.contract import COMMANDS
-from agent.controls import Outcome
+from agent.controls import Later, Outcome
 from agent.controls.desk import ControlDesk
 from agent.controls.dispatch import Command, Doorkeeper, GoldenUtterance, Mute
 from agent.delivery import Incoming, Outgoing
@@ -15,17 +16,17 @@ LIMIT_S = 30.0
 
 
 class Rig:
-    """A desk with its threads, and a device that takes its time for a golden utterance."""
+    """A desk with its threads, and a device that takes its time for a golden utterance; or one that does `obey`."""
 
-    def __init__(self) -> None:
+    def __init__(self, obey: Callable[[Command], Outcome | Later] | None = None) -> None:
         self.began, self.go = threading.Event(), threading.Event()
         self.mute = False
         self.answers: list[dict[str, object]] = []
         self._answered = threading.Condition()
-        self.desk = ControlDesk("pi-1", Doorkeeper("pi-1", COMMANDS, ()), self._obey, self._post)
+        self.desk = ControlDesk("pi-1", Doorkeeper("pi-1", COMMANDS, ()), obey or self._obey, self._post)
         works = (self.desk.run, self.desk.run_microphone)
-        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
-        for thread in self._threads:
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self.threads:
             thread.start()
 
     def _obey(self, command: Command) -> Outcome:
@@ -59,7 +60,7 @@ class Rig:
         """Let everything be done."""
         self.go.set()
         self.desk.close()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(LIMIT_S)
 
 
@@ -115,3 +116,55 @@ def test_what_waits_at_the_end_is_done(rig: Rig) -> None:
     assert time.monotonic() - started_s < LIMIT_S
     assert sorted(map(str, rig.answered(3))) == ["last", "mute", "slow"]
     assert rig.mute
+
+
+class Fault(Exception):  # noqa: N818 - of no kind that the agent knows
+    """What no handler should ever raise."""
+
+
+class Unfit:
+    """Nothing that a reply could carry."""
+
+
+def raising(*_arguments: object) -> Outcome:
+    """Handle nothing."""
+    raise Fault
+
+
+@pytest.mark.parametrize(
+    "obey",
+    [
+        raising,
+        lambda _command: Outcome("done", then=raising),
+        lambda _command: Outcome("done", result={"value": Unfit()}),
+        lambda _command: Outcome("done", result={"\ud800": "\ud800"}),
+        lambda _command: Later(raising),
+        lambda _command: Later(lambda tell: tell(Outcome("done", result={"value": Unfit()}))),
+        lambda _command: cast("Outcome", None),
+    ],
+)
+def test_whatever_a_command_raises_ends_in_a_refusal(
+    obey: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the id of the request, its traceback in the log; and the next command is obeyed."""
+    rig = Rig(obey)
+    rig.ask("identify", "a")
+    rig.ask("restart", "b")
+    rig.close()
+    refused = [answer["id"] for answer in rig.answers if answer["code"] == "internal_error"]
+    assert refused == ["a", "b"]
+    assert all(record.exc_info for record in caplog.records if record.levelname == "ERROR")
+    assert not any(thread.is_alive() for thread in rig.threads)
+
+
+def test_a_fault_at_the_door_is_answered_where_the_answer_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a command is a part of handling it."""
+    monkeypatch.setattr(Doorkeeper, "admit", raising)
+    rig = Rig()
+    rig.ask("mute", "a")
+    rig.ask("identify", "b")
+    rig.close()
+    assert sorted((str(answer["id"]), answer["code"]) for answer in rig.answers) == [
+        ("a", "internal_error"),
+        ("b", "internal_error"),
+    ]

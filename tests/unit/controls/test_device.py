@@ -3,11 +3,11 @@ from typing import Any, cast
 
 import pytest
 
-from agent.config import Settings
+from agent.config import Settings, WhisperCppSettings
 from agent.controls import Outcome
-from agent.controls.changes import Applied
+from agent.controls.changes import Applied, value_at
 from agent.controls.device import ControlledDevice, Parts
-from agent.controls.dispatch import Command, Listen, Mute
+from agent.controls.dispatch import Command, Listen, Mute, SetModel
 
 
 class Switch:
@@ -57,3 +57,56 @@ def test_the_reply_repeats_what_was_asked_for(
     outcome = device.obey(command)
     assert isinstance(outcome, Outcome)
     assert (microphone.listening, outcome.code, outcome.result) == (listening, "ok", result)
+
+
+class Exchanged:
+    """A transcriber that takes any engine."""
+
+    def exchange(self, engine: object, timeout_s: float) -> None:
+        """Nothing: there is no engine."""
+
+
+def models(folder: Path, configured: str, *commanded: str) -> list[str]:
+    """What a device that is configured with a model answers to commands for others: codes; and what was loaded."""
+    loaded: list[str] = []
+
+    def load_engine(settings: Settings) -> Any:
+        loaded.append(str(value_at(settings, "engine.model")))
+
+    nothing = cast("Any", None)
+    parts = Parts(cast("Any", Switch()), nothing, cast("Any", Exchanged()), nothing, nothing, load_engine)
+    settings = Settings(engine=WhisperCppSettings(model=configured, language="en"))
+    applied = Applied(folder / "state")
+    device = ControlledDevice(applied.overlay(settings), applied, parts, cast("Any", Bystander()))
+    outcomes = [device.obey(SetModel(value=name)) for name in commanded]
+    return [outcome.code for outcome in outcomes if isinstance(outcome, Outcome)] + loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("mine.bin", "unavailable"),
+        ("folder", "unavailable"),
+        ("./mine.bin", "invalid"),
+        ("folder/../mine.bin", "invalid"),
+        ("~/mine.bin", "invalid"),
+        ("~root", "invalid"),
+        ("/opt/other.bin", "invalid"),
+        ("/opt/own.bin/", "invalid"),
+        ("no-such-model", "unavailable"),
+    ],
+)
+def test_a_command_reaches_no_file_that_the_configuration_does_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str
+) -> None:
+    """Not even one of the working folder by its bare name; nothing is loaded."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.bin").touch()
+    (tmp_path / "folder").mkdir()
+    assert models(tmp_path, "/opt/own.bin", name) == [code]
+
+
+def test_a_command_may_name_the_catalogue_and_the_configured_path(tmp_path: Path) -> None:
+    """So a device can come back to a model of its own."""
+    names = ["base.en-q8_0", "/opt/own.bin"]
+    assert models(tmp_path, "/opt/own.bin", *names) == ["ok", "ok", *names]

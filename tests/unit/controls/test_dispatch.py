@@ -74,13 +74,24 @@ def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected
         ("vad_threshold", b"nan"),
         ("vad_threshold", b""),
         ("vad_threshold", {"args": {"value": 0.5, "values": 1}}),
+        ("vad_threshold", {"args": {"value": True}}),
+        ("vad_threshold", b'{"args": {"value": 1e999}}'),
+        ("min_confidence", {"args": {"value": False}}),
         ("listen", b"maybe"),
-        ("model", b"../../etc/passwd"),
-        ("model", b"/tmp/model.bin"),
-        ("model", b"~nobody"),
-        ("model", b" ~x"),
+        ("listen", {"args": {"\ud800": 1}}),
+        ("identify", {"args": {"\ud800": 1}}),
+        ("replay", {"args": {"from": 1, "to": 2, "\udfff": 1}}),
+        ("replay", {"args": {"from": True, "to": 2}}),
+        ("replay", {"args": {"from": 1, "to": 10**400}}),
+        ("replay", b'{"args": {"from": 1, "to": ' + b"9" * 5_000 + b"}}"),
+        ("model", {"args": {"value": "\ud800"}}),
+        ("model", {"args": {"value": "tiny\0.en"}}),
         ("language", b"English"),
+        ("language", {"args": {"value": "\ud800"}}),
         ("initial_prompt", b"x" * 1_001),
+        ("initial_prompt", b"a\0b"),
+        ("initial_prompt", {"args": {"value": "a\x1b[2Jb"}}),
+        ("initial_prompt", {"args": {"value": "a\ud800"}}),
         ("initial_prompt", b"\xff"),
         ("restart", b"{"),
         ("restart", b"{" * 4_000),
@@ -90,6 +101,9 @@ def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected
         ("restart", {"args": {"now": True}}),
         ("restart", {"id": "x" * 65}),
         ("restart", {"id": 7}),
+        ("restart", {"id": "\ud800"}),
+        ("restart", b'{"exp": 1e999}'),
+        ("restart", b'{"exp": NaN}'),
         ("restart", {"exp": "tomorrow"}),
         ("restart", {"exp": "2026-11-23T13:00:00"}),
         ("replay", {"args": {"from": 9, "to": 3}}),
@@ -116,16 +130,16 @@ A_TIME = "exp: must be a time with its zone (RFC 3339), or seconds since 1970"
         ("language", b"English", f"value: {A_LANGUAGE}"),
         ("language", b"zz", f"value: {A_LANGUAGE}"),
         ("language", b"", f"value is missing: {A_LANGUAGE}"),
-        ("model", b"/tmp/model.bin", "value: must be a name, not a path"),
-        ("model", b"~x", "value: must be a name, not a path"),
+        ("model", b"a\0b", "value: must be a name from `edgescribe models list`"),
+        ("identify", {"args": {"\ud800": 1}}, "the name of an argument is not Unicode text: identify takes none"),
         ("vad_threshold", b"7", "value: must be a number, 0 to 1"),
         ("vad_threshold", b"nan", "value: must be a number, 0 to 1"),
         ("vad_threshold", b"much", "value: must be a number, 0 to 1"),
         ("vad_threshold", b"", "value is missing: must be a number, 0 to 1"),
         ("listen", b"maybe", "value: must be true or false"),
-        ("initial_prompt", b"x" * 1_001, "value: must be text, at most 1,000 characters"),
-        ("replay", {"args": {"to": 3}}, "from is missing: must be a whole number, at least 1"),
-        ("replay", {"args": {"from": 1, "to": 0}}, "to: must be a whole number, at least 1"),
+        ("initial_prompt", b"x" * 1_001, "value: must be text without control characters, at most 1,000 characters"),
+        ("replay", {"args": {"to": 3}}, "from is missing: must be a whole number, 1 to 9007199254740991"),
+        ("replay", {"args": {"from": 1, "to": 0}}, "to: must be a whole number, 1 to 9007199254740991"),
         ("replay", {"args": {"from": 9, "to": 3}}, "to is before from"),
         ("mute", {"args": {"purg": True}}, "purg is no argument of mute: it takes value, purge"),
         ("replay", {"args": {"from": 1, "to": 2, "by": 3}}, "by is no argument of replay: it takes from, to"),
@@ -190,7 +204,15 @@ def test_a_request_that_is_refused_may_be_sent_again_with_its_id() -> None:
     """It was not obeyed, so it is no repetition."""
     door = keeper()
     assert isinstance(door.admit(incoming("listen", {"id": "a", "value": "OFF"}), NOW), Refused)
+    assert isinstance(door.admit(incoming("listen", {"id": "a", "args": {"value": "maybe"}}), NOW), Refused)
     assert isinstance(door.admit(incoming("listen", {"id": "a", "args": {"value": "OFF"}}), NOW), Accepted)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_request() -> None:
+    """Editors on Windows put one in front."""
+    admitted = keeper().admit(incoming("vad_threshold", b'\xef\xbb\xbf{"args": {"value": 0.6}}'), NOW)
+    assert isinstance(admitted, Accepted)
+    assert admitted.command == SetVadThreshold(value=0.6)
 
 
 def test_what_a_later_release_puts_beside_args_is_ignored() -> None:
@@ -302,12 +324,34 @@ def test_who_obeys_nothing_subscribes_to_nothing() -> None:
         ("a/+/b", None),
         ("$SYS/x", None),
         ("edgescribe/v1/pi-2/cmd/restart", None),
+        ("bridge/edgescribe/v1/pi-2/cmd/restart", None),
+        ("edgescribe/v1/_reply/me", "edgescribe/v1/_reply/me"),
+        ("edgescribe/v1/pi-1/reply", None),
+        ("edgescribe/v1/pi-1/transcript", None),
+        ("edgescribe/v1/pi-1/status", None),
+        ("edgescribe/v1/pi-2/reply", None),
+        ("edgescribe/v1/_group/ground/reply", None),
+        ("edgescribe/v2/pi-1/health", None),
+        ("edgescribe", None),
+        ("edgescribes/me", "edgescribes/me"),
+        ("homeassistant/status", None),
+        ("homeassistant/device/pi-2/config", None),
+        ("ha/discovery/sensor/pi-1/config", None),
+        ("ha/answers", "ha/answers"),
+        ("Küche/Antworten", "Küche/Antworten"),
+        ("answers/\0", None),
+        ("answers/\x01", None),
+        ("answers/\ud800", None),
+        ("answers/\ufffe", None),
+        ("a/" * 150, None),
+        ("x" * 2_000, None),
         ("x" * 70_000, None),
     ],
 )
 def test_replies_go_where_they_can_do_no_harm(topic: str | None, used: str | None) -> None:
-    """A Response Topic that is a pattern would end the connection, and one that is a command might be obeyed."""
-    admitted = keeper().admit(incoming("identify", response_topic=topic, correlation=b"\x00\xff"), NOW)
+    """Not to a pattern, which ends the connection, and not where others expect transcripts, commands or entities."""
+    door = Doorkeeper("pi-1", COMMANDS, (), "ha/discovery")
+    admitted = door.admit(incoming("identify", response_topic=topic, correlation=b"\x00\xff"), NOW)
     assert isinstance(admitted, Accepted)
     assert (admitted.sender.topic, admitted.sender.correlation) == (used, b"\x00\xff")
 

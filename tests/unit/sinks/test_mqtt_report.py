@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -8,9 +9,11 @@ from agent.delivery import Outgoing
 from agent.sinks.mqtt_connection import LinkDown
 from agent.sinks.mqtt_report import Reporter
 from agent.sinks.reconnect import Cause
+from agent.wire.control import Reply
 from tests.messages import transcript
 
 SETTINGS = MqttSettings(host="hub.local", password=SecretStr("s3cret"))
+WORDS = Outgoing.of("pi-1", transcript(1), 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +95,7 @@ def test_a_packet_that_is_too_large_is_told_once_with_the_remedy(caplog: pytest.
     """Its size, the limit, and where that is set."""
     report = Reporter(SETTINGS, "pi-1")
     for _ in range(3):
-        report.too_large("edgescribe/v1/pi-1/transcript", 8_300, 4_096)
+        report.too_large(WORDS, 8_300, 4_096)
     (text,) = [line.getMessage() for line in caplog.records]
     assert text == (
         "mqtt: hub.local:1883 takes no packet above 4096 bytes, and one on edgescribe/v1/pi-1/transcript has 8300 and "
@@ -111,7 +114,18 @@ def test_a_full_queue_and_a_refused_topic_are_told_once_a_connection(caplog: pyt
     report = Reporter(SETTINGS, "pi-1")
     for _ in range(3):
         report.overflow()
-        report.refused("edgescribe/v1/pi-1/transcript", "Not authorized")
+        report.refused(WORDS, "Not authorized")
+    assert len(caplog.records) == 2
+
+
+def test_refused_replies_are_told_once_whatever_their_topics(caplog: pytest.LogCaptureFixture) -> None:
+    """Who commands chooses the topics: a thousand of them are neither a thousand lines nor remembered."""
+    report = Reporter(SETTINGS, "pi-1")
+    reply = Outgoing.of("pi-1", Reply(device="pi-1", command="identify", ok=True, code="ok", msg="see the log"), 0.0)
+    for number in range(1_000):
+        report.refused(replace(reply, topic=f"answers/{number}"), "Not authorized")
+        report.too_large(replace(reply, topic=f"answers/{number}"), 70_000, 4_096)
+    report.refused(WORDS, "Not authorized")
     assert len(caplog.records) == 2
 
 
@@ -146,6 +160,6 @@ def test_topics_that_cannot_be_erased_are_told_in_one_line(caplog: pytest.LogCap
     """Those of a former id are five, and the remedy is the same."""
     report = Reporter(SETTINGS, "pi-2")
     for name in ("status", "info", "state", "health"):
-        report.not_erased(f"edgescribe/v1/pi-1/{name}", "Not authorized")
+        report.not_erased(replace(WORDS, topic=f"edgescribe/v1/pi-1/{name}"), "Not authorized")
     (record,) = caplog.records
     assert "edgescribe/v1/pi-1/status" in record.getMessage()
