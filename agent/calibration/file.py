@@ -27,7 +27,7 @@ def folder_of(settings: Settings) -> Path:
 
 
 def command() -> str:
-    """What to type to calibrate; the service has another state folder than the user who reads its log."""
+    """The command that calibrates: the service has another state folder than the user who reads its log."""
     return "`sudo edgescribe calibrate`" if "STATE_DIRECTORY" in os.environ else "`edgescribe calibrate`"
 
 

@@ -137,7 +137,7 @@ class Announcer:
             return after
         if before.mode == after.mode and after.is_beside(before):
             return after.including(before)
-        return before  # of two that have nothing in common, nobody else would withdraw this one
+        return before  # only this device can withdraw it
 
     def _read(self) -> Announced | None:
         try:

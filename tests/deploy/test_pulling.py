@@ -302,7 +302,7 @@ def test_a_lost_repository_does_not_forget_what_is_in_force(fleet: Fleet, lost: 
 
 
 def test_a_damaged_note_of_what_is_in_force_stops_everything(fleet: Fleet) -> None:
-    """Else whoever can damage it could bring an old release back."""
+    """An attacker who damages it must not bring an old release back."""
     (fleet.root / "var/lib/edgescribe-pull.json").write_text("{", encoding="utf-8")
     fleet.commit("second")
     assert fleet.pull() == 1
@@ -443,9 +443,7 @@ def server(fleet: Fleet) -> Iterator[str]:
         running.shutdown()
 
 
-def test_credentials_in_the_address_are_seen_by_nobody(
-    fleet: Fleet, server: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_credentials_in_the_address_stay_secret(fleet: Fleet, server: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither in arguments of processes, nor in the log, nor in files but the role's own. `%` is no obstacle."""
     fleet.configure(url=f"http://{IN_ADDRESS}@{server}/")
     fleet.commit("second")

@@ -32,7 +32,7 @@ HOSTILE = {
     "text": b'"next"',
     "list": b"[[], {}]",
 }
-"""Contents that are no document of ours."""
+"""Contents that the agent never writes."""
 NUMBERS = (
     "Infinity",
     "-Infinity",
@@ -63,7 +63,7 @@ def test_what_is_no_json_is_one_kind_of_error(tmp_path: Path, content: bytes) ->
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """What a crash has left half written is no obstacle, and what cannot be written leaves the old file."""
+    """A half-written file of a crash is no obstacle, and a failed write leaves the old file."""
     path = tmp_path / "state" / "file.json"
     write_json(path, {"a": 1})
     (path.parent / ".file.json.new").mkdir()
@@ -112,7 +112,7 @@ def test_no_file_of_the_state_folder_ends_the_agent(tmp_path: Path, content: byt
 
 @pytest.mark.parametrize("value", ["Infinity", "[[]]", HUGE, "-1", '"\\ud800"', '"x"', "[" * 900 + "]" * 900])
 def test_no_value_of_a_change_ends_the_agent(tmp_path: Path, value: str) -> None:
-    """What no command can have set is left out, and the next command is kept."""
+    """Values that no command can have set are left out, and the next command is kept."""
     text = (
         f'{{"vad.threshold": {{"value": {value}, "instead_of": 0.5}}, "x": {{"value": {value}, "instead_of": null}}}}'
     )

@@ -384,7 +384,7 @@ def test_a_database_that_is_deleted_under_the_agent_is_written_again(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_folder_that_is_deleted_and_cannot_be_made_again_stops_nobody(
+def test_a_folder_that_cannot_be_made_again_stops_no_delivery(
     tmp_path: Path, open_outbox: Open, clock: FakeClock, mode: str
 ) -> None:
     """Words go on being delivered, and are stored as soon as that can be done."""
@@ -428,6 +428,6 @@ def test_what_was_deleted_is_noticed_without_a_word_being_said(
     outbox = open_outbox(tmp_path / "state")
     shutil.rmtree(tmp_path / "state")
     clock.advance(11)
-    outbox.settle(0, Fate.DELIVERED)  # nothing of ours
+    outbox.settle(0, Fate.DELIVERED)  # an unknown key
     say(outbox, clock, 1)  # wakes it, since its clock stands still
     assert eventually(lambda: outbox.conditions == ("outbox_deleted",))

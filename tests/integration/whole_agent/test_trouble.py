@@ -176,7 +176,7 @@ def test_sound_that_breaks_off_ends_with_a_reason(start_agent: StartAgent, tmp_p
 def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
     start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path, content: bytes
 ) -> None:
-    """Whatever a bad card or another program has left: every sentence arrives, `health` knows, exit 0."""
+    """Every sentence arrives, `health` names the damage, and the agent exits with 0."""
     state = tmp_path / "state"
     (state / "spool").mkdir(parents=True)
     names = ("sequence.json", "applied.json", "discovery.json", "calibration.json", "outbox.db")
@@ -193,7 +193,7 @@ def test_a_state_folder_full_of_rubbish_does_not_end_the_agent(
 def test_a_state_folder_that_is_deleted_under_the_agent_is_told_and_made_anew(
     start_agent: StartAgent, broker: Mosquitto, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """Words go on, `health` knows, and what is remembered is written again."""
+    """Words go on, `health` names the deletion, and the agent writes its files again."""
     state = tmp_path / "state"
     recording = write_wav(tmp_path / "long.wav", np.concatenate([silence(1.0), clip("en_dir-intro"), silence(30.0)]))
     agent = start_agent(**wav(recording, "realtime"), mqtt__port=broker.port, state_dir=state)

@@ -90,7 +90,7 @@ def test_the_role_looks_for_a_wheelhouse_where_it_is_made(python: str, extra: st
 
 
 def test_any_text_survives_the_way_into_the_configuration_file() -> None:
-    """What the role writes is TOML, which wants DEL escaped and knows no pairs of surrogates."""
+    """The role writes TOML, which wants DEL escaped and knows no pairs of surrogates."""
     text = '"\x00\x1f\x7f\u00e9\U0001f600\\'
     environment = jinja2.Environment(autoescape=False)  # noqa: S701 - as Ansible has it
     environment.filters["to_json"] = json.dumps

@@ -4,9 +4,10 @@
     edgescribe-pull
 
 The unit edgescribe-pull.service runs it; /etc/edgescribe-pull/config.json says where to look. A commit is fetched and
-verified before any file of it is put in place. It is refused if no key of /etc/edgescribe-pull/gnupg vouches for it
-now, or if it does not descend from the commit in force: who can write to the repository could else bring back an old
-release, which was signed as well. A refused commit changes nothing but the code in `health`.
+verified before any file of it is put in place. Two kinds of commits are refused: those that no valid key of
+/etc/edgescribe-pull/gnupg has signed, and those that do not descend from the commit in force. Without the second rule,
+an attacker who can write to the repository could bring back an old release, which was signed as well. A refused commit
+changes nothing but the code in `health`.
 
 Standard library only, and part of no release.
 """
@@ -328,5 +329,5 @@ def main(arguments: list[str] | None = None, play: Play = run_playbook) -> int:
 
 
 if __name__ == "__main__":
-    os.umask(0o022)  # settings are for the service's own user, whatever root's habits are
+    os.umask(0o022)  # the service reads the settings as another user
     sys.exit(main())
