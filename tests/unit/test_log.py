@@ -108,6 +108,7 @@ def flood() -> tuple[logging.Logger, io.StringIO, Later]:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG)
+    logging.getLogger("agent").setLevel(logging.NOTSET)  # another test may have set it
     return logging.getLogger("agent.controls.desk"), stream, later
 
 
