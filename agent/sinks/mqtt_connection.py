@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Inbox, Incoming, Outgoing
 from agent.errors import ConfigError, SinkError
-from agent.sinks.mqtt_packet import PacketTooLarge, properties_of, publish_bytes, publish_properties
+from agent.sinks.mqtt_packet import PacketTooLarge, TolerantClient, properties_of, publish_bytes, publish_properties
 from agent.sinks.mqtt_tls import is_alert, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause, Version
 
@@ -101,7 +101,7 @@ class Connection:
 
     def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> Client:
         five = self.version == "5"
-        client = Client(
+        client = TolerantClient(
             CallbackAPIVersion.VERSION2,
             client_id,
             # A 3.1.1 session never expires: an abandoned device would leave one behind for ever.
