@@ -204,10 +204,10 @@ class ControlledDevice:
     def _with_engine(self, field: str, value: str) -> Settings | Outcome:
         """The settings with another value of the engine's `field`; or why there are none."""
         key = f"engine.{field}"
-        if value_at(self.settings, key) is None:
-            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
         if field == "model" and (refusal := self._foreign(value)):
             return refusal
+        if value_at(self.settings, key) is None:
+            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
         try:
             wanted = with_value(self.settings, key, value)
         except ValidationError:

@@ -1,17 +1,28 @@
 """How large a packet may be, in both directions, and the properties of a PUBLISH packet."""
 
+<<<<<<< HEAD
 import errno
 from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
+=======
+import logging
+import struct
+from typing import Any, Final
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.exception import MQTTException
+>>>>>>> b
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.delivery import Outgoing
 from agent.errors import SinkError
 
+<<<<<<< HEAD
 COMMAND_LIMIT_BYTES: Final = 16_384
 """Largest packet that the agent reads: the 8,192 bytes of a command, and as many for topic and properties."""
 CONTRACT_LIMIT_BYTES: Final = 65_536
@@ -81,6 +92,32 @@ def _topic(beginning: bytes) -> str | None:
         return name.decode() if len(name) == length_bytes else None
     except UnicodeDecodeError:
         return None
+=======
+log = logging.getLogger("agent.sinks.mqtt")
+
+_VARINT_BITS: Final = 7
+_QOS_1: Final = 0x02
+
+
+class TolerantClient(Client):
+    """A paho client that passes over a message that it cannot read, and acknowledges it.
+
+    paho hangs up on properties with the sign U+FEFF, and on some that brokers let through unchecked. The broker would
+    deliver such a message again on every connection.
+    """
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        try:
+            return super()._handle_publish()
+        except (MQTTException, ValueError, LookupError, struct.error) as error:
+            packet = self._in_packet["packet"]
+            topic_bytes = int.from_bytes(packet[:2], "big")
+            topic, packet_id = packet[2 : 2 + topic_bytes], packet[2 + topic_bytes : 4 + topic_bytes]
+            log.warning(f"mqtt: ignored a message on {bytes(topic[:100])!r} that cannot be read ({error})")
+            if self._in_packet["command"] & _QOS_1:
+                return self._send_puback(int.from_bytes(packet_id, "big"))
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+>>>>>>> b
 
 
 class PacketTooLarge(SinkError):  # noqa: N818 - reads as a condition, as `LinkDown` does

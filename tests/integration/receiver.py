@@ -81,7 +81,8 @@ class Receiver:
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         properties = vars(message.properties) if message.properties else {}
-        self.messages.append(Message(message.topic, message.payload.decode(), message.retain, message.qos, properties))
+        payload = message.payload.decode(errors="replace")
+        self.messages.append(Message(message.topic, payload, message.retain, message.qos, properties))
 
     def of(self, kind: str) -> list[Message]:
         """Messages of the topic `edgescribe/v1/<any id>/<kind>`."""
