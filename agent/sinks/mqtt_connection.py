@@ -25,7 +25,6 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from agent.config import MqttSettings
 from agent.delivery import NOTHING, Inbox, Incoming, Outgoing
 from agent.errors import ConfigError, SinkError
-<<<<<<< HEAD
 from agent.sinks.mqtt_packet import (
     COMMAND_LIMIT_BYTES,
     BoundedClient,
@@ -35,9 +34,6 @@ from agent.sinks.mqtt_packet import (
     publish_bytes,
     publish_properties,
 )
-=======
-from agent.sinks.mqtt_packet import PacketTooLarge, TolerantClient, properties_of, publish_bytes, publish_properties
->>>>>>> b
 from agent.sinks.mqtt_tls import is_alert, tls_cause, tls_context, tls_reason
 from agent.sinks.reconnect import Cause, Version
 
@@ -125,13 +121,8 @@ class Connection:
 
     def _make_client(self, client_id: str, will: Outgoing, will_delay_s: int) -> BoundedClient:
         five = self.version == "5"
-<<<<<<< HEAD
         client = BoundedClient(
             COMMAND_LIMIT_BYTES,
-=======
-        client = TolerantClient(
-            CallbackAPIVersion.VERSION2,
->>>>>>> b
             client_id,
             # A 3.1.1 session never expires: an abandoned device would leave one behind for ever.
             clean_session=None if five else True,

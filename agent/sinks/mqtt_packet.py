@@ -1,28 +1,22 @@
 """How large a packet may be, in both directions, and the properties of a PUBLISH packet."""
 
-<<<<<<< HEAD
 import errno
+import logging
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
-=======
-import logging
-import struct
-from typing import Any, Final
-
-from paho.mqtt.client import Client
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.exception import MQTTException
->>>>>>> b
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.delivery import Outgoing
 from agent.errors import SinkError
 
-<<<<<<< HEAD
+log = logging.getLogger("agent.sinks.mqtt")
+
 COMMAND_LIMIT_BYTES: Final = 16_384
 """Largest packet that the agent reads: the 8,192 bytes of a command, and as many for topic and properties."""
 CONTRACT_LIMIT_BYTES: Final = 65_536
@@ -32,6 +26,7 @@ _VARINT_BITS: Final = 7
 _PUBLISH: Final = 0x30
 _TYPE_MASK: Final = 0xF0
 _RETAIN: Final = 0x01
+_QOS_1: Final = 0x02
 _QOS_2: Final = 0x04
 _BEGINNING_BYTES: Final = 2_048
 """Read of a packet that is too large, for its topic."""
@@ -58,6 +53,9 @@ class BoundedClient(Client):
 
     paho itself reads up to 256 MiB into memory (MQTT 5.0, 2.1.4). A message at QoS 2 ends the connection as well: paho
     would keep it until the broker releases it, and we never subscribe at QoS 2.
+
+    It passes over a message that it cannot read, and acknowledges it. paho hangs up on properties with the sign U+FEFF,
+    and on some that brokers let through unchecked. The broker would deliver such a message again on every connection.
     """
 
     def __init__(self, limit_bytes: int, client_id: str = "", **options: Any) -> None:
@@ -83,29 +81,6 @@ class BoundedClient(Client):
         self.oversized = Oversized(bufsize, topic, retained=is_message and bool(command & _RETAIN))
         raise OSError(errno.EMSGSIZE, f"{self.oversized} is not read")
 
-
-def _topic(beginning: bytes) -> str | None:
-    """The topic at the beginning of a PUBLISH packet's variable header (MQTT 5.0, 3.3.2.1); None if it is cut off."""
-    length_bytes = int.from_bytes(beginning[:2], "big")
-    name = beginning[2 : 2 + length_bytes]
-    try:
-        return name.decode() if len(name) == length_bytes else None
-    except UnicodeDecodeError:
-        return None
-=======
-log = logging.getLogger("agent.sinks.mqtt")
-
-_VARINT_BITS: Final = 7
-_QOS_1: Final = 0x02
-
-
-class TolerantClient(Client):
-    """A paho client that passes over a message that it cannot read, and acknowledges it.
-
-    paho hangs up on properties with the sign U+FEFF, and on some that brokers let through unchecked. The broker would
-    deliver such a message again on every connection.
-    """
-
     def _handle_publish(self) -> MQTTErrorCode:
         try:
             return super()._handle_publish()
@@ -117,7 +92,16 @@ class TolerantClient(Client):
             if self._in_packet["command"] & _QOS_1:
                 return self._send_puback(int.from_bytes(packet_id, "big"))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
->>>>>>> b
+
+
+def _topic(beginning: bytes) -> str | None:
+    """The topic at the beginning of a PUBLISH packet's variable header (MQTT 5.0, 3.3.2.1); None if it is cut off."""
+    length_bytes = int.from_bytes(beginning[:2], "big")
+    name = beginning[2 : 2 + length_bytes]
+    try:
+        return name.decode() if len(name) == length_bytes else None
+    except UnicodeDecodeError:
+        return None
 
 
 class PacketTooLarge(SinkError):  # noqa: N818 - reads as a condition, as `LinkDown` does

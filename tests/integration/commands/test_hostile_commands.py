@@ -157,7 +157,7 @@ def test_half_a_surrogate_pair_is_refused_by_a_device_and_by_a_group(
 def test_a_message_that_cannot_be_read_is_passed_over(
     start_agent: StartAgent, commander: Commander, attacker: Attacker, tmp_path: Path
 ) -> None:
-    """paho hangs up on the sign U+FEFF in a property, and the broker would deliver the message on every connection."""
+    """Paho hangs up on the sign U+FEFF in a property, and the broker would deliver the message on every connection."""
     agent = start(start_agent, tmp_path)
     attacker.send(Incoming(f"{CMD}identify", b"", retained=False, response_topic="answers/\ufeff"))
     assert attacker.delivered == 1

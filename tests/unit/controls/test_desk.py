@@ -2,7 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
@@ -126,7 +126,7 @@ class Unfit:
     """Nothing that a reply could carry."""
 
 
-def raising(*_arguments: object) -> Outcome:
+def raising(*_arguments: object) -> NoReturn:
     """Handle nothing."""
     raise Fault
 
