@@ -149,7 +149,7 @@ class Offspring:
             self._process.wait(_REAP_S)
 
     def _ask(self, question: Sequence[Packet], limit_s: float, doing: str) -> Packet:
-        own_time_s = OwnTime(lambda: (self.pid,))
+        own_time_s = OwnTime(lambda: self.pid)
 
         def expired() -> bool:
             return own_time_s() > limit_s

@@ -1,4 +1,4 @@
-"""The time that processes had for themselves: wall time, less the time that they waited for a processor.
+"""The time that an engine had for itself: wall time, less the time that it waited for a processor.
 
 A limit in wall time takes a starved process for a hung one. A hung process waits for no processor: it sleeps for ever,
 or it computes for ever. So time spent waiting for a processor counts only a tenth against a limit. It does count, so
@@ -10,7 +10,8 @@ them, own time is wall time.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ PROC: Final = Path("/proc")
 
 _NS_PER_S: Final = 1_000_000_000
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_UTIME, _STIME = 11, 12
+_UTIME, _STIME, _NICE = 11, 12, 16
 """Columns of stat, counted from the state, which follows the name in parentheses."""
 
 
@@ -39,12 +40,12 @@ class ThreadTimes:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some processes, at one moment."""
+    """A process, at one moment."""
 
     at_s: float
     """Monotonic time."""
     threads: Mapping[int, ThreadTimes]
-    """Their threads, by id; empty where nothing is known."""
+    """What computes in it, by thread id; empty where nothing is known."""
 
 
 def own_time_s(before: Sample, after: Sample) -> float:
@@ -64,18 +65,21 @@ def _starved_s(before: ThreadTimes | None, after: ThreadTimes, wall_s: float) ->
 
 
 class OwnTime:
-    """A clock of the own time of some processes. Used by one thread.
+    """A clock of the own time of what computes in a process. Used by one thread.
+
+    Of all threads those count that have the lowest priority: an engine's have, in the agent's own process, too
+    (`service/priority.py`).
 
     Args:
-        processes: Returns the ids of the processes; asked at every look, as they may change.
+        process: Returns the id of the process; asked at every look, as it may change.
         clock_s: Monotonic.
         proc: Where the kernel tells about processes.
     """
 
     def __init__(
-        self, processes: Callable[[], Iterable[int]], clock_s: Callable[[], float] = time.monotonic, proc: Path = PROC
+        self, process: Callable[[], int], clock_s: Callable[[], float] = time.monotonic, proc: Path = PROC
     ) -> None:
-        self._processes = processes
+        self._process = process
         self._clock_s = clock_s
         self._proc = proc
         self._spent_s = 0.0
@@ -89,26 +93,19 @@ class OwnTime:
         return self._spent_s
 
     def _sample(self) -> Sample:
-        threads = {id_: times for process in self._processes() for id_, times in _threads(self._proc / str(process))}
-        return Sample(self._clock_s(), threads)
+        found = list(_threads(self._proc / str(self._process()) / "task"))
+        lowest = max((nice for nice, _id, _times in found), default=0)
+        return Sample(self._clock_s(), {id_: times for nice, id_, times in found if nice == lowest})
 
 
-def _threads(process: Path) -> list[tuple[int, ThreadTimes]]:
-    try:
-        folders = list((process / "task").iterdir())
-    except OSError:
-        return []
-    return [(int(folder.name), times) for folder in folders if (times := _times(folder))]
-
-
-def _times(folder: Path) -> ThreadTimes | None:
-    """What the kernel tells about one thread; None if it has ended, or if nothing is told."""
-    try:
-        words = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-        cpu_s = (int(words[_UTIME]) + int(words[_STIME])) / _TICKS_PER_S
-        return ThreadTimes(words[0] == b"R", cpu_s, _waited_s(folder))
-    except (OSError, ValueError, IndexError):
-        return None
+def _threads(tasks: Path) -> Iterator[tuple[int, int, ThreadTimes]]:
+    """Niceness, id and times of each thread, as far as the kernel tells; it may end at any moment."""
+    with suppress(OSError):
+        for folder in tasks.iterdir():
+            with suppress(OSError, ValueError, IndexError):
+                words = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+                cpu_s = (int(words[_UTIME]) + int(words[_STIME])) / _TICKS_PER_S
+                yield int(words[_NICE]), int(folder.name), ThreadTimes(words[0] == b"R", cpu_s, _waited_s(folder))
 
 
 def _waited_s(folder: Path) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,15 +26,15 @@ class Supervisor:
     """Owned by the main thread, which calls `tick` about once a second.
 
     Sends `WATCHDOG=1` only if no stage is late, so that systemd aborts and restarts an agent that hangs in any of its
-    stages: a sign of life from the main thread alone would say nothing about the others. All limits are in own time of
-    the agent and its engine process: what waits for a processor does not hang.
+    stages: a sign of life from the main thread alone would say nothing about the others.
 
     Args:
         notifier: The way to systemd.
         live: Whether the source is a microphone, or paced like one: a file that is read flat out waits for the engine.
         listener, frames, transcriber: What is looked after.
-        inference_s: Longest time that an utterance of so many seconds may take, restarts of the engine included.
-        clock_s: Own time; called by `tick` only.
+        inference_s: Longest own time (`starvation.py`) that an utterance of so many seconds may take, restarts of the
+            engine included.
+        clock_s: Monotonic.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Supervisor:
         frames: Channel[AudioFrame],
         transcriber: Transcriber,
         inference_s: Callable[[float], float],
-        clock_s: Callable[[], float] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notifier = notifier
         self._live = live
@@ -53,11 +54,11 @@ class Supervisor:
         self._frames = frames
         self._transcriber = transcriber
         self._inference_s = inference_s
-        self._clock_s = clock_s or OwnTime(self._processes)
+        self._clock_s = clock_s
+        self._own_time_s: Callable[[], float] = OwnTime(self._process)
         self._heartbeats = Heartbeats()
-        self._signs_of_capture = 0
-        self._captured = (0, 0.0)
-        self._listened = (-1, 0.0)
+        self._captured_s: float | None = None
+        self._listened = (-1, clock_s())
         self._began: tuple[UnderWay | None, float] = (None, 0.0)
         self._said = ""
         self.stalled = False
@@ -65,7 +66,7 @@ class Supervisor:
 
     def capturing(self) -> None:
         """Sign of life of the capture stage; called from its thread, for each frame and for each attempt to get any."""
-        self._signs_of_capture += 1
+        self._captured_s = self._clock_s()
 
     def tick(self, status: str) -> None:
         """Look at every stage, and tell systemd; `status` is what to say as long as all is well."""
@@ -80,10 +81,8 @@ class Supervisor:
         self._say(f"stalled: {'; '.join(map(str, late))}" if late else status)
 
     def _look(self, now_s: float) -> None:
-        if self._signs_of_capture != self._captured[0]:
-            self._captured = (self._signs_of_capture, now_s)
-        if self._live and self._signs_of_capture and not self._frames.closed:
-            self._heartbeats.expect("capture", since_s=self._captured[1], within_s=CAPTURE_S)
+        if self._live and self._captured_s is not None and not self._frames.closed:
+            self._heartbeats.expect("capture", since_s=self._captured_s, within_s=CAPTURE_S)
         else:
             self._heartbeats.rest("capture")
         frames_heard = self._listener.counters.frames
@@ -92,18 +91,22 @@ class Supervisor:
         if waits or frames_heard != self._listened[0] or not len(self._frames):
             self._listened = (frames_heard, now_s)
         self._heartbeats.expect("listen", since_s=self._listened[1], within_s=LISTEN_S)
-        under_way = self._transcriber.under_way
+        self._look_at_engine(now_s)
+
+    def _look_at_engine(self, now_s: float) -> None:
+        under_way, own_time_s = self._transcriber.under_way, self._own_time_s()
         if under_way is not self._began[0]:
-            self._began = (under_way, now_s)
+            self._began = (under_way, own_time_s)
         if under_way:
-            limit_s = self._inference_s(under_way.duration_s)
-            self._heartbeats.expect("transcribe", since_s=self._began[1], within_s=limit_s)
+            starved_s = (now_s - under_way.since_s) - (own_time_s - self._began[1])
+            limit_s = self._inference_s(under_way.duration_s) + max(0.0, starved_s)
+            self._heartbeats.expect("transcribe", since_s=under_way.since_s, within_s=limit_s)
         else:
             self._heartbeats.rest("transcribe")
 
-    def _processes(self) -> list[int]:
-        engine = self._transcriber.engine_pid
-        return [os.getpid()] if engine is None else [os.getpid(), engine]
+    def _process(self) -> int:
+        """The process in which the engine computes."""
+        return self._transcriber.engine_pid or os.getpid()
 
     def _say(self, status: str) -> None:
         if status != self._said:

@@ -1,6 +1,5 @@
 """A microphone as a source, through libasound."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from agent.audio import AudioFrame
 from agent.channel import Channel
 from agent.config import AlsaSettings
 from agent.errors import DeviceStalled, DeviceUnavailable, SourceError
-from agent.service.starvation import OwnTime
 from agent.sources.alsa_pcm import AlsaPcm, Chunk
 from agent.sources.framer import Framer, PcmFormat, RateGuard
 from agent.worker import Worker
@@ -18,8 +16,7 @@ from agent.worker import Worker
 STALL_S: Final = 4.0
 """Silence after which the device counts as lost."""
 OPEN_S: Final = 3.0
-"""Own time (`service/starvation.py`). An open that takes longer will not return: its server (PulseAudio, PipeWire) or a
-FIFO's writer hangs."""
+"""An open that takes longer will not return: its server (PulseAudio, PipeWire) or a FIFO's writer hangs."""
 POLL_S: Final = 0.2
 BACKLOG_FRAMES: Final = 128
 """Four seconds: more than a capture thread that does nothing but read and put will ever let pile up."""
@@ -130,10 +127,7 @@ class AlsaSource:
         """Waited for in vain. Not by the clock, which goes on while this process is stopped or the machine sleeps."""
 
     def _await_opening(self, limit_s: float) -> None:
-        own_time_s = OwnTime(lambda: (os.getpid(),))
-        while not self._opened.wait(min(POLL_S, limit_s)):
-            if own_time_s() < limit_s:
-                continue
+        if not self._opened.wait(limit_s):
             self.close()
             raise DeviceStalled(
                 f'the microphone "{self._name}" has not opened within {limit_s:g} s: '

@@ -66,7 +66,7 @@ def test_every_limit_is_reached_in_the_end() -> None:
 def test_without_proc_own_time_is_wall_time(tmp_path: Path) -> None:
     """As in a container that hides it, or on a kernel without a part of it."""
     times = iter((1.0, 3.0, 6.0))
-    clock = OwnTime(lambda: (os.getpid(),), lambda: next(times), tmp_path)
+    clock = OwnTime(os.getpid, lambda: next(times), tmp_path)
     assert [clock(), clock()] == [2.0, 5.0]
 
 
@@ -78,19 +78,34 @@ def test_what_proc_says_is_not_believed_blindly(damage: str, tmp_path: Path) -> 
     (thread / "stat").write_text(damage)
     (thread / "schedstat").write_text(damage)
     times = iter((1.0, 3.0))
-    assert OwnTime(lambda: (7,), lambda: next(times), tmp_path)() == 2.0
+    assert OwnTime(lambda: 7, lambda: next(times), tmp_path)() == 2.0
 
 
 def test_a_process_may_end_and_another_one_follow() -> None:
     """The clock goes on, and counts wall time while there is none."""
-    processes: list[int] = []
+    processes = [1 << 30]
     times = iter((0.0, 1.0, 2.0, 3.0))
-    clock = OwnTime(lambda: processes, lambda: next(times))
+    clock = OwnTime(lambda: processes[-1], lambda: next(times))
     assert clock() == 1.0
-    with child([sys.executable, "-c", "input()"]) as pid:
-        processes.append(pid)
+    with child([sys.executable, "-c", "input()"]) as process:
+        processes.append(process)
         clock()
     assert clock() > 1.0
+
+
+def test_only_what_has_the_lowest_priority_computes(tmp_path: Path) -> None:
+    """In the agent's own process capture wakes up often, and may wait each time. An engine that hangs does not wait."""
+    for thread, nice in ((7, 0), (8, 5)):
+        folder = tmp_path / "7" / "task" / str(thread)
+        folder.mkdir(parents=True)
+        (folder / "stat").write_text(f"{thread} (a b) c) S{' 0' * 15} {nice} 0")
+        (folder / "schedstat").write_text("0 0 0")
+    times = iter((0.0, 10.0, 20.0))
+    clock = OwnTime(lambda: 7, lambda: next(times), tmp_path)
+    (tmp_path / "7/task/7/schedstat").write_text("0 9000000000 0")
+    assert clock() == 10.0
+    (tmp_path / "7/task/8/schedstat").write_text("0 9000000000 0")
+    assert clock() == pytest.approx(10.0 + 1.0 + 0.1 * 9.0)
 
 
 @contextmanager
@@ -122,7 +137,7 @@ def test_a_process_that_sleeps_has_all_the_time_for_itself() -> None:
 
 def watched(process: int) -> float:
     """The own time of a process in a few seconds."""
-    clock, until_s, own_s = OwnTime(lambda: (process,)), time.monotonic() + WATCHED_S, 0.0
+    clock, until_s, own_s = OwnTime(lambda: process), time.monotonic() + WATCHED_S, 0.0
     while time.monotonic() < until_s:
         time.sleep(0.2)
         own_s = clock()

@@ -80,6 +80,7 @@ class Rig:
     notifier: Notifier
     live: bool = True
     now_s: float = 1_000.0
+    starved_s: float = 0.0
     engine: Stuck = field(default_factory=Stuck)
     detector: Quiet = field(default_factory=Quiet)
     frames: Channel[AudioFrame] = field(default_factory=lambda: Channel(8))
@@ -97,6 +98,7 @@ class Rig:
             inference_s=lambda duration_s: 5.0 + duration_s,
             clock_s=lambda: self.now_s,
         )
+        self.supervisor._own_time_s = lambda: self.now_s - self.starved_s  # no time passes here
 
     def told(self, after_s: float) -> list[str]:
         """What one more look after so many seconds lets systemd know."""
@@ -133,7 +135,6 @@ def test_a_sign_of_life_at_every_look_while_all_is_well(rig: Rig) -> None:
 def test_a_microphone_that_falls_silent_without_a_word_is_noticed(rig: Rig) -> None:
     """Frames, or attempts to get some: without either, no sign of life reaches systemd, and the status says why."""
     rig.supervisor.capturing()
-    rig.told(after_s=1.0)
     assert "WATCHDOG=1" in rig.told(after_s=CAPTURE_S)
     assert rig.told(after_s=1.0) == ["STATUS=stalled: capture has been silent for 21 s"]
     assert rig.supervisor.stalled
@@ -220,7 +221,10 @@ def test_an_inference_has_its_budget_and_no_more(rig: Rig, ask: Callable[[Transc
     worker.start()
     ask(rig.transcriber, Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
     assert rig.engine.began.wait(60)
-    rig.told(after_s=1.0)
+    under_way = rig.transcriber.under_way
+    assert under_way is not None
+    rig.now_s = under_way.since_s
+    rig.told(after_s=0.0)
     assert "WATCHDOG=1" in rig.told(after_s=7.0)
     assert rig.told(after_s=1.0) == ["STATUS=stalled: transcribe has been silent for 8 s"]
     rig.engine.go.set()
@@ -229,12 +233,31 @@ def test_an_inference_has_its_budget_and_no_more(rig: Rig, ask: Callable[[Transc
     assert rig.told(after_s=1_000.0)[0] == "WATCHDOG=1"
 
 
-def test_limits_are_in_own_time_of_the_agent_and_its_engine_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a processor does not hang, here or in the process of the engine."""
-    asked: list[Callable[[], list[int]]] = []
+def test_an_engine_that_waits_for_a_processor_is_not_late(rig: Rig) -> None:
+    """Its budget is in its own time, in the agent's process and in one of its own."""
+    pcm = np.zeros(32_000, np.int16)
+    worker = threading.Thread(target=rig.transcriber.run, daemon=True)
+    worker.start()
+    rig.transcriber.submit(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
+    assert rig.engine.began.wait(60)
+    under_way = rig.transcriber.under_way
+    assert under_way is not None
+    rig.now_s = under_way.since_s
+    rig.told(after_s=0.0)
+    rig.starved_s = 100.0
+    assert rig.told(after_s=107.0) == ["WATCHDOG=1"]
+    assert rig.told(after_s=1.0) == ["STATUS=stalled: transcribe has been silent for 108 s"]
+    rig.engine.go.set()
+    rig.transcriber.close()
+    worker.join(60)
 
-    def own_time(processes: Callable[[], list[int]]) -> Callable[[], float]:
-        asked.append(processes)
+
+def test_the_engine_is_looked_for_where_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, which may change, or in this one."""
+    asked: list[Callable[[], int]] = []
+
+    def own_time(process: Callable[[], int]) -> Callable[[], float]:
+        asked.append(process)
         return lambda: 0.0
 
     monkeypatch.setattr("agent.service.supervision.OwnTime", own_time)
@@ -245,7 +268,7 @@ def test_limits_are_in_own_time_of_the_agent_and_its_engine_process(monkeypatch:
     Supervisor(
         Notifier({}), live=True, listener=listener, frames=frames, transcriber=transcriber, inference_s=lambda _: 5.0
     )
-    (processes,) = asked
-    assert processes() == [os.getpid()]
+    (process,) = asked
+    assert process() == os.getpid()
     vars(engine)["pid"] = 7
-    assert processes() == [os.getpid(), 7]
+    assert process() == 7
