@@ -312,7 +312,7 @@ class Transcriber:
             return
         if errand.utterance:
             self._begin([errand.utterance])
-        # All that it raises is for the thread that waits for the answer, and does not end this one.
+        # The thread that waits for the answer gets the exception, and this one goes on.
         if error := attempt(lambda: errand.answer.set_result(errand.work())):
             errand.answer.set_exception(error)
         self.under_way = None

@@ -111,7 +111,7 @@ def commands(draw: st.DrawFn) -> Incoming:
         payload=draw(payloads(name)),
         retained=draw(st.integers(0, 19)) == 0,
         response_topic=draw(st.none() | st.sampled_from(_RESPONSE_TOPICS) | _words),
-        correlation=draw(st.none() | st.binary(max_size=16) | st.just(bytes(65_535))),
+        correlation=draw(st.none() | st.binary(max_size=16) | st.sampled_from([bytes(4_096), bytes(65_535)])),
     )
 
 

@@ -34,6 +34,6 @@ class Later:
 
 
 def fault(error: Exception) -> Outcome:
-    """Log what handling a command raised, with its traceback; return the answer to that command."""
+    """Log an unexpected exception in a command, with its traceback; return the answer to that command."""
     log.error(f"control: a command met a fault in the agent ({type(error).__name__})", exc_info=error)
     return Outcome("the agent has a fault: its log has the details", "internal_error")

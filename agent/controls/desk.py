@@ -72,7 +72,7 @@ class ControlDesk:
         self._serve(self._of_the_microphone)
 
     def _serve(self, channel: Channel[Incoming]) -> None:
-        """Handle commands until `channel` is closed. If one raises, it is refused, and the next one follows."""
+        """Handle commands until `channel` is closed. A command that raises is refused, and the next one follows."""
         for incoming in channel:
             if error := attempt(partial(self._handle, incoming)):
                 attempt(partial(self._answer_fault, incoming, error))

@@ -113,7 +113,7 @@ class ControlledDevice:
 
     @property
     def configured_model(self) -> object:
-        """The model that the configuration names, whatever commands have changed; None if there is none."""
+        """The model that the configuration names, commands left aside; None if there is none."""
         return self._applied.configured("engine.model")
 
     def obey(self, command: Command) -> Outcome | Later:

@@ -127,7 +127,7 @@ def attack(attacker: Attacker, commander: Commander, number: int) -> None:
 def test_an_agent_survives_hostile_commands(
     number: int, start_agent: StartAgent, commander: Commander, attacker: Attacker, tmp_path: Path
 ) -> None:
-    """Alive, of the same size, and obeying, behind whatever mosquitto delivers."""
+    """The agent is alive, has its size, and obeys, after everything that mosquitto has delivered."""
     agent = start(start_agent, tmp_path)
     attack(attacker, commander, 100)  # so that everything is loaded that commands need
     before_mb = rss_mb(agent)
@@ -169,7 +169,7 @@ def test_a_message_that_cannot_be_read_is_passed_over(
 def test_a_flood_of_commands_writes_few_lines(
     start_agent: StartAgent, commander: Commander, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """Refused, dropped and obeyed ones alike; what is obeyed is still answered."""
+    """Refused, dropped and obeyed commands alike; the agent still answers."""
     agent = start(start_agent, tmp_path)
     before = len(agent.stderr.splitlines())
     for number in range(2_000):

@@ -119,7 +119,7 @@ def test_what_waits_at_the_end_is_done(rig: Rig) -> None:
 
 
 class Fault(Exception):  # noqa: N818 - of no kind that the agent knows
-    """What no handler should ever raise."""
+    """An exception that nothing expects."""
 
 
 class Unfit:
@@ -143,10 +143,10 @@ def raising(*_arguments: object) -> NoReturn:
         lambda _command: cast("Outcome", None),
     ],
 )
-def test_whatever_a_command_raises_ends_in_a_refusal(
+def test_an_exception_in_a_command_ends_in_a_refusal(
     obey: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the id of the request, its traceback in the log; and the next command is obeyed."""
+    """The refusal has the id of the request, the log has the traceback, and the next command is handled."""
     rig = Rig(obey)
     rig.ask("identify", "a")
     rig.ask("restart", "b")

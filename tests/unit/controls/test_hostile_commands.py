@@ -150,7 +150,7 @@ def check_answers(device: Device, incoming: Incoming) -> None:
 
 
 def test_no_command_goes_unanswered_or_ends_the_thread(device: Device, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a broker delivers: one reply that can be sent, and then the next command. The log stays readable."""
+    """Each has one reply that can be sent, and the next command is obeyed. The log stays readable."""
     caplog.set_level(logging.INFO)
 
     @FEW

@@ -24,7 +24,7 @@ messages = st.builds(
 
 
 def test_no_message_ends_the_lines_or_the_screen() -> None:
-    """Whoever may publish may write anything: what is shown can be encoded, and has nothing that steers a terminal."""
+    """Every publisher may write anything. The picture can be encoded, and holds nothing that steers a terminal."""
     console = Console(file=io.TextIOWrapper(io.BytesIO(), "utf-8"), width=100, height=30, color_system=None)
     lines, screen = Lines(console), Screen("hub.local:1883", 5, console)
 
@@ -44,7 +44,7 @@ def test_no_message_ends_the_lines_or_the_screen() -> None:
 
 
 def test_every_message_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """That can be encoded and read again by a strict reader, whatever came in."""
+    """A strict reader can read it, and it can be encoded."""
 
     def refuse(name: str) -> None:
         pytest.fail(f"{name} is no JSON")
