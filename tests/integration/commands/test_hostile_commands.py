@@ -31,6 +31,8 @@ pytestmark = pytest.mark.mosquitto
 
 BURST = 16
 """Half of what the agent lets wait, so that it drops none."""
+LARGEST_BYTES = 16_000
+"""Nearly the Maximum Packet Size that the agent announces."""
 ALLOWED = [name for name in COMMANDS if name != "restart"]
 
 
@@ -54,13 +56,15 @@ class Attacker:
         return client
 
     def send(self, incoming: Incoming) -> None:
-        """Publish, and wait until the broker has taken it or hangs up; what cannot be encoded is not sent at all."""
+        """Publish, and wait until the broker has taken it or hangs up. Not sent: what no broker delivers to the agent."""
         properties = properties_of(
             PacketTypes.PUBLISH, ResponseTopic=incoming.response_topic, CorrelationData=incoming.correlation
         )
         try:
             # First, as paho counts a message that it cannot encode as one on its way for ever.
-            f"{incoming.topic}{incoming.response_topic}".encode()
+            names = f"{incoming.topic}{incoming.response_topic}".encode()
+            if len(names) + len(incoming.payload) + len(incoming.correlation or b"") > LARGEST_BYTES:
+                return
             sent = self._client.publish(incoming.topic, incoming.payload, 1, incoming.retained, properties)
         except ValueError:  # a pattern, a zero byte or half a surrogate pair
             return
