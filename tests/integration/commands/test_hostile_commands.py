@@ -56,7 +56,7 @@ class Attacker:
         return client
 
     def send(self, incoming: Incoming) -> None:
-        """Publish, and wait until the broker has taken it or hangs up. Not sent: what no broker delivers to the agent."""
+        """Publish, and wait until the broker has taken it or hangs up; not what it could not deliver to the agent."""
         properties = properties_of(
             PacketTypes.PUBLISH, ResponseTopic=incoming.response_topic, CorrelationData=incoming.correlation
         )
