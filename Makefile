@@ -11,7 +11,7 @@ EXTRA ?= none
 FOR_PYTHON ?=
 HOST_TEST_PACKAGES := debootstrap openssh-client iproute2
 COMPILER_PACKAGES := gcc libc6-dev python3-dev
-TEST_JOBS ?= $(shell expr $$(nproc) + 1)
+TEST_JOBS ?= $(shell expr 2 "*" $$(nproc))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test debian13 hosts host-packages arm64 home-assistant power-cut everything lint format wheelhouse lock clean
