@@ -25,6 +25,9 @@ HOP_SAMPLES = 128
 SPECTRA = 4
 BINS = WINDOW_SAMPLES // 2 + 1
 HIDDEN = 128
+STATES = 3
+RESTART_FRAMES = 32
+"""1 s: how long a state with a short memory listens before it answers, and answers before it begins anew."""
 WEIGHTS_FILE = "silero_vad_16k.npz"
 
 Array = NDArray[np.float32]
@@ -42,7 +45,12 @@ def _overlapping(rows: Array, count: int, length: int, step: int) -> Array:
 
 
 class SileroDetector:
-    """Probability of speech for each 32 ms, by Silero's network; keeps its state from frame to frame."""
+    """Probability of speech for each 32 ms, by Silero's network, with a long and a short memory.
+
+    A state that is never reset knows steady noise best, and goes deaf in changing noise: distant voices no longer reach
+    0.5. A state of 1 to 2 s does not. So one state goes on for ever, two begin anew in turn, and the probability is the
+    higher one of the first and of the older of the two (docs/decisions/0017-two-memories.md).
+    """
 
     noise_floor_dbfs: float | None = None
     """Silero has no notion of it; the gate in front of it does."""
@@ -66,14 +74,16 @@ class SileroDetector:
         self._spectra_taps = _overlapping(self._spectra, SPECTRA, 3 * BINS, BINS)
         self._features = np.zeros((SPECTRA + 1, HIDDEN), np.float32)
         self._features_taps = _overlapping(self._features, 2, 3 * HIDDEN, 2 * HIDDEN)
-        self._lstm_input = np.zeros(2 * HIDDEN, np.float32)
-        self._cell = np.zeros(HIDDEN, np.float32)
+        self._lstm_input = np.zeros((STATES, 2 * HIDDEN), np.float32)
+        self._cell = np.zeros((STATES, HIDDEN), np.float32)
+        self._frames = 0
 
     def reset(self) -> None:
         """Forget what was heard."""
         self._input.fill(0.0)
         self._lstm_input.fill(0.0)
         self._cell.fill(0.0)
+        self._frames = 0
 
     def probability(self, pcm: Pcm16) -> float:
         """Probability in [0, 1] that `pcm`, shape (512,), holds speech."""
@@ -101,21 +111,27 @@ class SileroDetector:
         single += weights["conv3_bias"]
         features = np.maximum(single, 0.0) @ weights["conv4"]
         features += weights["conv4_bias"]
-        np.maximum(features, 0.0, out=self._lstm_input[:HIDDEN])
+        self._lstm_input[:, :HIDDEN] = np.maximum(features, 0.0)
 
     def _remember_and_judge(self) -> float:
-        """Advance the LSTM cell by one step and read the probability off its output."""
+        """Advance the LSTM cells by one step and read the probability off the outputs of the two that are ripe."""
+        younger = 1 + self._frames // RESTART_FRAMES % 2
+        if self._frames % RESTART_FRAMES == 0:
+            self._lstm_input[younger, HIDDEN:] = 0.0
+            self._cell[younger] = 0.0
+        self._frames += 1
         gates = self._lstm_input @ self._lstm
         gates += self._lstm_bias
         np.tanh(gates, out=gates)
-        candidate = gates[2 * HIDDEN : 3 * HIDDEN].copy()
+        candidate = gates[:, 2 * HIDDEN : 3 * HIDDEN].copy()
         gates *= 0.5
         gates += 0.5
-        candidate *= gates[:HIDDEN]
-        self._cell *= gates[HIDDEN : 2 * HIDDEN]
+        candidate *= gates[:, :HIDDEN]
+        self._cell *= gates[:, HIDDEN : 2 * HIDDEN]
         self._cell += candidate
-        hidden = self._lstm_input[HIDDEN:]
+        hidden = self._lstm_input[:, HIDDEN:]
         np.tanh(self._cell, out=hidden)
-        hidden *= gates[3 * HIDDEN :]
-        logit = float(np.maximum(hidden, 0.0) @ self._weights["head"] + self._weights["head_bias"][0])
+        hidden *= gates[:, 3 * HIDDEN :]
+        logits = np.maximum(hidden, 0.0) @ self._weights["head"]
+        logit = float(max(logits[0], logits[STATES - younger]) + self._weights["head_bias"][0])
         return 0.5 + 0.5 * float(np.tanh(0.5 * logit))

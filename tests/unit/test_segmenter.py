@@ -64,7 +64,7 @@ def kinds(events: Iterable[SegmenterEvent]) -> list[type[SegmenterEvent]]:
 
 
 def test_an_utterance_has_its_pre_roll_its_speech_and_the_pause() -> None:
-    """From 400 ms before the first speech frame to 200 ms behind the last, sample for sample."""
+    """From the pre-roll before the first speech frame to 200 ms behind the last, sample for sample."""
     pcm = noise(100)
     probabilities = [0.0] * 30 + [0.9] * 20 + [0.0] * 50
     events = run(segmenter(), audio_frames(pcm, epoch_ns=5), probabilities)
@@ -72,9 +72,10 @@ def test_an_utterance_has_its_pre_roll_its_speech_and_the_pause() -> None:
     (utterance,) = ended(events)
     speech_start, speech_end = 30 * FRAME_SAMPLES, 50 * FRAME_SAMPLES
     assert events[0] == SpeechStarted(speech_start)
-    assert utterance.position == speech_start - samples(400)
+    start = speech_start - samples(SETTINGS.pre_roll_ms)
+    assert utterance.position == start
     assert utterance.speech_end == speech_end
-    np.testing.assert_array_equal(utterance.pcm, pcm[speech_start - samples(400) : speech_end + samples(200)])
+    np.testing.assert_array_equal(utterance.pcm, pcm[start : speech_end + samples(200)])
     assert utterance.closed_at == speech_end + 19 * FRAME_SAMPLES, "the first frame boundary after 600 ms"
     assert utterance.started_ns == 5 + utterance.position * 62_500
     assert not utterance.truncated
@@ -130,7 +131,7 @@ def test_the_end_of_the_stream_ends_the_utterance() -> None:
     pcm = noise(40)
     events = run(segmenter(), audio_frames(pcm), [0.0] * 20 + [0.9] * 20)
     assert kinds(events) == [SpeechStarted, Ended]
-    np.testing.assert_array_equal(ended(events)[0].pcm, pcm[20 * FRAME_SAMPLES - samples(400) :])
+    np.testing.assert_array_equal(ended(events)[0].pcm, pcm[20 * FRAME_SAMPLES - samples(SETTINGS.pre_roll_ms) :])
 
 
 def test_the_pre_roll_takes_nothing_from_the_utterance_before() -> None:
@@ -206,14 +207,14 @@ def test_a_small_gap_is_filled_so_that_time_stays_true() -> None:
 
 
 def test_a_small_gap_before_speech_does_not_lengthen_the_pre_roll() -> None:
-    """Half a second lost just before the first word: the utterance still begins 400 ms before it, with zeros."""
+    """0.7 s lost just before the first word: the utterance still begins a pre-roll before it, with zeros."""
     pcm = noise(60)
     hole = 20 * FRAME_SAMPLES
-    onset = hole + samples(500)
+    onset = hole + samples(700)
     frames = audio_frames(pcm[:hole]) + audio_frames(pcm[hole:], position=onset)
     (utterance,) = ended(run(segmenter(), frames, [0.0] * 20 + [0.9] * 10 + [0.0] * 30))
-    assert utterance.position == onset - samples(400)
-    assert not utterance.pcm[: samples(400)].any()
+    assert utterance.position == onset - samples(SETTINGS.pre_roll_ms)
+    assert not utterance.pcm[: samples(SETTINGS.pre_roll_ms)].any()
 
 
 @pytest.mark.parametrize("jump", [samples(1001), 3600 * SAMPLE_RATE_HZ, -FRAME_SAMPLES, -20 * FRAME_SAMPLES])

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, Pcm16
-from agent.vad.silero import SileroDetector
-from tests.clips import clip, clip_names, frames_of
+from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm16
+from agent.vad.silero import RESTART_FRAMES, SileroDetector
+from tests.clips import clip, clip_names, frames_of, silence
 
 REFERENCE = Path(__file__).parents[2] / "data" / "vad" / "silero_reference.npz"
 
@@ -25,11 +25,41 @@ def probabilities(detector: SileroDetector, pcm: Pcm16) -> list[float]:
 
 
 @pytest.mark.parametrize("name", clip_names())
-def test_answers_what_the_published_network_answers(silero: SileroDetector, name: str) -> None:
-    """On real speech every probability is within 1e-4 of the ONNX file under onnxruntime (docs/silero_weights.py)."""
+def test_answers_what_the_published_network_answers_or_more(silero: SileroDetector, name: str) -> None:
+    """On real speech the first 2 s are within 1e-4 of the ONNX file under onnxruntime (docs/silero_weights.py).
+
+    Later a state of its own with a short memory may raise a probability, and never lowers one.
+    """
     with np.load(REFERENCE) as reference:
         expected = reference[name]
-    assert probabilities(silero, clip(name)) == pytest.approx(expected, abs=1e-4)
+    answers = np.array(probabilities(silero, clip(name)))
+    alike = 2 * RESTART_FRAMES
+    assert answers[:alike] == pytest.approx(expected[:alike], abs=1e-4)
+    assert (answers >= expected - 1e-4).all()
+
+
+@pytest.mark.parametrize("name", clip_names())
+def test_what_came_long_before_takes_nothing_from_speech(silero: SileroDetector, name: str) -> None:
+    """Behind other sound a clip gets no lower answers than from a network that began a second before it."""
+    before = np.concatenate([clip("fr_agent-user"), silence(3, level=300.0)])
+    before = before[: len(before) // (RESTART_FRAMES * FRAME_SAMPLES) * RESTART_FRAMES * FRAME_SAMPLES]
+    lead, speech = before[-RESTART_FRAMES * FRAME_SAMPLES :], clip(name)[: RESTART_FRAMES * FRAME_SAMPLES]
+    fresh = probabilities(silero, np.concatenate([lead, speech]))[RESTART_FRAMES:]
+    behind = probabilities(silero, np.concatenate([before, speech]))[len(before) // FRAME_SAMPLES :]
+    assert (np.array(behind) >= np.array(fresh) - 0.02).all()
+
+
+def test_a_distant_voice_is_heard_behind_changing_noise(silero: SileroDetector) -> None:
+    """A state that is never reset goes deaf here: it gives no frame of this speech 0.5."""
+    generator = np.random.default_rng(4)
+    seconds = np.arange(40 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    room = generator.normal(scale=150.0, size=len(seconds)) * (1.2 + np.sin(2 * np.pi * 0.7 * seconds))
+    decay = generator.normal(size=SAMPLE_RATE_HZ // 2) * np.exp(-np.arange(SAMPLE_RATE_HZ // 2) / 2_500)
+    voice = np.convolve(clip("en_vm-invalidpassword").astype(np.float64), decay)
+    voice *= 500.0 / voice.std()
+    room[-len(voice) :] += voice
+    answers = probabilities(silero, room.astype(np.int16))[-len(voice) // FRAME_SAMPLES :]
+    assert np.mean(np.array(answers) > 0.5) > 0.3
 
 
 def test_hears_speech_and_nothing_in_silence_or_noise(silero: SileroDetector) -> None:
