@@ -49,7 +49,7 @@ class SileroDetector:
 
     A state that is never reset knows steady noise best, and goes deaf in changing noise: distant voices no longer reach
     0.5. A state of 1 to 2 s does not. So one state goes on for ever, two begin anew in turn, and the probability is the
-    higher one of the first and of the older of the two (docs/decisions/0017-two-memories.md).
+    higher one of the first and of the older of the two (docs/decisions/0018-two-memories.md).
     """
 
     noise_floor_dbfs: float | None = None
