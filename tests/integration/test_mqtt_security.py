@@ -146,7 +146,7 @@ def test_a_broker_that_cannot_be_verified_gets_nothing(  # noqa: PLR0913, PLR091
 ) -> None:
     """Unknown authority, expired, wrong name: refused for good, with the reason, and no fall-back to anything less."""
     signer = Authority(tmp_path, "other") if certificate == "unknown" else authority
-    broker = start_mosquitto(*with_tls(signer, days=0 if certificate == "expired" else 2))
+    broker = start_mosquitto(*with_tls(signer, days=-1 if certificate == "expired" else 2))
     monkeypatch.setattr("socket.getaddrinfo", _everything_is_loopback)
     tls = TlsSettings(enabled=True, ca_file=authority.cert_file)
     sink = open_sink(MqttSettings(host=host, port=broker.port, tls=tls, password=SecretStr("s3cret")))
@@ -203,7 +203,7 @@ def test_a_device_without_a_good_certificate_is_told_so(
     files: dict[str, Path] = {}
     if certificate != "none":
         signer = Authority(tmp_path, "other") if certificate == "foreign" else authority
-        files["cert_file"], files["key_file"] = signer.issue("pi-1", days=0 if certificate == "expired" else 2)
+        files["cert_file"], files["key_file"] = signer.issue("pi-1", days=-1 if certificate == "expired" else 2)
     tls = TlsSettings.model_validate({"enabled": True, "ca_file": authority.cert_file, **files})
     sink = open_sink(MqttSettings(port=broker.port, tls=tls))
     assert eventually(lambda: bool(warnings(caplog)))
