@@ -1,10 +1,11 @@
-# `make demo` shows what edgescribe does; `make test` runs everything that CI runs. Each sets itself up.
+# `make demo` shows what edgescribe does; `make test` tests it. Each sets itself up.
 VENV ?= .venv
 BIN := $(VENV)/bin
 MIC ?=
-TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent procps
+TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent
+TEST_PACKAGES += procps e2fsprogs
 TESTS ?=
-DEBIAN13_TESTS := -o cache_dir=.pytest_cache/debian13 $(or $(TESTS),tests/unit tests/contract)
+NEW_PYTHON_TESTS := tests/unit tests/contract tests/integration/command_line/test_complaints.py tests/integration/test_mqtt_security.py
 ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
@@ -14,7 +15,7 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 TEST_JOBS ?= $(shell expr 2 "*" $$(nproc))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test debian13 hosts host-packages arm64 home-assistant power-cut everything lint format wheelhouse lock clean
+.PHONY: help demo test debian13 hosts host-packages arm64 home-assistant power-cut power-cut-packages everything lint format wheelhouse lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +38,8 @@ test: ## install what the tests need, and run them all (TESTS=tests/unit: these 
 debian13: ## the demo, and the unit and contract tests, in a Debian 13 with Python 3.13 (root; some minutes)
 	@scripts/system-packages debootstrap
 	@EDGESCRIBE_MODELS__DIR=$(CURDIR)/.edgescribe/test-models scripts/in-debian trixie make demo VENV=/opt/edgescribe
-	@scripts/in-debian trixie make test VENV=/opt/edgescribe TESTS="$(DEBIAN13_TESTS)"
+	@scripts/in-debian trixie make test VENV=/opt/edgescribe \
+		TESTS="-o cache_dir=.pytest_cache/debian13 $(or $(TESTS),$(NEW_PYTHON_TESTS))"
 
 hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
@@ -54,17 +56,19 @@ arm64: ## make wheelhouses for ARM, and install and run them in an emulated Debi
 home-assistant: ## a real Home Assistant finds the device and speaks with it (some minutes)
 	@scripts/system-packages $(TEST_PACKAGES) $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest -m home_assistant tests/integration/home_assistant
+	@$(BIN)/pytest -o cache_dir=.pytest_cache/home-assistant -m home_assistant tests/integration/home_assistant
 
-power-cut: ## cut the power of a user-mode Linux while the outbox writes (EDGESCRIBE_POWER_CUTS=20)
-	@scripts/system-packages user-mode-linux e2fsprogs $(COMPILER_PACKAGES)
+power-cut: power-cut-packages ## cut the power of a user-mode Linux while the outbox writes (EDGESCRIBE_POWER_CUTS=20)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest -rP -m power_cut tests/deploy/power_cut
+	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/power-cut -m power_cut tests/deploy/power_cut
+
+power-cut-packages:
+	@scripts/system-packages user-mode-linux e2fsprogs $(COMPILER_PACKAGES)
 
 everything: test debian13 hosts arm64 home-assistant power-cut ## all of the above (root; two hours)
 
 lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
-	@scripts/system-packages systemd
+	@scripts/system-packages systemd procps
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -48,20 +48,25 @@ class Sample:
     """What computes in it, by thread id; empty where nothing is known."""
 
 
+_NEW: Final = ThreadTimes(runnable=False, cpu_s=0.0, waited_s=0.0)
+
+
 def own_time_s(before: Sample, after: Sample) -> float:
-    """Return the seconds between two samples, less nine tenths of those in which some thread waited for a processor."""
-    wall_s = after.at_s - before.at_s
-    starved_s = sum(_starved_s(before.threads.get(id_), now, wall_s) for id_, now in after.threads.items())
-    return wall_s - (1.0 - STARVED_WEIGHT) * min(wall_s, starved_s)
+    """Return the seconds between two samples, less nine tenths of the time that the threads waited for a processor.
 
-
-def _starved_s(before: ThreadTimes | None, after: ThreadTimes, wall_s: float) -> float:
-    if before is None:
-        return after.waited_s
-    starved_s = after.waited_s - before.waited_s
-    if before.runnable and after.runnable:  # a wait that is not over yet; and all there is without schedstat
-        starved_s = max(starved_s, wall_s - (after.cpu_s - before.cpu_s))
-    return max(0.0, starved_s)
+    Threads that run or wait at the same time share that time: an endless loop in more threads than there are processors
+    is no starvation.
+    """
+    wall_s, busy_s, starved_s = after.at_s - before.at_s, 0.0, 0.0
+    for id_, now in after.threads.items():
+        then = before.threads.get(id_, _NEW)
+        cpu_s, waited_s = now.cpu_s - then.cpu_s, now.waited_s - then.waited_s
+        if then.runnable and now.runnable:  # a wait that is not over yet; and all there is without schedstat
+            waited_s = max(waited_s, wall_s - cpu_s)
+        busy_s += max(0.0, cpu_s)
+        starved_s += max(0.0, waited_s)
+    share = min(1.0, wall_s / (busy_s + starved_s)) if starved_s else 0.0
+    return wall_s - (1.0 - STARVED_WEIGHT) * share * starved_s
 
 
 class OwnTime:

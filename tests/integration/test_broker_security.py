@@ -14,7 +14,7 @@ from agent.config import MqttSettings
 from tests.clips import silence
 from tests.integration.agent_process import AgentProcess, write_wav
 from tests.integration.conftest import OpenSink
-from tests.integration.mosquitto import program
+from tests.integration.mosquitto import await_expiry, program
 from tests.integration.receiver import LIMIT_S, eventually
 from tests.integration.shipped_broker import PASSWORD, SHIPPED, ShippedBroker
 from tests.integration.somebody import Somebody
@@ -239,15 +239,16 @@ def _faulty(broker: ShippedBroker, folder: Path, fault: str) -> MqttSettings:
 
 
 def _let_expire(folder: Path, device_id: str) -> None:
-    """Sign the device's key anew, by the same authority, until yesterday."""
+    """Sign the device's key anew, by the same authority, until now."""
     key, request = ["-key", str(folder / f"{device_id}.key")], str(folder / "request")
     authority = ["-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key"), "-set_serial", "1"]
     out = str(folder / f"{device_id}.crt")
     for arguments in (
         ["req", "-new", *key, "-subj", f"/CN={device_id}", "-out", request],
-        ["x509", "-req", "-in", request, *authority, "-days", "-1", "-out", out],
+        ["x509", "-req", "-in", request, *authority, "-days", "0", "-out", out],
     ):
         subprocess.run([program("openssl"), *arguments], check=True, capture_output=True)
+    await_expiry(Path(out))
 
 
 def test_a_device_cannot_pass_for_the_broker(

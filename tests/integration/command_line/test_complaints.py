@@ -47,7 +47,7 @@ def flip_a_byte(path: Path) -> None:
     ("arguments", "said"),
     [
         ([], ["COMMAND", "edgescribe --help"]),
-        (["trascribe"], ["'trascribe'", "'transcribe'", "edgescribe --help"]),
+        (["trascribe"], ["'trascribe'", "transcribe", "edgescribe --help"]),
         (["transcribe"], ["FILE", "edgescribe transcribe --help"]),
         (["run", "--fast"], ["--fast"]),
         (["models"], ["ACTION", "edgescribe models --help"]),

@@ -40,8 +40,14 @@ RUNS, SLEEPS = True, False
         pytest.param(
             {"a": (RUNS, 1.0, 0.0), "b": (RUNS, 1.0, 0.0)},
             {"a": (RUNS, 1.1, 9.9), "b": (RUNS, 1.1, 9.9)},
-            10.0,
-            id="two starved threads, and no more than all of the time",
+            9.9,
+            id="two starved threads",
+        ),
+        pytest.param(
+            dict.fromkeys("abcd", (RUNS, 1.0, 2.0)),
+            dict.fromkeys("abcd", (RUNS, 6.0, 7.0)),
+            5.0,
+            id="an endless loop in four threads on two processors",
         ),
         pytest.param({}, {"a": (RUNS, 1.0, 3.0)}, 3.0, id="a thread that is new"),
         pytest.param({"a": (RUNS, 1.0, 3.0)}, {}, 0.0, id="a thread that has ended"),
