@@ -107,8 +107,8 @@ def lay(sounds: Mapping[Clip, Pcm16], room: Room, seed: int) -> Stream:
     stream = _mix(sounds, room)
     if seed == _FIRST_SEED:
         return stream
-    spans = _spans(sounds, seed)
-    sound = room.sound(_length(spans), seed)
+    spans, length = _spans(sounds, seed)
+    sound = room.sound(length, seed)
     ramp = np.linspace(0, 1, _BLEND)
     for clip, (start, end) in spans.items():
         take, part = stream.takes[clip].astype(np.float64), sound[start - _MARGIN : end + _MARGIN]
@@ -119,8 +119,8 @@ def lay(sounds: Mapping[Clip, Pcm16], room: Room, seed: int) -> Stream:
 
 
 def _mix(sounds: Mapping[Clip, Pcm16], room: Room) -> Stream:
-    spans = _spans(sounds, _FIRST_SEED)
-    sound = room.sound(_length(spans), _FIRST_SEED)
+    spans, length = _spans(sounds, _FIRST_SEED)
+    sound = room.sound(length, _FIRST_SEED)
     for clip, (start, end) in spans.items():
         speech = sounds[clip].astype(np.float64)
         fade = min(_FADE, len(speech) // 4)
@@ -131,18 +131,15 @@ def _mix(sounds: Mapping[Clip, Pcm16], room: Room) -> Stream:
     return Stream(pcm, spans, {clip: pcm[start - _MARGIN : end + _MARGIN] for clip, (start, end) in spans.items()})
 
 
-def _spans(sounds: Mapping[Clip, Pcm16], seed: int) -> dict[Clip, tuple[int, int]]:
+def _spans(sounds: Mapping[Clip, Pcm16], seed: int) -> tuple[dict[Clip, tuple[int, int]], int]:
+    """Where each clip begins and ends, and the length of it all, in samples."""
     generator, clips, position = random.Random(seed), list(sounds), _BEFORE  # noqa: S311 - no secret
     generator.shuffle(clips)
     spans = {}
     for clip in clips:
         spans[clip] = (position, position + len(sounds[clip]))
         position += len(sounds[clip]) + SAMPLE_RATE_HZ * generator.choice(_PAUSES_S)
-    return spans
-
-
-def _length(spans: Mapping[Clip, tuple[int, int]]) -> int:
-    return max(end for _, end in spans.values()) + _BEHIND
+    return spans, position + _BEHIND
 
 
 def _pcm(sound: Sound) -> Pcm16:
