@@ -38,8 +38,7 @@ _TOLERANCE_S: Final = 0.25
 _ENDLESS_FACTOR: Final = 64
 """Bit rates of MPEG audio range from 8 to 448 kbit/s: no estimate of a length is further off."""
 _TAG_BYTES: Final = 4_096
-_LENIENT_PYAV: Final = 19
-"""The first PyAV that opens a file whose tags are not UTF-8 without being asked to."""
+_LENIENT_PYAV: Final = 19  # opens files whose tags are not UTF-8 without being asked to
 _NO_LENGTH: Final = 1 << 62
 """libsndfile's number of samples where it does not know it; or more."""
 _OTHER_FORMATS: Final = {
@@ -305,8 +304,8 @@ def _by_pyav(window: _Window, progress: _Progress) -> Iterator[Block]:
     """Decode a file with FFmpeg's libraries; raises FFmpegError."""
     import av  # noqa: PLC0415 - see above
 
-    strict = int(av.__version__.partition(".")[0]) < _LENIENT_PYAV
-    options: dict[str, Any] = {"metadata_errors": "ignore"} if strict else {}
+    version = int(av.__version__.partition(".")[0])
+    options: dict[str, Any] = {} if version >= _LENIENT_PYAV else {"metadata_errors": "ignore"}
     with av.open(window, "r", **options) as container:
         if not container.streams.audio:
             return
