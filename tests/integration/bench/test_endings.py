@@ -81,7 +81,7 @@ def test_what_was_measured_until_then_is_reported(tmp_path: Path, number: signal
         run.send_signal(number)
         printed, said = run.communicate(timeout=120)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["systems"][0]["clips"] in (1, 2)
+    assert report["systems"][0]["clips"] >= 1
     assert (tmp_path / "out" / "report.html").exists()
     assert "scripted:none" in printed
     assert "--resume" in said

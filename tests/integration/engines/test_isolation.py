@@ -278,15 +278,18 @@ class _Notebook:
 
 
 def _kill_often(engine: ProcessEngine, notebook: _Notebook, kills: int, over: threading.Event) -> None:
-    """Kill the process at random moments, each time after it has answered since the last."""
+    """Kill each process once, at a random moment after its first answer: two kills would fail one utterance."""
     chance = random.Random(7)  # noqa: S311 - no secret
+    killed = None
     for _ in range(kills):
+        while engine.pid in {None, killed}:
+            time.sleep(0.005)
         answered = len(notebook.ids)
-        while len(notebook.ids) == answered and not over.is_set():
+        while len(notebook.ids) == answered:
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 0.1))
-        if (pid := engine.pid) is not None:
-            os.kill(pid, chance.choice(DEADLY))
+        if (killed := engine.pid) is not None:
+            os.kill(killed, chance.choice(DEADLY))
     over.set()
 
 
