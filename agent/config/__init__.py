@@ -46,7 +46,7 @@ class VadSettings(Section):
 class SegmenterSettings(Section):
     """Where an utterance begins and ends."""
 
-    pre_roll_ms: Annotated[int, Field(ge=300, le=2_000)] = 600
+    pre_roll_ms: Annotated[int, Field(ge=300, le=2_000)] = 500
     """Sound kept from before speech was noticed, so that no first word is lost."""
     hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] = 600
     """Silence that ends an utterance."""
