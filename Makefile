@@ -5,7 +5,7 @@ MIC ?=
 TEST_PACKAGES := mosquitto mosquitto-clients libasound2 libasound2-plugins pulseaudio openssl systemd git gpg gpg-agent
 TEST_PACKAGES += procps e2fsprogs
 TESTS ?=
-NEW_PYTHON_TESTS := tests/unit tests/contract tests/integration/command_line/test_complaints.py tests/integration/test_mqtt_security.py
+NEW_PYTHON_TESTS := tests/unit tests/contract tests/acceptance/command_line/test_complaints.py tests/integration/test_mqtt_security.py
 ARCH ?= $(shell uname -m)
 CPU ?= native
 EXTRA ?= none
@@ -56,7 +56,7 @@ arm64: ## make wheelhouses for ARM, and install and run them in an emulated Debi
 home-assistant: ## a real Home Assistant finds the device and speaks with it (some minutes)
 	@scripts/system-packages $(TEST_PACKAGES) $(COMPILER_PACKAGES)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest -o cache_dir=.pytest_cache/home-assistant -m home_assistant tests/integration/home_assistant
+	@$(BIN)/pytest -o cache_dir=.pytest_cache/home-assistant -m home_assistant tests/acceptance/home_assistant
 
 power-cut: power-cut-packages ## cut the power of a user-mode Linux while the outbox writes (EDGESCRIBE_POWER_CUTS=20)
 	@scripts/virtualenv $(VENV) dev

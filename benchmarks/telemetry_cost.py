@@ -26,7 +26,7 @@ from agent.publishing.reporting import Surveyor
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import ROOT, Host
 from agent.telemetry.vitals import VitalsWatch
-from tests.boards import BOARDS, unfold
+from tests.support.boards import BOARDS, unfold
 
 INTERVAL_S: Final = 60
 _WARM_UP_S: Final = 20.0

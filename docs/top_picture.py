@@ -3,7 +3,7 @@
 edgescribe top --once --json | python docs/top_picture.py docs/top.svg
 
 The one in this folder: the bundled recording in real time with tiny.en-q8_0 on a PC, and `telemetry.host_root` at the
-/sys tree of a Raspberry Pi 4 (`tests/boards.py`), since that PC has no sensors.
+/sys tree of a Raspberry Pi 4 (`tests/support/boards.py`), since that PC has no sensors.
 """
 
 import io

@@ -1,44 +1,93 @@
+"""Fixtures for all tests. They know the agent by its command line only."""
+
 import os
-import sys
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from agent.config import ModelsSettings
-from agent.models import ModelFormat
-from agent.models.catalogue import load_catalogue
-from agent.models.store import Store
+from tests.support.agent_process import command
+from tests.support.mosquitto import Mosquitto, StartMosquitto
+from tests.support.receiver import Receiver
 
 REPOSITORY = Path(__file__).parent.parent
 
 
-class _Lines:
-    """Progress that shows in pytest's captured output."""
-
-    def note(self, message: str) -> None:
-        sys.stderr.write(f"{message}\n")
-
-    def advance(self, label: str, done_bytes: int, total_bytes: int) -> None:
-        if done_bytes == total_bytes:
-            sys.stderr.write(f"{label}: {total_bytes} bytes\n")
-
-
 @pytest.fixture(scope="session")
-def model_store() -> Store:
-    """A store that stays from one run of the tests to the next, so that weights are fetched once a clone."""
+def models_folder() -> Path:
+    """A folder of models that stays from one run of the tests to the next: a clone downloads each model once."""
     root = os.environ.get("EDGESCRIBE_TEST_MODELS")
-    return Store(Path(root) if root else REPOSITORY / ".edgescribe" / "test-models", load_catalogue())
+    return Path(root) if root else REPOSITORY / ".edgescribe" / "test-models"
 
 
 @pytest.fixture(scope="session")
-def pulled(model_store: Store) -> Callable[[str], Path]:
-    """Gives the verified path of a model, pulled as a user would pull it; fails with the reason where it cannot be."""
-    settings = ModelsSettings()
+def pulled(models_folder: Path) -> Callable[[str], Path]:
+    """Gives the verified file or folder of a model, pulled by `edgescribe models pull`."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("EDGESCRIBE_")}
+    ours["EDGESCRIBE_MODELS__DIR"] = str(models_folder)
 
+    @cache
     def pull(name: str) -> Path:
-        if not model_store.has(name):
-            model_store.pull(name, hub_url=settings.hub_url, use_mirror=settings.mirror, progress=_Lines())
-        return model_store.resolve(name, ModelFormat(model_store.catalogue.find(name).format))
+        for verb in ("pull", "verify"):
+            done = subprocess.run(
+                command("models", verb, name), env=ours, check=False, capture_output=True, text=True, cwd=REPOSITORY
+            )
+            if done.returncode:
+                pytest.fail(f"edgescribe models {verb} {name}: {done.stderr}")
+        folder = models_folder / name
+        return next(folder.glob("ggml-*.bin"), folder)
 
     return pull
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
+    """A real mosquitto, killed at the end."""
+    brokers: list[Mosquitto] = []
+
+    def start_one(*lines: str, start: bool = True) -> Mosquitto:
+        broker = Mosquitto(tmp_path, *(lines or ("allow_anonymous true",)))
+        brokers.append(broker)
+        if start:
+            broker.start()
+        return broker
+
+    yield start_one
+    for broker in brokers:
+        broker.kill()
+
+
+@pytest.fixture
+def broker(start_mosquitto: StartMosquitto) -> Mosquitto:
+    """A real mosquitto that lets every client in."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+def receiver(broker: Mosquitto) -> Iterator[Receiver]:
+    """A subscriber that is there before the agent and sees everything."""
+    with Receiver(broker.port) as subscriber:
+        yield subscriber
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a file system; skips the test where that is not permitted."""
+    mounted: list[Path] = []
+
+    def mount_one(*arguments: str) -> Path:
+        folder = tmp_path / f"mount-{len(mounted)}"
+        folder.mkdir()
+        if os.geteuid() != 0:
+            pytest.skip("mounting a file system of the test's own needs root")
+        result = subprocess.run(["mount", *arguments, folder], check=False, capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"not permitted to mount here: {result.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount_one
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)

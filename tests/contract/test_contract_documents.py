@@ -13,8 +13,8 @@ from agent.wire import Message, Status, TranscriptMessage, topic_for
 from agent.wire.control import Reply
 from agent.wire.docs import documents, write
 from agent.wire.schemas import published_kinds
-from tests.contract_reader import ASYNCAPI, DOCS, contract, promise, references, resolve
 from tests.messages import info, transcript
+from tests.support.contract_reader import ASYNCAPI, DOCS, contract, promise, references, resolve
 
 SCHEMA_FILES = sorted((DOCS / "schemas").glob("*.json"))
 SPECIFICATION = Path(__file__).parents[1] / "data" / "asyncapi" / "3.0.0.json.gz"

@@ -26,9 +26,9 @@ from agent.sources.reconnecting import MicrophoneEvents, ReconnectingSource
 from agent.transcriber import Recognition, Transcriber
 from agent.transcript import Transcript
 from agent.vad.energy import EnergyDetector
-from tests.clips import clip, silence
-from tests.integration.receiver import eventually
-from tests.integration.virtual_microphone import VirtualMicrophone
+from tests.support.clips import clip, silence
+from tests.support.receiver import eventually
+from tests.support.virtual_microphone import VirtualMicrophone
 
 pytestmark = pytest.mark.alsa
 

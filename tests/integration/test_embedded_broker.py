@@ -11,8 +11,8 @@ from paho.mqtt import publish
 from agent.broker import EmbeddedBroker
 from agent.errors import SinkError
 from agent.subscriber import Subscriber
-from tests.integration.mosquitto import free_port
-from tests.integration.receiver import eventually
+from tests.support.mosquitto import free_port
+from tests.support.receiver import eventually
 
 Kind = Literal["mosquitto", "amqtt"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config import MqttSettings
 from agent.installation.broker import Answer, ask
-from tests.integration.mosquitto import Authority, Mosquitto, free_port, program
+from tests.support.mosquitto import Authority, Mosquitto, free_port, program
 
 pytestmark = pytest.mark.mosquitto
 PASSWORD = "s3cret"

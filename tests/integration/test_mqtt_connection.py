@@ -15,8 +15,8 @@ from agent.sinks.mqtt_packet import PacketTooLarge
 from agent.sinks.reconnect import Cause, Version
 from agent.wire import Status
 from tests.integration.conftest import OpenSink
-from tests.integration.receiver import eventually
 from tests.messages import transcript
+from tests.support.receiver import eventually
 
 WILL = Outgoing.of("pi-1", Status(state="offline"), 0.0)
 ACCEPTED_5 = b"\x20\x03\x00\x00\x00"

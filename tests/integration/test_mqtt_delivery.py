@@ -10,9 +10,10 @@ import pytest
 
 from agent.config import MqttSettings
 from agent.wire import Health, Vad
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.receiver import Receiver, eventually
+from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
+from tests.support.mosquitto import StartMosquitto
+from tests.support.receiver import Receiver, eventually
 
 pytestmark = pytest.mark.mosquitto
 

@@ -8,9 +8,10 @@ import pytest
 from agent.broker import EmbeddedBroker
 from agent.config import MqttSettings
 from agent.subscriber import Subscriber
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.receiver import eventually
+from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
+from tests.support.mosquitto import StartMosquitto
+from tests.support.receiver import eventually
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from agent.sinks.mqtt import MqttSink
 from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES
 from agent.sinks.reconnect import Backoff
 from agent.worker import Worker
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.mosquitto import Authority
-from tests.integration.receiver import LIMIT_S, Receiver, eventually
+from tests.integration.conftest import OpenSink
 from tests.integration.scripted_broker import CONNECT, HANG_UP, PUBLISH, SUBSCRIBE, ScriptedBroker, accommodating
 from tests.messages import info, transcript
+from tests.support.mosquitto import Authority, StartMosquitto
+from tests.support.receiver import LIMIT_S, Receiver, eventually
 
 COMMANDS = "edgescribe/v1/pi-1/cmd/+"
 MUTE = b"edgescribe/v1/pi-1/cmd/mute"

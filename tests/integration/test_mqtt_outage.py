@@ -15,11 +15,11 @@ import pytest
 from agent.config import MqttSettings, OutboxSettings
 from agent.delivery import Outgoing
 from agent.wire import Health
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.gate import Gate
-from tests.integration.mosquitto import free_port
-from tests.integration.receiver import Receiver, eventually
+from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
+from tests.support.gate import Gate
+from tests.support.mosquitto import StartMosquitto, free_port
+from tests.support.receiver import Receiver, eventually
 
 pytestmark = pytest.mark.mosquitto
 

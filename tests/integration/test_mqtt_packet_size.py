@@ -6,9 +6,10 @@ import pytest
 
 from agent.config import MqttSettings
 from agent.delivery import Outgoing
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.receiver import Receiver, eventually
+from tests.integration.conftest import OpenSink
 from tests.messages import transcript
+from tests.support.mosquitto import StartMosquitto
+from tests.support.receiver import Receiver, eventually
 
 pytestmark = pytest.mark.mosquitto
 

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from agent.config import MqttSettings, TlsSettings
 from agent.errors import ConfigError
-from tests.integration.conftest import OpenSink, StartMosquitto
-from tests.integration.mosquitto import Authority, free_port, program
-from tests.integration.receiver import Receiver, eventually
+from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
+from tests.support.mosquitto import Authority, StartMosquitto, free_port, program
+from tests.support.receiver import Receiver, eventually
 
 pytestmark = pytest.mark.mosquitto
 

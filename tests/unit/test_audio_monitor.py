@@ -3,7 +3,7 @@ import pytest
 
 from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16
 from agent.audio_monitor import AudioMonitor, Condition
-from tests.clips import clip, silence
+from tests.support.clips import clip, silence
 
 
 class Rig:

@@ -10,7 +10,8 @@ from agent.audio import Pcm16, rms_dbfs
 from agent.conditioner import create_conditioner
 from agent.config.source import SoundSettings
 from agent.errors import ConfigError
-from tests.clips import audio_frames, clip, silence
+from tests.frames import audio_frames
+from tests.support.clips import clip, silence
 
 
 def conditioned(pcm: Pcm16, settings: SoundSettings) -> Pcm16:

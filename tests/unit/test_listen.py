@@ -14,7 +14,8 @@ from agent.listen import FRAMES_AT_REST, Listener
 from agent.segmenter import Ended, Segmenter, SegmenterEvent, SpeechStarted
 from agent.vad import VoiceActivityDetector
 from agent.vad.factory import create_detector
-from tests.clips import audio_frames, clip, silence
+from tests.frames import audio_frames
+from tests.support.clips import clip, silence
 
 
 class Stage:

@@ -21,7 +21,7 @@ from agent.segmenter import (
     SpeechStarted,
     quietest_moment,
 )
-from tests.clips import audio_frames
+from tests.frames import audio_frames
 
 SETTINGS = SegmenterSettings()
 FRAME_MS = 32

@@ -11,7 +11,7 @@ from agent.errors import SourceError
 from agent.segmenter import Segmenter
 from agent.utterances import utterances_in
 from agent.vad.factory import create_detector
-from tests.clips import clip, silence
+from tests.support.clips import clip, silence
 
 
 def cut(pcm: Pcm16) -> list[Utterance]:

@@ -11,7 +11,7 @@ from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings
 from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.errors import EngineError
-from tests.clips import clip
+from tests.support.clips import clip
 
 SETTINGS: dict[str, EngineSettings] = {
     "scripted": ScriptedSettings(),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import SPEECH
 from tests.deploy.arm64.root import inside
+from tests.support.clips import SPEECH
 
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(3600)]
 

@@ -15,8 +15,8 @@ from tests.deploy.fleet.network import Network, answers
 from tests.deploy.fleet.releases import Change, agent_wheel, dependencies, make_wheelhouse
 from tests.deploy.fleet.site import Run, Site
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, make_base, missing
-from tests.integration.mosquitto import Mosquitto, free_port, program
-from tests.integration.receiver import eventually
+from tests.support.mosquitto import Mosquitto, free_port, program
+from tests.support.receiver import eventually
 
 MODEL = "tiny.en-q8_0"
 NAMES = ("fleet-1", "fleet-2", "fleet-3")

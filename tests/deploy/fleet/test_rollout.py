@@ -13,7 +13,7 @@ from tests.deploy.fleet.conftest import MODEL, NAMES, Fleet
 from tests.deploy.fleet.releases import BABBLES, CRASHES, HANGS, Change
 from tests.deploy.fleet.site import Run
 from tests.deploy.systemd_host.host import SystemdHost
-from tests.integration.receiver import eventually
+from tests.support.receiver import eventually
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
 

@@ -17,7 +17,7 @@ from tests.deploy.fleet.releases import BABBLES
 from tests.deploy.fleet.site import PROGRAMS as OPERATORS
 from tests.deploy.signing import SIGNER, make_key, public_keys
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, borrow
-from tests.integration.receiver import eventually
+from tests.support.receiver import eventually
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.fleet.conftest import ACCESS, NAMES, Fleet
-from tests.integration.mosquitto import Authority, Mosquitto, free_port
+from tests.support.mosquitto import Authority, Mosquitto, free_port
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1800)]
 

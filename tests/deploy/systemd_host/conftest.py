@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.host import CACHE, SystemdHost, install, make_base, missing
-from tests.integration.virtual_microphone import Speaker, VirtualMicrophone
+from tests.support.clips import clip, silence
+from tests.support.virtual_microphone import Speaker, VirtualMicrophone
 
 MODELS = "/var/lib/edgescribe-models"
 

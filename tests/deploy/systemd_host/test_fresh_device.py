@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from agent.models.catalogue import MirrorSource, load_catalogue
-from tests.clips import clip, silence
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.host import CACHE, RigError, SystemdHost, make_base, missing
-from tests.integration.virtual_microphone import MICROPHONE, Speaker, VirtualMicrophone
+from tests.support.clips import clip, silence
+from tests.support.virtual_microphone import MICROPHONE, Speaker, VirtualMicrophone
 
 # The first run fetches a Debian, which takes minutes.
 pytestmark = [pytest.mark.systemd_host, pytest.mark.slow, pytest.mark.timeout(1_800)]

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.deploy.systemd_host.conftest import Service
 from tests.deploy.systemd_host.host import RigError, SystemdHost
-from tests.integration.receiver import eventually
+from tests.support.receiver import eventually
 
 # The first run fetches a Debian, which takes minutes.
 pytestmark = [pytest.mark.systemd_host, pytest.mark.slow, pytest.mark.timeout(900)]

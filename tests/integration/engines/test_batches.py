@@ -22,7 +22,7 @@ from agent.engines.process import ProcessEngine
 from agent.errors import EngineError
 from agent.transcriber import Recognition, Transcriber
 from agent.transcript import Transcript
-from tests.clips import clip, clip_names, silence
+from tests.support.clips import clip, clip_names, silence
 
 Pulled = Callable[[str], Path]
 

@@ -15,7 +15,7 @@ from agent.engines.factory import create_engine
 from agent.recording import Passage, transcribe
 from agent.stages import create_segmenter
 from agent.vad.factory import create_detector
-from tests.clips import clip
+from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights
 

@@ -24,7 +24,7 @@ from agent.engines.process import ProcessEngine
 from agent.errors import EngineError, ModelError
 from agent.transcriber import Recognition, Transcriber
 from agent.transcript import Transcript
-from tests.clips import clip
+from tests.support.clips import clip
 
 SLOW_S = 0.4
 DEADLY = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS]

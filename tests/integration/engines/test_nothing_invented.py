@@ -14,7 +14,7 @@ from agent.engines import Engine
 from agent.engines.factory import create_engine
 from agent.recording import transcribe
 from agent.transcript import Verdict
-from tests.clips import clip
+from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights
 

@@ -19,7 +19,7 @@ from agent.engines.context import Window
 from agent.engines.factory import create_engine
 from agent.engines.hearing import Decode
 from agent.errors import EngineError, ModelError
-from tests.clips import SPEECH, clip
+from tests.support.clips import SPEECH, clip
 
 pytestmark = pytest.mark.weights
 

@@ -15,9 +15,9 @@ from agent.errors import ModelError
 from agent.models.ct2 import check_ctranslate2
 from agent.models.ggml import write_ggml
 from agent.models.whisper import HyperParameters
-from tests.clips import silence
-from tests.integration.agent_process import AgentProcess, write_wav
 from tests.model_files import USABLE, ctranslate2_bytes, small_weights, usable_weights
+from tests.support.agent_process import AgentProcess, write_wav
+from tests.support.clips import silence
 
 Damage = Callable[[Path], None]
 

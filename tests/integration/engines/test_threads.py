@@ -15,7 +15,7 @@ from agent.engines import Engine
 from agent.engines.process import ProcessEngine
 from agent.stages import ENGINE_NICE, load_engine
 from agent.worker import Worker
-from tests.clips import clip
+from tests.support.clips import clip
 
 KINDS: dict[str, tuple[Any, str]] = {
     "whisper_cpp": (WhisperCppSettings, "tiny.en-q8_0"),

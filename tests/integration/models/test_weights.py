@@ -7,12 +7,12 @@ import pytest
 from pywhispercpp.model import Model
 
 from agent.audio import to_float
+from agent.models.catalogue import load_catalogue
 from agent.models.convert import convert
 from agent.models.files import digest_of
 from agent.models.ggml import TensorType
 from agent.models.quantise import quantise
-from agent.models.store import Store
-from tests.clips import clip
+from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights
 
@@ -33,9 +33,9 @@ def test_tiny_in_int4_is_pulled_and_understands(pulled: Pulled) -> None:
     assert "successfully forwarded" in heard(pulled("tiny.en-q4_0"))
 
 
-def test_the_conversion_is_the_one_that_was_recorded(pulled: Pulled, model_store: Store) -> None:
+def test_the_conversion_is_the_one_that_was_recorded(pulled: Pulled) -> None:
     """The same input gives the same bytes on every machine: the digest in the manifest."""
-    (source,) = model_store.catalogue.find("tiny.en-q4_0").sources
+    (source,) = load_catalogue().find("tiny.en-q4_0").sources
     assert digest_of(pulled("tiny.en-q4_0")) == source.files[0].sha256
 
 

@@ -23,8 +23,8 @@ from agent.outbox.letters import Batch
 from agent.outbox.repair import KEPT
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
-from tests.integration.receiver import eventually
 from tests.messages import transcript
+from tests.support.receiver import eventually
 
 LONG = "word " * 400
 """Makes a message of 2.4 kB: one fits on a page of the database, two do not."""

@@ -16,8 +16,8 @@ from agent.outbox.store import DEAD_LETTERS
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
-from tests.integration.receiver import eventually
 from tests.messages import failed, transcript
+from tests.support.receiver import eventually
 
 SECRET = "the key is under the flower pot"
 

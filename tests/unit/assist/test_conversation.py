@@ -1,4 +1,4 @@
-"""The protocol without sockets; `tests/integration/test_assist.py` has the real client."""
+"""The protocol without sockets; `tests/acceptance/test_assist.py` has the real client."""
 
 import numpy as np
 import pytest

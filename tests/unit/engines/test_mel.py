@@ -5,7 +5,7 @@ import pytest
 
 from agent.audio import PcmFloat, to_float
 from agent.engines.mel import log_mel, mel_filters
-from tests.clips import clip, clip_names
+from tests.support.clips import clip, clip_names
 
 reference = pytest.importorskip("faster_whisper.feature_extractor", reason="faster-whisper computes the reference")
 

@@ -13,8 +13,8 @@ from agent.home_assistant.entities import SPEAKING_OFF_S, DeviceFacts, entities
 from agent.home_assistant.metrics import METRICS, absent_metrics
 from agent.publishing.publisher import VAD_REPEAT_S
 from agent.wire.telemetry import TelemetryMessage
-from tests.boards import BOARDS, unfold
 from tests.conftest import REPOSITORY
+from tests.support.boards import BOARDS, unfold
 
 DEVICE, COMPONENT, OFF = (DiscoverySettings(mode=mode) for mode in ("device", "component", "off"))
 FACTS = DeviceFacts(

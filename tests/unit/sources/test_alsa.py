@@ -11,7 +11,7 @@ from agent.errors import AgentError, DeviceEndless, DeviceStalled, DeviceUnavail
 from agent.sources.alsa import AlsaSource, Hanging
 from agent.sources.alsa_pcm import Chunk
 from agent.sources.framer import PcmFormat
-from tests.integration.receiver import eventually
+from tests.support.receiver import eventually
 
 SETTINGS = AlsaSettings(device="mic")
 

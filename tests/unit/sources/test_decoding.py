@@ -17,7 +17,7 @@ from agent.audio import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
 from agent.config import WavSettings
 from agent.errors import SourceError
 from agent.sources.wav import Recording
-from tests.clips import clip
+from tests.support.clips import clip
 
 ONE = clip("en_dir-intro")[:50_000]
 OTHER = clip("en_dir-intro")[60_000:110_000]

@@ -14,7 +14,7 @@ from agent.audio import EDGE_SAMPLES, FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame,
 from agent.config import WavSettings
 from agent.errors import SourceError
 from agent.sources.wav import WavSource
-from tests.clips import SPEECH, clip
+from tests.support.clips import SPEECH, clip
 
 
 def read_all(source: WavSource) -> list[AudioFrame]:

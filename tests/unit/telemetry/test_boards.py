@@ -6,7 +6,7 @@ import pytest
 from agent.telemetry.host import Host, HostReading
 from agent.telemetry.vitals import Vitals, VitalsWatch
 from agent.wire.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
-from tests.boards import BOARDS, unfold
+from tests.support.boards import BOARDS, unfold
 
 EXPECTED = {
     "raspberry-pi-3": HostReading(

@@ -13,8 +13,8 @@ from agent.telemetry.host import Host, HostReading
 from agent.telemetry.snapshot import Snapshot
 from agent.telemetry.vitals import VitalsWatch
 from agent.wire.telemetry import Cpu, Disk, Mem, Mqtt
-from tests.boards import BOARDS, unfold
 from tests.messages import NOON, latency
+from tests.support.boards import BOARDS, unfold
 
 NOTHING = HostReading(Cpu(), Mem(), Disk())
 

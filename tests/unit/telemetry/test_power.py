@@ -6,7 +6,7 @@ import pytest
 from agent.telemetry.power import EventCounter, Flag
 from agent.telemetry.raspberry_pi import RaspberryPi, vcgencmd
 from agent.telemetry.vitals import VitalsWatch
-from tests.boards import unfold
+from tests.support.boards import unfold
 
 
 def count(*flags: Flag) -> list[tuple[bool | None, int | None]]:

@@ -9,8 +9,8 @@ from agent.telemetry.host import Host, HostReading
 from agent.telemetry.snapshot import MOST_BYTES, Snapshot
 from agent.telemetry.vitals import VitalsWatch
 from agent.wire.telemetry import Audio, Cpu, Disk, Mem, Mqtt, Pwr
-from tests.boards import BOARDS, unfold
 from tests.messages import NOON, latency
+from tests.support.boards import BOARDS, unfold
 
 HOST = HostReading(Cpu(pct=3.0, temp_c=48.3), Mem(avail_mb=512), Disk())
 

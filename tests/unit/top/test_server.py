@@ -12,7 +12,7 @@ from agent.top.address import VIEWERS, connect
 from agent.top.feed import Feed
 from agent.top.server import TopServer
 from agent.worker import Worker
-from tests.integration.receiver import eventually
+from tests.support.receiver import eventually
 
 
 def never(worker: Worker) -> None:

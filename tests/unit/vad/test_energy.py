@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent.vad.energy import EnergyDetector
-from tests.clips import clip, clip_names, frames_of, silence
+from tests.support.clips import clip, clip_names, frames_of, silence
 
 
 @pytest.mark.parametrize("name", clip_names())

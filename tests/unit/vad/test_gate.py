@@ -8,7 +8,7 @@ from agent.audio import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
 from agent.vad.gate import QUIET_FRAMES, REPLAYED_FRAMES, STEADY_FRAMES, EnergyGate, GatedDetector
 from agent.vad.level import HISTORY_FRAMES, UPDATE_FRAMES
 from agent.vad.silero import SileroDetector
-from tests.clips import clip, clip_names, frames_of, silence
+from tests.support.clips import clip, clip_names, frames_of, silence
 
 FRAMES_A_SECOND = SAMPLE_RATE_HZ / 512
 

@@ -5,7 +5,7 @@ import pytest
 
 from agent.audio import SILENCE_DBFS
 from agent.vad.level import HISTORY_FRAMES, UPDATE_FRAMES, NoiseFloor, level_dbfs, voice_band_dbfs
-from tests.clips import clip, frames_of, silence
+from tests.support.clips import clip, frames_of, silence
 
 SECONDS = np.arange(512) / 16_000
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm16
 from agent.vad.silero import RESTART_FRAMES, SileroDetector
-from tests.clips import clip, clip_names, frames_of, silence
+from tests.support.clips import clip, clip_names, frames_of, silence
 
 REFERENCE = Path(__file__).parents[2] / "data" / "vad" / "silero_reference.npz"
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from agent.subscriber import Received
 from agent.watch.reading import READERS
 from agent.watch.shows import Json, Lines, Screen
-from tests.hostile import documents, payloads
+from tests.support.hostile import documents, payloads
 
 DEEP = [b'{"a":' * depth + b"1" + b"}" * depth for depth in (100, 900, 940, 980, 1_020, 10_000)]
 FEW = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
