@@ -12,45 +12,184 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from agent import identity
-from agent.assist.factory import open_assist
-from agent.audio import AudioFrame
-from agent.audio_monitor import AudioMonitor
-from agent.capture import capture
+from agent.asr import Engine
+from agent.asr.isolated import longest_inference_s
+from agent.asr.loading import (
+    ENGINE_NICE,
+    as_commanded,
+    concrete_engine,
+    create_segmenter,
+    load_as_commanded,
+    load_engine,
+)
+from agent.asr.transcriber import Transcriber
+from agent.audio.capture import capture
+from agent.audio.conditioner import create_conditioner
+from agent.audio.factory import create_source, is_live
+from agent.audio.frames import AudioFrame
+from agent.audio.monitor import AudioMonitor
+from agent.audio.switched import SwitchedSource
 from agent.channel import Channel, Overflow
-from agent.conditioner import create_conditioner
-from agent.config import AlsaSettings, Settings
-from agent.controls.changes import Applied
-from agent.controls.device import Parts
-from agent.controls.remote import Remote, Self
-from agent.engines import Engine
-from agent.engines.process import longest_inference_s
-from agent.errors import AgentError
+from agent.config.commanded import Applied
+from agent.config.languages import AUTO
+from agent.config.layers import state_dir
+from agent.config.reload import Reload
+from agent.config.settings import Settings
+from agent.config.source import AlsaSettings
+from agent.errors import AgentError, ConfigError
 from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
-from agent.links import create_publisher, open_outbox, open_sinks, undelivered
-from agent.listen import Listener
-from agent.monitoring import Monitor
-from agent.naming import broker_name, engine_name, source_name
-from agent.publishing.hearing import Hearing
-from agent.segmenter import Ended, Paused, Resumed, Segmenter, SegmenterEvent
-from agent.service.reload import Reload
-from agent.service.reloading import Reloadable, Reloader
-from agent.service.supervision import Supervisor
-from agent.service.systemd import Notifier
-from agent.settings.sources import state_dir
-from agent.sinks import Sink
-from agent.sources.factory import create_source, is_live
-from agent.sources.switched import SwitchedSource
-from agent.stages import ENGINE_NICE, as_commanded, concrete_engine, create_segmenter, load_as_commanded, load_engine
+from agent.install import extras
+from agent.messages import State, identity
+from agent.messages.telemetry import TelemetryMessage
+from agent.models.languages import languages_of
+from agent.mqtt import Sink
+from agent.mqtt.client import MqttSink
+from agent.mqtt.command_handlers import Parts
+from agent.mqtt.hearing import Hearing
+from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
+from agent.mqtt.publisher import Publisher
+from agent.mqtt.reloading import Reloadable, Reloader
+from agent.mqtt.remote import Remote, Self
+from agent.mqtt.reporting import Surveyor, TelemetryReporter
+from agent.segmenter import Ended, Listener, Paused, Resumed, Segmenter, SegmenterEvent
+from agent.systemd import Notifier
+from agent.telemetry.conditions import pull_codes
 from agent.telemetry.counters import Counters
-from agent.transcriber import Transcriber
+from agent.telemetry.exposition import exposition
+from agent.telemetry.host import Host
+from agent.telemetry.naming import broker_name, engine_name, source_name
+from agent.telemetry.prometheus import PrometheusServer
+from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.telemetry.watchdog import Supervisor
+from agent.terminal.publisher import TopSink
 from agent.vad.factory import create_detector
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Owned by the main thread, which calls `open` once, `tick` about once a second, and `close`.
+
+    Raises:
+        ConfigError: nobody can listen where the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device_id: str,
+        *,
+        counters: Counters,
+        listener: Listener,
+        transcriber: Transcriber,
+        publisher: Publisher,
+        on_failure: Callable[[Worker], None],
+    ) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._transcriber = transcriber
+        self._publisher = publisher
+        self._started_s = time.monotonic()
+        self._watch = VitalsWatch(settings.telemetry.host_root)
+        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
+        self._mqtt: MqttSink | None = None
+        self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
+        self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
+
+    @property
+    def vitals(self) -> Vitals:
+        """Temperature, power and memory as they were at the last tick; any thread may ask."""
+        return self._watch.latest
+
+    def open(self, mqtt: MqttSink | None) -> None:
+        """From now on there is a link to tell of."""
+        self._mqtt = mqtt
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """Who else is to be told what is published."""
+        return [self._top] if self._top else []
+
+    def change_interval(self, interval_s: float) -> None:
+        """Send telemetry every `interval_s` seconds from now on; any thread may ask for it."""
+        self._reporter.change_interval(interval_s)
+
+    def tick(self) -> None:
+        """Look, and tell what is due."""
+        self._publisher.conditions("mqtt_", self._mqtt.conditions if self._mqtt else ())
+        self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+        self._publisher.conditions("pull_", pull_codes(self._settings.telemetry.host_root))
+
+    def close(self) -> list[str]:
+        """Answer nobody any more; return the names of threads that have not ended."""
+        return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
+
+    def _listen_for_prometheus(self, on_failure: Callable[[Worker], None]) -> PrometheusServer:
+        surveyor = self._surveyor()  # of its own: CPU load is that since the scrape before
+
+        def render() -> str:
+            return exposition(surveyor.snapshot(self._mqtt, self._publisher.problems))
+
+        return PrometheusServer(self._settings.prometheus, render, on_failure)
+
+    def _offer_top(self, device_id: str, listener: Listener, on_failure: Callable[[Worker], None]) -> TopSink:
+        surveyor = self._surveyor()
+
+        def survey() -> TelemetryMessage:
+            return surveyor.snapshot(self._mqtt, self._publisher.problems).message()
+
+        return TopSink(
+            self._settings,
+            device_id,
+            listener=listener,
+            transcriber=self._transcriber,
+            publisher=self._publisher,
+            survey=survey,
+            on_failure=on_failure,
+        )
+
+    def _surveyor(self) -> Surveyor:
+        host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
+        return Surveyor(host, self._watch, self._counters, self._transcriber, self._started_s)
+
+
+if TYPE_CHECKING:
+    from agent.wyoming import AssistServer
+
+
+def open_assist(
+    settings: Settings, transcriber: Transcriber, state: Callable[[], State], on_failure: Callable[[Worker], None]
+) -> "AssistServer | None":
+    """Serve Assist from now on, None if that is not wanted. `state` tells which model and language are in force.
+
+    Raises:
+        ConfigError: the extra is not installed, or the address cannot be listened on.
+    """
+    if not settings.assist.enabled:
+        return None
+    try:
+        from agent.wyoming import (  # noqa: PLC0415 - an extra
+            AssistServer,
+            Conversation,
+            Hearing,
+            Offer,
+        )
+    except ImportError as error:
+        raise ConfigError(f"assist.enabled needs the package wyoming ({error}): {extras.missing('assist')}") from error
+
+    def offer() -> Offer:
+        now = state()
+        codes = (now.language,) if now.language != AUTO else languages_of(now.model)
+        return Offer(now.model, tuple(code for code in codes if code != AUTO))
+
+    hearing = Hearing(lambda: create_detector(settings.vad), lambda: create_segmenter(settings), transcriber.probe)
+    return AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)
+
 
 FRAMES_CAPACITY = 256
 """Eight seconds of sound, should the listener be held up."""
@@ -265,7 +404,7 @@ class App:
             transcriber=self._transcriber,
             keeper=self._keeper,
             spool=self._spool,
-            publisher=self._publisher,
+            conditions=self._publisher.conditions,
             tell=self._remote.applied,
         )
 

@@ -1,5 +1,6 @@
 """The bounded queue between two stages."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -150,3 +151,28 @@ class Channel(Generic[T]):
         """How many items were discarded to make room."""
         with self._changed:
             return self._dropped
+
+
+class Window:
+    """Keeps the last `size` values. Not thread-safe: its owner guards it."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._values: deque[float] = deque(maxlen=size)
+
+    def add(self, value: float) -> None:
+        """Remember `value`; the oldest one is forgotten when the window is full."""
+        self._values.append(value)
+
+    def p50(self) -> float | None:
+        """The median, as `p95`."""
+        return self._percentile(0.5)
+
+    def p95(self) -> float | None:
+        """The 95th percentile by nearest rank; None before the first value."""
+        return self._percentile(0.95)
+
+    def _percentile(self, share: float) -> float | None:
+        if not self._values:
+            return None
+        ordered = sorted(self._values)
+        return ordered[math.ceil(share * len(ordered)) - 1]

@@ -23,7 +23,7 @@ LINES_A_MINUTE: Final = 20
 """Of one kind: what one statement of the program logs."""
 TRACEBACKS_A_MINUTE: Final = 1
 _MINUTE_S: Final = 60.0
-_UNLIMITED: Final = "agent.publishing"
+_UNLIMITED: Final = "agent.mqtt.publisher"
 """One line an utterance. Speech sets the pace there, not a sender."""
 
 log = logging.getLogger(__name__)

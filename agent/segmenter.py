@@ -11,21 +11,72 @@ probability is enough to stay there than it took to get in.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
-from agent.config import SegmenterSettings
-from agent.tape import Tape
+from agent.audio.conditioner import Conditioner
+from agent.audio.frames import FRAME_SAMPLES, LONGEST_FILLED_GAP, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
+from agent.audio.monitor import AudioMonitor
+from agent.channel import Channel
+from agent.config.settings import SegmenterSettings
+from agent.errors import SourceError
+from agent.vad import VoiceActivityDetector
+
+
+class Tape:
+    """Contiguous samples from position `start` to `end`: grows at its end, is cut off at its start.
+
+    Used from one thread. What is appended is kept as it is (no copy), and must not be written to afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.start = 0
+        """Position of the first sample that is still there."""
+        self.end = 0
+        """Position just behind the last sample."""
+        self._pieces: deque[Pcm16] = deque()
+
+    @property
+    def empty(self) -> bool:
+        """True if there is not a sample."""
+        return self.start == self.end
+
+    def append(self, pcm: Pcm16) -> None:
+        """Add samples, shape (n,), at the end."""
+        self._pieces.append(pcm)
+        self.end += len(pcm)
+
+    def drop_before(self, position: int) -> None:
+        """Forget what lies before `position` (at most everything)."""
+        position = min(position, self.end)
+        while self._pieces and self.start + len(self._pieces[0]) <= position:
+            self.start += len(self._pieces.popleft())
+        if position > self.start:
+            self._pieces[0] = self._pieces[0][position - self.start :]
+            self.start = position
+
+    def read(self, start: int, end: int) -> Pcm16:
+        """Copy the samples from `start` to `end`, both within the tape."""
+        if not self.start <= start <= end <= self.end:
+            msg = f"samples {start} to {end} are not on a tape from {self.start} to {self.end}"
+            raise ValueError(msg)
+        if start == end:
+            return np.zeros(0, np.int16)
+        return np.concatenate(self._pieces)[start - self.start : end - self.start]
+
+    def restart(self, position: int) -> None:
+        """Forget everything and go on at `position`."""
+        self._pieces.clear()
+        self.start = self.end = position
+
 
 PAUSE_SAMPLES = samples(200)
 """Silence kept behind the last speech, and the time after which an utterance may be over."""
 HYSTERESIS = 0.15
-LONGEST_FILLED_GAP = samples(1000)
-"""Lost samples up to this many are filled with zeros; behind a longer gap everything begins anew."""
 CUT_SEARCH_SAMPLES = samples(5000)
 """An utterance that is too long is cut at the quietest moment of this much sound at its end."""
 CUT_HOP_SAMPLES = samples(10)
@@ -265,3 +316,113 @@ def quietest_moment(pcm: Pcm16) -> int:
 def _captured_at(position: int, frame: AudioFrame) -> int:
     """Capture time of the sample at `position`, reckoned from `frame`, in monotonic ns."""
     return frame.captured_ns - (frame.end - position) * 1_000_000_000 // SAMPLE_RATE_HZ
+
+
+def utterances_in(
+    frames: Iterable[AudioFrame], detector: VoiceActivityDetector, segmenter: Segmenter
+) -> Iterator[Utterance]:
+    """Yield the utterances in `frames`, in order, each as soon as it is over. Neither stage is reset before.
+
+    Raises:
+        SourceError: as `frames` does, behind the last utterance.
+    """
+    failure = None
+    try:
+        for frame in frames:
+            yield from _ended(segmenter.push(frame, detector.probability(frame.pcm)))
+    except SourceError as error:
+        failure = error
+    yield from _ended(segmenter.finish())
+    if failure:
+        raise failure
+
+
+def _ended(events: list[SegmenterEvent]) -> Iterator[Utterance]:
+    return (event.utterance for event in events if isinstance(event, Ended))
+
+
+FRAMES_AT_REST = 6
+"""While the detector hears nothing at all, its gate shut, the thread wakes for every sixth frame: being woken is most
+of what a quiet room costs. Speech is noticed up to 160 ms later for it. No sound is lost, and its end comes no later,
+for by then the gate is open."""
+
+
+@dataclass(slots=True)
+class ListenCounters:
+    """What was heard since the start. Written by the listen thread only; any thread may read."""
+
+    frames: int = 0
+    heard_samples: int = 0
+    """All sound that came in."""
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of sound that came in."""
+        return self.heard_samples / SAMPLE_RATE_HZ
+
+
+class Listener:
+    """Feeds frames to the detector and the segmenter, and tells what comes of it.
+
+    `run` is the work of the listen thread. It returns when `frames` is closed and read empty. `on_event` is called from
+    that thread with every event of the segmenter, and `on_end` once, when there will be no more, however `run` ends.
+    `monitor` hears the sound as it came; detector and segmenter hear what `conditioner` has made of it.
+    """
+
+    def __init__(
+        self,
+        frames: Channel[AudioFrame],
+        detector: VoiceActivityDetector,
+        segmenter: Segmenter,
+        on_event: Callable[[SegmenterEvent], None],
+        on_end: Callable[[], None] = lambda: None,
+        monitor: AudioMonitor | None = None,
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        self.counters = ListenCounters()
+        self.observer: Callable[[AudioFrame, float], None] | None = None
+        """Is told of every frame, as it came, and its probability of speech, from the listen thread; any may set it."""
+        self._frames = frames
+        self._detector = detector
+        self._segmenter = segmenter
+        self._on_event = on_event
+        self._on_end = on_end
+        self._monitor = monitor
+        self._conditioner = conditioner
+        self._expected: int | None = None
+
+    @property
+    def noise_floor_dbfs(self) -> float | None:
+        """Level of the room without speech, where the detector knows it; any thread may ask."""
+        return self._detector.noise_floor_dbfs
+
+    def run(self) -> None:
+        """Listen until the frames end."""
+        try:
+            for frame in self._frames:
+                self._note(frame)
+                heard = self._conditioner.condition(frame) if self._conditioner else frame
+                probability = self._detector.probability(heard.pcm)
+                if (observer := self.observer) is not None:
+                    observer(frame, probability)
+                self._tell(self._segmenter.push(heard, probability))
+                self._frames.rouse_at(1 if probability or self._segmenter.listening else FRAMES_AT_REST)
+            self._tell(self._segmenter.finish())
+        finally:
+            self._on_end()
+
+    def _note(self, frame: AudioFrame) -> None:
+        """Count the frame if it is sound. Reset the detector where sound is missing before it."""
+        if self._expected is not None and frame.position != self._expected:
+            self._detector.reset()
+        self._expected = frame.end
+        if frame.is_edge:
+            return
+        if self._monitor:
+            self._monitor.hear(frame)
+        self.counters.frames += 1
+        self.counters.heard_samples += len(frame.pcm)
+
+    def _tell(self, events: list[SegmenterEvent]) -> None:
+        for event in events:
+            self._on_event(event)

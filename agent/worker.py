@@ -1,12 +1,34 @@
 """A named thread that reports its failure, and the boundary behind which one failure ends nothing."""
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
-
-from agent.service.priority import lower_priority
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+
+Result = TypeVar("Result")
+
+
+def lower_priority(by: int) -> None:
+    """Make the calling thread nicer by `by` steps, and so every thread and process that it starts from now on."""
+    if not by or sys.platform != "linux":  # elsewhere it would be the whole process
+        return
+    thread = threading.get_native_id()
+    try:
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + by)
+    except OSError as error:  # a seccomp filter; then everything has the same priority, and works
+        log.warning(f"the priority of thread {threading.current_thread().name} cannot be lowered ({error.strerror})")
+
+
+def at_lower_priority(work: Callable[[], Result], by: int) -> Result:
+    """Return what `work` returns, or raise what it raises, run in a thread of its own with a lower priority."""
+    with ThreadPoolExecutor(1, "load", initializer=lower_priority, initargs=(by,)) as executor:
+        return executor.submit(work).result()
 
 
 def attempt(work: Callable[[], object]) -> Exception | None:
@@ -27,7 +49,7 @@ class Worker:
     `work` ends because its input was closed; there is no other way to stop a worker. An exception is kept in `failure`
     and `on_failure` is called once, from the worker's own thread; the owner decides (as a rule: stop the process, and
     let systemd start it again). `nice` lowers the priority of the thread, and of all that it starts, see
-    `service/priority.py`.
+    `worker.py`.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import soundfile
-from agent.audio import Utterance
-from agent.config import WhisperCppSettings
-from agent.engines.factory import create_engine
+from agent.audio.frames import Utterance
+from agent.config.settings import WhisperCppSettings
+from agent.asr.factory import create_engine
 model, clip, times = sys.argv[1:]
 pcm, rate_hz = soundfile.read(clip, dtype="int16")
 assert rate_hz == 16_000

@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agent.audio import Utterance
+from agent.asr import Engine, transcribe_many
+from agent.asr.factory import create_engine
+from agent.asr.threads import engine_threads
+from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
 from agent.bench.scoring import score
-from agent.config import FasterWhisperSettings
-from agent.engines import Engine, transcribe_many
-from agent.engines.factory import create_engine
-from agent.engines.threads import engine_threads
+from agent.config.layers import load_settings, models_dir
+from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model
 from agent.models.store import Store
-from agent.settings.sources import load_settings, models_dir
 
 _LONGEST_S: Final = 28.0
 _SHUFFLE_SEED: Final = 1

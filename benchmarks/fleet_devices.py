@@ -16,11 +16,8 @@ from typing import Final
 from fleet_figures import BURST, STAMP
 from ulid import ULID
 
-from agent.config import MqttSettings, OutboxSettings
-from agent.outbox.factory import create_outbox
-from agent.sinks.mqtt import MqttSink
-from agent.telemetry.schedule import TelemetrySchedule
-from agent.wire import (
+from agent.config.settings import MqttSettings, OutboxSettings
+from agent.messages import (
     Health,
     Info,
     Latency,
@@ -28,7 +25,10 @@ from agent.wire import (
     TranscriptMessage,
     Vad,
 )
-from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
+from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
+from agent.mqtt.client import MqttSink
+from agent.mqtt.outbox_factory import create_outbox
+from agent.telemetry.schedule import TelemetrySchedule
 from agent.worker import Worker
 
 _TICK_S: Final = 0.01

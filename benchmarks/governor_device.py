@@ -5,7 +5,7 @@
                                ▼               │
                             [spool] ◀── tick every second: Governor ◀── temperature, queue, Pace
 
-What `agent/transcriber.py` and `agent/governor/steering.py` do with threads is done here in order of time.
+What `agent/asr/transcriber.py` and `agent/governor/steering.py` do with threads is done here in order of time.
 """
 
 import random
@@ -19,13 +19,13 @@ from governor_record import Fate, Record
 from governor_speech import HOUR_S, Spoken
 
 from agent.app import UTTERANCES_CAPACITY
+from agent.asr.speculative import DraftBudget
+from agent.asr.transcriber import LONGEST_REST_S
 from agent.channel import Channel, Overflow
-from agent.drafts import DraftBudget
 from agent.governor.governor import Decision, Governor, Signals
 from agent.governor.pace import Pace
 from agent.governor.steering import IDLE_S
 from agent.telemetry.vitals import Vitals
-from agent.transcriber import LONGEST_REST_S
 
 TICK_S: Final = 1.0
 _NEVER_S: Final = float("inf")

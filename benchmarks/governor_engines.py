@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.calibration.file import NAME, read_calibration
-from agent.calibration.records import Candidate, Engine, Measurement
-from agent.config import FasterWhisperSettings, WhisperCppSettings
+from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.governor.ladder import Level, build_ladder, measured_rungs
+from agent.models.calibration_file import NAME, read_calibration
+from agent.models.calibration_records import Candidate, Engine, Measurement
 
 TOP: Final = "base-q8_0"
 SLOWER: Final = 4.7

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from agent.publishing.reporting import Surveyor
+from agent.mqtt.reporting import Surveyor
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import ROOT, Host
 from agent.telemetry.vitals import VitalsWatch

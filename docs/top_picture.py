@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.top.glance import Glance
-from agent.top.view import picture
+from agent.terminal.device_view import picture
+from agent.terminal.snapshot import Glance
 
 WIDTH = 92
 FRAME = """\

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from agent.cpu import features
+from agent.asr.cpu import features
 from supply.errors import SupplyError
 
 INDEX: Final = "index"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.cpu import RECORD_NAME
+from agent.asr.cpu import RECORD_NAME
 from supply.commands import run, say
 from supply.cpus import CpuClass
 from supply.errors import SupplyError
@@ -148,7 +148,7 @@ def _python_files(source: Path, package: str) -> dict[str, bytes]:
 
 
 def _record(job: Job, source: Path) -> bytes:
-    """What the agent reads before it imports the module (agent/cpu.py), and what the parts list says of its insides."""
+    """What agent/asr/cpu.py reads before it imports the module, and what the parts list says of its insides."""
     pieces = {
         "whisper.cpp": _found(r"project\(\"whisper.cpp\" VERSION ([\d.]+)\)", source / "whisper.cpp/CMakeLists.txt"),
         "pybind11": _pybind_version(source / "pybind11/include/pybind11/detail/common.h"),

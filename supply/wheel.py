@@ -18,7 +18,7 @@ from typing import Final
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from agent.cpu import RECORD_NAME
+from agent.asr.cpu import RECORD_NAME
 
 GENERATOR: Final = "edgescribe supply"
 _FIRST_ZIP_YEAR: Final = 1980

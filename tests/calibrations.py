@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from agent.calibration.front import choose, pareto_front
-from agent.calibration.machine import fingerprint
-from agent.calibration.records import VERSION, Calibration, Candidate, Engine, Limits, Measurement, Skipped
+from agent.models.calibration_machine import fingerprint
+from agent.models.calibration_records import VERSION, Calibration, Candidate, Engine, Limits, Measurement, Skipped
+from agent.models.pareto import choose, pareto_front
 
 
 def measurement(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from agent.outbox.clock import Stamp
+from agent.mqtt.message_age import Stamp
 
 
 class FakeClock:

@@ -1,6 +1,6 @@
 """Samples as the frames of a source."""
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
+from agent.audio.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
 from tests.support.clips import frames_of
 
 

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
 from agent.bench.latency import Arrival
 from agent.bench.lifeline import tied
 from agent.bench.process import OURS_ENVIRONMENT
 from agent.bench.systems import System, engine_settings, listening_settings
 from agent.bench.wire_format import PeerError
-from agent.broker import EmbeddedBroker
-from agent.subscriber import Subscriber
+from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.subscriber import Subscriber
 
 _SAMPLE_EVERY_S = 0.25
 _GRACE_S = 120.0

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
 from agent.bench.adapters import Driver, Setup, create_driver
 from agent.bench.lifeline import tied

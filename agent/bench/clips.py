@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
-from agent.config import WavSettings
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.wav import Recording
+from agent.config.source import WavSettings
 from agent.errors import ConfigError
-from agent.sources.wav import Recording
 
 NO_SPEECH = "none"
 MANIFEST_NAME = "manifest.tsv"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.agent_process import AgentRun, Look, run_agent
 from agent.bench.clips import NO_SPEECH, Clip, load_pcm
 from agent.bench.latency import quiet_room

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance, samples
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, samples
 
 PAUSE_MS = 1_800
 """Between clips: any hang-over in use is over by then, and the engine is at rest again."""

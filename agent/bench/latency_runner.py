@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.adapters.ours import segment
 from agent.bench.agent_process import run_agent
 from agent.bench.clips import NO_SPEECH, Clip, load_pcm

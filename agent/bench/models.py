@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from agent.bench.systems import Adapter, System, ours_for
-from agent.config import Settings
+from agent.config.layers import models_dir
+from agent.config.settings import Settings
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
-from agent.settings.sources import models_dir
 
 
 class ModelShelf:

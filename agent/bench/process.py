@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import agent
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.lifeline import tied
 from agent.bench.systems import System
 from agent.bench.wire_format import Answer, Loaded, PeerError, receive, send, unpack

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.bench.records import IdleMeasurement, LatencyBlock, Measurement, Record, SystemSetup
 from agent.bench.systems import System, engine_settings
-from agent.config import EngineSettings
+from agent.config.settings import EngineSettings
 from agent.errors import ConfigError
 
 _NOT_COMPARED = frozenset({"kind", "model", "language"})

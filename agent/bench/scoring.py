@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent import extras
 from agent.errors import ConfigError
+from agent.install import extras
 
 BY_CHARACTER = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages in which errors are counted over characters: the rate is a CER."""

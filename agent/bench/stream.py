@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.audio import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16, samples
+from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16, samples
 from agent.bench.clips import NO_SPEECH, Clip, load_pcm
 from agent.bench.latency_runner import read_sounds
 from agent.bench.process import SystemProcess

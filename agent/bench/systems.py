@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from agent.bench.clips import NO_SPEECH, Clip
 from agent.bench.records import LeftOut
 from agent.bench.wire_format import BUSY_OPTION
-from agent.config import SegmenterSettings, VadSettings
+from agent.config.settings import SegmenterSettings, VadSettings
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 from agent.models.languages import is_english_only

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 from agent.errors import AgentError
 
 BUSY_OPTION = "busy"

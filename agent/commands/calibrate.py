@@ -12,9 +12,9 @@ from agent.commands.options import add_settings_options, settings_from
 from agent.errors import ModelError
 
 if TYPE_CHECKING:
-    from agent.calibration.records import Calibration
-    from agent.calibration.run import Tell
-    from agent.config import Settings
+    from agent.calibrate.run import Tell
+    from agent.config.settings import Settings
+    from agent.models.calibration_records import Calibration
 
 _MINUTES = 3.0
 _LONGEST_MIN = 60.0
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pull:
         _pull(settings)
 
-    from agent.calibration.file import NAME, as_json, folder_of
-    from agent.calibration.run import calibrate
+    from agent.calibrate.run import calibrate
+    from agent.models.calibration_file import NAME, as_json, folder_of
 
     os.nice(_NICE)
     seconds = 60 * args.minutes
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from agent.calibration.report import print_calibration
+    from agent.calibrate.report import print_calibration
 
     print_calibration(calibration, Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH))
     print(f"\nWritten to {folder_of(settings) / NAME}.")
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _must_be_able_to_keep_it(settings: "Settings") -> None:
     """Minutes of measuring for a file that cannot be written would be lost."""
-    from agent.calibration.file import NAME, CalibrationError, folder_of
-    from agent.doctor.facts import write_problem
+    from agent.diagnostics.facts import write_problem
+    from agent.models.calibration_file import NAME, CalibrationError, folder_of
 
     folder = folder_of(settings)
     if problem := write_problem(folder):
@@ -92,13 +92,13 @@ def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
 
 def _pull(settings: "Settings") -> None:
     """Fetch what could suit and is not here. One that cannot be had does not keep the others from being measured."""
-    from agent.calibration.candidates import worth_pulling
-    from agent.calibration.machine import installed_engines, memory_budget_mb
-    from agent.calibration.run import wanted
+    from agent.calibrate.run import wanted
     from agent.commands.models import pull
+    from agent.config.layers import models_dir
+    from agent.models.calibration_machine import installed_engines, memory_budget_mb
+    from agent.models.candidates import worth_pulling
     from agent.models.catalogue import load_catalogue
     from agent.models.store import Store
-    from agent.settings.sources import models_dir
 
     catalogue = load_catalogue()
     store = Store(models_dir(settings), catalogue)

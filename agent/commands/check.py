@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import extras
 from agent.commands.options import add_settings_options, load_from
+from agent.config.named import file_problem
 from agent.errors import ConfigError, ModelError
-from agent.settings.named import file_problem
+from agent.install import extras
 
 if TYPE_CHECKING:
-    from agent.settings.sources import Loaded
+    from agent.config.layers import Loaded
 
 CT2_SUFFIX = "-ct2"
 CREDENTIALS = Path("/run/credentials")
@@ -87,7 +87,7 @@ def contradictions(loaded: "Loaded") -> Iterator[str]:
 
 def advice(loaded: "Loaded") -> Iterator[str]:
     """What works, but should not stay so."""
-    from agent.controls.changes import commanded
+    from agent.config.commanded import commanded
 
     if warning := auto_warning(loaded):
         yield f"{_at(loaded, 'engine.kind')}{warning}"
@@ -101,8 +101,8 @@ def advice(loaded: "Loaded") -> Iterator[str]:
 
 def useless_keywords(loaded: "Loaded") -> Iterator[str]:
     """Keywords that can never match, or always do."""
+    from agent.config.keywords import doubt, keyword_rules
     from agent.models.languages import is_english_only
-    from agent.publishing.keywords import doubt, keyword_rules
 
     model = getattr(loaded.settings.engine, "model", "")
     for rule in keyword_rules(loaded.settings.publish.keywords):
@@ -140,7 +140,7 @@ def is_installed(package: str) -> bool:
 
 def has_libasound() -> bool:
     """True if there is ALSA's library."""
-    from agent.sources import libasound
+    from agent.audio import libasound
 
     return libasound.installed()
 
@@ -194,11 +194,11 @@ def missing_parts(
 
 def model_problem(loaded: "Loaded") -> str | None:
     """Why the model cannot be used, with the command that brings it; None if it can."""
-    from agent.calibration.chosen import resolve
+    from agent.config.layers import models_dir
+    from agent.models.calibrated import resolve
     from agent.models.catalogue import load_catalogue
     from agent.models.chosen import chosen_model
     from agent.models.store import Store
-    from agent.settings.sources import models_dir
 
     try:
         engine = resolve(loaded.settings).engine
@@ -211,7 +211,7 @@ def model_problem(loaded: "Loaded") -> str | None:
 
 def auto_warning(loaded: "Loaded") -> str:
     """What is not as it should be where the calibration chooses the engine; what is *wrong* says `model_problem`."""
-    from agent.calibration.chosen import resolve
+    from agent.models.calibrated import resolve
 
     try:
         return resolve(loaded.settings).warning

@@ -20,8 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the effective settings."""
-    from agent.controls.changes import with_changes
-    from agent.settings.listing import as_object, as_toml
+    from agent.config.commanded import with_changes
+    from agent.diagnostics.listing import as_object, as_toml
 
     loaded = with_changes(load_from(args))
     print(json.dumps(as_object(loaded), indent=2, ensure_ascii=False) if args.json else as_toml(loaded))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from agent.commands.options import engine_kind_for
 
 if TYPE_CHECKING:
-    from agent.broker import EmbeddedBroker
-    from agent.config import Settings
+    from agent.config.settings import Settings
+    from agent.mqtt.embedded_broker import EmbeddedBroker
 
 DEVICE_ID = "demo"
 DEFAULT_MODEL = "tiny.en-q8_0"
@@ -37,11 +37,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; 0 if transcripts came through."""
-    from agent.broker import EmbeddedBroker
     from agent.commands.models import pull
-    from agent.demonstration import Demonstration, bundled_recording
-    from agent.settings.sources import load_settings
-    from agent.subscriber import Subscriber
+    from agent.config.layers import load_settings
+    from agent.mqtt.embedded_broker import EmbeddedBroker
+    from agent.mqtt.subscriber import Subscriber
+    from agent.terminal.demo import Demonstration, bundled_recording
 
     # However we are ended, the agent and the broker that we start are to end with us.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -70,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _must_open(device: str) -> None:
     """Try the microphone before a model is fetched for it, and name what this command takes, which has no settings."""
-    from agent.config import AlsaSettings
+    from agent.audio.alsa import AlsaSource
+    from agent.audio.alsa_pcm import CHOOSE
+    from agent.config.source import AlsaSettings
     from agent.errors import SourceError
-    from agent.sources.alsa import AlsaSource
-    from agent.sources.alsa_pcm import CHOOSE
 
     try:
         AlsaSource(AlsaSettings(device=device)).close()
@@ -83,8 +83,8 @@ def _must_open(device: str) -> None:
 
 def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:
     """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
-    from agent.demonstration import RECORDING
-    from agent.settings.sources import models_dir
+    from agent.config.layers import models_dir
+    from agent.terminal.demo import RECORDING
 
     source: dict[str, object] = (
         {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}

@@ -13,9 +13,9 @@ from agent.commands.options import add_settings_options, load_from
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.config import Settings
-    from agent.doctor.finding import Finding
-    from agent.doctor.service import Unit
+    from agent.config.settings import Settings
+    from agent.diagnostics.finding import Finding
+    from agent.diagnostics.service import Unit
 
 WIDTH: Final = 110
 """As wide as it gets, and where nobody looks."""
@@ -44,11 +44,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Look, judge, print; 1 if something fails."""
     from agent.commands.check import problems_of_settings
-    from agent.config import Settings
-    from agent.doctor import service
-    from agent.doctor.checks import diagnose
-    from agent.doctor.facts import look
-    from agent.doctor.finding import Status
+    from agent.config.settings import Settings
+    from agent.diagnostics import service
+    from agent.diagnostics.checks import diagnose
+    from agent.diagnostics.facts import look
+    from agent.diagnostics.finding import Status
 
     problem = ""
     try:
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _around(settings: "Settings", unit: "Unit | None") -> "Iterator[Finding]":
     """What is below it and around it: medium, memory, service."""
-    from agent.doctor import service, storage
-    from agent.settings.sources import state_dir
+    from agent.config.layers import state_dir
+    from agent.diagnostics import service, storage
 
     if medium := storage.look(state_dir(settings).absolute()):
         yield from storage.findings(medium)
@@ -87,8 +87,8 @@ def _around(settings: "Settings", unit: "Unit | None") -> "Iterator[Finding]":
 
 def _microphone(settings: "Settings") -> "Iterator[Finding]":
     """What it sounds like; nothing where there is none."""
-    from agent.config import AlsaSettings
-    from agent.doctor.sound import LISTEN_S, findings, listen
+    from agent.config.source import AlsaSettings
+    from agent.diagnostics.sound import LISTEN_S, findings, listen
 
     if isinstance(settings.source, AlsaSettings):
         print(f"listening for {LISTEN_S:.0f} s: say something", file=sys.stderr, flush=True)
@@ -97,7 +97,7 @@ def _microphone(settings: "Settings") -> "Iterator[Finding]":
 
 def _terminal() -> tuple[bool, int]:
     """Whether colours are wanted, and how many columns there are to write in."""
-    from agent.presentation import colours
+    from agent.messages.presentation import colours
 
     if not sys.stdout.isatty():
         return False, WIDTH

@@ -16,7 +16,7 @@ from agent.errors import ModelError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from agent.config import Settings
+    from agent.config.settings import Settings
     from agent.models.catalogue import Model
     from agent.models.progress import Progress
     from agent.models.store import Store
@@ -96,9 +96,9 @@ def _store(args: argparse.Namespace) -> "Store":
 
 
 def _store_of(settings: "Settings") -> "Store":
+    from agent.config.layers import models_dir
     from agent.models.catalogue import load_catalogue
     from agent.models.store import Store
-    from agent.settings.sources import models_dir
 
     return Store(models_dir(settings), load_catalogue())
 
@@ -126,7 +126,7 @@ def _print_table(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from agent.presentation import colours
+    from agent.messages.presentation import colours
 
     table = Table("name", "size", "format", "languages", "licence", "on this device", box=None, header_style="bold")
     for row in rows:

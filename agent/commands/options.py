@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.config import Settings
-    from agent.settings.sources import Loaded
+    from agent.config.layers import Loaded
+    from agent.config.settings import Settings
 
 STDIN: Final = "-"
 
@@ -81,7 +81,7 @@ def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
     Raises:
         ConfigError: see `settings_sources.load_settings`.
     """
-    from agent.settings.sources import load, parse_override
+    from agent.config.layers import load, parse_override
 
     overrides = {key.replace("__", "."): value for key, value in convenience.items() if value is not None}
     overrides.update(parse_override(argument) for argument in args.overrides)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent import log
     from agent.app import App
-    from agent.service.systemd import Notifier
+    from agent.systemd import Notifier
 
     log.configure(settings.log.level)
     # What a crash, or systemd's watchdog with its SIGABRT, interrupts is written to the journal, thread by thread.

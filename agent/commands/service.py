@@ -13,10 +13,10 @@ from agent.commands.options import engine_kind_for, password_from
 from agent.errors import ConfigError, InstallError, SinkError
 
 if TYPE_CHECKING:
-    from agent.config import Settings
-    from agent.installation.facts import Found
-    from agent.installation.plan import PlannedFile, Wishes
-    from agent.settings.sources import Loaded
+    from agent.config.layers import Loaded
+    from agent.config.settings import Settings
+    from agent.install.facts import Found
+    from agent.install.plan import PlannedFile, Wishes
 
 NOT_ACTIVE = 3
 """As `systemctl status` has it."""
@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from agent.installation.facts import STATE, look
-    from agent.installation.plan import files, proposal
+    from agent.install.facts import STATE, look
+    from agent.install.plan import files, proposal
 
     if not args.dry_run:
         _must_be_able_to()
@@ -110,7 +110,7 @@ def _install(args: argparse.Namespace) -> int:
 
 
 def _must_be_able_to() -> None:
-    from agent.installation import systemctl
+    from agent.install import systemctl
 
     if os.geteuid():
         again = shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
@@ -120,8 +120,8 @@ def _must_be_able_to() -> None:
 
 
 def _wishes(args: argparse.Namespace) -> "Wishes":
-    from agent.installation.plan import Wishes
-    from agent.settings.sources import parse_override
+    from agent.config.layers import parse_override
+    from agent.install.plan import Wishes
 
     said = {"mqtt.host": args.mqtt_host, "mqtt.username": args.username, "source.device": args.device}
     if args.model:
@@ -143,7 +143,7 @@ def _password(args: argparse.Namespace) -> str | None:
 def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
     """What will be in force; `ConfigError` if it cannot be."""
     from agent.commands.check import problems
-    from agent.settings.sources import load
+    from agent.config.layers import load
 
     secret = {} if wishes.password is None else {"mqtt.password": wishes.password}
     loaded = load(None, {**proposed, **secret})
@@ -154,10 +154,10 @@ def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
 
 def _ask_broker(settings: "Settings") -> None:
     """A broker that refuses us is a mistake; one that is out of reach may come later."""
-    from agent import identity
     from agent.commands.check import is_for_the_service_only
-    from agent.installation import broker
-    from agent.naming import broker_name
+    from agent.install import broker
+    from agent.messages import identity
+    from agent.telemetry.naming import broker_name
 
     key_file = settings.mqtt.tls.key_file
     if not settings.mqtt.enabled or (key_file and is_for_the_service_only(key_file)):
@@ -174,7 +174,7 @@ def _ask_broker(settings: "Settings") -> None:
 
 
 def _show(planned: "Sequence[PlannedFile]", settings: "Settings") -> None:
-    from agent.installation.plan import SECRET
+    from agent.install.plan import SECRET
 
     if model := _model_of(settings):
         print(f"would fetch {model} into {_models_folder(settings)}, if it is not there")
@@ -186,8 +186,8 @@ def _show(planned: "Sequence[PlannedFile]", settings: "Settings") -> None:
 
 def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Settings", *, now: bool) -> None:
     from agent.commands.models import pull
-    from agent.installation import disk, systemctl
-    from agent.installation.plan import MODELS
+    from agent.install import disk, systemctl
+    from agent.install.plan import MODELS
 
     # Models and settings are for everybody, whatever root's own habits are.
     os.umask(READABLE_UMASK)
@@ -216,14 +216,14 @@ def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Sett
 
 
 def _models_folder(settings: "Settings") -> Path:
-    from agent.settings.sources import models_dir
+    from agent.config.layers import models_dir
 
     return models_dir(settings)
 
 
 def _model_of(settings: "Settings") -> str | None:
     """The model to be fetched; None if the engine has none, or one of the user's own."""
-    from agent.config import AutoSettings, WhisperCppSettings
+    from agent.config.settings import AutoSettings, WhisperCppSettings
     from agent.models.catalogue import load_catalogue
 
     if isinstance(settings.engine, AutoSettings):
@@ -233,8 +233,8 @@ def _model_of(settings: "Settings") -> str | None:
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    from agent.installation import disk, systemctl
-    from agent.installation.facts import look
+    from agent.install import disk, systemctl
+    from agent.install.facts import look
 
     _must_be_able_to()
     found = look(ask_for_broker=False)
@@ -251,7 +251,7 @@ def _uninstall(args: argparse.Namespace) -> int:
 
 
 def _status(_args: argparse.Namespace) -> int:
-    from agent.installation import systemctl
+    from agent.install import systemctl
 
     if not systemctl.is_running():
         raise InstallError("this machine does not run systemd")

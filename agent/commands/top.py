@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from agent.commands.options import add_settings_options, seconds, settings_from
 
 if TYPE_CHECKING:
-    from agent.top.feed import Feed
-    from agent.top.glance import Glance
+    from agent.terminal.feed import Feed
+    from agent.terminal.snapshot import Glance
 
 LINE_EVERY_S = 1.0
 """In a pipe."""
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Look until Ctrl-C, SIGTERM or the time is over; 0 then."""
     settings = settings_from(args)
 
-    from agent.settings.sources import state_dir
-    from agent.top.address import likely_paths
-    from agent.top.feed import Feed
+    from agent.config.layers import state_dir
+    from agent.terminal.feed import Feed
+    from agent.terminal.socket_address import likely_paths
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = (args.socket,) if args.socket else likely_paths(state_dir(settings), os.environ)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _glances(feed: "Feed", until_s: float) -> "Iterator[Glance]":
-    from agent.top.glance import Glance
+    from agent.terminal.snapshot import Glance
 
     while True:
         yield Glance.model_validate_json(feed.read())
@@ -80,7 +80,7 @@ def _print_json(feed: "Feed", until_s: float, *, once: bool) -> None:
 
 
 def _print_lines(feed: "Feed", until_s: float) -> None:
-    from agent.top.view import line
+    from agent.terminal.device_view import line
 
     due_s = 0.0
     for glance in _glances(feed, until_s):
@@ -92,7 +92,7 @@ def _print_lines(feed: "Feed", until_s: float) -> None:
 def _print_picture(glance: "Glance") -> None:
     from rich.console import Console
 
-    from agent.top.view import picture
+    from agent.terminal.device_view import picture
 
     Console(highlight=False).print(picture(glance))
 
@@ -101,7 +101,7 @@ def _show(feed: "Feed", until_s: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from agent.top.view import picture
+    from agent.terminal.device_view import picture
 
     with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
         for glance in _glances(feed, until_s):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
 
 if TYPE_CHECKING:
-    from agent.recording import Passage
+    from agent.asr.recording import Passage
 
 FILE_HANG_OVER_MS = 1_000
 FILE_MAX_LENGTH_S = 28.0
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
         segmenter__max_length_s=FILE_MAX_LENGTH_S,
     )
 
+    from agent.asr.loading import load_engine
+    from agent.asr.recording import transcribe
     from agent.errors import SourceError
-    from agent.recording import transcribe
-    from agent.stages import load_engine
 
     engine = load_engine(settings)
     show = _show_json if args.json else _show_text
@@ -83,7 +83,7 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from agent.presentation import clock, colours, confidence_pct
+    from agent.messages.presentation import clock, colours, confidence_pct
 
     console = Console(highlight=False, color_system=colours())
     if named:

@@ -12,8 +12,8 @@ from agent.commands.options import add_settings_options, load_from, password_fro
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.watch.link import Link
-    from agent.watch.shows import Show
+    from agent.terminal.link import Link
+    from agent.terminal.shows import Show
 
 POLL_S = 0.2
 DEFAULT_LAST = 15
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         mqtt__password=args.password_file and password_from(args.password_file),
     ).settings
 
-    from agent import identity
-    from agent.watch.link import Link
+    from agent.messages import identity
+    from agent.terminal.link import Link
 
     stop = threading.Event()
     topic = f"edgescribe/v1/{args.device or '+'}/#"
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, link: "Link") -> "Show":
-    from agent.watch.shows import Json, Lines, Screen
+    from agent.terminal.shows import Json, Lines, Screen
 
     if args.json:
         return Json()
@@ -78,7 +78,7 @@ def _show(args: argparse.Namespace, link: "Link") -> "Show":
 
 
 def _follow(link: "Link", show: "Show", stop: threading.Event, until_s: float) -> None:
-    from agent.watch.link import LinkChange
+    from agent.terminal.link import LinkChange
 
     while not stop.is_set() and (remaining_s := until_s - time.monotonic()) > 0:
         event = link.get(min(POLL_S, remaining_s))

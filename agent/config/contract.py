@@ -5,8 +5,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agent.config.keywords import keyword_rules
 from agent.config.section import Fraction, InWords, Section
-from agent.publishing.keywords import keyword_rules
 
 COMMANDS: Final = (
     "listen",

@@ -2,17 +2,17 @@
 
 import logging
 
-from agent.calibration.candidates import engine_for, for_language
-from agent.calibration.chosen import usable
-from agent.calibration.file import CalibrationError, folder_of, read_calibration
-from agent.config import EngineSettings, ScriptedSettings, Settings
+from agent.config.layers import models_dir, state_dir
+from agent.config.settings import EngineSettings, ScriptedSettings, Settings
 from agent.governor.ladder import Level, Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.governor.spool import Spool
+from agent.models.calibrated import usable
+from agent.models.calibration_file import CalibrationError, folder_of, read_calibration
+from agent.models.candidates import engine_for, for_language
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import format_for
 from agent.models.languages import knows
 from agent.models.store import Store
-from agent.settings.sources import models_dir, state_dir
 
 log = logging.getLogger(__name__)
 

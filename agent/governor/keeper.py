@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from agent.audio import Utterance
+from agent.asr.transcriber import Recipient, Recognition, Transcriber
+from agent.audio.frames import Utterance
 from agent.errors import EngineError
 from agent.governor.pace import Pace
 from agent.governor.spool import Spool
-from agent.transcriber import Recipient, Recognition, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
 
 log = logging.getLogger(__name__)
 

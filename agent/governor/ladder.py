@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.calibration.candidates import LIKELIEST, size_rank
-from agent.calibration.records import Measurement
-from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
+from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
+from agent.models.calibration_records import Measurement
+from agent.models.candidates import LIKELIEST, size_rank
 from agent.models.catalogue import Model
 
 CHEAPER: Final = 0.85

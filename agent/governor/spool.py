@@ -23,9 +23,9 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 from ulid import ULID
 
-from agent.audio import SAMPLE_RATE_HZ, Utterance
-from agent.identity import boot_id, time_synced
-from agent.state_file import parse_json
+from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
+from agent.config.state_file import parse_json
+from agent.messages.identity import boot_id, time_synced
 
 log = logging.getLogger(__name__)
 

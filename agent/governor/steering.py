@@ -8,23 +8,22 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from agent.config import AutoSettings, EngineSettings, Settings
-from agent.engines import Engine
+from agent.asr import Engine
+from agent.asr.transcriber import NoTimeError, Recognition, Transcriber
+from agent.config.settings import AutoSettings, EngineSettings, Settings
 from agent.errors import AgentError, EngineError
 from agent.governor.factory import create_ladder
 from agent.governor.governor import Decision, Governor, Limits, Signals
 from agent.governor.keeper import Keeper
 from agent.governor.ladder import Level, on_level
 from agent.governor.spool import Kept, Lost, Spool
-from agent.publishing.publisher import Publisher
+from agent.messages import GovernorState
 from agent.telemetry.vitals import Vitals
-from agent.transcriber import NoTimeError, Recognition, Transcriber
-from agent.wire import GovernorState
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,8 @@ class Reach:
     transcriber: Transcriber
     keeper: Keeper
     spool: Spool | None
-    publisher: Publisher
+    conditions: Callable[[str, Sequence[str]], None]
+    """Publishes what is wrong, all codes with one prefix."""
     tell: Callable[[], None]
     """Tells subscribers what is in force now."""
 
@@ -188,7 +188,7 @@ class Steering:
         reach.governed.state = GovernorState(
             level=number, levels=len(self._ladder) - 1, reason=reason.value if reason else None, eager=level.eager
         )
-        reach.publisher.conditions(CONDITION, (f"{CONDITION}{reason}",) if reason else ())
+        reach.conditions(CONDITION, (f"{CONDITION}{reason}",) if reason else ())
 
     # What nobody has time for.
 

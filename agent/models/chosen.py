@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent.config import EngineSettings, ScriptedSettings, WhisperCppSettings
+from agent.config.settings import EngineSettings, ScriptedSettings, WhisperCppSettings
 from agent.models import ModelFormat
 from agent.models.languages import knows, multilingual
 from agent.models.store import Store

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from agent.config.state_file import sync
 from agent.errors import ModelError
-from agent.state_file import sync
 
 _MODE = 0o644
 """Model files are public: the service runs as another user than the one that pulled them."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from agent.config.state_file import read_json
 from agent.errors import ModelError
 from agent.models.files import atomic_write, digest_of, read_error, write_error
-from agent.state_file import read_json
 
 _FILE = "verified.json"
 _VERSION = 1

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.config.state_file import read_json, sync
 from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
@@ -23,7 +24,6 @@ from agent.models.ggml import check_ggml
 from agent.models.ledger import Ledger
 from agent.models.progress import Progress
 from agent.models.pull import MADE_HERE, Pull
-from agent.state_file import read_json, sync
 
 _WORK = ".pull"
 

@@ -4,16 +4,16 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from agent.audio_monitor import Condition
+from agent.audio.monitor import Condition
+from agent.channel import Window
+from agent.messages import Latency
+from agent.messages.telemetry import Asr, Audio
 from agent.telemetry.histogram import Distribution, Histogram
-from agent.window import Window
-from agent.wire import Latency
-from agent.wire.telemetry import Asr, Audio
 
 RTF_BOUNDS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0)
 LATENCY_BOUNDS_S: Final = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 STAGES: Final = ("vad_close", "queue", "encode_decode", "total_from_speech_end")
-"""The parts of a transcript's latency, as `agent.wire.Latency` has them."""
+"""The parts of a transcript's latency, as `agent.messages.Latency` has them."""
 
 
 class Counters:

@@ -13,9 +13,9 @@ from typing import Final, TypeVar
 
 import psutil
 
+from agent.messages import Part
+from agent.messages.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
 from agent.telemetry import jetson, linux, thermal
-from agent.wire import Part
-from agent.wire.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
 
 ROOT: Final = Path("/")
 _MIB: Final = 1024 * 1024

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from agent.messages.telemetry import Gpu
 from agent.telemetry.files import named, number, text, within
 from agent.telemetry.power import Flag, PowerReading
 from agent.telemetry.thermal import gpu_temperature_c
-from agent.wire.telemetry import Gpu
 
 _GPUS: Final = re.compile(r"(.*\.)?(gpu|gv11b|gp10b|ga10b|gb10b)$")
 _FASTEST_GPU_MHZ: Final = 10_000

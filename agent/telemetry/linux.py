@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Final
 
+from agent.messages.telemetry import Mem, Net, Psi, Wifi
 from agent.telemetry.files import fields, hexadecimal, number, text, whole, within
-from agent.wire.telemetry import Mem, Net, Psi, Wifi
 
 _KIB_PER_MIB: Final = 1024
 _MIB: Final = 1024 * 1024

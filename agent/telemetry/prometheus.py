@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
-from agent.tcp import Client, Port, TcpServer, spelt
 from agent.telemetry.exposition import CONTENT_TYPE
+from agent.telemetry.tcp import Client, Port, TcpServer, spelt
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from agent.messages.telemetry import Asr, Audio, Mqtt, TelemetryMessage
 from agent.telemetry.histogram import Distribution
 from agent.telemetry.host import HostReading
-from agent.wire.telemetry import Asr, Audio, Mqtt, TelemetryMessage
 
 MOST_BYTES: Final = 1_024
 """Of a message: 10,000 devices at one broker are sized for it."""
@@ -34,7 +34,7 @@ class Snapshot:
     rtfs: Distribution
     """Real-time factors since the start."""
     latencies_s: Mapping[str, Distribution]
-    """Where the time went, by the names of `agent.wire.Latency`."""
+    """Where the time went, by the names of `agent.messages.Latency`."""
     problems: tuple[str, ...] = ()
     """What is wrong, as codes of `health`."""
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from agent.messages.telemetry import Fan
 from agent.telemetry.files import named, number, text, whole, within
-from agent.wire.telemetry import Fan
 
 _PLAUSIBLE_C: Final = (-40.0, 150.0)
 """Zones of blocks that are switched off read as -256 °C on a Jetson."""

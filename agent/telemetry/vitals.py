@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent.messages.telemetry import Pwr
 from agent.telemetry.host import ROOT
 from agent.telemetry.jetson import JetsonPower
 from agent.telemetry.linux import memory, stalled_pct
 from agent.telemetry.power import EventCounter, Flag, PowerReading
 from agent.telemetry.raspberry_pi import RaspberryPi, vcgencmd
 from agent.telemetry.thermal import Thermometer
-from agent.wire.telemetry import Pwr
 
 LOOK_EVERY_S: Final = 1.0
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 
 
 class VoiceActivityDetector(Protocol):

@@ -2,7 +2,7 @@
 
 import math
 
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 from agent.vad.level import NoiseFloor, level_dbfs, voice_band_dbfs
 
 EVEN_ODDS_DB = 9.0

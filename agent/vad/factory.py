@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from agent.config import VadSettings
+from agent.config.settings import VadSettings
 from agent.vad import VoiceActivityDetector
 
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 from agent.vad import VoiceActivityDetector
 from agent.vad.level import NoiseFloor, level_dbfs, voice_band_dbfs
 

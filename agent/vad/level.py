@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.audio import FULL_SCALE, SILENCE_DBFS, Pcm16
+from agent.audio.frames import FULL_SCALE, SILENCE_DBFS, Pcm16
 
 HISTORY_FRAMES = 125
 """4 s: long enough to hold pauses between words, short enough to follow a fan that was switched on."""

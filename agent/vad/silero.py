@@ -17,7 +17,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.audio import FRAME_SAMPLES, FULL_SCALE, Pcm16
+from agent.audio.frames import FRAME_SAMPLES, FULL_SCALE, Pcm16
 
 CONTEXT_SAMPLES = 64
 WINDOW_SAMPLES = 256

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import pytest
 
-from agent.config import OutboxSettings
-from agent.delivery import Entry, Outbox, Outgoing
-from agent.outbox.memory import MemoryOutbox
-from agent.outbox.sqlite import SqliteOutbox
+from agent.config.settings import OutboxSettings
+from agent.mqtt.delivery import Entry, Outbox, Outgoing
+from agent.mqtt.outbox import SqliteOutbox
+from agent.mqtt.outbox_memory import MemoryOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.messages import transcript

@@ -8,11 +8,11 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from agent.config.contract import COMMANDS
-from agent.controls.dispatch import ARGUMENTS
-from agent.wire import Message, Status, TranscriptMessage, topic_for
-from agent.wire.control import Reply
-from agent.wire.docs import documents, write
-from agent.wire.schemas import published_kinds
+from agent.messages import Message, Status, TranscriptMessage, topic_for
+from agent.messages.control import Reply
+from agent.messages.schemas import published_kinds
+from agent.mqtt.commands import ARGUMENTS
+from docs.contract_documents import documents, write
 from tests.messages import info, transcript
 from tests.support.contract_reader import ASYNCAPI, DOCS, contract, promise, references, resolve
 
@@ -22,7 +22,7 @@ SPECIFICATION = Path(__file__).parents[1] / "data" / "asyncapi" / "3.0.0.json.gz
 
 
 def test_the_documents_are_current() -> None:
-    """`python -m agent.wire.docs` would change nothing, and no file is left over from a kind that is gone."""
+    """`python -m docs.contract_documents` would change nothing, and no file is left over from a kind that is gone."""
     made = documents()
     shipped = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in SCHEMA_FILES}
     assert shipped | {ASYNCAPI: (DOCS / ASYNCAPI).read_text(encoding="utf-8")} == made

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-import agent.wire.control
-import agent.wire.failed
-import agent.wire.telemetry  # noqa: F401 - what is declared beside `agent.wire`
+import agent.messages.control
+import agent.messages.failed
+import agent.messages.telemetry  # noqa: F401 - what is declared beside `agent.messages`
 from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
-from agent.outbox.condition import Condition
-from agent.wire import Message
+from agent.messages import Message
+from agent.mqtt.disk_condition import Condition
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from agent.delivery import Entry, Fate, Outgoing
-from agent.wire import Info
+from agent.messages import Info
+from agent.mqtt.delivery import Entry, Fate, Outgoing
 from tests.clock import FakeClock
 from tests.contract.conftest import MAX_AGE_S, Open, fill, outgoing, seqs_of, take, take_all
 from tests.messages import info

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agent.delivery import Fate, Outbox, Outgoing, Replay, SeqRange
+from agent.mqtt.delivery import Fate, Outbox, Outgoing, Replay, SeqRange
 from tests.clock import FakeClock
 from tests.contract.conftest import MAX_AGE_S, Open, fill, outgoing, seqs_of, take, take_all
 from tests.messages import failed, transcript

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from agent.wire import (
+from agent.messages import (
     MAX_TEXT_BYTES,
     Health,
     Info,
@@ -16,8 +16,8 @@ from agent.wire import (
     cut_text,
     topic_for,
 )
-from agent.wire.control import Reply
-from agent.wire.telemetry import Asr, Audio, Cpu, Disk, Mem, Psi, Pwr, TelemetryMessage
+from agent.messages.control import Reply
+from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, Psi, Pwr, TelemetryMessage
 from tests.messages import NOON, info, transcript
 
 TELEMETRY = TelemetryMessage(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.offspring import LOAD_S
-from agent.service.starvation import STARVED_WEIGHT
+from agent.asr.engine_process import LOAD_S
+from agent.asr.own_time import STARVED_WEIGHT
 
 UNIT = Path(__file__).parents[2] / "systemd" / "edgescribe.service"
 DROP_INS = sorted((UNIT.parent / "drop-ins").glob("*.conf"))

@@ -3,10 +3,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.config import MqttSettings
-from agent.outbox.memory import MemoryOutbox
-from agent.sinks.mqtt import MqttSink
-from agent.sinks.reconnect import Backoff
+from agent.config.settings import MqttSettings
+from agent.mqtt.client import MqttSink
+from agent.mqtt.outbox_memory import MemoryOutbox
+from agent.mqtt.reconnect import Backoff
 from agent.worker import Worker
 
 OpenSink = Callable[[MqttSettings], MqttSink]

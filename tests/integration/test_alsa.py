@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
-from agent.capture import capture
+from agent.asr.transcriber import Recognition, Transcriber
+from agent.audio.alsa import AlsaSource
+from agent.audio.alsa_pcm import CaptureDevice, capture_devices
+from agent.audio.capture import capture
+from agent.audio.factory import create_source
+from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
+from agent.audio.reconnecting import MicrophoneEvents, ReconnectingSource
 from agent.channel import Channel, Overflow
 from agent.commands import devices
-from agent.config import AlsaSettings, SegmenterSettings
+from agent.config.settings import SegmenterSettings
+from agent.config.source import AlsaSettings
 from agent.errors import DeviceUnavailable, EngineError, SourceError
-from agent.listen import Listener
-from agent.segmenter import Ended, Segmenter, SegmenterEvent
-from agent.sources.alsa import AlsaSource
-from agent.sources.alsa_pcm import CaptureDevice, capture_devices
-from agent.sources.factory import create_source
-from agent.sources.reconnecting import MicrophoneEvents, ReconnectingSource
-from agent.transcriber import Recognition, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
+from agent.segmenter import Ended, Listener, Segmenter, SegmenterEvent
 from agent.vad.energy import EnergyDetector
 from tests.support.clips import clip, silence
 from tests.support.receiver import eventually
@@ -149,7 +149,7 @@ def test_libasound_itself_stays_silent(microphone: VirtualMicrophone, *, prctl_m
     script = (
         "import ctypes\n"
         f"if {prctl_mdwe}: ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)\n"
-        "from agent.sources.alsa_pcm import AlsaPcm\n"
+        "from agent.audio.alsa_pcm import AlsaPcm\n"
         "from agent.errors import DeviceUnavailable\n"
         "try: AlsaPcm('plughw:CARD=Absent')\n"
         "except DeviceUnavailable: print('absent')\n"

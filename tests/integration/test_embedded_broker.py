@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 from paho.mqtt import publish
 
-from agent.broker import EmbeddedBroker
 from agent.errors import SinkError
-from agent.subscriber import Subscriber
+from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.subscriber import Subscriber
 from tests.support.mosquitto import free_port
 from tests.support.receiver import eventually
 

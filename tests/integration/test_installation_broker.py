@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import MqttSettings
-from agent.installation.broker import Answer, ask
+from agent.config.settings import MqttSettings
+from agent.install.broker import Answer, ask
 from tests.support.mosquitto import Authority, Mosquitto, free_port, program
 
 pytestmark = pytest.mark.mosquitto

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.config import MqttSettings
-from agent.delivery import Outgoing
-from agent.sinks.mqtt_connection import Connection, LinkDown
-from agent.sinks.mqtt_packet import PacketTooLarge
-from agent.sinks.reconnect import Cause, Version
-from agent.wire import Status
+from agent.config.settings import MqttSettings
+from agent.messages import Status
+from agent.mqtt.connection import Connection, LinkDown
+from agent.mqtt.delivery import Outgoing
+from agent.mqtt.packet import PacketTooLarge
+from agent.mqtt.reconnect import Cause, Version
 from tests.integration.conftest import OpenSink
 from tests.messages import transcript
 from tests.support.receiver import eventually

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from agent.config import MqttSettings
-from agent.wire import Health, Vad
+from agent.config.settings import MqttSettings
+from agent.messages import Health, Vad
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
 from tests.support.mosquitto import StartMosquitto
@@ -83,9 +83,9 @@ def test_closing_delivers_what_waits_and_says_offline(start_mosquitto: StartMosq
 
 _SPEAK_AND_WAIT = """
 import sys, time
-from agent.config import MqttSettings
-from agent.outbox.memory import MemoryOutbox
-from agent.sinks.mqtt import MqttSink
+from agent.config.settings import MqttSettings
+from agent.mqtt.outbox_memory import MemoryOutbox
+from agent.mqtt.client import MqttSink
 sink = MqttSink(MqttSettings(port=int(sys.argv[1])), "pi-1", MemoryOutbox(10), print, will_delay_s=int(sys.argv[2]))
 time.sleep(60)
 """

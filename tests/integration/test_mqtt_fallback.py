@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.broker import EmbeddedBroker
-from agent.config import MqttSettings
-from agent.subscriber import Subscriber
+from agent.config.settings import MqttSettings
+from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.subscriber import Subscriber
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
 from tests.support.mosquitto import StartMosquitto

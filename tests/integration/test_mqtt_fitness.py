@@ -9,12 +9,12 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.config import MqttSettings
-from agent.delivery import Inbox, Incoming
-from agent.outbox.memory import MemoryOutbox
-from agent.sinks.mqtt import MqttSink
-from agent.sinks.mqtt_packet import COMMAND_LIMIT_BYTES
-from agent.sinks.reconnect import Backoff
+from agent.config.settings import MqttSettings
+from agent.mqtt.client import MqttSink
+from agent.mqtt.delivery import Inbox, Incoming
+from agent.mqtt.outbox_memory import MemoryOutbox
+from agent.mqtt.packet import COMMAND_LIMIT_BYTES
+from agent.mqtt.reconnect import Backoff
 from agent.worker import Worker
 from tests.integration.conftest import OpenSink
 from tests.integration.scripted_broker import CONNECT, HANG_UP, PUBLISH, SUBSCRIBE, ScriptedBroker, accommodating
@@ -304,7 +304,7 @@ def test_what_waits_is_being_delivered_as_long_as_the_broker_takes_some_of_it(
     subscribing: Subscribing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that acknowledges no transcript ends the patience of a recording's end, connected or not."""
-    monkeypatch.setattr("agent.sinks.mqtt.PROGRESS_S", 1.0)
+    monkeypatch.setattr("agent.mqtt.client.PROGRESS_S", 1.0)
 
     def answer(_number: int, head: int, rest: bytes) -> bytes | None:
         return None if b"/transcript" in rest else accommodating("5", head, rest)

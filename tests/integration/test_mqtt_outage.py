@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import MqttSettings, OutboxSettings
-from agent.delivery import Outgoing
-from agent.wire import Health
+from agent.config.settings import MqttSettings, OutboxSettings
+from agent.messages import Health
+from agent.mqtt.delivery import Outgoing
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
 from tests.support.gate import Gate

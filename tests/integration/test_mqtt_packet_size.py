@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from agent.config import MqttSettings
-from agent.delivery import Outgoing
+from agent.config.settings import MqttSettings
+from agent.mqtt.delivery import Outgoing
 from tests.integration.conftest import OpenSink
 from tests.messages import transcript
 from tests.support.mosquitto import StartMosquitto

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from agent.config import MqttSettings, TlsSettings
+from agent.config.settings import MqttSettings, TlsSettings
 from agent.errors import ConfigError
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript

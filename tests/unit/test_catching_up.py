@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from agent.audio import Utterance
+from agent.asr.transcriber import Transcriber, UnderWay
+from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.transcriber import Transcriber, UnderWay
-from agent.transcript import Transcript
-from tests.unit.test_transcriber import CountingEngine, Notebook, utterance
+from agent.messages.transcript import Transcript
+from tests.unit.asr.test_transcriber import CountingEngine, Notebook, utterance
 
 
 class BatchingEngine(CountingEngine):

@@ -7,11 +7,10 @@ from itertools import count
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, frames_of, samples
+from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, frames_of, samples
 from agent.channel import Channel, Overflow
-from agent.config import SegmenterSettings, VadSettings
-from agent.listen import FRAMES_AT_REST, Listener
-from agent.segmenter import Ended, Segmenter, SegmenterEvent, SpeechStarted
+from agent.config.settings import SegmenterSettings, VadSettings
+from agent.segmenter import FRAMES_AT_REST, Ended, Listener, Segmenter, SegmenterEvent, SpeechStarted
 from agent.vad import VoiceActivityDetector
 from agent.vad.factory import create_detector
 from tests.frames import audio_frames

@@ -109,7 +109,7 @@ def flood() -> tuple[logging.Logger, io.StringIO, Later]:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG)
     logging.getLogger("agent").setLevel(logging.NOTSET)  # another test may have set it
-    return logging.getLogger("agent.controls.desk"), stream, later
+    return logging.getLogger("agent.mqtt.command_threads"), stream, later
 
 
 def refuse(logger: logging.Logger, count: int) -> None:
@@ -160,6 +160,6 @@ def test_utterances_and_what_a_developer_asked_for_are_not_counted(
     """Speech sets the pace of the one, and `debug` is to show everything."""
     logger, stream, _later = flood
     for number in range(100):
-        logging.getLogger("agent.publishing.publisher").info(f"utterance {number}")
+        logging.getLogger("agent.mqtt.publisher").info(f"utterance {number}")
         logger.debug(f"detail {number}")
     assert len(stream.getvalue().splitlines()) == 200

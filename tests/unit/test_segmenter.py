@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, frames_of, samples
-from agent.config import SegmenterSettings
+from agent.audio.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, frames_of, samples
+from agent.config.settings import SegmenterSettings
 from agent.segmenter import (
     PAUSE_SAMPLES,
     Discarded,

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from agent.tape import Tape
+from agent.segmenter import Tape
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from agent.audio import SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, frames_of
-from agent.config import SegmenterSettings, VadSettings
+from agent.audio.frames import SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, frames_of
+from agent.config.settings import SegmenterSettings, VadSettings
 from agent.errors import SourceError
-from agent.segmenter import Segmenter
-from agent.utterances import utterances_in
+from agent.segmenter import Segmenter, utterances_in
 from agent.vad.factory import create_detector
 from tests.support.clips import clip, silence
 

@@ -1,4 +1,4 @@
-from agent.window import Window
+from agent.channel import Window
 
 
 def test_an_empty_window_knows_nothing() -> None:

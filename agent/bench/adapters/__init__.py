@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent import extras
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 from agent.bench.wire_format import Heard, PeerError, PeerMissing
+from agent.install import extras
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import ctranslate2
 from faster_whisper import WhisperModel
 
-from agent.audio import Pcm16, to_float
+from agent.audio.frames import Pcm16, to_float
 from agent.bench.adapters import Setup
 from agent.bench.wire_format import Heard
 

@@ -7,7 +7,7 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
-from agent.audio import Pcm16, to_float
+from agent.audio.frames import Pcm16, to_float
 from agent.bench.adapters import Setup
 from agent.bench.wire_format import Heard
 from agent.models.ct2 import read_ctranslate2

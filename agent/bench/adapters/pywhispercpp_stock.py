@@ -2,7 +2,7 @@
 
 from pywhispercpp.model import Model
 
-from agent.audio import Pcm16, to_float
+from agent.audio.frames import Pcm16, to_float
 from agent.bench.adapters import Setup
 from agent.bench.wire_format import Heard
 

@@ -16,7 +16,7 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, to_float
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, to_float
 from agent.bench.adapters import Setup
 from agent.bench.wire_format import Heard
 from agent.models.ct2 import read_ctranslate2

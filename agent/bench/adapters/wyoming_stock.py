@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from wyoming_faster_whisper import __version__ as _installed  # noqa: F401 - says early whether it is there
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench.adapters import Setup
 from agent.bench.lifeline import tied
 from agent.bench.wire_format import Heard, PeerError

@@ -1,4 +1,4 @@
-"""What every engine keeps, whatever recognises the words: the contract of `agent.engines.Engine`."""
+"""What every engine keeps, whatever recognises the words: the contract of `agent.asr.Engine`."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.audio import Pcm16, Utterance
-from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.factory import create_engine
+from agent.asr import Engine
+from agent.asr.factory import create_engine
+from agent.audio.frames import Pcm16, Utterance
+from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.errors import EngineError
 from tests.support.clips import clip
 

@@ -27,7 +27,7 @@ _STARTS = "    settings = settings_from(args)\n"
 CRASHES: Final = Change("agent/commands/run.py", _STARTS, f"{_STARTS}    import os\n    os.abort()\n")
 HANGS: Final = Change("agent/commands/run.py", _STARTS, f"{_STARTS}    import time\n    time.sleep(3600)\n")
 BABBLES: Final = Change(
-    "agent/engines/whisper_cpp.py",
+    "agent/asr/whisper_cpp.py",
     "        self._run(padded, ",
     "        self._run(padded[::-1].copy(), ",
 )

@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from agent.config import OutboxSettings
-from agent.delivery import Outgoing
-from agent.outbox.sqlite import SqliteOutbox
+from agent.config.settings import OutboxSettings
+from agent.mqtt.delivery import Outgoing
+from agent.mqtt.outbox import SqliteOutbox
 from agent.worker import Worker
 from tests.messages import transcript
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import OutboxSettings
-from agent.outbox.sqlite import SqliteOutbox
+from agent.config.settings import OutboxSettings
+from agent.mqtt.outbox import SqliteOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.deploy.power_cut.machine import Machine, Session, missing

@@ -127,7 +127,7 @@ def test_a_hang_is_aborted_with_its_stack_and_the_service_comes_back(
     journal = host.journal(cursor)
     assert "transcribe has been silent for" in journal
     assert "Fatal Python error: Aborted" in journal
-    assert "agent/engines/scripted.py" in journal
+    assert "agent/asr/scripted.py" in journal
 
 
 @pytest.mark.usefixtures("speech")

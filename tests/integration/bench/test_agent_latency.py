@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.audio import SAMPLE_RATE_HZ
+from agent.audio.frames import SAMPLE_RATE_HZ
 from agent.bench.adapters.ours import segment
 from agent.bench.agent_process import run_agent
 from agent.bench.clips import demo_clips, load_pcm

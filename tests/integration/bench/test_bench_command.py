@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ
+from agent.audio.frames import SAMPLE_RATE_HZ
 from agent.bench import scoring
 from agent.bench.latency import quiet_room
 from agent.bench.records import FILE_NAME, Measurement, read_journal

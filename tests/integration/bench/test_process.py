@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.audio import Pcm16
+from agent.audio.frames import Pcm16
 from agent.bench import process as process_module
 from agent.bench.process import SystemProcess
 from agent.bench.systems import parse_system

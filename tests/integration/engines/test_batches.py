@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.audio import Pcm16, Utterance
+from agent.asr import BatchEngine, batch_size
+from agent.asr.context import WINDOW_S
+from agent.asr.engine_process import Offspring
+from agent.asr.factory import create_engine
+from agent.asr.isolated import ProcessEngine
+from agent.asr.transcriber import Recognition, Transcriber
+from agent.audio.frames import Pcm16, Utterance
 from agent.channel import Overflow
-from agent.config import FasterWhisperSettings, ScriptedSettings
-from agent.engines import BatchEngine, batch_size
-from agent.engines.context import WINDOW_S
-from agent.engines.factory import create_engine
-from agent.engines.offspring import Offspring
-from agent.engines.process import ProcessEngine
+from agent.config.settings import FasterWhisperSettings, ScriptedSettings
 from agent.errors import EngineError
-from agent.transcriber import Recognition, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
 from tests.support.clips import clip, clip_names, silence
 
 Pulled = Callable[[str], Path]

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.assist.hearing import Hearing
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
-from agent.config import FasterWhisperSettings, Settings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.factory import create_engine
-from agent.recording import Passage, transcribe
-from agent.stages import create_segmenter
+from agent.asr import Engine
+from agent.asr.factory import create_engine
+from agent.asr.loading import create_segmenter
+from agent.asr.recording import Passage, transcribe
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
+from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
 from agent.vad.factory import create_detector
+from agent.wyoming import Hearing
 from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights

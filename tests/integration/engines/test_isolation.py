@@ -16,14 +16,14 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.audio import Utterance
+from agent.asr.engine_process import Offspring
+from agent.asr.isolated import ProcessEngine
+from agent.asr.transcriber import Recognition, Transcriber
+from agent.audio.frames import Utterance
 from agent.channel import Overflow
-from agent.config import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
-from agent.engines.offspring import Offspring
-from agent.engines.process import ProcessEngine
+from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError
-from agent.transcriber import Recognition, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
 from tests.support.clips import clip
 
 SLOW_S = 0.4
@@ -101,7 +101,7 @@ def test_an_engine_that_waits_for_a_processor_is_waited_for(
 ) -> None:
     """Its budget is over by the wall clock, and none of that time was its own."""
     engine = start(budget_s=0.1, delay_s=3.0)
-    monkeypatch.setattr("agent.engines.offspring.OwnTime", lambda _processes: lambda: 0.0)
+    monkeypatch.setattr("agent.asr.engine_process.OwnTime", lambda _processes: lambda: 0.0)
     assert engine.transcribe(utterance()).text == "turn on the light"
     assert losses == []
 
@@ -229,8 +229,8 @@ def test_an_engine_that_runs_out_of_memory_costs_a_second_attempt(
 def test_the_engines_own_library_stays_out_of_the_agent(pulled: Callable[[str], Path]) -> None:
     """Memory is not paid for twice: only the process loads the engine."""
     code = (
-        "import sys; from pathlib import Path; from agent.config import WhisperCppSettings\n"
-        "from agent.engines.process import ProcessEngine\n"
+        "import sys; from pathlib import Path; from agent.config.settings import WhisperCppSettings\n"
+        "from agent.asr.isolated import ProcessEngine\n"
         f"engine = ProcessEngine(WhisperCppSettings(), lambda: Path({str(pulled('tiny.en-q8_0'))!r}))\n"
         "mapped = Path('/proc/self/maps').read_text(), Path(f'/proc/{engine.pid}/maps').read_text()\n"
         "engine.close()\n"

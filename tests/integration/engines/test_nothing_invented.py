@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance
-from agent.config import FasterWhisperSettings, Settings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.factory import create_engine
-from agent.recording import transcribe
-from agent.transcript import Verdict
+from agent.asr import Engine
+from agent.asr.factory import create_engine
+from agent.asr.recording import transcribe
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance
+from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
+from agent.messages.transcript import Verdict
 from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from agent.audio import Pcm16, Utterance, to_float
-from agent.config import FasterWhisperSettings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.context import Window
-from agent.engines.factory import create_engine
-from agent.engines.hearing import Decode
+from agent.asr import Engine
+from agent.asr.context import Window
+from agent.asr.decoding import Decode
+from agent.asr.factory import create_engine
+from agent.audio.frames import Pcm16, Utterance, to_float
+from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError
 from tests.support.clips import SPEECH, clip
 
@@ -197,8 +197,8 @@ def test_loading_is_quiet_and_leaving_without_close_is_no_crash(kind: str, pulle
     path = pulled(ENGLISH[kind].model)
     code = (
         "from pathlib import Path\n"
-        "from agent.config import FasterWhisperSettings, WhisperCppSettings\n"
-        "from agent.engines.factory import create_engine\n"
+        "from agent.config.settings import FasterWhisperSettings, WhisperCppSettings\n"
+        "from agent.asr.factory import create_engine\n"
         f"settings = {{'whisper_cpp': WhisperCppSettings, 'faster_whisper': FasterWhisperSettings}}[{kind!r}]()\n"
         f"engine = create_engine(settings, Path({str(path)!r}))\n"
     )

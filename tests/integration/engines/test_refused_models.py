@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import FasterWhisperSettings, WhisperCppSettings
-from agent.engines.process import ProcessEngine
+from agent.asr.isolated import ProcessEngine
+from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.errors import ModelError
 from agent.models.ct2 import check_ctranslate2
 from agent.models.ggml import write_ggml

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent.audio import Utterance
-from agent.config import FasterWhisperSettings, ModelsSettings, Settings, WhisperCppSettings
-from agent.engines import Engine
-from agent.engines.process import ProcessEngine
-from agent.stages import ENGINE_NICE, load_engine
+from agent.asr import Engine
+from agent.asr.isolated import ProcessEngine
+from agent.asr.loading import ENGINE_NICE, load_engine
+from agent.audio.frames import Utterance
+from agent.config.settings import FasterWhisperSettings, ModelsSettings, Settings, WhisperCppSettings
 from agent.worker import Worker
 from tests.support.clips import clip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pywhispercpp.model import Model
 
-from agent.audio import to_float
+from agent.audio.frames import to_float
 from agent.models.catalogue import load_catalogue
 from agent.models.convert import convert
 from agent.models.files import digest_of

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.config import OutboxSettings
-from agent.delivery import Fate, Outgoing
-from agent.outbox.sqlite import SqliteOutbox
+from agent.config.settings import OutboxSettings
+from agent.mqtt.delivery import Fate, Outgoing
+from agent.mqtt.outbox import SqliteOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.messages import transcript

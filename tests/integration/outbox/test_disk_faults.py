@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from agent.delivery import Fate
 from agent.errors import ConfigError
-from agent.outbox.condition import Condition, StorageDown
-from agent.outbox.desk import CHUNK
-from agent.outbox.letters import Batch
-from agent.outbox.repair import KEPT
+from agent.mqtt.delivery import Fate
+from agent.mqtt.disk_condition import Condition, StorageDown
+from agent.mqtt.outbox_desk import CHUNK
+from agent.mqtt.outbox_repair import KEPT
+from agent.mqtt.stored_message import Batch
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
 from tests.messages import transcript

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import OutboxSettings
-from agent.delivery import Fate, Outgoing
-from agent.outbox import desk, sqlite
-from agent.outbox.sqlite import SqliteOutbox
-from agent.outbox.store import DEAD_LETTERS
+from agent.config.settings import OutboxSettings
+from agent.mqtt import outbox as sqlite
+from agent.mqtt import outbox_desk
+from agent.mqtt.delivery import Fate, Outgoing
+from agent.mqtt.outbox import SqliteOutbox
+from agent.mqtt.outbox_store import DEAD_LETTERS
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
@@ -62,7 +63,7 @@ def test_what_is_not_acknowledged_within_two_seconds_is_stored(
     outbox = open_outbox(tmp_path)
     say(outbox, clock, 2)
     outbox.take()
-    clock.advance(desk.GRACE_S)
+    clock.advance(outbox_desk.GRACE_S)
     assert eventually(lambda: len(stored(tmp_path)) == 2)
 
 
@@ -85,7 +86,7 @@ def test_strict_has_it_on_disk_before_it_can_leave(tmp_path: Path, open_outbox: 
         say(outbox, clock, 1)
         assert len(stored(tmp_path)) == count
     assert [deliver_next(outbox) for _ in range(5)] == [1, 2, 3, 4, 5]
-    clock.advance(desk.GRACE_S)
+    clock.advance(outbox_desk.GRACE_S)
     outbox.flush()
     assert stored(tmp_path) == []
 

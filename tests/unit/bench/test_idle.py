@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ
+from agent.audio.frames import SAMPLE_RATE_HZ
 from agent.bench.agent_process import Look
 from agent.bench.clips import Clip
 from agent.bench.idle import idle_done, idle_summaries, plan_idle, quiet_sound, rest

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, Utterance
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance
 from agent.bench.latency import PAUSE_MS, Arrival, Playlist, delays, string_together
 
 PAUSE = PAUSE_MS * SAMPLE_RATE_HZ // 1000

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import latency_runner
 from agent.bench.agent_process import AgentRun
 from agent.bench.clips import Clip

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.audio import SAMPLE_RATE_HZ, Pcm16, rms_dbfs
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, rms_dbfs
 from agent.bench.clips import Clip
 from agent.bench.records import StreamBlock
 from agent.bench.stream import CLIPS_A_STREAM, Room, StreamStep, lay, measurements, plan_streams, rooms, streams_done

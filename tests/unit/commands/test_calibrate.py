@@ -2,9 +2,9 @@ import argparse
 
 import pytest
 
-from agent.calibration import run as calibration
-from agent.calibration.file import CalibrationError
+from agent.calibrate import run as calibration
 from agent.commands import calibrate, models
+from agent.models.calibration_file import CalibrationError
 
 
 def test_what_could_not_be_kept_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

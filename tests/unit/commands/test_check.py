@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from agent import extras
 from agent.commands import check
 from agent.commands.check import advice, contradictions, missing_files, missing_packages, missing_parts, problems
-from agent.controls.changes import LISTENING, Applied
+from agent.config import layers
+from agent.config.commanded import LISTENING, Applied
+from agent.config.layers import Loaded, load
 from agent.errors import ConfigError
-from agent.settings import sources as settings_sources
-from agent.settings.sources import Loaded, load
+from agent.install import extras
 from tests.unprivileged import closed
 
 
@@ -21,7 +21,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """Neither this machine's environment nor its /etc has a say in these tests."""
     for name in [name for name in os.environ if name.startswith("EDGESCRIBE_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(layers, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
 
 
 def loaded(**overrides: Any) -> Loaded:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.commands import config
-from agent.config import AutoSettings, Settings, WavSettings
-from agent.controls.changes import LISTENING, Applied
+from agent.config.commanded import LISTENING, Applied
+from agent.config.settings import AutoSettings, Settings
+from agent.config.source import WavSettings
 
 
 def run(*arguments: str) -> int:

@@ -3,10 +3,10 @@ import signal
 
 import pytest
 
+from agent.audio import alsa
+from agent.audio.alsa_pcm import CHOOSE
 from agent.commands import demo, models
 from agent.errors import DeviceUnavailable
-from agent.sources import alsa
-from agent.sources.alsa_pcm import CHOOSE
 
 
 def test_a_microphone_that_is_not_there_is_said_first_and_in_words_of_the_command(

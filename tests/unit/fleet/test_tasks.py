@@ -9,9 +9,9 @@ import pytest
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
-from agent.settings.listing import as_object
-from agent.settings.role import ROLE
-from agent.settings.sources import load
+from agent.config.layers import load
+from agent.diagnostics.listing import as_object
+from docs.ansible_role import ROLE
 
 JINJA = NativeEnvironment()
 JINJA.filters.update(

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.audio import Utterance
+from agent.asr.transcriber import Recognition, Transcriber
+from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.spool import Spool
-from agent.transcriber import Recognition, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 WORDS = Transcript("01A", "words", "en", (), "scripted", "scripted", 1.0, 0)

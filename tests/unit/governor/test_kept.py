@@ -8,17 +8,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from agent.audio import Utterance
+from agent.asr.scripted import Scripted
+from agent.asr.transcriber import NoTimeError, Transcriber
+from agent.audio.frames import Utterance
 from agent.channel import Overflow
-from agent.config import ScriptedSettings
-from agent.engines.scripted import Scripted
+from agent.config.settings import ScriptedSettings
 from agent.errors import EngineError
 from agent.governor.keeper import Keeper
 from agent.governor.spool import Spool
 from agent.governor.steering import Governed, Reach, Steering
-from agent.publishing.publisher import Publisher
-from agent.transcriber import NoTimeError, Transcriber
-from agent.transcript import Transcript
+from agent.messages.transcript import Transcript
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 
@@ -44,7 +43,7 @@ def reach(transcriber: SimpleNamespace, keeper: Keeper, spool: Spool) -> Reach:
         transcriber=cast("Transcriber", transcriber),
         keeper=keeper,
         spool=spool,
-        publisher=cast("Publisher", None),
+        conditions=lambda _prefix, _codes: None,
         tell=lambda: None,
     )
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.calibration.records import Candidate, Measurement
-from agent.config import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
 from agent.config.governor import GovernorSettings
+from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
 from agent.governor.factory import create_ladder
 from agent.governor.ladder import Rung, build_ladder, catalogued_rungs, measured_rungs
+from agent.models.calibration_records import Candidate, Measurement
 from agent.models.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ulid import ULID
 
-from agent.audio import Utterance
+from agent.audio.frames import Utterance
 from agent.governor.spool import READ_AGAIN_S, READS, Kept, Lost, Spool
-from agent.identity import boot_id
+from agent.messages.identity import boot_id
 from tests.unprivileged import closed
 
 ROOM = 1 << 20

@@ -6,7 +6,7 @@ from pathlib import Path
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from agent.cpu import RECORD_NAME
+from agent.asr.cpu import RECORD_NAME
 from supply.licences import licence, licence_list
 from supply.sbom import parts_list
 from supply.target import Target, running_python
@@ -53,7 +53,7 @@ def test_a_wheel_says_what_was_put_in(tmp_path: Path) -> None:
 
 
 def test_pip_installs_a_written_wheel_by_its_hash_and_reads_the_record_back(tmp_path: Path) -> None:
-    """It checks RECORD, and the record of the CPU lands where agent/cpu.py looks for it."""
+    """It checks RECORD, and the record of the CPU lands where agent/asr/cpu.py looks for it."""
     lines = [wheel.requirement() for wheel in wheels(tmp_path / "wheels")]
     (tmp_path / "requirements.txt").write_text("\n".join(lines), encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--require-hashes"]

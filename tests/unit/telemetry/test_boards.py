@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.messages.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
 from agent.telemetry.host import Host, HostReading
 from agent.telemetry.vitals import Vitals, VitalsWatch
-from agent.wire.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
 from tests.support.boards import BOARDS, unfold
 
 EXPECTED = {

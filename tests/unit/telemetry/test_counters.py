@@ -1,8 +1,8 @@
 import threading
 
-from agent.audio_monitor import Condition
+from agent.audio.monitor import Condition
+from agent.messages import Latency
 from agent.telemetry.counters import RTF_BOUNDS, STAGES, Counters
-from agent.wire import Latency
 from tests.messages import latency
 
 

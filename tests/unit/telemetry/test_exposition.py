@@ -7,12 +7,12 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent import __version__
+from agent.messages.telemetry import Cpu, Disk, Mem, Mqtt
 from agent.telemetry.counters import Counters
 from agent.telemetry.exposition import exposition
 from agent.telemetry.host import Host, HostReading
 from agent.telemetry.snapshot import Snapshot
 from agent.telemetry.vitals import VitalsWatch
-from agent.wire.telemetry import Cpu, Disk, Mem, Mqtt
 from tests.messages import NOON, latency
 from tests.support.boards import BOARDS, unfold
 

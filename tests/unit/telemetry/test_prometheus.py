@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import tcp
 from agent.config.observing import PrometheusSettings
 from agent.errors import ConfigError
-from agent.tcp import CLIENTS, listen_at
-from agent.telemetry import prometheus
+from agent.telemetry import prometheus, tcp
 from agent.telemetry.prometheus import PrometheusServer
+from agent.telemetry.tcp import CLIENTS, listen_at
 from agent.worker import Worker
 from tests.starved import no_descriptors
 

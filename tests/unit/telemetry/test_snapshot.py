@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.messages.telemetry import Audio, Cpu, Disk, Mem, Mqtt, Pwr
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import Host, HostReading
 from agent.telemetry.snapshot import MOST_BYTES, Snapshot
 from agent.telemetry.vitals import VitalsWatch
-from agent.wire.telemetry import Audio, Cpu, Disk, Mem, Mqtt, Pwr
 from tests.messages import NOON, latency
 from tests.support.boards import BOARDS, unfold
 

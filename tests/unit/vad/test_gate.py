@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.audio import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
 from agent.vad.gate import QUIET_FRAMES, REPLAYED_FRAMES, STEADY_FRAMES, EnergyGate, GatedDetector
 from agent.vad.level import HISTORY_FRAMES, UPDATE_FRAMES
 from agent.vad.silero import SileroDetector

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.audio import SILENCE_DBFS
+from agent.audio.frames import SILENCE_DBFS
 from agent.vad.level import HISTORY_FRAMES, UPDATE_FRAMES, NoiseFloor, level_dbfs, voice_band_dbfs
 from tests.support.clips import clip, frames_of, silence
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.audio import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm16
+from agent.audio.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm16
 from agent.vad.silero import RESTART_FRAMES, SileroDetector
 from tests.support.clips import clip, clip_names, frames_of, silence
 

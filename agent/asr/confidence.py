@@ -1,0 +1,280 @@
+"""What speaks for and against a text, measured the same way for every engine; and what follows from it.
+
+Compression ratio and mean log probability are openai/whisper's own measures (`whisper/decoding.py`,
+`whisper/transcribe.py`); the thresholds are theirs where a comment does not say otherwise.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Final
+
+import regex
+
+from agent.asr.context import FULL_WINDOW
+from agent.asr.subtitles import Stock, is_sung, spoken, stock
+from agent.messages.transcript import Segment, Verdict
+
+MAX_COMPRESSION_RATIO: Final = 2.4
+MAX_TOKENS_PER_SECOND: Final = 12.0
+"""Fast readers reach 6 (English) to 9 (languages that Whisper splits finely); loops run to the token cap."""
+TOKENS_OF_GRACE: Final = 12
+"""Added to what the duration allows, so that a single short word is never suspect."""
+MIN_REPEATS: Final = 4
+"""As many copies of the same words in a row are a loop; people do say a thing three times."""
+LONGEST_REPEATED_WORDS: Final = 8
+SHORTEST_ECHO_WORDS: Final = 3
+"""Of a phrase that is repeated in part; and at least a third of it, or the end merely resembles the beginning."""
+
+LOST_TAIL_S: Final = 1.0
+"""Whole texts end up to 0.85 s before the last speech, those that end 1.3 s before it or more have lost words
+(docs/decisions/0016-half-a-window-before-the-whole.md)."""
+
+SILENCE_NO_SPEECH_PROB: Final = 0.6
+DOUBTFUL_AVG_LOGPROB: Final = -1.0
+
+# Figures without a source in openai/whisper: docs/decisions/0009-nothing-invented.md.
+SHORT_SPEECH_S: Final = 1.2
+"""What Whisper invents, it invents for a moment of sound; longer ones give the decoder enough to be unsure of."""
+SHORTEST_WORD_S: Final = 0.3
+"""The detector takes 0.2 s to let go, so that even "two" reaches 0.32 s."""
+SHORTEST_WORD_AVG_LOGPROB: Final = -0.75
+VAD_WEIGHT: Final = 3.0
+SUSPICIOUS: Final = 1.4
+HOPELESS: Final = 2.6
+SURE_OF_VOICE: Final = 0.9
+"""No noise that we know gets a mean probability like this; nearly all spoken words do, far from the microphone too."""
+SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
+SHORTEST_STOCK_S: Final = 0.6
+"""Somebody who says "thank you" takes longer; whom the detector heard for less sneezed, however sure Whisper is."""
+SAME_WORDS: Final = 0.5
+"""Likeness of two texts (Ratcliff and Obershelp) above which they are the same words but for the spelling."""
+
+_DIGITS: Final = dict(
+    zip("0123456789", ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), strict=True)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One decoding of an utterance, before anything is made of it."""
+
+    text: str
+    """As decoded, stripped."""
+    segments: tuple[Segment, ...]
+    """As decoded."""
+    tokens: int
+    """Text tokens decoded."""
+    capped: bool
+    """The token cap ended it, not the decoder."""
+    audio_ctx: int
+    """Encoder positions used."""
+    language: str
+    """ISO 639-1 code."""
+    avg_logprob: float | None = None
+    """Mean natural log probability of the tokens; None without any."""
+    no_speech_prob: float | None = None
+    """Whisper's own probability, in [0, 1], that there was no speech; None where the engine cannot tell."""
+    language_prob: float | None = None
+    """Probability, in [0, 1], of the language, where it was detected."""
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from the start to the last timestamp; 0 without words."""
+        return self.segments[-1].end_s if self.segments else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What is known of an utterance without understanding it."""
+
+    duration_s: float
+    """Length in seconds."""
+    speech_s: float | None = None
+    """Seconds that the voice activity detector called speech; None where none was asked."""
+    speech_prob: float | None = None
+    """Mean probability, in [0, 1], of the frames that it called speech."""
+    speech_end_s: float | None = None
+    """Seconds from the start to the end of the last speech; None where no detector was asked."""
+
+    @property
+    def brief(self) -> bool:
+        """Whether there was but little speech, as far as is known."""
+        return self.speech_s is None or self.speech_s < SHORT_SPEECH_S
+
+
+def compression_ratio(text: str) -> float | None:
+    """Bytes of `text` over bytes of its zlib compression; None for no text. Repetition makes it large."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw)) if raw else None
+
+
+def repeats_itself(text: str) -> bool:
+    """True if the same one to eight words follow each other at least four times."""
+    words = regex.findall(r"\w+", text.lower())
+    return any(_longest_run(words, size) >= MIN_REPEATS * size for size in range(1, LONGEST_REPEATED_WORDS + 1))
+
+
+def is_echo(text: str) -> bool:
+    """True if the whole text is one phrase, said twice or more, the last time perhaps not to its end.
+
+    "View glass. View glass."; "E-M-B-G-6-E-M-B-G". Somebody may have said so; but a short window repeats what it has
+    heard just like this, so it is worth a second look.
+    """
+    words = regex.findall(r"\w+", text.lower())
+    return any(
+        words[size:] == words[:-size] and (not len(words) % size or len(words) - size >= SHORTEST_ECHO_WORDS)
+        for size in range(1, len(words) * 2 // 3 + 1)
+    )
+
+
+def _longest_run(words: Sequence[str], period: int) -> int:
+    """Length of the longest stretch of `words` that repeats with `period`; at least `period` where there is one."""
+    longest = run = 0
+    for earlier, later in zip(words, words[period:], strict=False):
+        run = run + 1 if earlier == later else 0
+        longest = max(longest, run)
+    return longest + period if longest else 0
+
+
+def is_loop(attempt: Attempt, duration_s: float) -> bool:
+    """True if the decoder ran in circles instead of listening.
+
+    Signs: the text compresses too well, the same words follow each other, more tokens than anybody can say in
+    `duration_s`, or it did not stop before the token cap.
+    """
+    ratio = compression_ratio(attempt.text)
+    return (
+        attempt.capped
+        or attempt.tokens > duration_s * MAX_TOKENS_PER_SECOND + TOKENS_OF_GRACE
+        or (ratio is not None and ratio > MAX_COMPRESSION_RATIO)
+        or repeats_itself(attempt.text)
+    )
+
+
+def lost_tail(attempt: Attempt, sound: Sound) -> bool:
+    """True if the words end well before the speech does: Whisper took the end of a sentence for the end of the sound.
+
+    Its timestamps tell. openai/whisper goes on from the last one, so that it loses nothing (`whisper/transcribe.py`,
+    `seek`); CTranslate2 decodes a window once.
+    """
+    return (
+        sound.speech_end_s is not None
+        and bool(spoken(attempt.text))
+        and sound.speech_end_s - attempt.end_s > LOST_TAIL_S
+    )
+
+
+def went_wrong(attempt: Attempt, sound: Sound) -> bool:
+    """True if the decoder ran in circles, or stopped before the speech did."""
+    return is_loop(attempt, sound.duration_s) or lost_tail(attempt, sound)
+
+
+def needs_retry(attempt: Attempt, sound: Sound) -> bool:
+    """True if a wider window may well hear something else: where the decoder went wrong, or after an echo."""
+    return attempt.audio_ctx < FULL_WINDOW and (went_wrong(attempt, sound) or is_echo(attempt.text))
+
+
+def says_silence(attempt: Attempt) -> bool:
+    """True if Whisper's own no-speech probability says that there was no speech."""
+    return attempt.no_speech_prob is not None and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
+
+
+def is_silence(attempt: Attempt) -> bool:
+    """True if Whisper itself takes the sound for silence: it says so, and is not sure of its words either."""
+    return says_silence(attempt) and attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
+
+
+def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
+    """Return the attempt to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
+
+    Of two loops the one that repeats less, of two texts that end too early the one that ends later; and who looked for
+    an end and heard nothing at all has not disproved the beginning.
+    """
+    first_loops, retry_loops = is_loop(first, sound.duration_s), is_loop(retry, sound.duration_s)
+    if first_loops and retry_loops:
+        return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
+    if first_loops or retry_loops:
+        return first if retry_loops else retry
+    if lost_tail(first, sound) and (lost_tail(retry, sound) or not spoken(retry.text)):
+        return max(retry, first, key=lambda attempt: attempt.end_s)
+    return retry
+
+
+def is_stock(attempt: Attempt, sound: Sound) -> bool:
+    """True if the text is one of those that Whisper has for sounds without words, and something speaks for that.
+
+    A person may say all of them. Evidence against a person is Whisper's own no-speech probability. For thanks and names
+    of sounds it is doubt or less sound than a word takes, where there was little of it: sneezes are "Thank you!" to
+    Whisper. For longer ones it is doubt of the words and of the voice together.
+    """
+    kind = stock(attempt.text)
+    if kind is None or attempt.avg_logprob is None:
+        return False
+    unsure = attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
+    sneezed = sound.speech_s is not None and sound.speech_s < SHORTEST_STOCK_S
+    hardly_voice = sound.speech_prob is None or sound.speech_prob < SURE_OF_VOICE
+    short_one = kind in (Stock.THANKS, Stock.SOUND) and sound.brief and (unsure or sneezed)
+    return says_silence(attempt) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
+
+
+def suspicion(attempt: Attempt, sound: Sound) -> float:
+    """Return how little convinced detector and Whisper were together: 0 for entirely, 2 for half and half.
+
+    Neither alone tells noise from words: far-field speech has a mean log probability of -1.3 and a detector that is
+    sure; a word at the very beginning of the sound has a detector that is not, and words that are certain. Without a
+    detector, and where there was more sound than a moment, there is no suspicion.
+    """
+    if sound.speech_prob is None or attempt.avg_logprob is None or not sound.brief:
+        return 0.0
+    if sound.speech_prob >= SURE_OF_VOICE:
+        return 0.0
+    return VAD_WEIGHT * (1.0 - sound.speech_prob) - attempt.avg_logprob
+
+
+def is_noise(attempt: Attempt, sound: Sound) -> bool:
+    """True if what is suspicious has one thing more against it.
+
+    Nobody could be less sure; Whisper takes it for silence; or it is shorter than any word.
+    """
+    doubt = suspicion(attempt, sound)
+    too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
+    unsure = attempt.avg_logprob is not None and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
+    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(attempt) or (too_short and unsure)))
+
+
+def is_nothing(attempt: Attempt, sound: Sound) -> bool:
+    """True if one look suffices: no words, silence, a stock phrase, noise."""
+    return not spoken(attempt.text) or is_silence(attempt) or is_stock(attempt, sound) or is_noise(attempt, sound)
+
+
+def needs_second_look(attempt: Attempt, sound: Sound) -> bool:
+    """True if it takes a decoding in another window to tell: words come out again, inventions change."""
+    return not is_nothing(attempt, sound) and suspicion(attempt, sound) > SUSPICIOUS
+
+
+def agree(first: str, second: str) -> bool:
+    """True if both texts say the same but for spelling and punctuation ("9." and "Nine.")."""
+    one, other = " ".join(_words(first)), " ".join(_words(second))
+    return SequenceMatcher(None, one, other).ratio() > SAME_WORDS
+
+
+def _words(text: str) -> list[str]:
+    return [_DIGITS.get(word, word) for word in regex.findall(r"\w+", text.lower())]
+
+
+def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verdict:
+    """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
+
+    Rejected are texts without words, silence, stock texts, noise, and suspicious words that a second look did not find
+    or that go round in circles. Doubtful are loops and lost ends that the full window did not cure, songs, words that
+    Whisper was not sure of or takes for no speech, and words that needed the second look.
+    """
+    if is_nothing(attempt, sound):
+        return Verdict.REJECTED
+    if second is not None and (is_loop(attempt, sound.duration_s) or not agree(attempt.text, second.text)):
+        return Verdict.REJECTED
+    unsure = attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
+    doubts = (unsure, second is not None, went_wrong(attempt, sound), says_silence(attempt), is_sung(attempt.text))
+    return Verdict.DOUBTFUL if any(doubts) else Verdict.CONFIDENT

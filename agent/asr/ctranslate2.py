@@ -1,0 +1,233 @@
+"""CTranslate2, the runtime of faster-whisper, with a mel spectrogram as short as the utterance.
+
+CTranslate2 is used directly: the faster-whisper package pads every utterance to 30 seconds, and importing it brings
+PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ctranslate2
+import numpy as np
+
+from agent.asr.batches import CPU_BATCH, CUDA_BATCH, batches, common_window
+from agent.asr.confidence import Attempt
+from agent.asr.context import Window, policy_for
+from agent.asr.decoding import Label, hear, hear_many
+from agent.asr.mel import log_mel
+from agent.asr.threads import engine_threads
+from agent.asr.tokens import Tokens
+from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
+from agent.errors import EngineError, ModelError
+from agent.messages.transcript import Transcript
+
+if TYPE_CHECKING:
+    from agent.config.settings import FasterWhisperSettings
+
+_NOT_THE_MODEL = re.compile("out of memory|cuda|cublas|cudnn|Library", re.IGNORECASE)
+"""CTranslate2's errors that are about the machine: another start may do without them."""
+_PATIENCE = 0.6
+"""Share of the beam that has to come to its end before the best of those is taken (docs/decisions/0016)."""
+
+
+class FasterWhisper:
+    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.BatchEngine`.
+
+    `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
+
+    Raises:
+        EngineError: the device or the arithmetic is not available, or there is not enough memory.
+        ModelError: the folder holds no Whisper model, or the model does not know the language.
+    """
+
+    def __init__(self, settings: "FasterWhisperSettings", folder: Path, model_name: str) -> None:
+        self._settings = settings
+        self._label = Label("faster_whisper", model_name)
+        self._tokens = Tokens(folder)
+        self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
+        self._model: Any = _load(settings, folder)
+        self._bands = int(self._model.n_mels)
+        # A language that the model lacks is an error now, not at the first word.
+        self._prompt("en" if settings.language == "auto" else settings.language)
+        self._policy = policy_for(settings.context, self._width())
+
+    @property
+    def batch_size(self) -> int:
+        """As it is set, or what suits the device."""
+        return self._settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
+
+    def transcribe(self, utterance: Utterance) -> Transcript:
+        """Return the words of `utterance` (at most 30 s).
+
+        Raises:
+            EngineError: inference failed, or the engine is closed.
+        """
+        with self._usable(f"utterance {utterance.id}"):
+            return hear(utterance, self._policy, self._decode, self._label)
+
+    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
+        """Return the words of each of `utterances` (at most 30 s each), in their order.
+
+        Raises:
+            EngineError: inference failed, or the engine is closed.
+        """
+        with self._usable(f"{len(utterances)} utterances at once"):
+            return hear_many(utterances, self._policy, self._decode_many, self._decode, self._label)
+
+    def close(self) -> None:
+        """Free the model; idempotent."""
+        if self._model is not None:
+            self._model.unload_model()
+            self._model = None
+
+    @contextmanager
+    def _usable(self, what: str) -> Iterator[None]:
+        if self._model is None:
+            raise EngineError("the faster_whisper engine is closed: create a new one")
+        try:
+            yield
+        except (RuntimeError, ValueError, ModelError) as error:  # out of memory on CUDA, above all
+            raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
+
+    @property
+    def _on_cuda(self) -> bool:
+        return bool(self._model.device == "cuda")
+
+    def _decode(self, samples: PcmFloat, window: Window) -> Attempt:
+        return self._decode_batch([samples], [window])[0]
+
+    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[Attempt]:
+        attempts: dict[int, Attempt] = {}
+        for batch in batches(windows, frugal=not self._on_cuda):
+            together = self._decode_batch([sounds[index] for index in batch], [windows[index] for index in batch])
+            attempts.update(zip(batch, together, strict=True))
+        return [attempts[index] for index in range(len(sounds))]
+
+    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Attempt]:
+        """Decode all of `sounds` in the largest of `windows`."""
+        common = common_window(windows)
+        encoded = self._encode(sounds, common)
+        languages = self._languages(encoded, len(sounds))
+        prompts = [self._prompt(language) for language, _ in languages]
+        results = self._model.generate(
+            encoded,
+            prompts,
+            beam_size=self._settings.beam_size,
+            patience=_PATIENCE,
+            # A language is one token, so that all prompts are of the same length.
+            max_length=_max_length(len(prompts[0]), common.max_tokens),
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_tokens=self._suppressed,
+        )
+        return [
+            # CTranslate2 has one cap for all. Who ran past its own by that is in circles, and decoded as if alone.
+            self._attempt(result, len(samples) / SAMPLE_RATE_HZ, Window(common.positions, window.max_tokens), *language)
+            if len(result.sequences_ids[0]) <= window.max_tokens
+            else self._decode(samples, window)
+            for samples, window, language, result in zip(sounds, windows, languages, results, strict=True)
+        ]
+
+    def _attempt(
+        self, result: Any, duration_s: float, window: Window, language: str, language_prob: float | None
+    ) -> Attempt:
+        tokens = result.sequences_ids[0]
+        return Attempt(
+            text=self._tokens.text(tokens),
+            segments=self._tokens.segments(tokens, duration_s),
+            tokens=sum(token < self._tokens.end_of_text for token in tokens),
+            capped=len(tokens) >= window.max_tokens,
+            audio_ctx=window.positions,
+            language=language,
+            # The score is the mean over the tokens; Whisper counts the end of the text as one more.
+            avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1) if tokens else None,
+            no_speech_prob=result.no_speech_prob,
+            language_prob=language_prob,
+        )
+
+    def _prompt(self, language: str) -> list[int]:
+        return self._tokens.prompt(language if self._model.is_multilingual else None, self._settings.initial_prompt)
+
+    def _width(self) -> int:
+        """Width of the model; one position of silence tells, and is the warm-up."""
+        try:
+            return int(self._encode([np.zeros(0, np.float32)], Window(1, 1)).shape[2])
+        except RuntimeError as error:  # a ValueError is the model's fault
+            raise EngineError(
+                f"CTranslate2 cannot compute here ({error}): on x86-64 it compiles at run time, which a unit with "
+                "MemoryDenyWriteExecute=yes forbids: run `sudo edgescribe service install` again, which adds the "
+                "drop-in faster-whisper.conf"
+            ) from error
+
+    def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:
+        """Return the encoder's output, shape (sounds, positions, width), on the device it was computed on."""
+        mels = np.stack([log_mel(samples, window.frames, self._bands) for samples in sounds])
+        return self._model.encode(ctranslate2.StorageView.from_array(mels))
+
+    def _languages(self, encoded: Any, sounds: int) -> list[tuple[str, float | None]]:
+        """Return each language and, where it was detected, its probability. Detection costs one step of the decoder."""
+        if not self._model.is_multilingual:
+            return [("en", None)] * sounds
+        if self._settings.language != "auto":
+            return [(self._settings.language, None)] * sounds
+        likeliest = [ranking[0] for ranking in self._model.detect_language(encoded)]
+        return [(token.strip("<|>"), probability) for token, probability in likeliest]
+
+
+def _max_length(prompt_tokens: int, max_tokens: int) -> int:
+    """What to ask CTranslate2 for, to get at most `max_tokens`.
+
+    Its Whisper decodes min(max_length / 2, max_length - prompt) tokens, as if every prompt took half of the decoder's
+    positions (`src/models/whisper.cc`, `WhisperReplica::generate`).
+    """
+    return max(2 * max_tokens, prompt_tokens + max_tokens)
+
+
+def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:
+    """Load the weights; one line that says what to do where that fails."""
+    supported = _supported_compute_types(settings.device)
+    if settings.compute_type not in supported:
+        raise EngineError(
+            f'engine.compute_type = "{settings.compute_type}" is not available on {settings.device}: '
+            f"use one of {', '.join(sorted(supported))}"
+        )
+    try:
+        return ctranslate2.models.Whisper(
+            str(folder),
+            device=settings.device,
+            compute_type=settings.compute_type,
+            inter_threads=1,
+            intra_threads=engine_threads(settings.threads),
+        )
+    except RuntimeError as error:
+        if not _NOT_THE_MODEL.search(str(error)):
+            raise
+        raise EngineError(f"{folder} cannot be loaded ({error}): run `edgescribe doctor`") from error
+
+
+def _supported_compute_types(device: str) -> set[str]:
+    if device == "cuda" and not ctranslate2.get_cuda_device_count():
+        raise EngineError(
+            'engine.device = "cuda", but this CTranslate2 sees no CUDA device: set it to "cpu" (`edgescribe doctor` '
+            "says what is missing; PyPI's CTranslate2 for aarch64 has no CUDA)"
+        )
+    usable = "cuda" if device != "cpu" and ctranslate2.get_cuda_device_count() else "cpu"
+    return set(ctranslate2.get_supported_compute_types(usable))
+
+
+def _suppressed_ids(path: Path) -> list[int]:
+    """Return the tokens that the model's description says are never to be sampled."""
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): pull the model again") from error
+    ids = config.get("suppress_ids") or [] if isinstance(config, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(each, int) for each in ids):
+        raise ModelError(
+            f"{path} is not a model's description (an object, numbers in suppress_ids): pull the model again"
+        )
+    return ids

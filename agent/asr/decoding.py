@@ -1,0 +1,185 @@
+"""The course of one transcription, the same for every engine: a short window first, wider ones where that failed.
+
+samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? ──no──▶ suspicious? ──no──▶ transcript
+       decode in half of the window, then in all ◀─yes─┘                      └─yes─▶ the same in another window?
+
+All of it together costs at most a few times what the first window costs (`context.MOST_TIMES`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.asr.confidence import (
+    Attempt,
+    Sound,
+    agree,
+    better,
+    compression_ratio,
+    judge,
+    needs_retry,
+    needs_second_look,
+    went_wrong,
+)
+from agent.asr.context import FOLLOW, FULL, MOST_TIMES, ROOMY, WIDER, WINDOW_S, ContextPolicy, Window
+from agent.asr.subtitles import spoken
+from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
+from agent.errors import EngineError
+from agent.messages.transcript import Evidence, Segment, Transcript, Verdict
+
+Decode = Callable[[PcmFloat, Window], Attempt]
+"""Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
+DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[Attempt]]
+"""The same for several at once, each with its window; answers in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a transcript says about its origin."""
+
+    engine: str
+    """Engine kind."""
+    model: str
+    """Catalogue name."""
+
+
+def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
+    """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
+
+    Retries are for loops, echoes, and words that end before the speech does.
+
+    The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
+    it. Noise gives other words in another window.
+
+    Decoding is deterministic, so a loop would only come back in the same window; and there is no temperature fallback
+    as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
+
+    Raises:
+        EngineError: the utterance is longer than Whisper's window, or decoding failed.
+    """
+    began_ns = time.monotonic_ns()
+    whole = utterance.with_edges()
+    _check_length(whole)
+    attempt = decode(to_float(whole.pcm), policy.window(whole.duration_s))
+    return _without_edges(utterance, _conclude(whole, attempt, decode, label, _since_s(began_ns)))
+
+
+def hear_many(
+    utterances: Sequence[Utterance], policy: ContextPolicy, decode_many: DecodeMany, decode: Decode, label: Label
+) -> list[Transcript]:
+    """Transcribe several utterances, their first windows at once; what the evidence asks for then is done one by one.
+
+    Each counts as inference its share of the time for all, by the size of its window, and its own retries.
+
+    Raises:
+        EngineError: one of them is longer than Whisper's window, or decoding failed.
+    """
+    began_ns = time.monotonic_ns()
+    wholes = [utterance.with_edges() for utterance in utterances]
+    for whole in wholes:
+        _check_length(whole)
+    windows = [policy.window(whole.duration_s) for whole in wholes]
+    attempts = decode_many([to_float(whole.pcm) for whole in wholes], windows)
+    s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
+    return [
+        _without_edges(utterance, _conclude(whole, attempt, decode, label, s_per_position * window.positions))
+        for utterance, whole, attempt, window in zip(utterances, wholes, attempts, windows, strict=True)
+    ]
+
+
+def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Label, spent_s: float) -> Transcript:
+    """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
+    began_ns = time.monotonic_ns()
+    sound, samples, second = _sound(utterance), to_float(utterance.pcm), None
+    tries = [attempt, *_retries(attempt, samples, sound, decode)]
+    for retry in tries[1:]:
+        attempt = better(attempt, retry, sound)
+    if needs_second_look(attempt, sound):
+        second = decode(samples, _another_window(tries, sound.duration_s))
+        tries.append(second)
+    verdict = judge(attempt, sound, second)
+    rejected = verdict is Verdict.REJECTED
+    return Transcript(
+        utterance_id=utterance.id,
+        text="" if rejected else spoken(attempt.text),
+        language=attempt.language,
+        segments=() if rejected else _spoken_segments(attempt.segments),
+        engine=label.engine,
+        model=label.model,
+        inference_s=spent_s + _since_s(began_ns),
+        audio_ctx=attempt.audio_ctx,
+        tokens=sum(one.tokens for one in tries),
+        retries=len(tries) - 1,
+        evidence=_evidence(attempt),
+        verdict=verdict,
+    )
+
+
+def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Attempt]:
+    """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
+    retries: list[Attempt] = []
+    latest = first
+    for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
+        worth_it = _positions([first, *retries]) + window.positions <= MOST_TIMES * first.audio_ctx
+        if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
+            retries.append(decode(samples, window))
+            said_again = not went_wrong(retries[-1], sound) and agree(latest.text, retries[-1].text)
+            if said_again:
+                break
+            latest = retries[-1]
+    return retries
+
+
+def _since_s(began_ns: int) -> float:
+    return (time.monotonic_ns() - began_ns) / 1e9
+
+
+def _check_length(utterance: Utterance) -> None:
+    if utterance.duration_s > WINDOW_S:
+        raise EngineError(
+            f"utterance {utterance.id} lasts {utterance.duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
+            "set segmenter.max_length_s to less"
+        )
+
+
+def _sound(utterance: Utterance) -> Sound:
+    speech_end_s = None
+    if utterance.speech_s is not None:  # else `speech_end` is the end of a recording, which may well be quiet
+        speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
+    return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
+
+
+def _positions(tries: Sequence[Attempt]) -> int:
+    return sum(attempt.audio_ctx for attempt in tries)
+
+
+def _another_window(tries: Sequence[Attempt], duration_s: float) -> Window:
+    """A window in which the sound was not decoded yet: half of the full one, as a rule."""
+    used = {attempt.audio_ctx for attempt in tries}
+    windows = [policy.window(duration_s) for policy in (WIDER, FOLLOW, ROOMY)]
+    return next((window for window in windows if window.positions not in used), windows[0])
+
+
+def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return tuple(
+        Segment(segment.start_s, segment.end_s, text) for segment in segments if (text := spoken(segment.text))
+    )
+
+
+def _without_edges(utterance: Utterance, transcript: Transcript) -> Transcript:
+    """Return `transcript` with its times counted from the start of `utterance`, without the silence around it."""
+    lead_s, length_s = utterance.lead_samples / SAMPLE_RATE_HZ, utterance.duration_s
+    segments = tuple(
+        Segment(min(max(0.0, one.start_s - lead_s), length_s), min(max(0.0, one.end_s - lead_s), length_s), one.text)
+        for one in transcript.segments
+    )
+    return replace(transcript, segments=segments)
+
+
+def _evidence(attempt: Attempt) -> Evidence:
+    return Evidence(
+        avg_logprob=attempt.avg_logprob,
+        no_speech_prob=attempt.no_speech_prob,
+        compression_ratio=compression_ratio(attempt.text),
+        language_prob=attempt.language_prob,
+    )

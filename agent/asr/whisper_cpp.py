@@ -1,0 +1,209 @@
+"""whisper.cpp, through pywhispercpp's low-level module."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+# Idle OpenMP threads spin by default, and with another process on one of two cores inference then takes four times as
+# long. Read once, when the library is loaded: hence before the import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import _pywhispercpp as pw
+
+from agent.asr.confidence import Attempt
+from agent.asr.context import Window, policy_for
+from agent.asr.decoding import Label, hear
+from agent.asr.no_speech import no_speech_reader
+from agent.asr.threads import engine_threads
+from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
+from agent.errors import EngineError, ModelError
+from agent.messages.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    from agent.config.settings import WhisperCppSettings
+
+_SECONDS_PER_TICK = 0.01
+"""whisper.cpp's timestamps."""
+_DETECTION_POSITIONS = 384
+"""Seven seconds are enough to tell a language: the probabilities are those of the full window."""
+_MIN_SAMPLES = SAMPLE_RATE_HZ // 10
+"""whisper.cpp refuses what is shorter."""
+_LOADED = "compute buffer (decode)"
+"""Part of the last line that whisper.cpp logs when it has loaded a model."""
+_NO_MEMORY = "failed to allocate"
+"""Part of a line that it logs when memory runs out."""
+
+
+class WhisperCpp:
+    """Transcribes with whisper.cpp on the CPU; implements `agent.asr.Engine`.
+
+    `model_path` is a ggml file, already verified: whisper.cpp's loader trusts what it reads.
+
+    Greedy, without whisper.cpp's temperature fallback (our own evidence decides on a retry) and without flash
+    attention, which pads a short context with empty keys and attends to them (docs/decisions/0002).
+
+    Raises:
+        ModelError: the file is not a model that whisper.cpp can load, or it does not know the language.
+        EngineError: there is not enough memory.
+    """
+
+    def __init__(self, settings: "WhisperCppSettings", model_path: Path, model_name: str) -> None:
+        self._settings = settings
+        self._label = Label("whisper_cpp", model_name)
+        self._threads = engine_threads(settings.threads)
+        self._context: Any = _load(model_path)
+        self._multilingual = bool(pw.whisper_is_multilingual(self._context))
+        self._end_of_text = int(pw.whisper_token_eot(self._context))
+        self._policy = policy_for(settings.context, int(pw.whisper_model_n_audio_state(self._context)))
+        self._no_speech = no_speech_reader(self._context)
+        self._check_language()
+
+    def transcribe(self, utterance: Utterance) -> Transcript:
+        """Return the words of `utterance` (at most 30 s).
+
+        Raises:
+            EngineError: inference failed, or the engine is closed.
+        """
+        if self._context is None:
+            raise EngineError("the whisper_cpp engine is closed: create a new one")
+        return hear(utterance, self._policy, self._decode, self._label)
+
+    def close(self) -> None:
+        """Free the model; idempotent."""
+        if self._context is not None:
+            pw.whisper_free(self._context)
+            self._context = None
+
+    def _decode(self, samples: PcmFloat, window: Window) -> Attempt:
+        padded = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
+        language, language_prob = self._language(padded, window)
+        self._run(padded, self._parameters(window, language))
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        logprobs, tokens = self._tokens()
+        segments = self._segments(duration_s)
+        return Attempt(
+            text="".join(segment.text for segment in segments).strip(),
+            segments=segments,
+            tokens=len(logprobs),
+            capped=tokens >= window.max_tokens,
+            audio_ctx=window.positions,
+            language=language,
+            avg_logprob=float(np.mean(logprobs)) if logprobs else None,
+            no_speech_prob=self._no_speech(self._threads) if logprobs else None,
+            language_prob=language_prob,
+        )
+
+    def _parameters(self, window: Window, language: str) -> Any:
+        parameters = pw.whisper_full_default_params(pw.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
+        parameters.n_threads = self._threads
+        parameters.language = language
+        parameters.audio_ctx = window.positions
+        parameters.max_tokens = window.max_tokens
+        parameters.no_context = True
+        parameters.suppress_blank = True
+        parameters.temperature_inc = 0.0
+        # Off: whisper.cpp looks at stale numbers with multilingual models and drops words on account of the last sound.
+        parameters.no_speech_thold = 1.0
+        parameters.greedy = {"best_of": 1}
+        parameters.print_progress = False
+        parameters.print_timestamps = False
+        if self._settings.initial_prompt:
+            parameters.initial_prompt = self._settings.initial_prompt
+        return parameters
+
+    def _run(self, samples: PcmFloat, parameters: Any) -> None:
+        with _captured_log() as lines:
+            status = pw.whisper_full(self._context, parameters, samples, len(samples))
+        if status:
+            raise EngineError(f"whisper.cpp failed with {status}: {_last(lines)}")
+
+    def _tokens(self) -> tuple[list[float], int]:
+        """Return the log probabilities of the text tokens, and the number of all tokens."""
+        tokens = [
+            pw.whisper_full_get_token_data(self._context, segment, index)
+            for segment in range(pw.whisper_full_n_segments(self._context))
+            for index in range(pw.whisper_full_n_tokens(self._context, segment))
+        ]
+        return [token.plog for token in tokens if token.id < self._end_of_text], len(tokens)
+
+    def _segments(self, duration_s: float) -> tuple[Segment, ...]:
+        return tuple(
+            Segment(
+                start_s=min(pw.whisper_full_get_segment_t0(self._context, index) * _SECONDS_PER_TICK, duration_s),
+                end_s=min(pw.whisper_full_get_segment_t1(self._context, index) * _SECONDS_PER_TICK, duration_s),
+                # A token may end inside a character, and at the token cap the text may, too.
+                text=pw.whisper_full_get_segment_text(self._context, index).decode("utf-8", errors="ignore"),
+            )
+            for index in range(pw.whisper_full_n_segments(self._context))
+        )
+
+    def _language(self, samples: PcmFloat, window: Window) -> tuple[str, float | None]:
+        """Return the language and, where it was detected, its probability.
+
+        whisper.cpp detects in the context of the *previous* call, the full window at first. A call that is stopped
+        before its encoder sets the context and computes the mel spectrogram; detection then encodes a few seconds.
+        """
+        if not self._multilingual:
+            return "en", None
+        if self._settings.language != "auto":
+            return self._settings.language, None
+        parameters = self._parameters(Window(min(window.positions, _DETECTION_POSITIONS), 1), "en")
+        parameters.set_encoder_begin_callback(lambda *_: False)
+        self._run(samples, parameters)
+        probabilities = np.zeros(pw.whisper_lang_max_id() + 1, np.float32)
+        best = pw.whisper_lang_auto_detect(self._context, 0, self._threads, probabilities)
+        if best < 0:
+            raise EngineError(f"whisper.cpp could not detect the language ({best}): set engine.language")
+        return str(pw.whisper_lang_str(best)), float(probabilities[best])
+
+    def _check_language(self) -> None:
+        language = self._settings.language
+        if not self._multilingual or language == "auto":
+            return
+        with _captured_log():
+            known = pw.whisper_lang_id(language) >= 0
+        if not known:
+            self.close()
+            raise ModelError(f"whisper.cpp does not know the language {language!r}: set engine.language to another one")
+
+
+def _load(model_path: Path) -> Any:
+    parameters = pw.whisper_context_default_params()
+    parameters.flash_attn = False
+    if not model_path.is_file():
+        raise ModelError(f"{model_path} is no file: pull the model with `edgescribe models pull`")
+    with _captured_log() as lines:
+        context = pw.whisper_init_from_file_with_params(str(model_path), parameters)
+    # pywhispercpp hides a null pointer, and using it would kill the process: only the log tells success from failure.
+    if not any(_LOADED in line for line in lines):
+        if any(_NO_MEMORY in line for line in lines):
+            raise EngineError(f"{model_path} cannot be loaded: not enough memory ({_last(lines)})")
+        raise ModelError(f"{model_path} cannot be loaded ({_last(lines)}): check it with `edgescribe models verify`")
+    return context
+
+
+_log_lock = threading.Lock()
+
+
+@contextmanager
+def _captured_log() -> Iterator[list[str]]:
+    """Collect what whisper.cpp would write to stderr.
+
+    The callback is taken back at the end: one that outlives the interpreter's shutdown kills the process.
+    """
+    lines: list[str] = []
+    with _log_lock:
+        pw.whisper_log_set(lambda _level, text: lines.append(text.strip()))
+        try:
+            yield lines
+        finally:
+            pw.whisper_log_set(None)
+
+
+def _last(lines: list[str]) -> str:
+    return lines[-1] if lines else "it does not say why"

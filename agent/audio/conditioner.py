@@ -1,0 +1,62 @@
+"""Less noise and more level, where the settings ask for it: WebRTC's audio processing."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from agent.audio.frames import AudioFrame, Pcm16
+from agent.config.source import SoundSettings
+from agent.errors import ConfigError
+from agent.install import extras
+
+STEP_SAMPLES: Final = 160
+"""WebRTC works on 10 ms at a time."""
+
+
+class Conditioner:
+    """Takes frames of the listen thread and gives as many back, their sound about 16 ms later than it came.
+
+    Positions and times stay as they are: against pre-roll and hang-over 16 ms do not count.
+
+    Raises:
+        ConfigError: the package that does it is not installed.
+    """
+
+    def __init__(self, settings: SoundSettings) -> None:
+        self._processor = _processor(settings)
+        self._waiting = np.zeros(0, np.int16)
+        # A frame is no whole number of steps: so much in hand, and none is ever too short.
+        self._done = np.zeros(STEP_SAMPLES, np.int16)
+
+    def condition(self, frame: AudioFrame) -> AudioFrame:
+        """The next frame, with the sound that is due."""
+        self._waiting = np.concatenate([self._waiting, frame.pcm])
+        whole = len(self._waiting) // STEP_SAMPLES * STEP_SAMPLES
+        steps, self._waiting = self._waiting[:whole].reshape(-1, STEP_SAMPLES), self._waiting[whole:]
+        self._done = np.concatenate([self._done, *map(self._step, steps)])
+        pcm, self._done = self._done[: len(frame.pcm)], self._done[len(frame.pcm) :]
+        return replace(frame, pcm=pcm)
+
+    def _step(self, pcm: Pcm16) -> Pcm16:
+        return np.frombuffer(self._processor.Process10ms(pcm.tobytes()).audio, np.int16)
+
+
+def create_conditioner(settings: SoundSettings) -> Conditioner | None:
+    """What `settings` ask for; None where that is nothing.
+
+    Raises:
+        ConfigError: the package that does it is not installed.
+    """
+    return Conditioner(settings) if settings.auto_gain or settings.noise_suppression else None
+
+
+def _processor(settings: SoundSettings) -> Any:
+    try:
+        from webrtc_noise_gain import AudioProcessor  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            "sound.noise_suppression and sound.auto_gain need a package that is not installed: "
+            f"{extras.missing('enhance')}"
+        ) from error
+    return AudioProcessor(int(settings.auto_gain), settings.noise_suppression)

@@ -1,0 +1,252 @@
+"""Where the sound lies in a file. The length in a header is a hint: killed recorders write it wrong, or not at all.
+
+A file may hold several recordings one behind the other (`cat a.mp3 b.mp3`, chained Ogg). Decoders stop at the end of
+the first one, and at the length that its header announces. So each is found here, and its header is mended.
+
+Formats: RIFF and RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, AU, FLAC (RFC 9639), Ogg (RFC 3533), ID3
+(https://id3.org), APEv2; MPEG audio in `mpeg.py`.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from struct import Struct
+from typing import Final
+
+from agent.audio.mpeg import mpeg_streams
+from agent.audio.stream import TAGS, Stream, find, size_of
+
+_HEAD_BYTES: Final = 16 << 20
+"""A header that is longer is no header."""
+_PIECE_BYTES: Final = 0x7FFF_0000
+"""The most sound behind one header: 32-bit lengths are safe up to here."""
+_UNKNOWN_BYTES: Final = 0x7FFF_0000
+"""Who does not know the length yet writes this or more: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
+_U32, _U32_BE, _U64, _U64_BE = Struct("<I"), Struct(">I"), Struct("<Q"), Struct(">Q")
+
+_OGG: Final = re.compile(rb"OggS\x00[\x02\x06]", re.DOTALL)
+_OGG_PAGE: Final = re.compile(rb"OggS\x00", re.DOTALL)
+_PAGE_BYTES: Final = 65_307
+"""The most that a page of Ogg takes."""
+_FLAC: Final = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
+_STREAMINFO_BYTES: Final = 42
+"""The marker, the header of the first block, and that block."""
+_FLAC_FRAME: Final = re.compile(rb"\xff[\xf8\xf9][\x10-\xff]", re.DOTALL)
+_CONTAINER: Final = re.compile(rb"(?:RIFF|RF64|BW64|RIFX|FORM)....(?:WAVE|AIFF|AIFC)", re.DOTALL)
+_CHUNK: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a container is divided into chunks: name, size, data."""
+
+    first: int
+    """Position of the first chunk."""
+    size: Struct
+    """How the size of a chunk is written."""
+    sound: bytes = b"data"
+    """Name of the chunk with the sound."""
+    skip: int = 0
+    """Bytes in that chunk before the sound."""
+    name_bytes: int = 4
+    inclusive: int = 0
+    """Bytes of name and size, where the size counts them too."""
+    align: int = 2
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of name and size."""
+        return self.name_bytes + self.size.size
+
+
+_LAYOUTS: Final = {
+    b"RIFF": _Layout(12, _U32),
+    b"RF64": _Layout(12, _U32),
+    b"BW64": _Layout(12, _U32),
+    b"RIFX": _Layout(12, _U32_BE),
+    b"FORM": _Layout(12, _U32_BE, b"SSND", skip=8),
+    b"riff": _Layout(40, _U64, name_bytes=16, inclusive=24, align=8),
+    b"caff": _Layout(8, _U64_BE, skip=4, align=1),
+}
+
+
+def streams(fd: int) -> Iterator[Stream]:
+    """Yield the recordings in the file with the descriptor `fd`, in order.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    start = _behind_id3(fd)
+    magic = os.pread(fd, 4, start)
+    if magic in _LAYOUTS:
+        yield from _containers(fd, start)
+    elif magic in {b".snd", b"dns."}:
+        yield _au(fd, start, _U32_BE if magic == b".snd" else _U32)
+    elif magic == b"OggS":
+        yield from (_ogg(fd, first, end) for first, end in _parts(fd, start, _OGG, None))
+    elif magic == b"fLaC":
+        yield from (_flac(fd, first, end) for first, end in _parts(fd, start, _FLAC, _before_tags(fd)))
+    elif magic[:1] == b"\xff" and magic[1:2] >= b"\xe2":
+        yield from mpeg_streams(fd, start, size_of(fd, _before_tags(fd)))
+    else:
+        yield Stream()
+
+
+def behind_damage(fd: int, stream: Stream, position: int) -> Stream | None:
+    """Return what is left of `stream` behind `position`, if its decoder stops at damage; None if there is nothing."""
+    if not stream.head.startswith(b"fLaC"):
+        return None
+    start = next(find(fd, _FLAC_FRAME, max(position, stream.start + 1), stream.end), None)
+    if start is None:
+        return None
+    only_streaminfo = stream.head[:4] + b"\x80" + stream.head[5:]
+    return replace(stream, head=only_streaminfo, start=start)
+
+
+def _parts(fd: int, start: int, pattern: re.Pattern[bytes], end: int | None) -> Iterator[tuple[int, int | None]]:
+    """Divide the file from `start` to `end` where `pattern` is found."""
+    starts = [start, *(position for position in find(fd, pattern, start, end) if position > start)]
+    return zip(starts, [*starts[1:], end], strict=True)
+
+
+def _behind_id3(fd: int) -> int:
+    """Return the position behind the ID3v2 tags at the start of the file."""
+    position = 0
+    while (tag := os.pread(fd, 10, position)).startswith(b"ID3") and tag[9:]:
+        position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+    return position
+
+
+def _before_tags(fd: int) -> int | None:
+    """Return the position of the ID3v1 and APEv2 tags at the end of the file; None if there are none."""
+    size = end = os.fstat(fd).st_size
+    if os.pread(fd, 3, max(0, end - 128)) == b"TAG":
+        end -= 128
+    footer = os.pread(fd, 32, max(0, end - 32))
+    if footer.startswith(b"APETAGEX"):
+        has_header = bool(footer[23] & 0x80)
+        end -= _U32.unpack_from(footer, 12)[0] + 32 * has_header
+    return max(0, end) if end < size else None
+
+
+# One header, then the sound.
+
+
+def _ogg(fd: int, start: int, end: int | None) -> Stream:
+    """Find out whether the last page is all there."""
+    tail = max(start, size_of(fd, end) - 2 * _PAGE_BYTES)
+    page = max(find(fd, _OGG_PAGE, tail, end), default=start)
+    header = os.pread(fd, 27 + 255, page).ljust(27 + 255, b"\0")
+    page_end = page + 27 + header[26] + sum(header[27 : 27 + header[26]])
+    return Stream(start=start, end=end, shortage="it is cut off in a page" if page_end > size_of(fd, end) else "")
+
+
+def _flac(fd: int, start: int, end: int | None) -> Stream:
+    """Take the number of samples out of STREAMINFO: libFLAC then reads for as long as there are frames."""
+    head = bytearray(os.pread(fd, _STREAMINFO_BYTES, start))
+    if len(head) < _STREAMINFO_BYTES:
+        return Stream(start=start, end=end)
+    announced = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
+    head[21:26] = bytes([head[21] & 0xF0, 0, 0, 0, 0])
+    return Stream(bytes(head), start + len(head), end, announced or None, is_hint=True)
+
+
+def _au(fd: int, start: int, number: Struct) -> Stream:
+    """Give the sound an unknown length."""
+    head = os.pread(fd, 12, start).ljust(12, b"\xff")
+    first, length = number.unpack_from(head, 4)[0], number.unpack_from(head, 8)[0]
+    return Stream(head[:8] + b"\xff" * 4, start + 12, shortage=_shortage(length, size_of(fd) - start - first))
+
+
+# Containers with chunks.
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """The chunk with the sound, as its header describes it."""
+
+    layout: _Layout
+    first: int
+    """Position of the first byte of sound."""
+    length: int
+    """Bytes that the header announces."""
+    block_bytes: int
+    """Bytes that belong together: a sample of every channel, or what is coded together. 0 if not known."""
+
+    @property
+    def end(self) -> int:
+        """Position behind the last byte, if the header tells the truth."""
+        return self.first + self.length
+
+
+def _containers(fd: int, start: int) -> Iterator[Stream]:
+    """Yield the sound of the container at `start`, and of those behind it."""
+    following: int | None = start
+    while following is not None:
+        start, sound = following, _sound(fd, following)
+        if sound and not any(
+            _is_end(fd, sound.layout, sound.end + padding) for padding in {0, -sound.length % sound.layout.align}
+        ):
+            yield from _pieces(fd, start, sound)
+            return
+        following = next(find(fd, _CONTAINER, sound.end), None) if sound else None
+        yield Stream(start=start, end=following)
+
+
+def _sound(fd: int, start: int) -> _Sound | None:
+    """Find the sound of the container at `start`; None if there is none."""
+    layout = _LAYOUTS[os.pread(fd, 4, start)]
+    position, real_length, block_bytes = start + layout.first, None, 0
+    while position < min(size_of(fd) - layout.header_bytes, start + _HEAD_BYTES):
+        name, length = _chunk(fd, layout, position)
+        body = position + layout.header_bytes
+        if name == layout.sound:
+            length = max(0, length - layout.skip) if real_length is None else real_length
+            return _Sound(layout, body + layout.skip, length, block_bytes)
+        if name == b"ds64":
+            real_length = _U64.unpack(os.pread(fd, 8, body + 8).ljust(8, b"\xff"))[0]
+        if name == b"fmt ":
+            block_bytes = int.from_bytes(os.pread(fd, 2, body + 12), "big" if layout.size is _U32_BE else "little")
+        position = body + length + -length % layout.align
+    return None
+
+
+def _chunk(fd: int, layout: _Layout, position: int) -> tuple[bytes, int]:
+    """Return the first four letters of the name, and the length of the data."""
+    header = os.pread(fd, layout.header_bytes, position)
+    return header[:4], max(0, layout.size.unpack_from(header, layout.name_bytes)[0] - layout.inclusive)
+
+
+def _is_end(fd: int, layout: _Layout, position: int) -> bool:
+    """Whether nothing but chunks, a tag, or another container follow at `position`."""
+    size = size_of(fd)
+    while position + layout.header_bytes <= size:
+        beginning = os.pread(fd, 12, position)
+        if beginning.startswith(TAGS) or _CONTAINER.match(beginning):
+            return True
+        name, length = _chunk(fd, layout, position)
+        if not _CHUNK.match(name):
+            return False
+        position += layout.header_bytes + length + -length % layout.align
+    return position <= size + layout.align
+
+
+def _pieces(fd: int, start: int, sound: _Sound) -> Iterator[Stream]:
+    """Yield the sound of the container at `start` up to the end of the file, which may still grow."""
+    layout, block = sound.layout, sound.block_bytes or 1
+    longest = (_PIECE_BYTES if layout.size.size == _U32.size else 1 << 62) // block * block
+    head = bytearray(os.pread(fd, sound.first - start, start).replace(b"ds64", b"JUNK", 1))
+    if head.startswith((b"RF64", b"BW64")):
+        head[:4] = b"RIFF"
+    position, shortage = sound.first, _shortage(sound.length, size_of(fd) - sound.first)
+    while length := min(longest, (size_of(fd) - position) // block * block):
+        layout.size.pack_into(head, len(head) - layout.skip - layout.size.size, length + layout.skip + layout.inclusive)
+        yield Stream(bytes(head), position, position + length, shortage=shortage)
+        position += length
+
+
+def _shortage(announced_bytes: int, there_bytes: int) -> str:
+    if there_bytes >= announced_bytes or announced_bytes >= _UNKNOWN_BYTES:
+        return ""
+    return f"its header announces {announced_bytes} bytes of sound, and {there_bytes} are there"

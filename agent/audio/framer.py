@@ -1,0 +1,194 @@
+"""From what a sound card delivers to frames of 512 samples at 16 kHz: pure, fed with bytes and the time."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from agent.audio.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
+from agent.errors import DeviceEndless
+
+NS_PER_S: Final = 1_000_000_000
+SAMPLE_BYTES: Final = {"U8": 1, "S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
+"""ALSA's names of the sample formats that are understood, and how many bytes a sample takes."""
+
+CLOCK_FOLLOWS: Final = 0.001
+"""How far one late chunk moves our idea of the card's clock. Arrivals are late by the load of the machine, while
+crystals differ by 100 ppm at most: a thousandth follows the latter to within 4 ms and hardly notices the former."""
+BURST_S: Final = 0.5
+BURST_ENDS_NS: Final = 3 * NS_PER_S // 10
+"""What a device kept back while nobody had time for it is handed over in much less; an endless one is found out."""
+MOST_FOLLOWED_NS: Final = NS_PER_S // 5
+LOST_NS: Final = NS_PER_S // 2
+LOST_AFTER_S: Final = 2
+"""If not one chunk in two seconds comes less than half a second late, that sound will not come any more: it was lost
+without an overrun, as by a sound server or a USB hub. Who is late for want of time makes up for it sooner."""
+
+
+_NEVER: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class PcmFormat:
+    """How a device delivers its samples."""
+
+    rate_hz: int
+    channels: int
+    sample: str
+    """A key of `SAMPLE_BYTES`."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return SAMPLE_BYTES[self.sample] * self.channels
+
+    @property
+    def bytes_per_s(self) -> int:
+        """Bytes of one second of sound."""
+        return self.frame_bytes * self.rate_hz
+
+
+class Framer:
+    """Takes the n-th channel, resamples it, and cuts it into `AudioFrame`s with positions and capture times.
+
+    Positions count what was lost: after `overrun` the next chunk's arrival tells how much time is missing, and the
+    position jumps by that. An incomplete frame before a gap is filled up with zeros.
+    """
+
+    def __init__(self, source: PcmFormat, channel: int = 1) -> None:
+        self._source = source
+        self._channel = channel
+        self._resampler = self._new_resampler()
+        self._rest = np.zeros(0, np.int16)
+        self._position = 0
+        self._end_ns: int | None = None
+        self._overrun = False
+        self._least_late_ns = _NEVER
+        self._watched = 0
+
+    def overrun(self) -> None:
+        """Some sound was lost; what comes next does not continue what was before."""
+        self._overrun = True
+
+    def push(self, data: bytes, now_ns: int) -> list[AudioFrame]:
+        """Return the frames that `data`, which arrived at `now_ns` by the monotonic clock, completes.
+
+        Every chunk starts with a whole frame, as ALSA counts in frames: an odd tail is cut off, so that a lost byte
+        never shifts all that follows (larsimmisch/pyalsaaudio#31).
+        """
+        whole = len(data) - len(data) % self._source.frame_bytes
+        arrived = whole // self._source.frame_bytes
+        frames = self._close_gap(arrived, now_ns) if self._overrun or self._lost_unsaid(arrived, now_ns) else []
+        self._follow_clock(arrived, now_ns)
+        pcm = one_channel(data[:whole], self._source, self._channel)
+        if self._resampler:
+            pcm = self._resampler.resample_chunk(pcm)
+        self._rest = np.concatenate([self._rest, pcm])
+        while len(self._rest) >= FRAME_SAMPLES:
+            frames.append(self._cut())
+        return frames
+
+    def _lost_unsaid(self, arrived: int, now_ns: int) -> bool:
+        """Whether sound is missing although the device has not said so."""
+        if self._end_ns is None:
+            return False
+        late_ns = now_ns - self._end_ns - arrived * NS_PER_S // self._source.rate_hz
+        self._least_late_ns = min(self._least_late_ns, late_ns)
+        self._watched += arrived
+        if self._watched < LOST_AFTER_S * self._source.rate_hz:
+            return False
+        lost = self._least_late_ns > LOST_NS
+        self._least_late_ns, self._watched = _NEVER, 0
+        return lost
+
+    def _close_gap(self, arrived: int, now_ns: int) -> list[AudioFrame]:
+        """Fill up the frame that was begun, and move the position on by what the clock says was lost."""
+        self._overrun = False
+        self._resampler = self._new_resampler()
+        if self._end_ns is None:
+            return []
+        resumed_ns = now_ns - arrived * NS_PER_S // self._source.rate_hz
+        lost = max(0, (resumed_ns - self._end_ns) * SAMPLE_RATE_HZ // NS_PER_S)
+        self._end_ns = max(resumed_ns, self._end_ns)
+        frames = []
+        if len(self._rest):
+            padding = FRAME_SAMPLES - len(self._rest)
+            self._rest = np.pad(self._rest, (0, padding))
+            frames.append(self._cut())
+            lost = max(0, lost - padding)
+        self._position += lost
+        return frames
+
+    def _follow_clock(self, arrived: int, now_ns: int) -> None:
+        """Reckon when the last sample was captured: never later than now, and steadily rather than by arrivals."""
+        if self._end_ns is None:
+            self._end_ns = now_ns
+            return
+        reckoned_ns = self._end_ns + arrived * NS_PER_S // self._source.rate_hz
+        late_ns = min(now_ns - reckoned_ns, MOST_FOLLOWED_NS)
+        self._end_ns = min(now_ns, reckoned_ns + int(late_ns * CLOCK_FOLLOWS))
+
+    def _cut(self) -> AudioFrame:
+        pcm, self._rest = self._rest[:FRAME_SAMPLES], self._rest[FRAME_SAMPLES:]
+        position, self._position = self._position, self._position + FRAME_SAMPLES
+        return AudioFrame(pcm, position, (self._end_ns or 0) - len(self._rest) * NS_PER_S // SAMPLE_RATE_HZ)
+
+    def _new_resampler(self) -> soxr.ResampleStream | None:
+        if self._source.rate_hz == SAMPLE_RATE_HZ:
+            return None
+        return soxr.ResampleStream(self._source.rate_hz, SAMPLE_RATE_HZ, 1, dtype="int16")
+
+
+def one_channel(data: bytes, source: PcmFormat, channel: int = 1) -> Pcm16:
+    """Return the n-th channel of interleaved samples, shape (n,), int16; of longer samples the upper 16 bits."""
+    if source.sample == "S16_LE":
+        # A copy: what is handed on must not hold on to the other channels.
+        return np.frombuffer(data, "<i2").reshape(-1, source.channels)[:, channel - 1].astype(np.int16)
+    if source.sample == "U8":
+        unsigned = np.frombuffer(data, np.uint8).reshape(-1, source.channels)[:, channel - 1]
+        return (unsigned.astype(np.int16) - 128) << 8
+    width = SAMPLE_BYTES[source.sample]
+    upper = slice(1, 3) if source.sample == "S24_LE" else slice(width - 2, width)
+    octets: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(-1, source.channels, width)[:, channel - 1, upper]
+    return np.ascontiguousarray(octets).view("<i2")[:, 0].astype(np.int16)
+
+
+class RateGuard:
+    """Notices a device that delivers more sound than there is time.
+
+    A FIFO behind ALSA's `file` plug-in does so for ever once its writer has gone: it gives the same stale bytes again
+    and again, as fast as they are read.
+    """
+
+    def __init__(self, allowed_surplus_s: float = 3.0, tolerated_rate: float = 1.2) -> None:
+        self._allowed_surplus_s = allowed_surplus_s
+        """More than a pipe (2 s) or a sound card (1 s) can have kept back for us."""
+        self._tolerated_rate = tolerated_rate
+        self._surplus_s = 0.0
+        self._last_ns: int | None = None
+        self._burst_ns: int | None = None
+
+    def check(self, delivered_s: float, now_ns: int) -> None:
+        """Take note of `delivered_s` seconds of sound that arrived at `now_ns`.
+
+        Raises:
+            DeviceEndless: too much for too long.
+        """
+        elapsed_s = (now_ns - self._last_ns) / NS_PER_S if self._last_ns is not None else 0.0
+        self._last_ns = now_ns
+        self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * self._tolerated_rate)
+        if self._surplus_s <= BURST_S:
+            self._burst_ns = None
+        elif self._burst_ns is None:
+            self._burst_ns = now_ns
+        if self._surplus_s > self._allowed_surplus_s:
+            raise DeviceEndless(
+                "the microphone delivers sound much faster than real time, as a FIFO does when its writer has gone: "
+                "start the writer again, or choose another device"
+            )
+
+    def suspicious(self, now_ns: int) -> bool:
+        """Whether a burst has begun that may turn out to be endless: its sound had better not be used yet."""
+        return self._burst_ns is not None and now_ns - self._burst_ns < BURST_ENDS_NS

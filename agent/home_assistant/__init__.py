@@ -1,1 +1,0 @@
-"""Announcing the device to Home Assistant by MQTT discovery."""

@@ -1,0 +1,58 @@
+"""What of a transcript leaves the device. Pure."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from agent.config.contract import PublishSettings
+from agent.config.keywords import KeywordRule, keyword_rules, keywords_in
+from agent.messages.transcript import Transcript, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPolicy:
+    """The section `publish` of the settings, ready to be used."""
+
+    privacy: Literal["full", "keywords", "off"] = "full"
+    min_confidence: float = 0.0
+    rules: tuple[KeywordRule, ...] = ()
+    partials: bool = False
+
+    @classmethod
+    def of(cls, settings: PublishSettings) -> Self:
+        """What `settings` ask for."""
+        return cls(settings.privacy, settings.min_confidence, keyword_rules(settings.keywords), settings.partials)
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether there is any use in knowing the words."""
+        return self.privacy != "off"
+
+    @property
+    def publishes_text(self) -> bool:
+        """Whether transcripts leave the device."""
+        return self.privacy == "full"
+
+    @property
+    def publishes_partials(self) -> bool:
+        """Whether what is understood of an utterance under way leaves the device."""
+        return self.partials and self.publishes_text
+
+    def accepts(self, transcript: Transcript) -> bool:
+        """Whether the words count as heard: there are some, and the engine was sure enough of them.
+
+        An engine that does not tell how sure it was is believed.
+        """
+        if not transcript.text or transcript.verdict is Verdict.REJECTED:
+            return False
+        return confidence(transcript) >= self.min_confidence
+
+    def keywords(self, transcript: Transcript) -> tuple[str, ...]:
+        """Names of the keywords that were said."""
+        return keywords_in(transcript.text, self.rules) if self.transcribes else ()
+
+
+def confidence(transcript: Transcript) -> float:
+    """Geometric mean of the tokens' probabilities, in [0, 1]; 1 where the engine does not tell."""
+    logprob = transcript.evidence.avg_logprob
+    return 1.0 if logprob is None else math.exp(min(0.0, logprob))

@@ -1,0 +1,185 @@
+"""How the device is doing (contract 1, as in `agent.messages`).
+
+Every field that a machine may not be able to tell is optional, and so is every part that would be empty without them.
+"""
+
+from typing import Literal
+
+from agent.messages import CONTRACT, Instant, Message, Part
+
+
+class Cpu(Part):
+    """Processor."""
+
+    pct: float | None = None
+    """Load of all cores together since the last message, 0–100."""
+    load1: float | None = None
+    temp_c: float | None = None
+    freq_mhz: int | None = None
+
+
+class Mem(Part):
+    """Memory."""
+
+    avail_mb: int | None = None
+    pct: float | None = None
+    rss_mb: float | None = None
+    """Resident memory of the agent and its engine."""
+    swap_pct: float | None = None
+
+
+class Disk(Part):
+    """The file system that holds the state folder, and the machine's disks and cards."""
+
+    pct: float | None = None
+    written_mb: int | None = None
+    """Written to all of them since the machine booted."""
+    wear_pct: int | None = None
+    """Share of its life that an eMMC has used up, in tens; 100 and more than that are the same."""
+
+
+class Psi(Part):
+    """Pressure: the share of the last minute, 0–100, in which some task waited for it (Linux's PSI, `some avg60`)."""
+
+    cpu: float | None = None
+    mem: float | None = None
+    io: float | None = None
+
+
+class Pwr(Part):
+    """Power, and what the board does about too little of it or too much heat. Events are those since the start."""
+
+    uv_now: bool | None = None
+    """The supply's voltage is too low."""
+    thr_now: bool | None = None
+    """The board has slowed itself down: heat, voltage or current."""
+    uv_events: int | None = None
+    """How often the voltage became too low."""
+    thr_events: int | None = None
+    """How often the board began to slow itself down."""
+    in_w: float | None = None
+    """What the board takes in, where it measures that (Jetson)."""
+    rails_w: dict[str, float] | None = None
+    """What goes through each rail that is measured, by its label on the board."""
+    mode: str | None = None
+    """The power mode that was chosen (Jetson), such as `15W`."""
+
+
+class Gpu(Part):
+    """The graphics processor, where it computes for the engine (Jetson)."""
+
+    pct: float | None = None
+    temp_c: float | None = None
+    freq_mhz: int | None = None
+
+
+class Fan(Part):
+    """The fan."""
+
+    rpm: int | None = None
+    pct: int | None = None
+    """What it is driven with, of its full speed."""
+
+
+class Wifi(Part):
+    """The wireless link."""
+
+    rssi_dbm: int | None = None
+
+
+class Net(Part):
+    """What the machine's own interfaces have moved since it booted, other programs' share included."""
+
+    tx_mb: int | None = None
+    rx_mb: int | None = None
+
+
+class Audio(Part):
+    """Capture."""
+
+    xruns: int
+    """Overruns since the start."""
+    gaps_s: float
+    """Seconds of sound lost on its way since the start; while muted or without a microphone, none is."""
+    losses: int = 0
+    """How often the microphone went away or hung since the start."""
+    silences: int = 0
+    """How often it fell dead silent since the start."""
+    noise_floor_dbfs: float | None = None
+    clip_pct: float | None = None
+    """Share of the samples of all utterances since the start that were at full scale, 0–100."""
+    offset_pct: float | None = None
+    """Mean of the samples of the last minute, in percent of full scale."""
+
+
+class Asr(Part):
+    """Recognition, since the start unless said otherwise."""
+
+    utt: int
+    """Utterances transcribed, late ones included."""
+    rtf_p50: float | None = None
+    """Of the last 64 utterances."""
+    rtf_p95: float | None = None
+    """Likewise."""
+    lat_ms_p50: int | None = None
+    """From the end of speech, of the last 64 utterances that were not late."""
+    lat_ms_p95: int | None = None
+    """Likewise."""
+    queue_ms_p95: int | None = None
+    """What of it was waiting for the engine."""
+    decode_ms_p95: int | None = None
+    """How long the engine took, in part inside the pause."""
+    waiting: int | None = None
+    """Utterances that wait for the engine now."""
+    dropped_s: float
+    """Seconds of speech dropped because the engine could not keep up."""
+    speech_pct: float
+    """Share of the sound that was inside utterances, 0–100."""
+    rejected: int
+    """Utterances in which the engine found no words to publish."""
+    discarded: int = 0
+    """Sounds called speech for less than `segmenter.min_speech_ms`: clicks, or words that hardly stand out."""
+    engine_restarts: int = 0
+    """Processes of the engine that died or hung since the start; each cost a second attempt."""
+
+
+class Mqtt(Part):
+    """The link to the broker."""
+
+    outbox_n: int
+    """Messages waiting for their acknowledgement."""
+    outbox_mb: float | None = None
+    """Room that they take, in memory or on disk, roughly."""
+    dropped: int
+    """Messages given up since the start: the outbox was full, they expired, or the broker refused them."""
+    reconnects: int
+    """Connections since the start, the first one left out."""
+    puback_ms_p95: int | None = None
+    """From publishing until the broker's acknowledgement, of the last 64 messages."""
+
+
+class TelemetryMessage(Message):
+    """How the device is doing."""
+
+    topic = "telemetry"
+    qos = 0
+    retained = False
+    expiry_s = 120
+    schema_name = "telemetry/1"
+
+    v: Literal[1] = CONTRACT
+    ts: Instant
+    up_s: int
+    """Seconds since the agent started."""
+    cpu: Cpu
+    mem: Mem
+    disk: Disk
+    psi: Psi | None = None
+    pwr: Pwr | None = None
+    gpu: Gpu | None = None
+    fan: Fan | None = None
+    wifi: Wifi | None = None
+    net: Net | None = None
+    audio: Audio
+    asr: Asr
+    mqtt: Mqtt | None = None

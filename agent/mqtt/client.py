@@ -1,0 +1,348 @@
+"""Messages to an MQTT broker: MQTT 5, or 3.1.1 where the broker knows no better.
+
+send() ─▶ Mailbox ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
+             ▲                                               │
+             └─ settled: leaves the outbox ◀─ acknowledged ◀─┘
+"""
+
+import contextlib
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Literal
+
+from agent.channel import Window
+from agent.config.settings import MqttSettings
+from agent.messages import Message, Status
+from agent.messages.telemetry import Mqtt
+from agent.mqtt.connection import Ack, Connection, LinkDown
+from agent.mqtt.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, Replay, SeqRange, fate_of
+from agent.mqtt.link_report import Reporter
+from agent.mqtt.outgoing import Item, Mailbox
+from agent.mqtt.packet import Oversized, PacketTooLarge
+from agent.mqtt.poison import LOSSES, OnItsWay, Suspicion
+from agent.mqtt.reconnect import Approach, Backoff, Cause, Subscriptions
+from agent.mqtt.tls import tls_context
+from agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+WILL_DELAY_S = 10
+"""A device that is back by then was never announced as offline (MQTT 5)."""
+PROGRESS_S = 45.0
+"""Longer than the outbox waits before it sends a backlog, 30 s at most."""
+_TICK_S = 1.0
+_SHORT_TICK_S = 0.01
+_FAREWELL_S = 0.5
+_CONNECT_S = 10.0
+_ANSWER_S = 10.0
+_ANSWER_TO_A_GUESS_S = 3.0
+"""A broker that knows 3.1.1 only may take MQTT 5 for an unfinished message and say nothing at all: amqtt does."""
+
+
+class MqttSink:
+    """Delivers messages to a broker, and keeps trying for as long as it takes.
+
+    QoS 1 messages wait in the outbox until the broker has acknowledged them. Of retained kinds the last value is kept
+    and sent on every connection, after the birth message; QoS 0 messages are dropped while there is no connection.
+    The thread, called `mqtt`, starts to connect at once; it ends the process (`on_failure`) only for a bug.
+
+    On every connection it subscribes to what `inbox` wants.
+
+    Raises:
+        ConfigError: a certificate file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        device_id: str,
+        outbox: Outbox,
+        on_failure: Callable[[Worker], None],
+        *,
+        backoff: Backoff | None = None,
+        will_delay_s: int = WILL_DELAY_S,
+        inbox: Inbox = NOTHING,
+    ) -> None:
+        if settings.tls.enabled:
+            tls_context(settings.tls)  # better a clear error now than a line in the log every few minutes
+        self._settings = settings
+        self._device_id = device_id
+        self._mailbox = Mailbox(outbox)
+        self._outbox = outbox
+        chance = random.Random()  # noqa: S311 - jitter, not a secret
+        self._backoff = backoff or Backoff(chance, ceiling_s=settings.reconnect_max_s)
+        self._approach = Approach(settings.protocol)
+        self._will_delay_s = will_delay_s
+        self._inbox = inbox
+        self._subscriptions = Subscriptions(inbox.filters)
+        self._report = Reporter(settings, device_id)
+        self._connected = False
+        self._connections = 0
+        self._progress_s = float("-inf")
+        self._ack_ms = Window()
+        self._ack_lock = threading.Lock()
+        self._on_its_way: dict[int, OnItsWay] = {}
+        self._suspicion = Suspicion()
+        self._stopping = threading.Event()
+        self._deadline_s = float("inf")
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._worker = Worker("mqtt", self._run, on_failure)
+        self._worker.start()
+
+    def send(self, message: Message) -> None:
+        """Accept a message for delivery; never waits for the network. What is sent after `close` is lost."""
+        self.post(Outgoing.of(self._device_id, message, time.monotonic()))
+
+    def post(self, outgoing: Outgoing) -> None:
+        """As `send`, for what goes to a topic outside our own."""
+        if not self._mailbox.put(outgoing):
+            self._report.overflow()
+        self._wake()
+
+    def repeat(self) -> None:
+        """Send every retained value again, if there is a connection: somebody has forgotten them."""
+        self._mailbox.repeat()
+        self._wake()
+
+    def has_taken(self, topics: Collection[str]) -> bool:
+        """Whether the broker has answered what was last retained on each of `topics`; it may have refused it."""
+        return not self._mailbox.owes(topics)
+
+    def purge(self) -> int:
+        """Forget what waits and is not on its way; return how many messages that were."""
+        return self._mailbox.purge()
+
+    def replay(self, wanted: SeqRange) -> Replay:
+        """Send transcripts again that were delivered, as far as they are still here."""
+        replay = self._outbox.replay(wanted)
+        self._wake()
+        return replay
+
+    @property
+    def connected(self) -> bool:
+        """True while the broker has accepted us and the connection holds, as far as is known."""
+        return self._connected
+
+    @property
+    def delivering(self) -> bool:
+        """Whether something waits, and the broker has accepted us or a message not long ago."""
+        return self._outbox.pending > 0 and time.monotonic() - self._progress_s < PROGRESS_S
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What is wrong with the broker, as codes for `health`; may be read from any thread."""
+        too_large = ("mqtt_message_too_large",) if self._subscriptions.trouble(time.monotonic()) else ()
+        return (*self._report.conditions, *too_large)
+
+    @property
+    def stats(self) -> Mqtt:
+        """The `mqtt` part of telemetry; may be read from any thread."""
+        with self._ack_lock:
+            p95_ms = self._ack_ms.p95()
+        return Mqtt(
+            outbox_n=self._outbox.pending,
+            outbox_mb=round(self._outbox.size_bytes / 2**20, 2),
+            dropped=self._outbox.dropped,
+            reconnects=max(0, self._connections - 1),
+            puback_ms_p95=None if p95_ms is None else round(p95_ms),
+        )
+
+    def close(self, timeout_s: float) -> int:
+        """Deliver what is waiting, say `offline` and disconnect, within `timeout_s`; return what is lost by it.
+
+        Where there is no connection, one more attempt is made if there is something to deliver.
+        """
+        self._deadline_s = time.monotonic() + timeout_s
+        self._stopping.set()
+        self._wake()
+        if not self._worker.join(timeout_s + _FAREWELL_S + _TICK_S):
+            # Only a resolver or a TLS handshake without an answer can hold it for so long; neither can be cut short.
+            log.warning(f"mqtt: {self._settings.host} still does not answer, leaving without a goodbye")
+        return self._outbox.close()
+
+    def _wake(self) -> None:
+        # Full: the thread will wake up anyway. Closed: it has ended.
+        with contextlib.suppress(OSError):
+            self._bell.send(b"\0")
+
+    # From here on, everything runs in the thread `mqtt`.
+
+    def _run(self) -> None:
+        with self._bell, self._ear:
+            while not self._stopping.is_set():
+                self._attempt()
+            if self._outbox.pending and time.monotonic() < self._deadline_s:
+                self._attempt()
+
+    def _attempt(self) -> None:
+        """Connect and stay connected for as long as it lasts; then wait until it is time for the next attempt."""
+        connection = Connection(
+            self._settings,
+            self._device_id,
+            self._approach.version,
+            replace(self._status("offline"), retained=self._approach.retained),
+            self._will_delay_s,
+            self._inbox,
+            clean=self._subscriptions.trouble(time.monotonic()),
+        )
+        opened_s = None
+        try:
+            self._open(connection)
+            opened_s = time.monotonic()
+            self._serve(connection)
+        except LinkDown as down:
+            connection.drop()
+            connected_s = 0.0 if opened_s is None else time.monotonic() - opened_s
+            if connection.oversized:
+                self._leave_out(connection.oversized)
+            elif down.cause is not Cause.TAKEN_OVER:
+                self._suspect()
+            if self._connected and self._suspicion.unwelcome:
+                down = LinkDown(Cause.GREETING, down.reason)
+            self._disconnected()
+            self._after(down, connected_s)
+        else:
+            connection.close()
+            self._disconnected()
+
+    def _open(self, connection: Connection) -> None:
+        connection.open(max(_FAREWELL_S, min(_CONNECT_S, self._deadline_s - time.monotonic())))
+        patience_s = _ANSWER_TO_A_GUESS_S if self._approach.guessing else _ANSWER_S
+        limit_s = time.monotonic() + patience_s
+        while not connection.accepted:
+            remaining_s = min(limit_s, self._deadline_s) - time.monotonic()
+            if remaining_s <= 0 or (self._stopping.is_set() and not self._outbox.pending):
+                raise LinkDown(Cause.SILENT, f"no answer within {patience_s:.0f} s")
+            connection.step(self._ear, remaining_s)
+            self._hush()
+
+    def _after(self, down: LinkDown, connected_s: float) -> None:
+        if self._approach.fall_back(down.cause):
+            log.debug(f"mqtt: asking less of the broker ({down.reason})")
+            return
+        wait_s = self._backoff.wait_s(down.cause, connected_s)
+        suspect = None if self._suspicion.prime is None else self._suspicion.prime.outgoing
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=suspect)
+        self._stopping.wait(wait_s)
+
+    def _leave_out(self, oversized: Oversized) -> None:
+        """Subscribe no longer to what brings messages that are too large."""
+        if filters := self._subscriptions.too_large(oversized, time.monotonic()):
+            self._report.left_out(filters)
+
+    def _suspect(self) -> None:
+        """The link broke: set aside what it breaks on again and again."""
+        culprit = self._suspicion.lost(self._on_its_way.values(), time.monotonic())
+        if culprit is None:
+            return
+        self._report.set_aside(culprit.outgoing, LOSSES)
+        if culprit.key is not None:
+            self._outbox.settle(culprit.key, Fate.REFUSED)
+        else:
+            self._mailbox.set_aside(culprit.outgoing)
+
+    def _disconnected(self) -> None:
+        self._connected = False
+        self._on_its_way.clear()
+        self._mailbox.disconnected()
+
+    def _serve(self, connection: Connection) -> None:
+        """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
+        self._connections += 1
+        self._progress_s = time.monotonic()
+        self._mailbox.connected(self._status("online"))
+        self._connected = True
+        self._suspicion.connected(time.monotonic())
+        while not self._finished():
+            connection.subscribe(self._subscriptions.wanted(time.monotonic()))
+            self._feed(connection)
+            self._settle(connection.step(self._ear, self._patience_s(connection)), connection)
+            self._report.deaf(connection.refused_filters)
+            self._hush()
+        self._farewell(connection)
+
+    def _patience_s(self, connection: Connection) -> float:
+        """How long to wait for something to happen: not beyond the moment when the outbox has something again."""
+        if connection.congested or not self._has_room(connection):
+            return _TICK_S
+        return max(_SHORT_TICK_S, min(_TICK_S, self._outbox.due_in_s()))
+
+    def _has_room(self, connection: Connection) -> bool:
+        """Whether one more message may be on its way."""
+        return len(self._on_its_way) < self._suspicion.window(connection.window, time.monotonic())
+
+    def _finished(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        drained = self._mailbox.idle and not self._on_its_way
+        return drained or time.monotonic() >= self._deadline_s
+
+    def _feed(self, connection: Connection) -> None:
+        """Publish what the window and the network have room for."""
+        while self._has_room(connection) and not connection.congested:
+            if (item := self._mailbox.next_certain()) is None:
+                break
+            self._publish(connection, item)
+        while not connection.congested and (item := self._mailbox.next_fleeting()):
+            self._publish(connection, item)
+
+    def _publish(self, connection: Connection, item: Item) -> None:
+        now_s = time.monotonic()
+        expiry_s = item.outgoing.remaining_s(now_s)
+        if expiry_s is not None and expiry_s <= 0:
+            self._done(item, Fate.EXPIRED)
+            return
+        try:
+            packet_id = connection.publish(item.outgoing, expiry_s)
+        except PacketTooLarge as error:
+            self._report.too_large(item.outgoing, error.size_bytes, error.limit_bytes)
+            self._done(item, Fate.REFUSED)
+            return
+        if item.outgoing.qos:
+            self._on_its_way[packet_id] = OnItsWay(item, now_s)
+
+    def _settle(self, acks: tuple[Ack, ...], connection: Connection) -> None:
+        for ack in acks:
+            # paho acknowledges QoS 0 messages too, as soon as they are written: those are not on their way.
+            if (sent := self._on_its_way.pop(ack.packet_id, None)) is None:
+                continue
+            if self._suspicion.answered():
+                self._report.up(connection.version, self._outbox.pending, retained=connection.retained)
+            with self._ack_lock:
+                self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
+            if ack.refusal is not None:
+                refused = self._report.refused if sent.item.outgoing.payload else self._report.not_erased
+                refused(sent.item.outgoing, ack.refusal)
+            else:
+                self._progress_s = time.monotonic()
+            self._done(sent.item, fate_of(ack.code))
+
+    def _done(self, item: Item, fate: Fate) -> None:
+        """What became of a message that is not on its way any more."""
+        self._suspicion.settled(item)
+        if item.key is not None:
+            self._outbox.settle(item.key, fate)
+        else:
+            self._mailbox.settled(item.outgoing)
+
+    def _farewell(self, connection: Connection) -> None:
+        """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""
+        self._publish(connection, Item(self._status("offline")))
+        limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
+        while self._on_its_way and time.monotonic() < limit_s:
+            self._settle(connection.step(None, limit_s - time.monotonic()), connection)
+
+    def _hush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._ear.recv(4_096):
+                pass
+
+    def _status(self, state: Literal["online", "offline"]) -> Outgoing:
+        return Outgoing.of(self._device_id, Status(state=state), time.monotonic())

@@ -1,0 +1,220 @@
+"""Tells the sinks what happens: words, silence, trouble. The stages report here; nobody else makes messages."""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from agent.asr.transcriber import Recognition
+from agent.audio.frames import Utterance, clipped_samples
+from agent.errors import EngineError
+from agent.messages import Health, Message, Vad
+from agent.messages.building import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
+from agent.messages.failed import TranscriptFailed
+from agent.messages.identity import time_synced
+from agent.messages.privacy import PublishPolicy
+from agent.messages.transcript import Transcript
+from agent.mqtt import Sink
+from agent.segmenter import Discarded, Ended, SegmenterEvent, SpeechStarted
+from agent.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+VAD_REPEAT_S = 10.0
+"""While somebody speaks, `ON` is said again after so long, for subscribers that came late."""
+
+
+class Publisher:
+    """Turns what the stages report into messages, and counts it. Every method may be called from any thread.
+
+    Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
+    """
+
+    def __init__(self, counters: Counters, boot_id: str, next_seq: Callable[[], int] | None = None) -> None:
+        self.policy = PublishPolicy()
+        """What leaves the device; may be replaced at any time."""
+        self._sinks: Sequence[Sink] = ()
+        self._counters = counters
+        self._boot_id = boot_id
+        # Without a broker nobody stores anything: numbers then begin anew with every start.
+        self._next_seq = next_seq or itertools.count(1).__next__
+        self._lock = threading.Lock()
+        self._problems: dict[str, None] = {}
+        self._saying = threading.Lock()
+        """Held while health is said, so that nobody overtakes: what is said last stays with the broker."""
+        self._said_codes: tuple[str, ...] | None = None
+        self._said_on_s: float | None = None
+
+    def open(self, sinks: Sequence[Sink], *greetings: Message) -> None:
+        """From now on tell `sinks`: first `greetings`, then what is wrong."""
+        self._sinks = sinks
+        for message in greetings:
+            self.send(message)
+        self._said_codes = None
+        self._say()
+
+    def send(self, message: Message) -> None:
+        """Hand `message` to every sink."""
+        for sink in self._sinks:
+            sink.send(message)
+
+    # What the transcriber reports.
+
+    def recognised(self, recognition: Recognition) -> None:
+        """Publish the words, if there are any; one line in the log, without them.
+
+        What was kept until there was time goes to the backlog, fires no keyword, and counts for no latency. That the
+        engine works is known by either, and without any words.
+        """
+        self.resolve("engine_failed")
+        self.resolve("falling_behind")
+        utterance, transcript = recognition.utterance, recognition.transcript
+        rtf = transcript.inference_s / utterance.duration_s
+        seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
+        policy = self.policy
+        if not policy.accepts(transcript):
+            self._counters.rejected()
+            log.info(f"{seconds}, no words")
+            return
+        now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
+        delay = Delay(recognition.queue_s, recognition.wait_s)
+        if policy.publishes_text:
+            seq = self._next_seq()
+            late, boot_id = recognition.late, self._boot_id
+            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=boot_id, now=now, late=late)
+            self.send(message)
+        if recognition.late:
+            self._counters.transcribed(rtf=rtf, latency=None)
+            log.info(f"{seconds}, late")
+            return
+        for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
+            self.send(keyword)
+        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)
+        self._counters.transcribed(rtf=rtf, latency=latency_ms)
+        log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
+
+    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Publish what is understood so far, where that is wanted."""
+        policy = self.policy
+        if policy.publishes_partials and policy.accepts(transcript):
+            self.send(partial_message(utterance, transcript, datetime.now(UTC)))
+
+    def failed(self, utterance: Utterance, error: EngineError) -> None:
+        """Say that an utterance has no words because the engine failed."""
+        self._counters.dropped(utterance.duration_s)
+        log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
+        self._give_up(utterance, "engine", str(error))
+        self.problem("engine_failed")
+
+    def dropped(self, utterance: Utterance) -> None:
+        """Say that an utterance had to make room for newer ones."""
+        self._counters.dropped(utterance.duration_s)
+        log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
+        self._give_up(utterance, "overload", "the engine cannot keep up")
+        self.problem("falling_behind")
+
+    def lost(self, utterance: Utterance, why: str) -> None:
+        """Say that an utterance that was kept until there was time is not there any more."""
+        self._counters.dropped(utterance.duration_s)
+        log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
+        self._give_up(utterance, "overload", why)
+
+    def engine_lost(self, reason: str) -> None:
+        """Count an engine process that died or hung; its utterance gets a second attempt."""
+        del reason  # the engine itself has logged it
+        self._counters.engine_restarted()
+
+    def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
+        now = datetime.now(UTC)
+        age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
+        failure = TranscriptFailed(
+            id=utterance.id,
+            seq=self._next_seq(),
+            boot_id=self._boot_id,
+            ts=now,
+            start=now - timedelta(seconds=age_s),
+            time_synced=time_synced() and utterance.dated,
+            duration_s=round(utterance.duration_s, 3),
+            reason=reason,
+            msg=msg,
+        )
+        self.send(failure)
+
+    # What the listener reports.
+
+    def heard(self, event: SegmenterEvent) -> None:
+        """Say whether somebody speaks, and count what becomes of it."""
+        match event:
+            case SpeechStarted():
+                self._speaking(True)
+            case Ended(utterance):
+                pcm = utterance.pcm
+                self._counters.spoken(utterance.duration_s, samples=len(pcm), clipped=clipped_samples(pcm))
+                if not utterance.truncated:
+                    self._speaking(False)
+            case Discarded():
+                self._counters.discarded()
+            case _:
+                pass
+
+    def repeat_speaking(self) -> None:
+        """Say `ON` again if somebody has been speaking for a while; called now and then."""
+        now_s = time.monotonic()
+        with self._lock:
+            due = self._said_on_s is not None and now_s - self._said_on_s >= VAD_REPEAT_S
+            if due:
+                self._said_on_s = now_s
+        if due:
+            self.send(Vad(state="ON"))
+
+    def _speaking(self, speaking: bool) -> None:  # noqa: FBT001 - it is the event's whole content
+        with self._lock:
+            changed = speaking is (self._said_on_s is None)
+            self._said_on_s = time.monotonic() if speaking else None
+        if changed:
+            self.send(Vad(state="ON" if speaking else "OFF"))
+
+    # Health: what is wrong, said on change only.
+
+    def problem(self, code: str) -> None:
+        """Something is wrong."""
+        with self._lock:
+            known = code in self._problems
+            self._problems[code] = None
+        if not known:
+            self._say()
+
+    def resolve(self, code: str) -> None:
+        """It is not any more."""
+        with self._lock:
+            if code not in self._problems:
+                return
+            del self._problems[code]
+        self._say()
+
+    def conditions(self, prefix: str, codes: Sequence[str]) -> None:
+        """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""
+        with self._lock:
+            known = [code for code in self._problems if code.startswith(prefix)]
+            if known == list(codes):
+                return
+            others = [code for code in self._problems if not code.startswith(prefix)]
+            self._problems = dict.fromkeys([*others, *codes])
+        self._say()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong at the moment, as codes."""
+        with self._lock:
+            return tuple(self._problems)
+
+    def _say(self) -> None:
+        """Say what is wrong now, unless somebody else has said so meanwhile."""
+        with self._saying:
+            codes = self.problems
+            if codes != self._said_codes:
+                self._said_codes = codes
+                self.send(Health(problem="ON" if codes else "OFF", codes=codes))

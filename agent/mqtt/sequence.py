@@ -1,0 +1,186 @@
+"""The number of the next transcript: counted through restarts and power cuts, never used twice.
+
+Three notes say where to go on (docs/decisions/0004-outbox.md):
+- the outbox's database, exact if every message was committed before it left (`strict`);
+- `sequence.json` in the state folder: exact after a clean stop, else a bound that no number in use has reached. It is
+  written once in 64 numbers, so that a healthy link wears out no SD card;
+- a file in memory (`$RUNTIME_DIRECTORY`), exact until the machine reboots: it outlives a crash of this process.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from agent.config.state_file import read_json, write_json
+from agent.mqtt.state_folder import memory_file
+
+log = logging.getLogger(__name__)
+
+BLOCK: Final = 64
+"""Numbers reserved at a time; the longest gap that a power cut can leave in `balanced`."""
+MAX_SEQ: Final = 1 << 53
+_FILE: Final = "sequence.json"
+
+
+class Keeper(StrEnum):
+    """Who knows the next number exactly after a crash."""
+
+    DATABASE = "database"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What `sequence.json` says."""
+
+    next_seq: int
+    exact: bool
+    """The agent was stopped in good order and this is the number to go on with; else no number from here on is used."""
+    keeper: Keeper | None
+    """Who may know better; None if nobody does."""
+
+
+def resume(note: Note | None, in_memory: int | None, stored: int | None) -> int:
+    """The number to go on with, from the notes that there are: the next number by each."""
+    least = max(1, in_memory or 1, stored or 1)
+    if note is None:
+        return least
+    if note.exact:
+        return max(least, note.next_seq)
+    known = {Keeper.DATABASE: stored, Keeper.MEMORY: in_memory}
+    if note.keeper is not None and known[note.keeper] is not None:
+        return least
+    return max(least, note.next_seq)
+
+
+class Sequence:
+    """Counts. A disk that cannot be written does not stop it: then a power cut may make it repeat numbers.
+
+    They are still told apart by their `boot_id`.
+    """
+
+    def __init__(
+        self, folder: Path, runtime_dir: Path | None, boot_id: str, *, stored_next: int | None, keeper: Keeper
+    ) -> None:
+        self._path = folder / _FILE
+        self._boot_id = boot_id
+        self._lock = threading.Lock()
+        self._memory = None if runtime_dir is None else _open_memory(memory_file(runtime_dir, folder))
+        self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
+        in_memory = _read_memory(self._memory, boot_id)
+        self.damaged = False
+        """Whether `sequence.json` was not as it was written, and is begun anew."""
+        self._next = resume(self._read(), in_memory, stored_next)
+        self._bound = self._next  # the first number reserves: who gives none leaves the notes as they are
+        self._noted = in_memory or 1
+
+    @property
+    def next_seq(self) -> int:
+        """The number that `next` will give."""
+        with self._lock:
+            return self._next
+
+    def next(self) -> int:
+        """Give the next number. Where memory knows it exactly, it knows it from now on."""
+        with self._lock:
+            seq = self._next
+            if self._keeper is Keeper.MEMORY:
+                self._note(seq)  # before the disk is told of a mere bound
+            if seq >= self._bound:
+                self._reserve()
+            self._next = seq + 1
+            return seq
+
+    def at_least(self, next_seq: int) -> None:
+        """A disk that could be read late knows of higher numbers."""
+        with self._lock:
+            self._next = max(self._next, next_seq)
+
+    def used(self, seq: int) -> None:
+        """Note in memory that `seq` is used, though the database should know it, and does not."""
+        with self._lock:
+            self._note(seq)
+
+    def renew(self) -> None:
+        """Write the note in the folder again if it was deleted."""
+        with self._lock:
+            if not self._path.exists():
+                self._write(Note(self._bound, exact=self._bound == self._next, keeper=self._keeper))
+
+    def close(self) -> None:
+        """Note exactly where to go on."""
+        with self._lock:
+            self._write(Note(self._next, exact=True, keeper=self._keeper))
+            if self._memory is not None:
+                os.close(self._memory)
+                self._memory = None
+
+    def _note(self, seq: int) -> None:
+        if self._memory is None or seq < self._noted:
+            return
+        self._noted = seq + 1
+        with contextlib.suppress(OSError):
+            os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
+
+    def _reserve(self) -> None:
+        self._bound = self._next + BLOCK
+        self._write(Note(self._bound, exact=False, keeper=self._keeper))
+
+    def _read(self) -> Note | None:
+        try:
+            return read_note(self._path)
+        except ValueError as error:
+            self.damaged = True
+            log.warning(f"outbox: {self._path} is damaged ({error}); numbers go on by the other notes")
+            return None
+
+    def _write(self, note: Note) -> None:
+        try:
+            write_json(self._path, {"next": note.next_seq, "exact": note.exact, "keeper": note.keeper})
+        except OSError as error:
+            # Nobody is kept from speaking by a full disk; the outbox reports it.
+            log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
+
+
+def read_note(path: Path) -> Note | None:
+    """Read `sequence.json`; None if there is none, or it cannot be read.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    try:
+        document = read_json(path)
+    except OSError:
+        return None
+    match document:
+        case {"next": int(next_seq), "exact": bool(exact), "keeper": None | str() as keeper} if is_possible(next_seq):
+            return Note(next_seq, exact, None if keeper is None else Keeper(keeper))
+    msg = "no number to go on with"
+    raise ValueError(msg)
+
+
+def is_possible(next_seq: object) -> bool:
+    """Whether numbers can have come so far: readers of JSON keep whole numbers up to 2⁵³ (RFC 8259, 6)."""
+    return type(next_seq) is int and 0 < next_seq <= MAX_SEQ
+
+
+def _open_memory(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        log.debug(f"outbox: cannot open {path} ({error.strerror})")
+        return None
+
+
+def _read_memory(handle: int | None, boot_id: str) -> int | None:
+    if handle is None:
+        return None
+    boot, _, number = os.pread(handle, 256, 0).decode(errors="replace").partition(" ")
+    if boot != boot_id or not number.strip().isdecimal():
+        return None
+    return next_seq if is_possible(next_seq := int(number)) else None

@@ -1,0 +1,65 @@
+"""Messages as JSON lines on standard output: `{"topic": …, "payload": …}`, one object a message."""
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import TextIO
+
+from agent.messages import Message
+from agent.mqtt.delivery import Outgoing
+
+log = logging.getLogger(__name__)
+
+
+class StdoutSink:
+    """Writes each message at once. Where that cannot be done any more it falls silent: the other sinks go on.
+
+    That the reader has gone away (`… | head`) is no news; a disk that is full is worth a line in the log.
+    """
+
+    def __init__(self, device_id: str, stream: TextIO) -> None:
+        self._device_id = device_id
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    def send(self, message: Message) -> None:
+        """Write `message`; the bare words of `status` and `vad` become JSON strings."""
+        outgoing = Outgoing.of(self._device_id, message, time.monotonic())
+        payload = outgoing.payload.decode()
+        value = payload if outgoing.content_type == "text/plain" else json.loads(payload)
+        document = {"topic": outgoing.topic, "payload": value}
+        line = json.dumps(document, ensure_ascii=False)
+        with self._lock:
+            self._write(line if self._can_spell(line) else json.dumps(document))
+
+    def _can_spell(self, line: str) -> bool:
+        """Whether the stream has all of these letters: a Latin-1 terminal lacks some, which JSON can escape."""
+        try:
+            line.encode(getattr(self._stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def _write(self, line: str) -> None:
+        if self._abandoned:
+            return
+        try:
+            print(line, file=self._stream, flush=True)
+        except OSError as error:
+            self._abandoned = True
+            self._divert()
+            if not isinstance(error, BrokenPipeError):
+                log.warning(f"stdout: cannot be written ({error.strerror}): nothing more is written there")
+
+    def _divert(self) -> None:
+        """Point the descriptor at nothing: Python flushes what is buffered once more at exit, and would complain."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
+
+    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - writing is never deferred, so there is nothing to wait for
+        """Nothing waits, and who went away wanted no more of it: none is undelivered."""
+        return 0

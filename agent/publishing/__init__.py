@@ -1,1 +1,0 @@
-"""From what the stages report to what the sinks are given."""

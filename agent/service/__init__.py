@@ -1,1 +1,0 @@
-"""Being a good service: systemd, heartbeats, priorities, confinement, reloading."""

@@ -1,1 +1,0 @@
-"""Reading the settings (`agent.config`) from where they stand, and explaining them."""

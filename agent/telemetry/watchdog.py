@@ -1,0 +1,114 @@
+"""Looks after the stages, and tells systemd: alive as long as each of them makes progress, and what is going on."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from agent.asr.own_time import OwnTime
+from agent.asr.transcriber import Transcriber, UnderWay
+from agent.audio.frames import AudioFrame
+from agent.channel import Channel
+from agent.segmenter import Listener
+from agent.systemd import Notifier
+from agent.telemetry.heartbeats import Heartbeats
+
+log = logging.getLogger(__name__)
+
+CAPTURE_S: Final = 20.0
+"""A microphone that delivers nothing is given up after 5 s; then signs of life are the attempts to open it again."""
+LISTEN_S: Final = 10.0
+"""For one frame, which takes a fraction of a millisecond."""
+
+
+class Supervisor:
+    """Owned by the main thread, which calls `tick` about once a second.
+
+    Sends `WATCHDOG=1` only if no stage is late, so that systemd aborts and restarts an agent that hangs in any of its
+    stages: a sign of life from the main thread alone would say nothing about the others.
+
+    Args:
+        notifier: The way to systemd.
+        live: Whether the source is a microphone, or paced like one: a file that is read flat out waits for the engine.
+        listener, frames, transcriber: What is looked after.
+        inference_s: Longest own time (`starvation.py`) that an utterance of so many seconds may take, restarts of the
+            engine included.
+        clock_s: Monotonic.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        *,
+        live: bool,
+        listener: Listener,
+        frames: Channel[AudioFrame],
+        transcriber: Transcriber,
+        inference_s: Callable[[float], float],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._notifier = notifier
+        self._live = live
+        self._listener = listener
+        self._frames = frames
+        self._transcriber = transcriber
+        self._inference_s = inference_s
+        self._clock_s = clock_s
+        self._own_time_s: Callable[[], float] = OwnTime(self._process)
+        self._heartbeats = Heartbeats()
+        self._captured_s: float | None = None
+        self._listened = (-1, clock_s())
+        self._began: tuple[UnderWay | None, float] = (None, 0.0)
+        self._said = ""
+        self.stalled = False
+        """True while a stage is late."""
+
+    def capturing(self) -> None:
+        """Sign of life of the capture stage; called from its thread, for each frame and for each attempt to get any."""
+        self._captured_s = self._clock_s()
+
+    def tick(self, status: str) -> None:
+        """Look at every stage, and tell systemd; `status` is what to say as long as all is well."""
+        now_s = self._clock_s()
+        self._look(now_s)
+        late = self._heartbeats.late(now_s)
+        if late and not self.stalled:
+            log.error("%s; systemd is not told that we live any more", late[0])
+        self.stalled = bool(late)
+        if not late:
+            self._notifier.watchdog()
+        self._say(f"stalled: {'; '.join(map(str, late))}" if late else status)
+
+    def _look(self, now_s: float) -> None:
+        if self._live and self._captured_s is not None and not self._frames.closed:
+            self._heartbeats.expect("capture", since_s=self._captured_s, within_s=CAPTURE_S)
+        else:
+            self._heartbeats.rest("capture")
+        frames_heard = self._listener.counters.frames
+        # Who listens to a file that is read flat out waits for room in the engine's queue, and that may take a while.
+        waits = not self._live and self._transcriber.waiting > 0
+        if waits or frames_heard != self._listened[0] or not len(self._frames):
+            self._listened = (frames_heard, now_s)
+        self._heartbeats.expect("listen", since_s=self._listened[1], within_s=LISTEN_S)
+        self._look_at_engine(now_s)
+
+    def _look_at_engine(self, now_s: float) -> None:
+        under_way, own_time_s = self._transcriber.under_way, self._own_time_s()
+        if under_way is not self._began[0]:
+            self._began = (under_way, own_time_s)
+        if under_way:
+            starved_s = (now_s - under_way.since_s) - (own_time_s - self._began[1])
+            limit_s = self._inference_s(under_way.duration_s) + max(0.0, starved_s)
+            self._heartbeats.expect("transcribe", since_s=under_way.since_s, within_s=limit_s)
+        else:
+            self._heartbeats.rest("transcribe")
+
+    def _process(self) -> int:
+        """The process in which the engine computes."""
+        return self._transcriber.engine_pid or os.getpid()
+
+    def _say(self, status: str) -> None:
+        if status != self._said:
+            self._said = status
+            self._notifier.status(status)

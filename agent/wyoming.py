@@ -1,0 +1,319 @@
+"""What is said on one connection: events in, answers out. No sockets, no clock.
+
+    describe ─▶ info          transcribe, audio-start, audio-chunk …, audio-stop ─▶ transcript (or error)
+
+The protocol: https://github.com/OHF-Voice/wyoming
+"""
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import soxr
+from wyoming.asr import Transcript as Answer
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, Eventable, write_event
+from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
+from wyoming.ping import Ping, Pong
+
+from agent import __version__
+from agent.audio.framer import PcmFormat, one_channel
+from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
+from agent.config.assist import AssistSettings
+from agent.errors import AgentError, ConfigError
+from agent.messages.transcript import Transcript, Verdict
+from agent.segmenter import Segmenter, utterances_in
+from agent.telemetry.tcp import Client, ClientError, Port, TcpServer, spelt
+from agent.vad import VoiceActivityDetector
+from agent.worker import Worker
+
+LONGEST_S: Final = 120.0
+"""More sound than this in one request is refused: a command takes seconds."""
+_RATES_HZ: Final = range(4_000, 192_001)
+_CHANNELS: Final = range(1, 33)
+_SAMPLES: Final = {1: "U8", 2: "S16_LE", 3: "S24_3LE", 4: "S32_LE"}
+"""ALSA's names, by the bytes of a sample. Like a WAV file, the protocol has 8 bits without a sign."""
+_LONGEST_REASON: Final = 200
+"""Characters of an error: it may quote what the client has sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What `describe` is answered with."""
+
+    model: str
+    languages: tuple[str, ...]
+    """ISO 639-1 codes."""
+
+
+class Conversation:
+    """One connection. Every method is called from its thread.
+
+    `offer` is asked anew each time, as the model may change; `listen` turns samples, shape (n,), 16 kHz, into words, an
+    empty text if there are none.
+    """
+
+    def __init__(self, offer: Callable[[], Offer], listen: Callable[[Pcm16], str]) -> None:
+        self._offer = offer
+        self._listen = listen
+        self._sound = _Sound()
+        self._refusing = False
+        """Whether the request under way was answered with an error, and the rest of it is passed over."""
+
+    def answer(self, event: Event) -> Eventable | None:
+        """The answer to `event`, None if it wants none. Unknown events are passed over, as the protocol demands."""
+        try:
+            return self._answer(event)
+        except AgentError as error:
+            return self._refuse(event, str(error), type(error).__name__)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return self._refuse(event, f"{event.type}: {error}", "invalid")
+
+    def _answer(self, event: Event) -> Eventable | None:
+        if Describe.is_type(event.type):
+            return _info(self._offer())
+        if Ping.is_type(event.type):
+            text = Ping.from_event(event).text
+            (text or "").encode()  # a lone surrogate is refused here: it cannot be sent
+            return Pong(text=text)
+        if AudioStart.is_type(event.type):
+            self._sound = _Sound()
+            self._refusing = False
+        elif self._refusing:
+            return None
+        elif AudioChunk.is_type(event.type):
+            self._sound.add(AudioChunk.from_event(event))
+        elif AudioStop.is_type(event.type):
+            pcm, self._sound = self._sound.all(), _Sound()
+            return Answer(text=self._listen(pcm) if len(pcm) else "")
+        return None
+
+    def _refuse(self, event: Event, reason: str, code: str) -> Error:
+        """Pass over the rest of the request that `event` belongs to; an end of the sound ends it anyway."""
+        self._sound = _Sound()
+        self._refusing = self._refusing or AudioChunk.is_type(event.type)
+        return Error(reason[:_LONGEST_REASON].encode(errors="replace").decode(), code)
+
+
+class _Sound:
+    """The sound of one request, from chunks that may be cut anywhere, in the middle of a sample as well."""
+
+    def __init__(self) -> None:
+        self._heard = bytearray()
+        """int16 samples, 16 kHz."""
+        self._format: PcmFormat | None = None
+        self._resampler: soxr.ResampleStream | None = None
+        self._rest = b""
+
+    def add(self, chunk: AudioChunk) -> None:
+        """Take the first channel of `chunk`, behind what came before.
+
+        Raises:
+            ValueError: the format is not one of ours, or there is too much sound.
+        """
+        form = _format_of(chunk)
+        if form != self._format:
+            self._finish()
+            self._format = form
+            if form.rate_hz != SAMPLE_RATE_HZ:
+                self._resampler = soxr.ResampleStream(form.rate_hz, SAMPLE_RATE_HZ, 1, dtype="int16")
+        data = self._rest + chunk.audio
+        whole = len(data) - len(data) % form.frame_bytes
+        self._rest = data[whole:]
+        pcm = one_channel(data[:whole], form)
+        self._keep(self._resampler.resample_chunk(pcm) if self._resampler else pcm)
+
+    def all(self) -> Pcm16:
+        """Return all of it, shape (n,), 16 kHz."""
+        self._finish()
+        return np.frombuffer(bytes(self._heard), np.int16)
+
+    def _finish(self) -> None:
+        """Get what the resampler keeps back; half a sample at the end is none."""
+        if self._resampler:
+            self._keep(self._resampler.resample_chunk(np.zeros(0, np.int16), last=True))
+        self._resampler, self._rest = None, b""
+
+    def _keep(self, pcm: Pcm16) -> None:
+        self._heard += pcm.tobytes()
+        if len(self._heard) > LONGEST_S * SAMPLE_RATE_HZ * pcm.itemsize:
+            msg = f"more than {LONGEST_S:.0f} s of sound in one request"
+            raise ValueError(msg)
+
+
+def _format_of(chunk: AudioChunk) -> PcmFormat:
+    if chunk.width not in _SAMPLES or chunk.rate not in _RATES_HZ or chunk.channels not in _CHANNELS:
+        msg = f"{chunk.rate} Hz, {chunk.channels} channels of {chunk.width} bytes: send 16000 Hz, 1 channel of 2 bytes"
+        raise ValueError(msg)
+    return PcmFormat(int(chunk.rate), int(chunk.channels), _SAMPLES[chunk.width])
+
+
+def _info(offer: Offer) -> Info:
+    us = Attribution(name="edgescribe", url="")
+    model = AsrModel(
+        name=offer.model,
+        attribution=Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper"),
+        installed=True,
+        description=offer.model,
+        version=None,
+        languages=list(offer.languages),
+    )
+    program = AsrProgram(
+        name="edgescribe",
+        attribution=us,
+        installed=True,
+        description="Whisper on the device, in a window that follows the utterance",
+        version=__version__,
+        models=[model],
+    )
+    return Info(asr=[program])
+
+
+TIMEOUT_S: Final = 60.0
+"""How long a request waits for the engine, which the microphone has first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Turns samples into words. May be called from several threads: each call has a detector and a segmenter anew."""
+
+    detector: Callable[[], VoiceActivityDetector]
+    segmenter: Callable[[], Segmenter]
+    transcribe: Callable[[Utterance, float], Transcript]
+    """Within so many seconds; raises EngineError."""
+
+    def __call__(self, pcm: Pcm16) -> str:
+        """The words in `pcm`, shape (n,), 16 kHz; an empty text if there are none.
+
+        Raises:
+            EngineError: the engine failed, or had no time.
+        """
+        utterances = list(utterances_in(frames_of([pcm]), self.detector(), self.segmenter()))
+        transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in utterances]
+        return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)
+
+
+IDLE_S: Final = 120.0
+"""A connection on which no request begins for so long is closed."""
+EVENT_S: Final = 20.0
+"""From the first byte of an event to its last."""
+REQUEST_S: Final = 180.0
+"""From the first byte of a request to its last: sound comes as fast as it is spoken, for two minutes at most."""
+REQUEST_BYTES: Final = 100_000_000
+"""Of one request: two minutes at 96 kHz, two channels of 32 bits, and some."""
+LONGEST_LINE_BYTES: Final = 64 * 1024
+LONGEST_DATA_BYTES: Final = 64 * 1024
+LONGEST_PAYLOAD_BYTES: Final = 4_000_000
+"""Two minutes of 16 kHz, one channel of 16 bits, in one event. Satellites send 64 ms."""
+ANSWER_S: Final = 20.0
+"""For the client to take an answer."""
+
+
+class Answers(Protocol):
+    """What stands behind a connection, see `conversation.Conversation`."""
+
+    def answer(self, event: Event) -> Eventable | None:
+        """The answer to `event`, None if it wants none."""
+
+
+class AssistServer(TcpServer):
+    """Serves connections from construction, or as soon as the name of its host is known, until `close`.
+
+    `converse` is called once for each of them, from its thread.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self, settings: AssistSettings, converse: Callable[[], Answers], on_failure: Callable[[Worker], None]
+    ) -> None:
+        try:
+            port = Port("assist.host", settings.host, settings.port)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"assist: cannot listen on {spelt(settings.host, settings.port)} ({reason}): set assist.host to an "
+                "address of this device, and assist.port to one that is free"
+            ) from error
+        super().__init__("assist", port, lambda client: _serve(client, converse()), on_failure)
+
+
+def _serve(client: Client, answers: Answers) -> None:
+    """Answer the events of one client until it closes, or falls silent between two requests.
+
+    A request is all that comes until the next answer. Its limits hold for all of it together.
+
+    Raises:
+        ClientError: the client is too slow, sends too much, or no Wyoming.
+    """
+    stream = io.BufferedReader(client)
+    request_until_s: float | None = None
+    while _comes_more(client, stream, request_until_s):
+        now_s = time.monotonic()
+        request_until_s = request_until_s or now_s + REQUEST_S
+        client.until_s = min(request_until_s, now_s + EVENT_S)
+        event = read_event(stream)
+        client.waiting_since_s = None
+        answer = answers.answer(event)
+        if answer is not None:
+            request_until_s = None
+            packed = io.BytesIO()
+            write_event(answer.event(), packed)
+            client.send(packed.getvalue(), ANSWER_S)
+        client.waiting_since_s = time.monotonic()
+
+
+def _comes_more(client: Client, stream: "io.BufferedReader[Client]", request_until_s: float | None) -> bool:
+    """Wait for the next event; return False when the connection is over."""
+    if request_until_s is not None:
+        client.until_s = request_until_s
+        return bool(stream.peek(1))
+    client.until_s, client.left_bytes = time.monotonic() + IDLE_S, REQUEST_BYTES
+    with contextlib.suppress(ClientError):  # silence between two requests is no fault
+        return bool(stream.peek(1))
+    return False
+
+
+def read_event(stream: "io.BufferedReader[Client]") -> Event:
+    """Read one event: a line of JSON, then as many bytes of JSON and of payload as the line says.
+
+    The `wyoming` package reads any length that is announced, and returns None for nonsense as for the end.
+
+    Raises:
+        ClientError: it is no event, or too long.
+        ValueError, RecursionError: the JSON cannot be parsed.
+    """
+    line = stream.readline(LONGEST_LINE_BYTES)
+    head = json.loads(line) if line.endswith(b"\n") else None
+    if not isinstance(head, dict) or not isinstance(head.get("type"), str):
+        raise ClientError("no Wyoming event")
+    more = _take(stream, head.get("data_length"), LONGEST_DATA_BYTES)
+    data = {**_object(head.get("data")), **_object(json.loads(more) if more else None)}
+    return Event(head["type"], data, _take(stream, head.get("payload_length"), LONGEST_PAYLOAD_BYTES))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ClientError("the data of an event are no JSON object")
+    return value
+
+
+def _take(stream: "io.BufferedReader[Client]", size: Any, limit: int) -> bytes | None:
+    """Read a part of `size` bytes; return None if the header announces none."""
+    if size is None:
+        return None
+    if type(size) is not int or not 0 <= size <= limit:
+        raise ClientError(f"a part of {size} bytes, where {limit} are allowed")
+    part = stream.read(size)
+    if len(part) < size:
+        raise ConnectionResetError("closed in the middle of an event")
+    return part

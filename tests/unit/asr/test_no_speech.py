@@ -1,0 +1,11 @@
+"""Whisper's no-speech probability, where the binding is not the one that was looked at."""
+
+import pytest
+
+from agent.asr import no_speech
+
+
+def test_an_unknown_binding_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory may be laid out otherwise: the probability is unknown, and nothing else is."""
+    monkeypatch.setattr(no_speech, "version", lambda _name: "2.0.0")
+    assert no_speech.no_speech_reader(object())(1) is None

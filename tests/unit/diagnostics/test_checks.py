@@ -1,0 +1,207 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.diagnostics.checks import (
+    CTranslate2Build,
+    Facts,
+    ModelFacts,
+    build_features,
+    diagnose,
+)
+from agent.diagnostics.finding import Finding, Status
+from agent.install.extras import Installation
+from agent.models.memory import memory_need_mb
+
+MODEL = ModelFacts("tiny.en-q8_0", ctranslate2=False, size="tiny", size_bytes=43_550_795, problem="")
+PI_4 = Facts(
+    hardware="Raspberry Pi 4 Model B Rev 1.4",
+    arch="aarch64",
+    os="Debian GNU/Linux 12 (bookworm)",
+    cores=4,
+    memory_total_mb=3_792,
+    memory_available_mb=3_400,
+    cpu_features=frozenset({"fp", "asimd", "crc32"}),
+    gpu=False,
+    settings_problem="",
+    engine="whisper_cpp",
+    whisper_cpp="WHISPER : COREML = 0 | OPENVINO = 0 | CPU : NEON = 1 | ARM_FMA = 1 | OPENMP = 1 | REPACK = 1 | ",
+    whisper_cpp_for="",
+    whisper_cpp_refusal="",
+    ctranslate2=None,
+    model=MODEL,
+    source="microphone plughw:CARD=Device",
+    source_problem="",
+    broker="localhost:1883",
+    broker_problem="",
+    clock_synced=True,
+    state_dir=Path("/var/lib/edgescribe"),
+    state_problem="",
+    state_free_mb=20_000,
+    installation=Installation("sudo /opt/edgescribe/bin/pip", Path("/home/pi/edgescribe")),
+)
+PI_5 = replace(PI_4, hardware="Raspberry Pi 5", cpu_features=frozenset({"asimd", "asimddp", "asimdhp", "fphp"}))
+
+
+def worse(facts: Facts) -> list[Finding]:
+    """What is not ok."""
+    return [finding for finding in diagnose(facts) if finding.status is not Status.OK]
+
+
+def test_a_pi_4_with_everything_in_place_is_well() -> None:
+    """Nothing to complain about: the public wheel is the right one for its CPU."""
+    assert worse(PI_4) == []
+
+
+def test_a_pi_5_learns_what_the_public_wheel_leaves_unused() -> None:
+    """Dot product and fp16 are in the CPU and not in the build: a warning with two ways out."""
+    (finding,) = worse(PI_5)
+    assert finding.status is Status.WARN
+    assert "DOTPROD, FP16_VA" in finding.text
+    assert "wheelhouse/aarch64-cortex-a76" in finding.remedy
+    again = "sudo /opt/edgescribe/bin/pip install --force-reinstall --no-binary pywhispercpp pywhispercpp;"
+    assert again in finding.remedy
+    built = replace(PI_5, whisper_cpp="CPU : NEON = 1 | FP16_VA = 1 | DOTPROD = 1 | ")
+    assert worse(built) == []
+
+
+def test_a_wheel_for_another_cpu_fails_if_its_engine_is_wanted() -> None:
+    """What was refused is said as it was, and nothing about how it was built."""
+    refused = replace(PI_4, whisper_cpp=None, whisper_cpp_refusal="built for cortex-a76: take another")
+    (finding,) = worse(refused)
+    assert (finding.status, finding.subject, finding.text) == (
+        Status.FAIL,
+        "whisper.cpp",
+        "built for cortex-a76: take another",
+    )
+    other = replace(refused, engine="faster_whisper", ctranslate2=CTranslate2Build("4.5.0", ("int8",), 0))
+    assert [finding.status for finding in worse(other)] == [Status.WARN]
+
+
+def test_the_class_that_a_wheel_was_built_for_is_said() -> None:
+    """A user sees which wheelhouse a device was installed from."""
+    built = replace(PI_5, whisper_cpp="CPU : FP16_VA = 1 | DOTPROD = 1 |", whisper_cpp_for="cortex-a76")
+    (said,) = [finding.text for finding in diagnose(built) if finding.subject == "whisper.cpp"]
+    assert said == "built for cortex-a76, with DOTPROD, FP16_VA"
+
+
+def test_a_jetson_learns_that_ctranslate2_does_not_see_its_gpu() -> None:
+    """The package index has only a CPU build for aarch64; that is said rather than found out by waiting."""
+    jetson = replace(PI_4, gpu=True, ctranslate2=CTranslate2Build("4.5.0", ("int8",), 0))
+    (finding,) = worse(jetson)
+    assert (finding.status, finding.subject) == (Status.WARN, "CTranslate2")
+    assert "WITH_CUDA=ON" in finding.remedy
+    assert worse(replace(jetson, ctranslate2=CTranslate2Build("4.5.0", ("int8",), 1))) == []
+
+
+def test_an_engine_that_is_not_installed_fails_only_if_it_is_wanted() -> None:
+    """A missing CTranslate2 is nobody's problem while whisper.cpp does the work, and the other way round."""
+    assert worse(PI_4) == []
+    (finding,) = worse(replace(PI_4, engine="faster_whisper"))
+    assert finding.status is Status.FAIL
+    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install '/home/pi/edgescribe[faster-whisper]'"
+    (finding,) = worse(replace(PI_4, whisper_cpp=None))
+    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install --force-reinstall pywhispercpp"
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "subject"),
+    [
+        (replace(PI_4, settings_problem="config.toml:1: x"), Status.FAIL, "settings"),
+        (replace(PI_4, model=replace(MODEL, problem="damaged")), Status.FAIL, "model"),
+        (replace(PI_4, source_problem="no microphone: plug one in"), Status.FAIL, "source"),
+        (replace(PI_4, broker_problem="connection refused"), Status.FAIL, "broker"),
+        (replace(PI_4, clock_synced=False), Status.WARN, "clock"),
+        (replace(PI_4, state_problem="read-only file system"), Status.FAIL, "state folder"),
+        (replace(PI_4, state_free_mb=100), Status.WARN, "state folder"),
+        (replace(PI_4, memory_available_mb=160), Status.WARN, "memory"),
+        (replace(PI_4, memory_available_mb=120), Status.FAIL, "memory"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_place(facts: Facts, status: Status, subject: str) -> None:
+    """Each trouble gives exactly one finding, of its own weight."""
+    (finding,) = worse(facts)
+    assert (finding.status, finding.subject) == (status, subject)
+
+
+def test_every_trouble_has_a_remedy() -> None:
+    """Whatever is wrong, some line says what to do."""
+    ill = replace(
+        PI_5,
+        settings_problem="a: b",
+        ctranslate2=None,
+        engine="faster_whisper",
+        model=replace(MODEL, problem="damaged"),
+        broker_problem="refused",
+        clock_synced=False,
+        state_problem="read-only",
+        memory_available_mb=1,
+    )
+    assert [finding for finding in worse(ill) if not finding.remedy] == []
+
+
+def test_without_a_broker_or_a_model_there_is_nothing_to_say_about_them() -> None:
+    """`mqtt.enabled = false` and the scripted engine leave their lines out."""
+    subjects = {finding.subject for finding in diagnose(replace(PI_4, broker=None, model=None))}
+    assert subjects.isdisjoint({"broker", "model", "memory"})
+
+
+def test_features_are_read_from_whisper_cpps_own_line() -> None:
+    """What is 0 is not built in."""
+    line = "WHISPER : COREML = 0 | CPU : SSE3 = 1 | AVX512_VNNI = 1 | AVX512 = 0 | OPENMP = 1 | "
+    assert build_features(line) == {"SSE3", "AVX512_VNNI", "OPENMP"}
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes", "ctranslate2", "measured_mb"),
+    [
+        ("tiny", 43_550_795, False, 153),
+        ("tiny", 32_166_155, False, 142),
+        ("tiny", 77_704_715, False, 188),
+        ("base", 59_707_625, False, 192),
+        ("base", 81_768_585, False, 213),
+        ("base", 147_951_465, False, 279),
+        ("tiny", 75_537_502, True, 258),
+        ("base", 145_217_607, True, 349),
+    ],
+)
+def test_the_memory_that_is_reckoned_is_what_was_measured(
+    size: str, size_bytes: int, measured_mb: int, *, ctranslate2: bool
+) -> None:
+    """Within 3 % of the resident size of the process with each model."""
+    assert memory_need_mb(size, size_bytes, ctranslate2=ctranslate2) == pytest.approx(measured_mb, rel=0.03)
+
+
+def test_a_device_that_is_muted_is_not_searched_for_a_fault() -> None:
+    """Known by its state folder, or by what the service says to those who may not look into that."""
+    reason = "muted by a command (/var/lib/edgescribe/applied.json): the microphone stays closed until cmd/listen ON"
+    (finding,) = worse(replace(PI_4, muted=reason))
+    assert (finding.status, finding.subject, finding.text) == (Status.WARN, "muted", reason)
+    assert "cmd/listen" in finding.remedy
+    (finding,) = worse(replace(PI_4, service_says="mute; broker_down"))
+    assert (finding.status, finding.subject) == (Status.WARN, "muted")
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "text"),
+    [
+        ("listening to microphone plughw:CARD=Device; broker_down", Status.OK, "is in use by the service"),
+        ("no microphone plughw:CARD=Device: waiting for it", Status.WARN, "something else has it open"),
+        ("mute", Status.WARN, "something else has it open"),
+        ("", Status.WARN, "something else has it open"),
+    ],
+)
+def test_a_microphone_that_is_in_use_is_no_failure(says: str, status: Status, text: str) -> None:
+    """The service holds it for itself; whether it is the service is known by what that says."""
+    busy = replace(PI_4, source_busy=True, source_problem="something else has it open: see what", service_says=says)
+    (finding,) = [finding for finding in diagnose(busy) if finding.subject == "source"]
+    assert finding.status is status
+    assert text in finding.text
+
+
+@pytest.mark.parametrize(("at", "here"), [("localhost:1883", True), ("[::1]:1883", True), ("broker.lan:8883", False)])
+def test_a_broker_is_installed_where_it_is_wanted(at: str, *, here: bool) -> None:
+    """To install one here is no remedy for one elsewhere."""
+    (finding,) = worse(replace(PI_4, broker=at, broker_problem="connection refused"))
+    assert ("apt install mosquitto" in finding.remedy) is here

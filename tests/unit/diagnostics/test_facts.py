@@ -1,0 +1,64 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.config.settings import Settings, WhisperCppSettings
+from agent.config.source import WavSettings
+from agent.diagnostics.facts import connect_problem, has_gpu, model_facts, source_error, write_problem
+from tests.unprivileged import closed
+
+
+@pytest.mark.parametrize("path", ["proc/driver/nvidia/version", "dev/nvhost-gpu"])
+def test_a_gpu_shows_in_its_drivers_files(tmp_path: Path, path: str) -> None:
+    """On a PC in /proc, on a Jetson in /dev."""
+    assert not has_gpu(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert has_gpu(tmp_path)
+
+
+def test_a_broker_answers_or_does_not() -> None:
+    """Somebody who listens is no problem; a closed port is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert connect_problem("127.0.0.1", port) == ""
+    assert connect_problem("127.0.0.1", port) == "connection refused"
+
+
+def test_a_broker_that_has_no_address_is_a_problem_too() -> None:
+    """A name that cannot be resolved (.invalid never is) is one phrase, not an exception."""
+    assert connect_problem("broker.invalid", 1883) != ""
+
+
+def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) -> None:
+    """It is made on first use; what counts is whether that would work. Nothing is left behind."""
+    assert write_problem(tmp_path / "a" / "b") == ""
+    assert list(tmp_path.iterdir()) == []
+    assert write_problem(Path("/proc/edgescribe")) != ""
+
+
+def test_a_recording_must_exist_and_be_readable(tmp_path: Path) -> None:
+    """A `wav` source is judged by its file, in the words of `edgescribe check`."""
+    path = tmp_path / "a.wav"
+    assert str(source_error(WavSettings(path=path))) == f"source.path: {path} does not exist: correct the path"
+    path.touch()
+    assert source_error(WavSettings(path=path)) is None
+    unreadable = f"source.path: {path} cannot be read by this user: check its owner and mode"
+    for shut in (tmp_path, path):
+        with closed(shut):
+            assert str(source_error(WavSettings(path=path))) == unreadable
+
+
+def test_a_state_folder_that_this_user_may_not_see_is_a_problem_and_no_end(tmp_path: Path) -> None:
+    """As that of a service is: below a folder of root's."""
+    with closed(tmp_path):
+        assert write_problem(tmp_path / "edgescribe") == "permission denied"
+
+
+def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> None:
+    """Size and format are known from the catalogue even so."""
+    facts = model_facts(Settings(state_dir=tmp_path), WhisperCppSettings())
+    assert facts is not None
+    assert facts.problem == "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`"
+    assert (facts.size, facts.size_bytes, facts.ctranslate2) == ("tiny", 43_550_795, False)

@@ -1,0 +1,170 @@
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn, cast
+
+import pytest
+
+from agent.config.contract import COMMANDS
+from agent.mqtt.command_threads import ControlDesk
+from agent.mqtt.commands import Command, Doorkeeper, GoldenUtterance, Mute
+from agent.mqtt.delivery import Incoming, Outgoing
+from agent.mqtt.outcome import Later, Outcome
+
+LIMIT_S = 30.0
+
+
+class Rig:
+    """A desk with its threads, and a device that takes its time for a golden utterance; or one that does `obey`."""
+
+    def __init__(self, obey: Callable[[Command], Outcome | Later] | None = None) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        self.mute = False
+        self.answers: list[dict[str, object]] = []
+        self._answered = threading.Condition()
+        self.desk = ControlDesk("pi-1", Doorkeeper("pi-1", COMMANDS, ()), obey or self._obey, self._post)
+        works = (self.desk.run, self.desk.run_microphone)
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self.threads:
+            thread.start()
+
+    def _obey(self, command: Command) -> Outcome:
+        match command:
+            case Mute(value=value):
+                self.mute = value
+            case GoldenUtterance():
+                self.began.set()
+                assert self.go.wait(LIMIT_S)
+            case _:
+                pass
+        return Outcome("done")
+
+    def _post(self, outgoing: Outgoing) -> None:
+        with self._answered:
+            self.answers.append(json.loads(outgoing.payload))
+            self._answered.notify_all()
+
+    def ask(self, name: str, request_id: str, **args: object) -> None:
+        """Let a command come in."""
+        payload = json.dumps({"id": request_id, "args": args}).encode()
+        self.desk.put(Incoming(f"edgescribe/v1/pi-1/cmd/{name}", payload, retained=False))
+
+    def answered(self, count: int, within_s: float = LIMIT_S) -> list[object]:
+        """The ids of the answers, once there are so many, or after so long."""
+        with self._answered:
+            self._answered.wait_for(lambda: len(self.answers) >= count, within_s)
+            return [answer["id"] for answer in self.answers]
+
+    def close(self) -> None:
+        """Let everything be done."""
+        self.go.set()
+        self.desk.close()
+        for thread in self.threads:
+            thread.join(LIMIT_S)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """One of them."""
+    one = Rig()
+    yield one
+    one.close()
+
+
+def test_the_microphone_is_closed_while_something_slow_is_under_way(rig: Rig) -> None:
+    """Within a second: it does not stay open until the engine has had time for somebody else's question."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    rig.ask("vad_threshold", "next", value=0.7)
+    rig.ask("mute", "mute")
+    assert rig.answered(1, within_s=1.0) == ["mute"]
+    assert rig.mute
+    rig.go.set()
+    assert rig.answered(3) == ["mute", "slow", "next"]
+
+
+def test_opened_and_closed_in_the_order_that_was_asked_for(rig: Rig) -> None:
+    """By whichever of the two names; the last one counts."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    for number in range(9):
+        rig.ask("mute", str(number), value=number % 2 == 1)
+    rig.ask("listen", "9")
+    rig.ask("mute", "10")
+    assert rig.answered(11, within_s=5.0) == [str(number) for number in range(11)]
+    assert rig.mute
+
+
+def test_a_request_is_obeyed_once_wherever_it_is_repeated(rig: Rig) -> None:
+    """One door for all."""
+    rig.ask("identify", "a")
+    assert rig.answered(1) == ["a"]
+    rig.ask("mute", "a")
+    rig.ask("mute", "b")
+    assert rig.answered(2) == ["a", "b"]
+
+
+def test_what_waits_at_the_end_is_done(rig: Rig) -> None:
+    """A device that was muted as it stopped is mute when it starts again."""
+    rig.ask("golden_utterance", "slow")
+    assert rig.began.wait(LIMIT_S)
+    started_s = time.monotonic()
+    rig.ask("identify", "last")
+    rig.ask("mute", "mute")
+    rig.close()
+    assert time.monotonic() - started_s < LIMIT_S
+    assert sorted(map(str, rig.answered(3))) == ["last", "mute", "slow"]
+    assert rig.mute
+
+
+class Fault(Exception):  # noqa: N818 - of no kind that the agent knows
+    """An exception that nothing expects."""
+
+
+class Unfit:
+    """Nothing that a reply could carry."""
+
+
+def raising(*_arguments: object) -> NoReturn:
+    """Handle nothing."""
+    raise Fault
+
+
+@pytest.mark.parametrize(
+    "obey",
+    [
+        raising,
+        lambda _command: Outcome("done", then=raising),
+        lambda _command: Outcome("done", result={"value": Unfit()}),
+        lambda _command: Outcome("done", result={"\ud800": "\ud800"}),
+        lambda _command: Later(raising),
+        lambda _command: Later(lambda tell: tell(Outcome("done", result={"value": Unfit()}))),
+        lambda _command: cast("Outcome", None),
+    ],
+)
+def test_an_exception_in_a_command_ends_in_a_refusal(
+    obey: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The refusal has the id of the request, the log has the traceback, and the next command is handled."""
+    rig = Rig(obey)
+    rig.ask("identify", "a")
+    rig.ask("restart", "b")
+    rig.close()
+    refused = [answer["id"] for answer in rig.answers if answer["code"] == "internal_error"]
+    assert refused == ["a", "b"]
+    assert all(record.exc_info for record in caplog.records if record.levelname == "ERROR")
+    assert not any(thread.is_alive() for thread in rig.threads)
+
+
+def test_a_fault_at_the_door_is_answered_where_the_answer_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a command is a part of handling it."""
+    monkeypatch.setattr(Doorkeeper, "admit", raising)
+    rig = Rig()
+    rig.ask("mute", "a")
+    rig.ask("identify", "b")
+    rig.close()
+    assert sorted((str(answer["id"]), answer["code"]) for answer in rig.answers) == [
+        ("a", "internal_error"),
+        ("b", "internal_error"),
+    ]

@@ -1,0 +1,179 @@
+import io
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+import soundfile
+from rich.console import Console
+
+from agent.mqtt.subscriber import Received, Subscriber
+from agent.terminal.demo import RECORDING, Demonstration, Sentence, bundled_recording
+from tests.messages import NOON, transcript
+
+SCRIPT = (Sentence(1.0, 2.0, "Turn on the light."), Sentence(3.0, 4.0, "Turn it off."))
+OFFLINE = ("status", b"offline")
+TELEMETRY = {"cpu": {"pct": 12.4, "temp_c": 48.6}, "mem": {}, "asr": {"speech_pct": 40.0, "dropped_s": 0.0}}
+
+
+class Script:
+    """A subscriber that receives what it is given, and then nothing any more."""
+
+    topic = "edgescribe/v1/demo/#"
+
+    def __init__(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        self._messages = [
+            Received(f"edgescribe/v1/demo/{kind}", payload, retained=False, received_s=100.0 + 1.5 * number)
+            for number, (kind, payload) in enumerate(messages)
+        ]
+
+    def get(self, timeout_s: float | None = None) -> Received | None:
+        """The next one."""
+        del timeout_s
+        return self._messages.pop(0) if self._messages else None
+
+
+class Interrupted(Script):
+    """Somebody presses Ctrl-C after two messages; what the agent had heard still comes."""
+
+    _calls = 0
+
+    def get(self, timeout_s: float | None = None) -> Received | None:
+        """The next one, or the interruption."""
+        self._calls += 1
+        if self._calls == 3:
+            raise KeyboardInterrupt
+        return super().get(timeout_s)
+
+
+def ended() -> "subprocess.Popen[bytes]":
+    """An agent that has done its work."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process
+
+
+def shown(*messages: tuple[str, bytes], script: tuple[Sentence, ...] | None = SCRIPT) -> str:
+    """What is printed for these messages, in a pipe."""
+    output = io.StringIO()
+    show = Demonstration(script, Console(file=output, soft_wrap=True, highlight=False))
+    show.opening("tiny.en-q8_0", "mosquitto at 127.0.0.1:1883", "edgescribe/v1/demo/#")
+    show.follow(cast("Subscriber", Script(messages)), ended())
+    show.closing()
+    return output.getvalue()
+
+
+def words(seq: int, text: str, **more: Any) -> tuple[str, bytes]:
+    """A transcript as it comes over the wire."""
+    return "transcript", transcript(seq, text).model_copy(update=more).payload()
+
+
+def test_a_transcript_is_shown_with_its_latency_and_confidence() -> None:
+    """Time since `online`, words, how long after the last word, how sure."""
+    output = shown(("status", b"online"), words(1, "Turn on the light.", avg_logprob=-0.1), OFFLINE)
+    assert " 0:00.0  status      online\n" in output
+    line = "0:01.5  transcript  Turn on the light.  [0.75 s after the last word, confidence 90 %]\n"
+    assert line in output
+
+
+def test_the_summary_counts_what_came_through() -> None:
+    """Six of seven words, in whole messages, with the latency and the real-time factor."""
+    output = shown(("status", b"online"), words(1, "Turn on the light."), words(2, "Turn it of."), OFFLINE)
+    assert "2 transcripts in 4 messages" in output
+    assert "median 0.75 s, of which 0.60 s is the pause" in output
+    assert "Inference took 10 % of the time" in output
+    assert "Of 7 words that were said, 6 came through right." in output
+
+
+@pytest.mark.parametrize(
+    ("stopped_after_s", "said"),
+    [
+        (1.9, ""),
+        (2.5, "Of 4 words that were said, 4 came through right."),
+        (3.5, "Of 4 words that were said, 4 came through right."),
+        (4.5, "Of 7 words that were said, 5 came through right."),
+    ],
+)
+def test_what_was_not_played_did_not_fail_to_come_through(stopped_after_s: float, said: str) -> None:
+    """Ctrl-C ends it: only what was said until then counts, and no sentence that was cut short."""
+    second = words(2, "Turn", start=NOON + timedelta(seconds=2))
+    subscriber = Interrupted([("status", b"online"), words(1, "Turn on the light."), second, OFFLINE])
+    output = io.StringIO()
+    show = Demonstration(SCRIPT, Console(file=output, soft_wrap=True), clock_s=lambda: 100.0 + stopped_after_s)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as agent:
+        show.follow(cast("Subscriber", subscriber), agent)
+    show.closing()
+    assert "2 transcripts" in output.getvalue()
+    assert [line for line in output.getvalue().splitlines() if "that were said" in line] == ([said] if said else [])
+
+
+def test_a_microphone_has_no_script_to_compare_with() -> None:
+    """Nobody knows what was said, so nothing is claimed."""
+    output = shown(words(1, "hello"), script=None)
+    assert "your voice" in output
+    assert "1 transcript in 1 messages" in output
+    assert "were said" not in output
+
+
+def test_what_the_agent_sent_last_is_waited_for() -> None:
+    """The broker is slow: the agent has ended, and its last words come a moment later."""
+
+    class Slow(Script):
+        """Has nothing twice before each message."""
+
+        _calls = 0
+
+        def get(self, timeout_s: float | None = None) -> Received | None:
+            """The next one, in the end."""
+            self._calls += 1
+            return super().get(timeout_s) if self._calls == 1 or self._calls % 3 == 0 else None
+
+    output = io.StringIO()
+    show = Demonstration(SCRIPT, Console(file=output, soft_wrap=True))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"]) as agent:
+        messages = [("status", b"online"), words(1, "Turn on the light."), OFFLINE]
+        show.follow(cast("Subscriber", Slow(messages)), agent)
+    assert [one["text"] for one in show.transcripts] == ["Turn on the light."]
+
+
+def test_silence_is_answered_with_advice() -> None:
+    """Without a single transcript there is no summary, but a hint."""
+    output = shown(("status", b"online"), OFFLINE)
+    assert "No transcript arrived. `edgescribe doctor`" in output
+    assert "median" not in output
+
+
+def test_telemetry_shows_what_is_known() -> None:
+    """What the machine cannot tell is left out, not shown as zero."""
+    output = shown(("telemetry", json.dumps(TELEMETRY).encode()))
+    assert "telemetry   cpu 12 %, 49 °C, speech 40 %, dropped 0.0 s\n" in output
+
+
+def test_trouble_is_shown_and_its_absence_is_not() -> None:
+    """A health message is a line only if something is wrong."""
+    wrong = b'{"v":1,"problem":"ON","codes":["mic_absent","falling_behind"]}'
+    output = shown(("health", b'{"v":1,"problem":"OFF","codes":[]}'), ("health", wrong))
+    assert output.count("health") == 1
+    assert "health      mic_absent, falling_behind\n" in output
+
+
+def test_nothing_is_coloured_where_nobody_looks() -> None:
+    """In a pipe there are no escape sequences, and a text in brackets is not taken for a colour."""
+    output = shown(words(1, "say [bold]hello[/]"))
+    assert "\x1b" not in output
+    assert "say [bold]hello[/]" in output
+
+
+def test_the_bundled_recording_is_what_its_table_says() -> None:
+    """Sentences in order, none beyond the end of the sound, with pauses that end an utterance."""
+    sentences = bundled_recording()
+    assert len(sentences) >= 5
+    sound = soundfile.info(RECORDING)
+    assert sentences[-1].end_s <= sound.duration
+    assert all(sentence.text and sentence.start_s < sentence.end_s for sentence in sentences)
+    pauses_s = [later.start_s - earlier.end_s for earlier, later in itertools.pairwise(sentences)]
+    assert min(pauses_s) > 1.0

@@ -1,0 +1,155 @@
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent.messages import GovernorState
+from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
+from agent.terminal.device_view import line, picture
+from agent.terminal.snapshot import Glance, Last, Sound, UnderWay
+from tests.messages import NOON, latency
+
+TELEMETRY = TelemetryMessage(
+    ts=NOON,
+    up_s=11_520,
+    cpu=Cpu(pct=12.4, temp_c=51.1, freq_mhz=1_800),
+    mem=Mem(pct=55.3, rss_mb=153.2),
+    disk=Disk(),
+    pwr=Pwr(uv_now=False, uv_events=2),
+    audio=Audio(xruns=0, gaps_s=0.0),
+    asr=Asr(
+        utt=3,
+        rtf_p50=0.1,
+        rtf_p95=0.18,
+        lat_ms_p50=655,
+        lat_ms_p95=912,
+        dropped_s=0.0,
+        speech_pct=3.0,
+        rejected=0,
+        discarded=5,
+    ),
+    mqtt=Mqtt(outbox_n=0, dropped=0, reconnects=0, puback_ms_p95=6),
+)
+GLANCE = Glance(
+    at=NOON,
+    device="kitchen",
+    agent="0.1.0",
+    source="microphone plughw:CARD=Device",
+    engine="whisper_cpp",
+    model="tiny.en-q8_0",
+    language="en",
+    listening=True,
+    shows_text=True,
+    sound=Sound(rms_dbfs=-32.0, peak_dbfs=-21.0, noise_floor_dbfs=-58.0, speech_prob=0.92),
+    speaking_s=1.4,
+    last=Last(
+        ago_s=12.0, text="Turn off the heater.", verdict="confident", duration_s=1.9, rtf=0.08, latency_ms=latency(752)
+    ),
+    telemetry=TELEMETRY,
+)
+
+
+def shown(width: int = 100, **changes: Any) -> str:
+    """The picture of a glance, as plain text."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(picture(GLANCE.model_copy(update=changes)))
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+def row(head: str, picture_text: str) -> str:
+    """The row of that name."""
+    (found,) = re.findall(rf"^{head} +(.*?) *$", picture_text, re.MULTILINE)
+    return str(found)
+
+
+def test_everything_that_matters_is_in_the_picture() -> None:
+    """Who, level, speech, words, where the time went, the machine, the broker."""
+    text = shown()
+    assert re.search(r"^edgescribe kitchen  \d\d:00:00  0\.1\.0, up 3 h 12 min  fine", text)
+    assert "microphone plughw:CARD=Device → whisper_cpp tiny.en-q8_0 → en" in text
+    assert row("level", text).endswith("-32 dBFS  peak -21  room -58")
+    assert row("speech", text).endswith("92 %  ● speaking for 1.4 s")
+    assert row("heard", text) == "Turn off the heater.  confident, 12 s ago"
+    assert row("latency", text).endswith("█ 752 ms after the last word")
+    assert re.search(r"^ +pause 600  queue 30  engine 121   p50 655, p95 912 ms", text, re.MULTILINE)
+    assert row("pace", text) == "real-time factor 0.10, p95 0.18"
+    assert row("so far", text) == "3 utterances, 0 rejected, 5 too short, 3 % speech"
+    assert row("machine", text) == "CPU 12 %  51.1 °C  1800 MHz  memory 55 % (ours 153 MiB)  under-voltage 2×"
+    assert row("broker", text) == "0 waiting   acknowledged in 6 ms (p95)"
+
+
+@pytest.mark.parametrize(("rms_dbfs", "full"), [(-96.0, 0), (-75.0, 0), (-37.5, 20), (0.0, 39)])
+def test_the_meter_is_as_long_as_it_is_loud(rms_dbfs: float, full: int) -> None:
+    """From -75 dBFS to full scale; louder than loud does not burst it."""
+    bar = row("level", shown(sound=Sound(rms_dbfs=rms_dbfs)))
+    assert bar.count("█") == full
+    assert len(bar.split(" ")[0]) == 40
+
+
+def test_a_muted_device_says_so() -> None:
+    """And shows no level of a microphone that is closed."""
+    assert row("level", shown(listening=False, sound=Sound())) == "muted: the microphone is closed"
+    assert row("level", shown(sound=Sound())) == "no sound comes in"
+
+
+def test_words_that_are_private_are_not_missed_either() -> None:
+    """Why there are none is said."""
+    assert row("heard", shown(shows_text=False, last=None)) == "publish.privacy keeps the words in"
+
+
+def test_words_so_far_stand_in_front_of_the_last_ones() -> None:
+    """While somebody speaks, or the engine is at it; afterwards they are nobody's."""
+    assert row("heard", shown(partial="turn off")) == "turn off …"
+    assert row("heard", shown(partial="turn off", speaking_s=None)).startswith("Turn off the heater.")
+
+
+def test_the_engine_says_what_it_is_at_and_what_waits() -> None:
+    """Idle, busy, behind."""
+    assert row("engine", shown()) == "idle"
+    behind = TELEMETRY.model_copy(update={"asr": TELEMETRY.asr.model_copy(update={"waiting": 3, "dropped_s": 12.5})})
+    busy = shown(under_way=UnderWay(duration_s=1.9, since_s=0.12), telemetry=behind)
+    assert row("engine", busy) == "transcribing 1.9 s of sound, for 0.1 s, 3 waiting   dropped 12.5 s"
+
+
+def test_a_step_of_the_governor_is_told_with_its_reason() -> None:
+    """Where there is a ladder; who stands on top of it is told how far it goes."""
+    assert "governor" not in shown()
+    at_rest = GovernorState(level=0, levels=5, eager=True)
+    assert row("governor", shown(governor=at_rest)) == "as configured, with 5 steps below"
+    down = GovernorState(level=2, levels=5, reason="hot", eager=False)
+    assert row("governor", shown(governor=down)) == "2 of 5 steps down: hot, nothing is decoded ahead"
+
+
+def test_trouble_stands_on_top() -> None:
+    """In place of `fine`."""
+    assert "undervoltage hot" in shown(health=("undervoltage", "hot")).splitlines()[0]
+    assert "fine" not in shown(health=("hot",)).splitlines()[0]
+
+
+def test_nothing_that_was_heard_steers_the_terminal() -> None:
+    """Controls in a text are blanks."""
+    last = GLANCE.last
+    assert last
+    evil = last.model_copy(update={"text": "one\x1b[2Jtwo\x9b3mthree\r\n"})
+    for text in (shown(last=evil), line(GLANCE.model_copy(update={"last": evil}))):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+
+
+def test_a_line_has_the_same_in_short() -> None:
+    """For a pipe: what is known, and nothing else."""
+    said = line(GLANCE)
+    heard = "level -32 dBFS  speech 92 %  speaking for 1.4 s"
+    assert said.endswith(f':00:00  {heard}  cpu 12 %  51 °C  "Turn off the heater." 12 s ago')
+    assert line(GLANCE.model_copy(update={"sound": Sound(), "last": None, "speaking_s": None})).count("  ") == 2
+
+
+def test_a_narrow_terminal_is_enough() -> None:
+    """80 columns: the rows that move do not wrap."""
+    rows = shown(width=80).splitlines()
+    assert sum(text.startswith("level") for text in rows) == 1
+    assert all(len(text) <= 80 for text in rows)
+    assert rows[rows.index(next(text for text in rows if text.startswith("level"))) + 1].startswith("speech")
