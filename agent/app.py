@@ -318,6 +318,7 @@ class App:
             self._steering.open()
         self._remote.open(self._mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
+        self._remote.start()
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
         for worker in self._workers:
             worker.start()

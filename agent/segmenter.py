@@ -156,7 +156,7 @@ class Segmenter:
         self.threshold = threshold
         """Probability from which a frame counts as speech; may be changed at any time, from any thread."""
         self._pre_roll = samples(settings.pre_roll_ms)
-        self._hang_over = samples(settings.hang_over_ms)
+        self._hang_over = samples(settings.effective_hang_over_ms)
         self._min_speech = samples(settings.min_speech_ms)
         # A frame and the pause may still follow before the limit is acted upon.
         self._limit = samples(settings.max_length_s * 1000) - PAUSE_SAMPLES - FRAME_SAMPLES

@@ -45,12 +45,20 @@ class SegmenterSettings(Section):
 
     pre_roll_ms: Annotated[int, Field(ge=300, le=2_000)] = 500
     """Sound kept from before speech was noticed, so that no first word is lost."""
-    hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] = 600
-    """Silence that ends an utterance."""
+    use: Literal["commands", "dictation"] = "commands"
+    """`commands` ends an utterance early, because somebody waits for it. `dictation` keeps sentences that follow each
+    other together, so that the engine has more to go by."""
+    hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] | None = None
+    """Silence that ends an utterance. Default: 800 for `commands`, 1200 for `dictation`."""
     min_speech_ms: Annotated[int, Field(ge=0, le=2_000)] = 160
     """Less speech than this is taken for a click or a bark, and no utterance. The shortest words reach 300."""
     max_length_s: Annotated[float, Field(ge=4.0, le=29.0)] = 20.0
     """Longer utterances are cut at the quietest moment of their last seconds and go on without losing a sample."""
+
+    @property
+    def effective_hang_over_ms(self) -> int:
+        """`hang_over_ms`, with the default of the use filled in."""
+        return self.hang_over_ms or {"commands": 800, "dictation": 1200}[self.use]
 
 
 class EngineIsolation(Section):

@@ -52,7 +52,7 @@ class Self:
 
 
 class Remote:
-    """Owned by the main thread, which calls `open` once, `tick` about once a second, and `close`.
+    """Owned by the main thread, which calls `open` and `start` once, `tick` about once a second, and `close`.
 
     Args:
         me: Who we are.
@@ -114,13 +114,19 @@ class Remote:
         return Inbox((*self._door.filters, *births), self._receive)
 
     def open(self, mqtt: MqttSink | None) -> None:
-        """Announce the device, and obey from now on. What is announced goes out before anything that is sent later."""
+        """Announce the device. What is announced goes out before anything that is sent later."""
         self._mqtt = mqtt
         if mqtt:
             self._announcer = Announcer(
                 self.settings.discovery, mqtt, state_dir(self.settings), serial=identity.serial()
             )
             self._announcer.announce(self._facts())
+
+    def start(self) -> None:
+        """Execute commands from now on.
+
+        To be called once the first `state` is sent: a command before that could be overtaken by it.
+        """
         for worker in self._workers:
             worker.start()
 

@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,9 +10,11 @@ from agent.config.settings import ModelsSettings, ScriptedSettings, Settings
 from agent.messages import Message, State
 from agent.messages.identity import describe
 from agent.mqtt.command_handlers import Parts
+from agent.mqtt.delivery import Incoming
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.remote import Remote, Self
 from agent.telemetry.counters import Counters
+from tests.support.receiver import eventually
 
 LIMIT_S = 30.0
 
@@ -20,6 +23,10 @@ class Switch:
     """A microphone that can be closed."""
 
     listening = True
+
+    def off(self) -> None:
+        """Close it."""
+        self.listening = False
 
 
 class Hesitant:
@@ -42,22 +49,40 @@ class Hesitant:
         return int(timeout_s * 0)
 
 
-def test_what_is_told_last_is_what_came_last(tmp_path: Path) -> None:
-    """`state` stays with the broker: who was slow to tell of a change does not undo the telling of the next."""
-    settings = Settings(engine=ScriptedSettings(), state_dir=tmp_path, models=ModelsSettings(dir=tmp_path))
-    publisher, sink, switch = Publisher(Counters(), "boot-1"), Hesitant(), Switch()
-    publisher.open([sink])
-    nothing = cast("Any", None)
-    parts = Parts(cast("Any", switch), nothing, nothing, nothing, publisher, nothing)
-    remote = Remote(
+def remote_of(folder: Path, publisher: Publisher, switch: Switch) -> Remote:
+    """The device `pi-1`, of which only publisher and microphone are there."""
+    parts = Parts(cast("Any", switch), *(cast("Any", None),) * 3, publisher, cast("Any", None))
+    return Remote(
         Self("pi-1", describe(), "a recording"),
-        settings=settings,
-        applied=Applied(tmp_path),
+        settings=Settings(engine=ScriptedSettings(), state_dir=folder, models=ModelsSettings(dir=folder)),
+        applied=Applied(folder),
         parts=parts,
         restart=lambda: None,
         options=(),
         on_failure=lambda worker: pytest.fail(worker.name),
     )
+
+
+def test_no_command_is_executed_before_the_first_state_is_sent(tmp_path: Path) -> None:
+    """Else the first `state`, made before the command and sent after it, would stay with the broker."""
+    publisher, sink, switch = Publisher(Counters(), "boot-1"), Hesitant(), Switch()
+    sink.go.set()
+    remote = remote_of(tmp_path, publisher, switch)
+    remote.open(None)
+    remote.inbox.on_message(Incoming("edgescribe/v1/pi-1/cmd/listen", b"OFF", retained=False))
+    time.sleep(0.05)
+    assert switch.listening
+    publisher.open([sink], remote.state())
+    remote.start()
+    assert eventually(lambda: sink.said == [True, False])
+    remote.close()
+
+
+def test_what_is_told_last_is_what_came_last(tmp_path: Path) -> None:
+    """`state` stays with the broker: who was slow to tell of a change does not undo the telling of the next."""
+    publisher, sink, switch = Publisher(Counters(), "boot-1"), Hesitant(), Switch()
+    publisher.open([sink])
+    remote = remote_of(tmp_path, publisher, switch)
     slow = threading.Thread(target=remote.applied)
     slow.start()
     assert sink.began.wait(LIMIT_S)
