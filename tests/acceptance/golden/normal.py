@@ -16,8 +16,8 @@ MEASURED: Final = frozenset(
 PORTS: Final = frozenset({"mqtt.port"})
 """Settings whose value the test draws."""
 NAMED: Final = {"ts": "<time>", "start": "<time>", "agent": "<version>", "sw": "<version>"}
-EXPIRY_STEP_S: Final = 10
-"""The broker counts whole seconds down; the recorded expiry is the next multiple."""
+EXPIRY_STEPS_S: Final = (10, 600)
+"""The broker counts whole seconds down. The recorded expiry is a multiple of the largest step below it, rounded up."""
 
 _ULID: Final = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 _PATTERNS: Final = (
@@ -79,5 +79,6 @@ class Normaliser:
         delivery += [f"{name} {value}" for name, value in properties.get("UserProperty", [])]
         delivery += [properties["ContentType"]] if "ContentType" in properties else []
         if (expiry_s := properties.get("MessageExpiryInterval")) is not None:
-            delivery.append(f"expires after {-(-expiry_s // EXPIRY_STEP_S) * EXPIRY_STEP_S} s")
+            step_s = max(step_s for step_s in EXPIRY_STEPS_S if step_s <= max(expiry_s, EXPIRY_STEPS_S[0]))
+            delivery.append(f"expires after {-(-expiry_s // step_s) * step_s} s")
         return {"topic": message.topic, "delivery": ", ".join(delivery), "payload": self.payload(message.payload)}

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,8 +16,13 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.receiver import Message, Receiver, eventually
 
 DEVICE: Final = "pi-1"
-BESIDE: Final = ("vad", "transcript/partial")
-"""Kinds that other threads publish: flat out, their place among the rest differs from run to run."""
+ASIDE: Final = {
+    "words": {"transcript", "transcript/backlog", "transcript/failed", "keyword"},
+    "speaking": {"vad"},
+}
+"""Kinds that other threads publish: in order among themselves, but their place among the rest differs."""
+QUIET_S: Final = 0.7
+SETTLE_S: Final = 0.1
 END: Final = "golden/end"
 """The broker delivers what it has retained before this."""
 LEFT_OUT: Final = ("telemetry",)
@@ -44,9 +50,22 @@ class Agent:
         """Wait until the device has published it."""
         assert eventually(lambda: payload in self.payloads(kind)), self.process.stderr
 
+    def await_birth(self, log: str = "listening to") -> None:
+        """Wait until it listens, and has said what and how it is."""
+        assert eventually(lambda: bool(self.payloads("health"))), self.process.stderr
+        self.process.await_log(log)
+
+    def await_quiet(self) -> None:
+        """Wait until nothing has arrived for a while."""
+        count = -1
+        while count != len(self._receiver.messages):
+            count = len(self._receiver.messages)
+            time.sleep(QUIET_S)
+
     def ask(self, name: str, payload: object = "") -> None:
         """Send a command, and write down the answer."""
         self.asked.append({"command": name, "payload": payload, "answer": self.commander.ask(name, payload)})
+        time.sleep(SETTLE_S)  # two changes of the state in one moment may become one message
 
 
 class Recorder:
@@ -150,12 +169,12 @@ class Recorder:
         found: dict[str, Any] = {}
         for name, messages in (("messages", received), ("stdout", printed)):
             kept = [(kind_of(topic), message) for topic, message in messages if kind_of(topic) not in LEFT_OUT]
-            beside = () if in_order else BESIDE
-            if kept or name == "messages":
-                found[name] = [message for kind, message in kept if kind not in beside]
-            for kind in beside:
-                if payloads := [message["payload"] for its_kind, message in kept if its_kind == kind]:
-                    found[f"{name} on {kind}"] = payloads
+            for group, kinds in {} if in_order else ASIDE.items():
+                if aside := [message for kind, message in kept if kind in kinds]:
+                    found[f"{name}: {group}"] = aside
+                kept = [(kind, message) for kind, message in kept if kind not in kinds]
+            if kept:
+                found[name] = [message for _, message in kept]
         return found
 
     def _retained(self, commander: Commander) -> list[str]:

@@ -52,7 +52,7 @@ def standard_output(recorder: Recorder) -> None:
 def paced(recorder: Recorder) -> None:
     """A sentence with a short pause, in real time, with partial results: all messages in order."""
     pcm = clip("en_conf-waitforleader")
-    parts = [silence(1.0), pcm[:24_000], silence(0.4), pcm[24_000:], silence(1.5)]
+    parts = [silence(1.0), pcm[:24_000], silence(0.45), pcm[24_000:], silence(1.5)]
     path = write_wav(recorder.folder / "paced.wav", np.concatenate(parts))
     with recorder.agent(in_order=True, source__path=path, source__pace="realtime", publish__partials=True):
         pass
@@ -123,8 +123,7 @@ def outbox_memory(recorder: Recorder) -> None:
 def commands(recorder: Recorder) -> None:
     """One command of each kind, obeyed."""
     with recorder.agent(source__path=quiet(recorder), source__pace="realtime", commands__groups=["ground"]) as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         agent.ask("identify", {"id": "a1"})
         agent.ask("vad_threshold", {"id": "a2", "args": {"value": 0.6}})
         agent.ask("vad_threshold", "0.65")
@@ -143,8 +142,7 @@ def refusals(recorder: Recorder) -> None:
     """Commands that a device refuses, each for another reason."""
     allowed = ["identify", "vad_threshold", "mute", "model", "language", "replay", "calibrate"]
     with recorder.agent(source__path=quiet(recorder), source__pace="realtime", commands__allow=allowed) as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         agent.ask("reboot")
         agent.ask("restart", {"id": "b1"})
         agent.ask("vad_threshold", "7")
@@ -167,8 +165,7 @@ def muted(recorder: Recorder) -> None:
     settings = {"source__path": quiet(recorder), "source__pace": "realtime"}
     for log, command, payload in (("listening to", "mute", ""), ("applied.json", "listen", "ON")):
         with recorder.agent(**settings) as agent:
-            agent.await_payload("status", "online")
-            agent.process.await_log(log)
+            agent.await_birth(log)
             agent.ask(command, payload)
             agent.process.stop()
 
@@ -176,8 +173,7 @@ def muted(recorder: Recorder) -> None:
 def replies_without_a_response_topic(recorder: Recorder) -> None:
     """Home Assistant's way: bare values, and answers on `reply`."""
     with recorder.agent(source__path=quiet(recorder), source__pace="realtime", commands__groups=["ground"]) as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         for topic, payload in (
             ("pi-1/cmd/vad_threshold", "0.7"),
             ("pi-1/cmd/vad_threshold", "seven"),
@@ -192,10 +188,22 @@ def replies_without_a_response_topic(recorder: Recorder) -> None:
 
 
 def discovery(recorder: Recorder) -> None:
-    """Discovery by one message, then by one an entity, then off: what is announced and withdrawn."""
-    path = write_wav(recorder.folder / "moment.wav", silence(0.5))
-    for mode in ("device", "component", "off"):
-        recorder.run(source__path=path, discovery__mode=mode, publish__keywords=["lights"])
+    """Discovery by one message, then off: what is announced and withdrawn."""
+    _announce(recorder, "device")
+
+
+def discovery_by_entity(recorder: Recorder) -> None:
+    """Discovery by one message an entity, then off: what is announced and withdrawn."""
+    _announce(recorder, "component")
+
+
+def _announce(recorder: Recorder, mode: str) -> None:
+    settings = {"source__path": quiet(recorder), "source__pace": "realtime", "publish__keywords": ["lights"]}
+    for one in (mode, "off"):
+        with recorder.agent(discovery__mode=one, **settings) as agent:
+            agent.await_birth()
+            agent.await_quiet()
+            agent.process.stop()
 
 
 def renamed(recorder: Recorder) -> None:
@@ -209,16 +217,14 @@ def last_will(recorder: Recorder) -> None:
     """An agent that is killed: the broker publishes its last will."""
     settings = {"source__path": quiet(recorder), "source__pace": "realtime", "mqtt__protocol": "3.1.1"}
     with recorder.agent(kills=True, **settings) as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         agent.process.kill()
 
 
 def stopped(recorder: Recorder) -> None:
     """SIGTERM while an agent listens."""
     with recorder.agent(source__path=quiet(recorder), source__pace="realtime") as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         agent.process.stop(signal.SIGTERM)
 
 
@@ -226,14 +232,14 @@ def reloaded(recorder: Recorder) -> None:
     """SIGHUP with a changed configuration file, then with a wrong one."""
     config = recorder.folder / "config.toml"
     with recorder.agent(source__path=quiet(recorder), source__pace="realtime") as agent:
-        agent.await_payload("status", "online")
-        agent.process.await_log("listening to")
+        agent.await_birth()
         config.write_text('vad.threshold = 0.7\ndevice.name = "Attic"\n', encoding="utf-8")
         agent.process.stop(signal.SIGHUP)
         agent.process.await_log("reloaded")
         config.write_text("vad.threshold = 7\n", encoding="utf-8")
         agent.process.stop(signal.SIGHUP)
         agent.process.await_log("not reloaded")
+        agent.await_quiet()
         agent.process.stop()
 
 
@@ -327,6 +333,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         muted,
         replies_without_a_response_topic,
         discovery,
+        discovery_by_entity,
         renamed,
         last_will,
         stopped,
