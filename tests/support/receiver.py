@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 LIMIT_S = 120.0
 """Generous: machines that run tests are busy."""
@@ -38,6 +39,8 @@ class Message:
 class Receiver:
     """Receives everything below `edgescribe/`, or `wanted`; finds the broker again when it was restarted.
 
+    With `from_now_on=True` it gets nothing that was retained before, and `retained` says what the publisher wanted.
+
     With `qos=0`, what the broker has acknowledged to the publisher is in our socket already, though the broker be
     killed the next moment: mosquitto writes to subscribers first, and only QoS 1 has a window in which it may wait.
     """
@@ -53,7 +56,13 @@ class Receiver:
             self._client.tls_set_context(options["tls"])
         if "user" in options:
             self._client.username_pw_set(options["user"], options["password"])
-        self._client.on_connect = lambda client, *_: client.subscribe(wanted, qos=options.get("qos", 1))
+        live = options.get("from_now_on", False)
+        subscription = SubscribeOptions(
+            options.get("qos", 1),
+            retainAsPublished=live,
+            retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND if live else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE,
+        )
+        self._client.on_connect = lambda client, *_: client.subscribe(wanted, options=subscription)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_disconnect = lambda *_: self._subscribed.clear()
         self._client.on_message = self._on_message
