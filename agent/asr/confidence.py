@@ -6,7 +6,7 @@ Compression ratio and mean log probability are openai/whisper's own measures (`w
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Final
 
@@ -156,13 +156,35 @@ def is_loop(attempt: Attempt, duration_s: float) -> bool:
 def lost_tail(attempt: Attempt, sound: Sound) -> bool:
     """True if the words end well before the speech does: Whisper took the end of a sentence for the end of the sound.
 
-    Its timestamps tell. openai/whisper goes on from the last one, so that it loses nothing (`whisper/transcribe.py`,
-    `seek`); CTranslate2 decodes a window once.
+    Its timestamps tell.
     """
     return (
         sound.speech_end_s is not None
         and bool(spoken(attempt.text))
         and sound.speech_end_s - attempt.end_s > LOST_TAIL_S
+    )
+
+
+def continues(first: Attempt, rest: Attempt, duration_s: float) -> bool:
+    """True if `rest`, decoded from the `duration_s` seconds behind `first`, has words to add to it."""
+    said, again = _words(first.text), _words(rest.text)
+    nothing = not spoken(rest.text) or is_silence(rest) or stock(rest.text)
+    return not (nothing or is_loop(rest, duration_s) or said[-len(again) :] == again)
+
+
+def followed_by(first: Attempt, rest: Attempt) -> Attempt:
+    """Return `first` with the words of `rest` behind it, which was decoded from `first.end_s` on."""
+    tokens = first.tokens + rest.tokens
+    logprob = None
+    if first.avg_logprob is not None and rest.avg_logprob is not None and tokens:
+        logprob = (first.avg_logprob * first.tokens + rest.avg_logprob * rest.tokens) / tokens
+    later = (Segment(first.end_s + one.start_s, first.end_s + one.end_s, one.text) for one in rest.segments)
+    return replace(
+        first,
+        text=f"{first.text} {rest.text}",
+        segments=(*first.segments, *later),
+        tokens=tokens,
+        avg_logprob=logprob,
     )
 
 

@@ -16,7 +16,11 @@ from agent.asr.confidence import (
     agree,
     better,
     compression_ratio,
+    continues,
+    followed_by,
+    is_loop,
     judge,
+    lost_tail,
     needs_retry,
     needs_second_look,
     went_wrong,
@@ -26,6 +30,9 @@ from agent.asr.subtitles import spoken
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
 from agent.messages.transcript import Evidence, Segment, Transcript, Verdict
+
+MOST_RESTS = 3
+"""How often at most the sound behind the last word is decoded by itself."""
 
 Decode = Callable[[PcmFloat, Window], Attempt]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
@@ -46,7 +53,8 @@ class Label:
 def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
     """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
 
-    Retries are for loops, echoes, and words that end before the speech does.
+    Retries are for loops, echoes, and words that end before the speech does. Where speech still goes on behind the last
+    word after them, the rest is decoded by itself.
 
     The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
     it. Noise gives other words in another window.
@@ -94,6 +102,8 @@ def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Lab
     tries = [attempt, *_retries(attempt, samples, sound, decode)]
     for retry in tries[1:]:
         attempt = better(attempt, retry, sound)
+    attempt, rests = _go_on(attempt, samples, sound, decode)
+    tries += rests
     if needs_second_look(attempt, sound):
         second = decode(samples, _another_window(tries, sound.duration_s))
         tries.append(second)
@@ -128,6 +138,23 @@ def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) ->
                 break
             latest = retries[-1]
     return retries
+
+
+def _go_on(attempt: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> tuple[Attempt, list[Attempt]]:
+    """Decode what lies behind the last word while speech goes on there, as `seek` in openai/whisper does.
+
+    Returns:
+        All words, and the further decodings.
+    """
+    rests: list[Attempt] = []
+    while len(rests) < MOST_RESTS and not is_loop(attempt, sound.duration_s) and lost_tail(attempt, sound):
+        rest = samples[round(attempt.end_s * SAMPLE_RATE_HZ) :]
+        duration_s = len(rest) / SAMPLE_RATE_HZ
+        rests.append(decode(rest, FOLLOW.window(duration_s)))
+        if not continues(attempt, rests[-1], duration_s):
+            break
+        attempt = followed_by(attempt, rests[-1])
+    return attempt, rests
 
 
 def _since_s(began_ns: int) -> float:

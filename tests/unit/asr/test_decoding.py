@@ -83,7 +83,7 @@ def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
 @pytest.mark.parametrize("texts", [[LOOP, LOOP], ["2.5|Who loses his"] * 2])
 def test_a_short_one_is_not_worth_all_of_the_window(texts: list[str], seconds: float) -> None:
     """Somebody waits for the answer: the decodings together cost a few times what a clear one costs."""
-    decoder = Decoder(*texts)
+    decoder = Decoder(*texts, "")
     transcript = hear(replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder, LABEL)
     positions = [window.positions for window in decoder.windows]
     assert sum(positions) < 5 * positions[0]
@@ -98,6 +98,25 @@ def test_words_that_end_before_the_speech_are_looked_for_in_half_of_the_window()
     assert [window.positions for window in decoder.windows] == [428, 768]
     assert transcript.text == "His friends say he is looking for the pot of gold."
     assert (transcript.retries, transcript.verdict) == (1, Verdict.CONFIDENT)
+
+
+def test_where_no_wider_window_finds_the_end_the_rest_is_decoded_by_itself() -> None:
+    """From the last timestamp on, with times and tokens of the whole utterance."""
+    decoder = Decoder(
+        "2.5|His friends say he is looking for the", "2.5|His friends say he is looking for the", "pot of gold."
+    )
+    transcript = heard(decoder, seconds=6.0)
+    assert [window.positions for window in decoder.windows] == [428, 768, 384]
+    assert transcript.text == "His friends say he is looking for the pot of gold."
+    assert [(round(one.start_s, 2), round(one.end_s, 2)) for one in transcript.segments] == [(0.0, 3.5), (3.5, 6.0)]
+    assert (transcript.retries, transcript.tokens, transcript.verdict) == (2, 19, Verdict.CONFIDENT)
+
+
+@pytest.mark.parametrize("rest", ["", "Thank you.", LOOP, "his way", "(sighs)"])
+def test_a_rest_that_adds_nothing_is_left_out(rest: str) -> None:
+    """Neither a note, nor a stock text, nor a loop, nor the last words once more."""
+    transcript = heard(Decoder(*["2.5|Who loses his way"] * 2, rest), seconds=6.0)
+    assert (transcript.text, transcript.verdict) == ("Who loses his way", Verdict.DOUBTFUL)
 
 
 def test_what_is_not_found_there_is_looked_for_in_all_of_the_window() -> None:
