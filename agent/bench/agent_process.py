@@ -78,7 +78,7 @@ def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> Ag
             f"mqtt.port={broker.port}",
             f"state_dir={folder}",
         ]
-        with Subscriber(broker.host, broker.port, f"edgescribe/v1/{_DEVICE_ID}/transcript") as subscriber:
+        with Subscriber(broker.settings, f"edgescribe/v1/{_DEVICE_ID}/transcript") as subscriber:
             started_s = time.monotonic()
             watched = _watch(config, options, len(pcm) / SAMPLE_RATE_HZ + _GRACE_S, Path(folder) / "complaints")
             wall_s = time.monotonic() - started_s

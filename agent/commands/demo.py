@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     show = Demonstration(None if args.mic else bundled_recording())
     with (
         EmbeddedBroker() as broker,
-        Subscriber(broker.host, broker.port, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,
+        Subscriber(broker.settings, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,
         tempfile.TemporaryDirectory(prefix="edgescribe-demo-") as folder,
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)

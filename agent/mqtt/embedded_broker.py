@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from agent.config.settings import MqttSettings
 from agent.errors import SinkError
 from agent.install import extras
 
@@ -52,6 +53,11 @@ class EmbeddedBroker:
         self.kind, self._command, self._config = _choose(kind)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> MqttSettings:
+        """Return how to reach it."""
+        return MqttSettings(host=self.host, port=self.port)
 
     def __enter__(self) -> Self:
         self.start()

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from paho.mqtt import publish
 
+from agent.config.settings import MqttSettings
 from agent.errors import SinkError
 from agent.mqtt.embedded_broker import EmbeddedBroker
 from agent.mqtt.subscriber import Subscriber
@@ -22,7 +23,7 @@ def test_what_is_published_reaches_the_subscriber(kind: Kind) -> None:
     """A broker on a free port, a subscriber that misses nothing, and no broker left behind."""
     with EmbeddedBroker(kind=kind) as broker:
         assert broker.kind == kind
-        with Subscriber(broker.host, broker.port, "greeting/#") as subscriber:
+        with Subscriber(broker.settings, "greeting/#") as subscriber:
             for number in range(5):
                 publish.single(f"greeting/{number}", f"hello {number}", 1, hostname=broker.host, port=broker.port)
             received = [subscriber.get(10.0) for _ in range(5)]
@@ -79,13 +80,13 @@ def test_a_subscriber_without_a_broker_says_so() -> None:
     """One line with the address."""
     port = free_port()
     with pytest.raises(SinkError, match=rf"no broker at 127\.0\.0\.1:{port} \(Connection refused\)"):
-        Subscriber("127.0.0.1", port)
+        Subscriber(MqttSettings(host="127.0.0.1", port=port))
 
 
 def test_iteration_ends_when_the_subscriber_is_closed() -> None:
     """What was received is still delivered, then the loop ends."""
     with EmbeddedBroker(kind="mosquitto") as broker:
-        subscriber = Subscriber(broker.host, broker.port, "greeting")
+        subscriber = Subscriber(broker.settings, "greeting")
         publish.single("greeting", "hello", 1, hostname=broker.host, port=broker.port)
         first = subscriber.get(10.0)
         subscriber.close()
@@ -95,7 +96,7 @@ def test_iteration_ends_when_the_subscriber_is_closed() -> None:
 
 def test_a_message_that_is_too_large_is_never_received() -> None:
     """The subscriber hangs up on it, comes back, and receives what follows."""
-    with EmbeddedBroker(kind="mosquitto") as broker, Subscriber(broker.host, broker.port, "greeting") as subscriber:
+    with EmbeddedBroker(kind="mosquitto") as broker, Subscriber(broker.settings, "greeting") as subscriber:
         publish.single("greeting", bytes(5 << 20), 1, hostname=broker.host, port=broker.port)
 
         received = []

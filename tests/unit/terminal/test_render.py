@@ -1,5 +1,6 @@
 import io
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ from rich.console import Console
 
 from agent.messages import GovernorState
 from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
-from agent.terminal.device_view import line, picture
-from agent.terminal.snapshot import Glance, Last, Sound, UnderWay
-from tests.messages import NOON, latency
+from agent.terminal.device import Device, Fleet, local_device
+from agent.terminal.publisher import Last, Snapshot, Sound, UnderWay
+from agent.terminal.render import Header, Moment, device_line, event_line, picture, screen
+from tests.messages import NOON, latency, transcript
+from tests.unit.terminal.test_device import received, telemetry
 
 TELEMETRY = TelemetryMessage(
     ts=NOON,
@@ -32,7 +35,7 @@ TELEMETRY = TelemetryMessage(
     ),
     mqtt=Mqtt(outbox_n=0, dropped=0, reconnects=0, puback_ms_p95=6),
 )
-GLANCE = Glance(
+SNAPSHOT = Snapshot(
     at=NOON,
     device="kitchen",
     agent="0.1.0",
@@ -51,10 +54,16 @@ GLANCE = Glance(
 )
 
 
+def device(**changes: Any) -> Device:
+    """The device as a viewer knows it from one line."""
+    snapshot = SNAPSHOT.model_copy(update=changes)
+    return local_device(snapshot.model_dump_json(exclude_none=True).encode(), 0.0)
+
+
 def shown(width: int = 100, **changes: Any) -> str:
     """The picture of a glance, as plain text."""
     console = Console(file=io.StringIO(), width=width)
-    console.print(picture(GLANCE.model_copy(update=changes)))
+    console.print(picture(device(**changes)))
     output = console.file
     assert isinstance(output, io.StringIO)
     return output.getvalue()
@@ -132,19 +141,19 @@ def test_trouble_stands_on_top() -> None:
 
 def test_nothing_that_was_heard_steers_the_terminal() -> None:
     """Controls in a text are blanks."""
-    last = GLANCE.last
+    last = SNAPSHOT.last
     assert last
     evil = last.model_copy(update={"text": "one\x1b[2Jtwo\x9b3mthree\r\n"})
-    for text in (shown(last=evil), line(GLANCE.model_copy(update={"last": evil}))):
+    for text in (shown(last=evil), device_line(device(last=evil))):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
 
 
 def test_a_line_has_the_same_in_short() -> None:
     """For a pipe: what is known, and nothing else."""
-    said = line(GLANCE)
+    said = device_line(device())
     heard = "level -32 dBFS  speech 92 %  speaking for 1.4 s"
     assert said.endswith(f':00:00  {heard}  cpu 12 %  51 °C  "Turn off the heater." 12 s ago')
-    assert line(GLANCE.model_copy(update={"sound": Sound(), "last": None, "speaking_s": None})).count("  ") == 2
+    assert device_line(device(sound=Sound(), last=None, speaking_s=None)).count("  ") == 2
 
 
 def test_a_narrow_terminal_is_enough() -> None:
@@ -153,3 +162,80 @@ def test_a_narrow_terminal_is_enough() -> None:
     assert sum(text.startswith("level") for text in rows) == 1
     assert all(len(text) <= 80 for text in rows)
     assert rows[rows.index(next(text for text in rows if text.startswith("level"))) + 1].startswith("speech")
+
+
+NOW = Moment(1_000.0, datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC))
+HEADER = Header("broker.lan:8883", None)
+
+
+def drawn(fleet: Fleet, lines: int = 24, width: int = 110, header: Header = HEADER) -> list[str]:
+    """The picture as lines of text."""
+    console = Console(file=io.StringIO(), width=width, height=lines, color_system=None)
+    with console.capture() as capture:
+        console.print(screen(fleet, header, NOW, lines))
+    return capture.get().splitlines()
+
+
+def fleet_of(count: int) -> Fleet:
+    """Devices that are fine and have spoken."""
+    fleet = Fleet(last=15)
+    for number in range(count):
+        name = f"pi-{number:04}"
+        fleet.receive(received("status", "online", 990.0, name))
+        fleet.receive(received("telemetry", telemetry(outbox_n=0), 995.0, name))
+        fleet.receive(received("transcript", transcript(number, f"words {number}").payload(), 998.0, name))
+    return fleet
+
+
+def test_a_row_tells_how_the_device_is_doing() -> None:
+    """State, figures, and when it last spoke; blank where nothing is known."""
+    row = next(text for text in drawn(fleet_of(1)) if text.startswith("pi-0000"))
+    assert row.split() == ["pi-0000", "ok", "12", "51", "0.20", "0", "2s"]
+
+
+def test_the_title_counts_and_tells_trouble() -> None:
+    """How many of what, and why there is no connection."""
+    fleet = fleet_of(3)
+    fleet.receive(received("status", "offline", 999.0, "pi-0001"))
+    fleet.receive(received("info", "{", 999.0))
+    title = drawn(fleet, header=Header("broker.lan:8883", "Connection lost", overrun=7))[0]
+    assert "broker.lan:8883" in title
+    assert (
+        "no connection (Connection lost), retrying" in drawn(fleet, width=200, header=Header("b", "Connection lost"))[0]
+    )
+    wide = drawn(fleet, width=300, header=Header("b", None, overrun=7))[0]
+    assert "1 offline" in wide
+    assert "2 ok" in wide
+    assert "1 malformed" in wide
+    assert "7 not shown" in wide
+
+
+@pytest.mark.parametrize("lines", [8, 12, 24, 60])
+@pytest.mark.parametrize("devices", [0, 1, 12, 500])
+@pytest.mark.parametrize("width", [40, 120])
+def test_the_picture_fits_the_terminal(devices: int, lines: int, width: int) -> None:
+    """Never more lines or columns than there are, and what is left out is counted."""
+    fleet = fleet_of(devices)
+    for number in range(20):
+        fleet.receive(
+            received("transcript", transcript(9_000 + number, "many words " * 50).payload(), 999.0, "pi-0000")
+        )
+    picture = drawn(fleet, lines, width)
+    assert len(picture) <= lines
+    assert max(len(text) for text in picture) <= width
+    shown = sum(text.startswith("pi-") and " ok" in text for text in picture)
+    if shown < devices and width > 100:
+        assert any(f"… and {devices - shown} more" in text for text in picture)
+
+
+def test_what_was_said_last_stands_at_the_bottom() -> None:
+    """With the time by the wall clock, who, and the evidence."""
+    assert drawn(fleet_of(3))[-1] == "11:59:58  pi-0002  transcript  words 2  [0.75 s, en]"
+
+
+def test_markup_in_speech_is_only_text() -> None:
+    """`[red]` in a transcript is what somebody said."""
+    fleet = Fleet(last=3)
+    event = fleet.receive(received("transcript", transcript(1, "[red]stop[/] [link=x]").payload(), 999.0))
+    assert event
+    assert event_line(event, NOW).plain == "11:59:59  pi-1  transcript  [red]stop[/] [link=x]  [0.75 s, en]"
