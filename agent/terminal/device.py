@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -29,7 +29,24 @@ FIGURES: Final = (
     *("asr.rtf_p50", "asr.rtf_p95", "asr.lat_ms_p50", "asr.lat_ms_p95", "asr.dropped_s"),
     *("mqtt.outbox_n", "mqtt.puback_ms_p95", "mqtt.reconnects", "mqtt.dropped"),
 )
-"""The part of telemetry that is shown."""
+"""The part of telemetry that is shown, by path."""
+Row = tuple[tuple[str, str], ...]
+"""Figures in a row: form, such as `{:.0f} °C`, and path."""
+SUMMARY: Final[Row] = (
+    ("cpu {:.0f} %", "cpu.pct"),
+    ("{:.0f} °C", "cpu.temp_c"),
+    ("memory {:.0f} %", "mem.pct"),
+    ("real-time factor p95 {:.2f}", "asr.rtf_p95"),
+    ("{:.0f} ms from the end of speech p95", "asr.lat_ms_p95"),
+    ("outbox {:.0f}", "mqtt.outbox_n"),
+    ("dropped {:.0f} messages", "mqtt.dropped"),
+    ("dropped {:.1f} s of speech", "asr.dropped_s"),
+)
+"""Telemetry in one line."""
+_TROUBLE: Final = frozenset(
+    {"pwr.uv_events", "pwr.thr_events", "asr.waiting", "asr.dropped_s", "mqtt.reconnects", "mqtt.dropped"}
+)
+"""Left out where it is 0."""
 _TOPIC: Final = re.compile(r"edgescribe/v1/([a-z0-9-]{1,36})/([a-z_/]+)")
 _REMEMBERED_IDS: Final = 1_000
 _INTERVAL_S: Final = 66.0
@@ -38,14 +55,6 @@ _SILENT_INTERVALS: Final = 3
 _BEHIND_MESSAGES: Final = 10
 _BEHIND_RTF: Final = 1.0
 _BACKLOG_S: Final = 60.0
-_SUMMARY: Final = (
-    *(("cpu {:.0f} %", "cpu.pct"), ("{:.0f} °C", "cpu.temp_c"), ("memory {:.0f} %", "mem.pct")),
-    *(("real-time factor p95 {:.2f}", "asr.rtf_p95"), ("{:.0f} ms from the end of speech p95", "asr.lat_ms_p95")),
-    *(("outbox {:.0f}", "mqtt.outbox_n"), ("dropped {:.0f} messages", "mqtt.dropped")),
-    ("dropped {:.1f} s of speech", "asr.dropped_s"),
-)
-_TROUBLE: Final = frozenset({"mqtt.dropped", "asr.dropped_s"})
-"""Left out of the summary where it is 0."""
 _MAX_TEXT: Final = 8_192
 _UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Controls (the escape character among them), directions of writing, surrogates, unassigned, line separators."""
@@ -181,10 +190,13 @@ class Event:
     """Of speech: tells whether it came before."""
 
 
-def summary(figures: Mapping[str, float]) -> str:
-    """Return telemetry in one line, without what is not known."""
-    known = {path: value for path, value in figures.items() if value or path not in _TROUBLE}
-    return ", ".join(form.format(known[path]) for form, path in _SUMMARY if path in known)
+def known(figures: Mapping[str, float], row: Row) -> dict[str, str]:
+    """Return the figures of a row that are known, in their forms, by path."""
+    return {
+        path: form.format(figures[path])
+        for form, path in row
+        if path in figures and (figures[path] or path not in _TROUBLE)
+    }
 
 
 def local_device(line: bytes, now_s: float) -> Device:
@@ -217,7 +229,7 @@ class Fleet:
         """Messages that break the contract."""
         self.unshown = 0
         """Messages of devices beyond `MAX_DEVICES`."""
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: deque[str] = deque(maxlen=_REMEMBERED_IDS)
 
     def receive(self, received: Received) -> Event | None:
         """Take a message in; return what is worth a line, None if nothing is."""
@@ -235,19 +247,12 @@ class Fleet:
             self.malformed += 1
             return None
         if event and event.key:
-            if self._repeated(f"{device.id} {event.key}"):  # QoS 1 is at least once
+            if (key := f"{device.id} {event.key}") in self._seen:  # QoS 1 is at least once
                 return None
+            self._seen.append(key)
             self.transcripts.append(event)
         self.devices[device.id] = device
         return event
-
-    def _repeated(self, key: str) -> bool:
-        if key in self._seen:
-            return True
-        self._seen[key] = None
-        if len(self._seen) > _REMEMBERED_IDS:
-            self._seen.popitem(last=False)
-        return False
 
     def resumed(self, now_s: float) -> None:
         """Give the devices their time anew: we were away, so their silence says nothing."""
@@ -314,7 +319,7 @@ def _read_telemetry(device: Device, payload: Payload, event: Event) -> tuple[Dev
     # The longest gap, forgotten slowly: a device that is set to an hour must not count as silent after minutes.
     gap_s = 0.0 if device.telemetry_s is None else max(now_s - device.telemetry_s, 0.9 * device.interval_s)
     changed = replace(device, figures=figures, telemetry_s=now_s, interval_s=gap_s or device.interval_s)
-    return changed, replace(event, text=summary(figures))
+    return changed, replace(event, text=", ".join(known(figures, SUMMARY).values()))
 
 
 def _read_speech(device: Device, payload: Payload, event: Event) -> tuple[Device, Event | None]:

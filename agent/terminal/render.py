@@ -1,8 +1,8 @@
-"""How a device and a fleet look in a terminal. No state here."""
+"""How a device and a fleet look in a terminal. Pure functions."""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from agent.terminal.device import Device, Event, Fleet, Payload, Standing
+from agent.terminal.device import Device, Event, Fleet, Payload, Row, Standing, known
 
 BAR: Final = 40
 _QUIETEST_DBFS: Final = -75.0
@@ -38,55 +38,51 @@ _COLUMNS: Final = (
 """Of the table of devices: head, form, path of the figure."""
 _LATENCY: Final = (("vad_close", "blue", "pause"), ("queue", "yellow", "queue"), ("encode_decode", "magenta", "engine"))
 """Parts of the latency: field, colour, name. What the engine does inside the pause stands in both."""
-Part = tuple[str, str, str]
-"""Of a row of figures: form, path of the figure, style."""
-_ENGINE: Final[tuple[Part, ...]] = (
-    (", {:.0f} waiting", "asr.waiting", "yellow"),
-    ("   dropped {:.1f} s", "asr.dropped_s", "red"),
+_ENGINE: Final[Row] = (("{:.0f} waiting", "asr.waiting"), ("dropped {:.1f} s", "asr.dropped_s"))
+_PERCENTILES: Final[Row] = (("p50 {:.0f}", "asr.lat_ms_p50"), ("p95 {:.0f} ms", "asr.lat_ms_p95"))
+_PACE: Final[Row] = (("real-time factor {:.2f}", "asr.rtf_p50"), ("p95 {:.2f}", "asr.rtf_p95"))
+_SO_FAR: Final[Row] = (
+    ("{:.0f} utterances", "asr.utt"),
+    ("{:.0f} rejected", "asr.rejected"),
+    ("{:.0f} too short", "asr.discarded"),
+    ("{:.0f} % speech", "asr.speech_pct"),
 )
-_PACE: Final[tuple[Part, ...]] = (
-    ("real-time factor {:.2f}", "asr.rtf_p50", "dim"),
-    (", p95 {:.2f}", "asr.rtf_p95", ""),
+_MACHINE: Final[Row] = (
+    ("CPU {:.0f} %", "cpu.pct"),
+    ("{:.1f} °C", "cpu.temp_c"),
+    ("{:.0f} MHz", "cpu.freq_mhz"),
+    ("memory {:.0f} %", "mem.pct"),
+    ("(ours {:.0f} MiB)", "mem.rss_mb"),
+    ("GPU {:.0f} %", "gpu.pct"),
+    ("fan {:.0f} rpm", "fan.rpm"),
+    ("{:.1f} W", "pwr.in_w"),
+    ("under-voltage {:.0f}×", "pwr.uv_events"),
+    ("throttled {:.0f}×", "pwr.thr_events"),
 )
-_SO_FAR: Final[tuple[Part, ...]] = (
-    ("{:.0f} utterances, ", "asr.utt", "dim"),
-    ("{:.0f} rejected, ", "asr.rejected", "dim"),
-    ("{:.0f} too short, ", "asr.discarded", "dim"),
-    ("{:.0f} % speech", "asr.speech_pct", "dim"),
+_BROKER: Final[Row] = (
+    ("{:.0f} waiting", "mqtt.outbox_n"),
+    ("acknowledged in {:.0f} ms (p95)", "mqtt.puback_ms_p95"),
+    ("{:.0f} reconnections", "mqtt.reconnects"),
+    ("{:.0f} dropped", "mqtt.dropped"),
 )
-_MACHINE: Final[tuple[Part, ...]] = (
-    ("CPU {:.0f} %  ", "cpu.pct", ""),
-    ("{:.1f} °C  ", "cpu.temp_c", ""),
-    ("{:.0f} MHz  ", "cpu.freq_mhz", ""),
-    ("memory {:.0f} %", "mem.pct", ""),
-    (" (ours {:.0f} MiB)  ", "mem.rss_mb", ""),
-    ("GPU {:.0f} %  ", "gpu.pct", ""),
-    ("fan {:.0f} rpm  ", "fan.rpm", ""),
-    ("{:.1f} W  ", "pwr.in_w", ""),
-    ("under-voltage {:.0f}×  ", "pwr.uv_events", "red"),
-    ("throttled {:.0f}×  ", "pwr.thr_events", "red"),
-)
-_BROKER: Final[tuple[Part, ...]] = (
-    ("{:.0f} waiting", "mqtt.outbox_n", "dim"),
-    ("   acknowledged in {:.0f} ms (p95)", "mqtt.puback_ms_p95", "dim"),
-    ("   {:.0f} reconnections", "mqtt.reconnects", "dim"),
-    ("   {:.0f} dropped", "mqtt.dropped", "red"),
-)
-_IN_SHORT: Final[tuple[Part, ...]] = (
-    ("{:.0f} waiting  ", "asr.waiting", ""),
-    ("cpu {:.0f} %  ", "cpu.pct", ""),
-    ("{:.0f} °C", "cpu.temp_c", ""),
-)
+_IN_SHORT: Final[Row] = (("{:.0f} waiting", "asr.waiting"), ("cpu {:.0f} %", "cpu.pct"), ("{:.0f} °C", "cpu.temp_c"))
 _HEARD: Final = (
-    *(("level {:.0f} dBFS", 1, "sound.rms_dbfs"), ("speech {:.0f} %", 100, "sound.speech_prob")),
-    *(("speaking for {:.1f} s", 1, "speaking_s"), ("transcribing {:.1f} s", 1, "under_way.duration_s")),
+    ("level {:.0f} dBFS", 1, "sound.rms_dbfs"),
+    ("speech {:.0f} %", 100, "sound.speech_prob"),
+    ("speaking for {:.1f} s", 1, "speaking_s"),
+    ("transcribing {:.1f} s", 1, "under_way.duration_s"),
 )
 """Of a line: form, factor, path in a snapshot."""
-_ONLY_ABOVE_0: Final = frozenset(
-    {"pwr.uv_events", "pwr.thr_events", "mqtt.reconnects", "mqtt.dropped", "asr.waiting", "asr.dropped_s"}
-)
-_NOTABLE_FROM: Final = {"cpu.temp_c": (75.0, "red"), "mqtt.outbox_n": (1.0, "yellow")}
-"""From which value on a figure has another style."""
+_WARNINGS: Final = {
+    "cpu.temp_c": (75.0, "red"),
+    "pwr.uv_events": (1.0, "red"),
+    "pwr.thr_events": (1.0, "red"),
+    "asr.waiting": (1.0, "yellow"),
+    "asr.dropped_s": (0.0, "red"),
+    "mqtt.outbox_n": (1.0, "yellow"),
+    "mqtt.dropped": (1.0, "red"),
+}
+"""From which value on a figure has a colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +118,13 @@ def ago(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _row(figures: Mapping[str, float], parts: Sequence[Part]) -> Text:
-    """Return the figures that are known, each in its form and style."""
-    words = Text()
-    for form, path, style in parts:
-        value = figures.get(path)
-        if value is not None and (value or path not in _ONLY_ABOVE_0):
-            notable, warning = _NOTABLE_FROM.get(path, (math.inf, ""))
-            words.append(form.format(value), warning if value >= notable else style)
-    return words
+def _row(figures: Mapping[str, float], row: Row, between: str = ", ", style: str = "dim") -> Text:
+    """Return the figures of a row that are known."""
+    words = []
+    for path, text in known(figures, row).items():
+        limit, colour = _WARNINGS.get(path, (math.inf, ""))
+        words.append(Text(text, colour if figures[path] >= limit else style))
+    return Text(between, "dim").join(words)
 
 
 # One device, from its own socket.
@@ -151,8 +145,8 @@ def picture(device: Device) -> RenderableType:
         ("pace", _row(figures, _PACE)),
         ("so far", _row(figures, _SO_FAR)),
         ("governor", _governor(live)),
-        ("machine", _row(figures, _MACHINE)),
-        ("broker", _row(figures, _BROKER)),
+        ("machine", _row(figures, _MACHINE, "  ", "")),
+        ("broker", _row(figures, _BROKER, "   ")),
     ):
         if words:
             table.add_row(head, words)
@@ -172,7 +166,7 @@ def device_line(device: Device) -> str:
         _clock(live),
         "muted" if device.listening is False else "",
         *(form.format(factor * value) for form, factor, value in numbers if value is not None),
-        _row(device.figures, _IN_SHORT).plain.rstrip(),
+        *known(device.figures, _IN_SHORT).values(),
         " ".join(device.codes),
         f'"{last}" {ago(live.number("last.ago_s") or 0)} ago' if last else "",
     )
@@ -229,7 +223,7 @@ def _engine(live: Payload, figures: Mapping[str, float]) -> Text:
     words = Text("idle", "dim")
     if duration_s is not None:
         words = Text(f"transcribing {duration_s:.1f} s of sound, for {since_s or 0.0:.1f} s")
-    return words + _row(figures, _ENGINE)
+    return Text(", ", "dim").join(part for part in (words, _row(figures, _ENGINE)) if part)
 
 
 def _heard(live: Payload) -> Text:
@@ -256,9 +250,7 @@ def _latency(live: Payload, figures: Mapping[str, float]) -> Text:
     words.append(f" {live.number('last.latency_ms.total_from_speech_end') or 0:.0f} ms after the last word\n")
     for ms, style, name in parts:
         words.append(f"{name} {ms:.0f}  ", style)
-    return words + _row(
-        figures, ((" p50 {:.0f}", "asr.lat_ms_p50", "dim"), (", p95 {:.0f} ms", "asr.lat_ms_p95", "dim"))
-    )
+    return words.append(" ") + _row(figures, _PERCENTILES)
 
 
 def _governor(live: Payload) -> Text:

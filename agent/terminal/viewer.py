@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
-from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
@@ -51,9 +50,7 @@ class Viewer:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def _due(self, period_s: float) -> bool:

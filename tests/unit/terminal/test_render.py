@@ -87,7 +87,7 @@ def test_everything_that_matters_is_in_the_picture() -> None:
     assert re.search(r"^ +pause 600  queue 30  engine 121   p50 655, p95 912 ms", text, re.MULTILINE)
     assert row("pace", text) == "real-time factor 0.10, p95 0.18"
     assert row("so far", text) == "3 utterances, 0 rejected, 5 too short, 3 % speech"
-    assert row("machine", text) == "CPU 12 %  51.1 °C  1800 MHz  memory 55 % (ours 153 MiB)  under-voltage 2×"
+    assert row("machine", text) == "CPU 12 %  51.1 °C  1800 MHz  memory 55 %  (ours 153 MiB)  under-voltage 2×"
     assert row("broker", text) == "0 waiting   acknowledged in 6 ms (p95)"
 
 
@@ -121,7 +121,7 @@ def test_the_engine_says_what_it_is_at_and_what_waits() -> None:
     assert row("engine", shown()) == "idle"
     behind = TELEMETRY.model_copy(update={"asr": TELEMETRY.asr.model_copy(update={"waiting": 3, "dropped_s": 12.5})})
     busy = shown(under_way=UnderWay(duration_s=1.9, since_s=0.12), telemetry=behind)
-    assert row("engine", busy) == "transcribing 1.9 s of sound, for 0.1 s, 3 waiting   dropped 12.5 s"
+    assert row("engine", busy) == "transcribing 1.9 s of sound, for 0.1 s, 3 waiting, dropped 12.5 s"
 
 
 def test_a_step_of_the_governor_is_told_with_its_reason() -> None:
