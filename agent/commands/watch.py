@@ -56,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
     mode = Mode.LINES if args.plain or not sys.stdout.isatty() else Mode.SCREEN
     stop = threading.Event()
-    until_s = time.monotonic() + (args.seconds or float("inf"))
     topic = f"edgescribe/v1/{args.device or '+'}/#"
     with (
         Subscriber(settings.mqtt, topic, identity.device_id(settings.device.id)) as subscriber,
@@ -64,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        until_s = time.monotonic() + (args.seconds or float("inf"))
         while not stop.is_set() and (remaining_s := until_s - time.monotonic()) > 0:
             viewer.tick(subscriber.overrun)
             if event := subscriber.event(min(POLL_S, remaining_s)):

@@ -151,7 +151,7 @@ class Device:
     said_s: float | None = None
     """When the last live transcript came."""
     live: Payload | None = None
-    """A `Snapshot` of this moment, which only the device's own socket tells."""
+    """This moment, which only the device's own socket tells."""
 
     def standing(self, now_s: float) -> Standing:
         """Return how it is doing."""

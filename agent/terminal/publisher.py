@@ -1,5 +1,6 @@
 """The agent's side of `edgescribe top`: a sink that remembers what was published last, and tells viewers."""
 
+import json
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ from agent.asr.transcriber import Transcriber
 from agent.audio.frames import FULL_SCALE, SILENCE_DBFS, AudioFrame, Pcm16, rms_dbfs
 from agent.config.layers import state_dir
 from agent.config.settings import Settings
-from agent.messages import GovernorState, Instant, Latency, Message, Part, State, TranscriptMessage, Vad
+from agent.messages import Message, State, TranscriptMessage, Vad
 from agent.messages.partial import PartialTranscript
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.publisher import Publisher
@@ -30,67 +31,10 @@ from agent.worker import Worker
 log = logging.getLogger(__name__)
 
 TELEMETRY_EVERY_S: Final = 1.0
+_LAST: Final = {"text", "verdict", "duration_s", "rtf", "latency_ms"}
+"""Shown of the last transcript."""
 _METER_FRAMES: Final = 64
 """Two seconds of sound, much more than between two lines."""
-
-
-class Sound(Part):
-    """The microphone, since the line before."""
-
-    rms_dbfs: float | None = None
-    peak_dbfs: float | None = None
-    noise_floor_dbfs: float | None = None
-    speech_prob: float | None = None
-    """The highest of the frames, in [0, 1]."""
-
-
-class UnderWay(Part):
-    """What the engine works on."""
-
-    duration_s: float
-    """Length of the utterance."""
-    since_s: float
-    """How long it has been at it."""
-
-
-class Last(Part):
-    """The last utterance that was published with its text."""
-
-    ago_s: float
-    text: str
-    verdict: str
-    duration_s: float
-    rtf: float
-    latency_ms: Latency
-
-
-class Snapshot(Part):
-    """This moment, as one line of JSON. Fields without a value are left out; fields come and go with releases."""
-
-    at: Instant
-    device: str
-    agent: str
-    """Version of edgescribe."""
-    source: str
-    engine: str
-    model: str
-    language: str
-    listening: bool
-    shows_text: bool
-    """Whether `publish.privacy` lets words leave the pipeline."""
-    sound: Sound
-    speaking_s: float | None = None
-    """For how long speech has lasted; None while there is none."""
-    partial: str | None = None
-    """The words of it so far, where `publish.partials` is on."""
-    under_way: UnderWay | None = None
-    last: Last | None = None
-    governor: GovernorState | None = None
-    """Which step of its ladder the device is on; None where there is none."""
-    health: tuple[str, ...] = ()
-    """What is wrong, as codes."""
-    telemetry: TelemetryMessage
-    """As it would be published now; at most a second old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +83,21 @@ class LevelMeter:
         """Take in a frame, and the detector's probability of speech."""
         self._heard.append((frame.pcm, speech_prob))
 
-    def take(self) -> Sound:
-        """Return the levels since the last call; empty if there was no sound."""
+    def take(self) -> dict[str, float]:
+        """Return `rms_dbfs`, `peak_dbfs` and `speech_prob` since the last call; empty if there was no sound.
+
+        `speech_prob` is the highest of the frames, in [0, 1].
+        """
         heard = [self._heard.popleft() for _ in range(len(self._heard))]
         if not heard:
-            return Sound()
+            return {}
         pcm = np.concatenate([samples for samples, _ in heard])
         peak = int(np.abs(pcm.astype(np.int32)).max())
-        return Sound(
-            rms_dbfs=round(rms_dbfs(pcm), 1),
-            peak_dbfs=round(20.0 * math.log10(peak / FULL_SCALE), 1) if peak else SILENCE_DBFS,
-            speech_prob=round(max(speech_prob for _, speech_prob in heard), 3),
-        )
+        return {
+            "rms_dbfs": round(rms_dbfs(pcm), 1),
+            "peak_dbfs": round(20.0 * math.log10(peak / FULL_SCALE), 1) if peak else SILENCE_DBFS,
+            "speech_prob": round(max(speech_prob for _, speech_prob in heard), 3),
+        }
 
 
 class TopSink:
@@ -177,7 +124,7 @@ class TopSink:
         self._transcriber = transcriber
         self._publisher = publisher
         self._survey = survey
-        self._telemetry: TelemetryMessage | None = None
+        self._telemetry: dict[str, Any] | None = None
         self._surveyed_s = 0.0
         self._lock = threading.Lock()
         self._recent = Recent()
@@ -209,44 +156,33 @@ class TopSink:
         self._meter.take()
 
     def _line(self) -> bytes:
-        return self._snapshot(self._recent, time.monotonic()).model_dump_json(exclude_none=True).encode() + b"\n"
-
-    def _snapshot(self, recent: Recent, now_s: float) -> Snapshot:
+        """Return this moment as a line of JSON. Values that are not known are left out."""
+        now_s, recent = time.monotonic(), self._recent
         state, said, under_way = recent.state, recent.transcript, self._transcriber.under_way
         if self._telemetry is None or now_s - self._surveyed_s >= TELEMETRY_EVERY_S:
-            self._telemetry, self._surveyed_s = self._survey(), now_s
-        floor_dbfs = self._listener.noise_floor_dbfs
+            self._telemetry, self._surveyed_s = self._survey().model_dump(mode="json", exclude_none=True), now_s
         sound = self._meter.take()
-        if floor_dbfs is not None:
-            sound = sound.model_copy(update={"noise_floor_dbfs": round(floor_dbfs, 1)})
-        return Snapshot(
-            at=datetime.now(UTC),
-            device=self._device_id,
-            agent=__version__,
-            source=source_name(self._settings),
-            engine=state.engine if state else self._settings.engine.kind,
-            model=state.model if state else self._settings.engine.kind,
-            language=state.language if state else "",
-            listening=state.listening if state else True,
-            shows_text=self._publisher.policy.publishes_text,
-            sound=sound,
-            speaking_s=None if recent.speaking_since_s is None else round(now_s - recent.speaking_since_s, 1),
-            partial=recent.partial,
-            under_way=under_way
-            and UnderWay(duration_s=under_way.duration_s, since_s=round(now_s - under_way.since_s, 2)),
-            last=said and _last(said, now_s - recent.said_s),
-            governor=state.governor if state else None,
-            health=self._publisher.problems,
-            telemetry=self._telemetry,
-        )
-
-
-def _last(said: TranscriptMessage, ago_s: float) -> Last:
-    return Last(
-        ago_s=round(ago_s, 1),
-        text=said.text,
-        verdict=said.verdict,
-        duration_s=said.duration_s,
-        rtf=said.rtf,
-        latency_ms=said.latency_ms,
-    )
+        if (floor_dbfs := self._listener.noise_floor_dbfs) is not None:
+            sound["noise_floor_dbfs"] = round(floor_dbfs, 1)
+        moment = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "device": self._device_id,
+            "agent": __version__,
+            "source": source_name(self._settings),
+            "engine": state.engine if state else self._settings.engine.kind,
+            "model": state.model if state else self._settings.engine.kind,
+            "language": state.language if state else "",
+            "listening": state.listening if state else True,
+            "shows_text": self._publisher.policy.publishes_text,
+            "sound": sound,
+            "speaking_s": None if recent.speaking_since_s is None else round(now_s - recent.speaking_since_s, 1),
+            "partial": recent.partial,
+            "under_way": under_way
+            and {"duration_s": under_way.duration_s, "since_s": round(now_s - under_way.since_s, 2)},
+            "last": said and {"ago_s": round(now_s - recent.said_s, 1), **said.model_dump(include=_LAST)},
+            "governor": state.governor.model_dump(exclude_none=True) if state and state.governor else None,
+            "health": self._publisher.problems,
+            "telemetry": self._telemetry,
+        }
+        known = {name: value for name, value in moment.items() if value is not None}
+        return json.dumps(known, ensure_ascii=False).encode() + b"\n"

@@ -1,6 +1,8 @@
 import itertools
+import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from agent.terminal.local_socket import (
     snapshots,
 )
 from agent.worker import Worker
+from tests.starved import no_descriptors
 from tests.support.receiver import eventually
 
 
@@ -181,3 +184,16 @@ def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) ->
     for call in (listen, connect):
         with pytest.raises(OSError, match="No such file"):
             call(tmp_path / "absent" / "top.sock")
+
+
+def test_without_descriptors_it_is_patient_and_serves_when_there_are_some_again(agent: Agent) -> None:
+    """A viewer that came meanwhile gets its lines, and the waiting costs no time of the processor."""
+    with closing(agent.serve()), socket.socket(socket.AF_UNIX) as late:
+        with no_descriptors():
+            late.connect(str(agent.path))
+            spent_s = time.process_time()
+            time.sleep(1.2)
+            spent_s = time.process_time() - spent_s
+        assert spent_s < 0.6
+        late.settimeout(30)
+        assert late.recv(1) == b"0"
