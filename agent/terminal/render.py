@@ -124,7 +124,7 @@ def _row(figures: Mapping[str, float], row: Row, between: str = ", ", style: str
     for path, text in known(figures, row).items():
         limit, colour = _WARNINGS.get(path, (math.inf, ""))
         words.append(Text(text, colour if figures[path] >= limit else style))
-    return Text(between, "dim").join(words)
+    return Text(between).join(words)
 
 
 # One device, from its own socket.
@@ -223,7 +223,7 @@ def _engine(live: Payload, figures: Mapping[str, float]) -> Text:
     words = Text("idle", "dim")
     if duration_s is not None:
         words = Text(f"transcribing {duration_s:.1f} s of sound, for {since_s or 0.0:.1f} s")
-    return Text(", ", "dim").join(part for part in (words, _row(figures, _ENGINE)) if part)
+    return Text(", ").join(part for part in (words, _row(figures, _ENGINE)) if part)
 
 
 def _heard(live: Payload) -> Text:

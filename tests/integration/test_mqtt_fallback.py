@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.config.settings import MqttSettings
-from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
 from agent.mqtt.subscriber import Subscriber
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
@@ -17,7 +17,7 @@ from tests.support.receiver import eventually
 @pytest.fixture
 def amqtt() -> Iterator[EmbeddedBroker]:
     """A broker that speaks 3.1.1 only."""
-    with EmbeddedBroker(kind="amqtt") as broker:
+    with embedded_broker(kind="amqtt") as broker:
         yield broker
 
 
