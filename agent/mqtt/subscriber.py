@@ -186,7 +186,8 @@ class Subscriber:
         # paho knows no reason where the other end gave none.
         words = str(reason) if reason.value != _UNSPECIFIED else _HUNG_UP
         if too_large := self._client.oversized:
-            words = f"{too_large} is not read"
+            # Its topic may hold anything, such as what steers a terminal.
+            words = "".join(character if character.isprintable() else "?" for character in f"{too_large} is not read")
         if not self._answered.is_set():
             self._refuse(words)
         elif too_large and too_large.retained:
