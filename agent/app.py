@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from agent.asr import Engine
 from agent.asr.isolated import longest_inference_s
@@ -28,7 +27,7 @@ from agent.asr.transcriber import Transcriber
 from agent.audio.capture import capture
 from agent.audio.conditioner import create_conditioner
 from agent.audio.factory import create_source, is_live
-from agent.audio.frames import AudioFrame
+from agent.audio.frames import AudioFrame, Pcm16
 from agent.audio.monitor import AudioMonitor
 from agent.audio.switched import SwitchedSource
 from agent.channel import Channel, Overflow
@@ -63,6 +62,7 @@ from agent.telemetry.exposition import exposition
 from agent.telemetry.host import Host
 from agent.telemetry.naming import broker_name, engine_name, source_name
 from agent.telemetry.prometheus import PrometheusServer
+from agent.telemetry.tcp import TcpServer
 from agent.telemetry.vitals import Vitals, VitalsWatch
 from agent.telemetry.watchdog import Supervisor
 from agent.terminal.publisher import TopSink
@@ -158,13 +158,9 @@ class Monitor:
         return Surveyor(host, self._watch, self._counters, self._transcriber, self._started_s)
 
 
-if TYPE_CHECKING:
-    from agent.wyoming import AssistServer
-
-
 def open_assist(
     settings: Settings, transcriber: Transcriber, state: Callable[[], State], on_failure: Callable[[Worker], None]
-) -> "AssistServer | None":
+) -> TcpServer | None:
     """Serve Assist from now on, None if that is not wanted. `state` tells which model and language are in force.
 
     Raises:
@@ -173,12 +169,7 @@ def open_assist(
     if not settings.assist.enabled:
         return None
     try:
-        from agent.wyoming import (  # noqa: PLC0415 - an extra
-            AssistServer,
-            Conversation,
-            Hearing,
-            Offer,
-        )
+        from agent.wyoming import Conversation, Offer, assist_server, words_in  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigError(f"assist.enabled needs the package wyoming ({error}): {extras.missing('assist')}") from error
 
@@ -187,8 +178,10 @@ def open_assist(
         codes = (now.language,) if now.language != AUTO else languages_of(now.model)
         return Offer(now.model, tuple(code for code in codes if code != AUTO))
 
-    hearing = Hearing(lambda: create_detector(settings.vad), lambda: create_segmenter(settings), transcriber.probe)
-    return AssistServer(settings.assist, lambda: Conversation(offer, hearing), on_failure)
+    def listen(pcm: Pcm16) -> str:
+        return words_in(pcm, create_detector(settings.vad), create_segmenter(settings), transcriber.probe)
+
+    return assist_server(settings.assist, lambda: Conversation(offer, listen), on_failure)
 
 
 FRAMES_CAPACITY = 256

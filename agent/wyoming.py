@@ -1,4 +1,4 @@
-"""What is said on one connection: events in, answers out. No sockets, no clock.
+"""Speech to text for others, such as Home Assistant's Assist, by the Wyoming protocol.
 
     describe ─▶ info          transcribe, audio-start, audio-chunk …, audio-stop ─▶ transcript (or error)
 
@@ -8,10 +8,11 @@ The protocol: https://github.com/OHF-Voice/wyoming
 import contextlib
 import io
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import soxr
@@ -26,15 +27,31 @@ from agent import __version__
 from agent.audio.framer import PcmFormat, one_channel
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.config.assist import AssistSettings
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in
-from agent.telemetry.tcp import Client, ClientError, Port, TcpServer, spelt
+from agent.telemetry.tcp import Client, ClientError, TcpServer
 from agent.vad import VoiceActivityDetector
 from agent.worker import Worker
 
 LONGEST_S: Final = 120.0
 """More sound than this in one request is refused: a command takes seconds."""
+TIMEOUT_S: Final = 60.0
+"""How long an utterance waits for the engine, which the microphone has first."""
+IDLE_S: Final = 120.0
+"""A connection on which no request begins for so long is closed."""
+EVENT_S: Final = 20.0
+"""From the first byte of an event to its last."""
+REQUEST_S: Final = 180.0
+"""From the first byte of a request to its last: sound comes as fast as it is spoken, for two minutes at most."""
+REQUEST_BYTES: Final = 100_000_000
+"""Of one request: two minutes at 96 kHz, two channels of 32 bits, and some."""
+LONGEST_LINE_BYTES: Final = 64 * 1024
+LONGEST_DATA_BYTES: Final = 64 * 1024
+LONGEST_PAYLOAD_BYTES: Final = 4_000_000
+"""Two minutes of 16 kHz, one channel of 16 bits, in one event. Satellites send 64 ms."""
+ANSWER_S: Final = 20.0
+"""For the client to take an answer."""
 _RATES_HZ: Final = range(4_000, 192_001)
 _CHANNELS: Final = range(1, 33)
 _SAMPLES: Final = {1: "U8", 2: "S16_LE", 3: "S24_3LE", 4: "S32_LE"}
@@ -155,7 +172,6 @@ def _format_of(chunk: AudioChunk) -> PcmFormat:
 
 
 def _info(offer: Offer) -> Info:
-    us = Attribution(name="edgescribe", url="")
     model = AsrModel(
         name=offer.model,
         attribution=Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper"),
@@ -166,7 +182,7 @@ def _info(offer: Offer) -> Info:
     )
     program = AsrProgram(
         name="edgescribe",
-        attribution=us,
+        attribution=Attribution(name="edgescribe", url=""),
         installed=True,
         description="Whisper on the device, in a window that follows the utterance",
         version=__version__,
@@ -175,83 +191,43 @@ def _info(offer: Offer) -> Info:
     return Info(asr=[program])
 
 
-TIMEOUT_S: Final = 60.0
-"""How long a request waits for the engine, which the microphone has first."""
+def words_in(
+    pcm: Pcm16,
+    detector: VoiceActivityDetector,
+    segmenter: Segmenter,
+    transcribe: Callable[[Utterance, float], Transcript],
+) -> str:
+    """Return the words in `pcm`, shape (n,), 16 kHz; an empty text if there are none.
 
-
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """Turns samples into words. May be called from several threads: each call has a detector and a segmenter anew."""
-
-    detector: Callable[[], VoiceActivityDetector]
-    segmenter: Callable[[], Segmenter]
-    transcribe: Callable[[Utterance, float], Transcript]
-    """Within so many seconds; raises EngineError."""
-
-    def __call__(self, pcm: Pcm16) -> str:
-        """The words in `pcm`, shape (n,), 16 kHz; an empty text if there are none.
-
-        Raises:
-            EngineError: the engine failed, or had no time.
-        """
-        utterances = list(utterances_in(frames_of([pcm]), self.detector(), self.segmenter()))
-        transcripts = [self.transcribe(utterance, TIMEOUT_S) for utterance in utterances]
-        return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)
-
-
-IDLE_S: Final = 120.0
-"""A connection on which no request begins for so long is closed."""
-EVENT_S: Final = 20.0
-"""From the first byte of an event to its last."""
-REQUEST_S: Final = 180.0
-"""From the first byte of a request to its last: sound comes as fast as it is spoken, for two minutes at most."""
-REQUEST_BYTES: Final = 100_000_000
-"""Of one request: two minutes at 96 kHz, two channels of 32 bits, and some."""
-LONGEST_LINE_BYTES: Final = 64 * 1024
-LONGEST_DATA_BYTES: Final = 64 * 1024
-LONGEST_PAYLOAD_BYTES: Final = 4_000_000
-"""Two minutes of 16 kHz, one channel of 16 bits, in one event. Satellites send 64 ms."""
-ANSWER_S: Final = 20.0
-"""For the client to take an answer."""
-
-
-class Answers(Protocol):
-    """What stands behind a connection, see `conversation.Conversation`."""
-
-    def answer(self, event: Event) -> Eventable | None:
-        """The answer to `event`, None if it wants none."""
-
-
-class AssistServer(TcpServer):
-    """Serves connections from construction, or as soon as the name of its host is known, until `close`.
-
-    `converse` is called once for each of them, from its thread.
+    `transcribe` gets an utterance, and how many seconds it may wait for the engine.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        EngineError: the engine failed, or had no time.
     """
-
-    def __init__(
-        self, settings: AssistSettings, converse: Callable[[], Answers], on_failure: Callable[[Worker], None]
-    ) -> None:
-        try:
-            port = Port("assist.host", settings.host, settings.port)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError(
-                f"assist: cannot listen on {spelt(settings.host, settings.port)} ({reason}): set assist.host to an "
-                "address of this device, and assist.port to one that is free"
-            ) from error
-        super().__init__("assist", port, lambda client: _serve(client, converse()), on_failure)
+    utterances = list(utterances_in(frames_of([pcm]), detector, segmenter))
+    transcripts = [transcribe(utterance, TIMEOUT_S) for utterance in utterances]
+    return " ".join(one.text for one in transcripts if one.text and one.verdict is not Verdict.REJECTED)
 
 
-def _serve(client: Client, answers: Answers) -> None:
+def assist_server(
+    settings: AssistSettings, converse: Callable[[], Conversation], on_failure: Callable[[Worker], None]
+) -> TcpServer:
+    """Serve until the server is closed. `converse` is called once for each connection, in its thread.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+    """
+    return TcpServer("assist", settings.host, settings.port, lambda client: _serve(client, converse()), on_failure)
+
+
+def _serve(client: Client, conversation: Conversation) -> None:
     """Answer the events of one client until it closes, or falls silent between two requests.
 
     A request is all that comes until the next answer. Its limits hold for all of it together.
 
     Raises:
         ClientError: the client is too slow, sends too much, or no Wyoming.
+        OSError: the client is gone, or does not take an answer.
     """
     stream = io.BufferedReader(client)
     request_until_s: float | None = None
@@ -260,13 +236,14 @@ def _serve(client: Client, answers: Answers) -> None:
         request_until_s = request_until_s or now_s + REQUEST_S
         client.until_s = min(request_until_s, now_s + EVENT_S)
         event = read_event(stream)
-        client.waiting_since_s = None
-        answer = answers.answer(event)
+        client.waiting_since_s = math.inf
+        answer = conversation.answer(event)
         if answer is not None:
             request_until_s = None
             packed = io.BytesIO()
             write_event(answer.event(), packed)
-            client.send(packed.getvalue(), ANSWER_S)
+            client.connection.settimeout(ANSWER_S)
+            client.connection.sendall(packed.getvalue())
         client.waiting_since_s = time.monotonic()
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent.terminal.device_view import picture
-from agent.terminal.snapshot import Glance
+from agent.terminal.device import local_device
+from agent.terminal.render import picture
 
 WIDTH = 92
 FRAME = """\
@@ -40,12 +40,12 @@ font-variant-east-asian: full-width; }}
 """rich's own frame without its web font: a picture in a repository fetches nothing."""
 
 
-def draw(glance: Glance) -> str:
-    """The picture as SVG."""
+def draw(line: bytes) -> str:
+    """Return the picture of a line as SVG."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False, force_terminal=True)
-    console.print(picture(glance))
+    console.print(picture(local_device(line, 0.0)))
     return console.export_svg(title="edgescribe top", code_format=FRAME, unique_id="top")
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(draw(Glance.model_validate_json(sys.stdin.readline())), encoding="utf-8")
+    Path(sys.argv[1]).write_text(draw(sys.stdin.buffer.readline()), encoding="utf-8")

@@ -22,7 +22,7 @@ from agent.bench.lifeline import tied
 from agent.bench.process import OURS_ENVIRONMENT
 from agent.bench.systems import System, engine_settings, listening_settings
 from agent.bench.wire_format import PeerError
-from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.embedded_broker import embedded_broker
 from agent.mqtt.subscriber import Subscriber
 
 _SAMPLE_EVERY_S = 0.25
@@ -65,7 +65,7 @@ def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> Ag
         PeerError: the agent ended badly, or did not end.
         SinkError: there is no broker to be had.
     """
-    with tempfile.TemporaryDirectory(prefix="edgescribe-bench-") as folder, EmbeddedBroker() as broker:
+    with tempfile.TemporaryDirectory(prefix="edgescribe-bench-") as folder, embedded_broker() as broker:
         # An empty configuration, so that neither this device's settings nor its broker play a part.
         config = Path(folder) / "config.toml"
         config.touch()
@@ -78,7 +78,7 @@ def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> Ag
             f"mqtt.port={broker.port}",
             f"state_dir={folder}",
         ]
-        with Subscriber(broker.host, broker.port, f"edgescribe/v1/{_DEVICE_ID}/transcript") as subscriber:
+        with Subscriber(broker.settings, f"edgescribe/v1/{_DEVICE_ID}/transcript") as subscriber:
             started_s = time.monotonic()
             watched = _watch(config, options, len(pcm) / SAMPLE_RATE_HZ + _GRACE_S, Path(folder) / "complaints")
             wall_s = time.monotonic() - started_s

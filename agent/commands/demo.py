@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demonstration; 0 if transcripts came through."""
     from agent.commands.models import pull
     from agent.config.layers import load_settings
-    from agent.mqtt.embedded_broker import EmbeddedBroker
+    from agent.mqtt.embedded_broker import embedded_broker
     from agent.mqtt.subscriber import Subscriber
     from agent.terminal.demo import Demonstration, bundled_recording
 
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     pull(args.model, settings)
     show = Demonstration(None if args.mic else bundled_recording())
     with (
-        EmbeddedBroker() as broker,
-        Subscriber(broker.host, broker.port, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,
+        embedded_broker() as broker,
+        Subscriber(broker.settings, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,
         tempfile.TemporaryDirectory(prefix="edgescribe-demo-") as folder,
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)

@@ -5,18 +5,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.commands.options import add_settings_options, seconds, settings_from
-
-if TYPE_CHECKING:
-    from agent.terminal.feed import Feed
-    from agent.terminal.snapshot import Glance
-
-LINE_EVERY_S = 1.0
-"""In a pipe."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,67 +34,20 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
 
     from agent.config.layers import state_dir
-    from agent.terminal.feed import Feed
-    from agent.terminal.socket_address import likely_paths
+    from agent.terminal.local_socket import likely_paths, snapshots
+    from agent.terminal.viewer import DeviceViewer, Mode
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = (args.socket,) if args.socket else likely_paths(state_dir(settings), os.environ)
     until_s = time.monotonic() + (args.seconds or float("inf"))
-    with Feed(paths) as feed:
-        try:
-            if args.json:
-                _print_json(feed, until_s, once=args.once)
-            elif args.once:
-                _print_picture(next(_glances(feed, until_s)))
-            elif sys.stdout.isatty():
-                _show(feed, until_s)
-            else:
-                _print_lines(feed, until_s)
-        except KeyboardInterrupt:
-            pass
+    mode = Mode.SCREEN if sys.stdout.isatty() else Mode.LINES
+    if args.once:
+        mode, until_s = Mode.PICTURE, 0.0
+    if args.json:
+        mode = Mode.JSON
+    with closing(snapshots(paths)) as lines, DeviceViewer(mode) as viewer, suppress(KeyboardInterrupt):
+        for line in lines:
+            viewer.take(line)
+            if time.monotonic() >= until_s:
+                break
     return 0
-
-
-def _glances(feed: "Feed", until_s: float) -> "Iterator[Glance]":
-    from agent.terminal.snapshot import Glance
-
-    while True:
-        yield Glance.model_validate_json(feed.read())
-        if time.monotonic() >= until_s:
-            return
-
-
-def _print_json(feed: "Feed", until_s: float, *, once: bool) -> None:
-    while True:
-        print(feed.read().decode(), flush=True)
-        if once or time.monotonic() >= until_s:
-            return
-
-
-def _print_lines(feed: "Feed", until_s: float) -> None:
-    from agent.terminal.device_view import line
-
-    due_s = 0.0
-    for glance in _glances(feed, until_s):
-        if time.monotonic() >= due_s:
-            due_s = time.monotonic() + LINE_EVERY_S
-            print(line(glance), flush=True)
-
-
-def _print_picture(glance: "Glance") -> None:
-    from rich.console import Console
-
-    from agent.terminal.device_view import picture
-
-    Console(highlight=False).print(picture(glance))
-
-
-def _show(feed: "Feed", until_s: float) -> None:
-    from rich.console import Console
-    from rich.live import Live
-
-    from agent.terminal.device_view import picture
-
-    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
-        for glance in _glances(feed, until_s):
-            live.update(picture(glance), refresh=True)

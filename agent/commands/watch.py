@@ -6,14 +6,9 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from agent.commands.options import add_settings_options, load_from, password_from, seconds
 from agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent.terminal.link import Link
-    from agent.terminal.shows import Show
 
 POLL_S = 0.2
 DEFAULT_LAST = 15
@@ -56,34 +51,21 @@ def run(args: argparse.Namespace) -> int:
     ).settings
 
     from agent.messages import identity
-    from agent.terminal.link import Link
+    from agent.mqtt.subscriber import Subscriber
+    from agent.terminal.viewer import FleetViewer, Mode
 
+    mode = Mode.LINES if args.plain or not sys.stdout.isatty() else Mode.SCREEN
     stop = threading.Event()
     topic = f"edgescribe/v1/{args.device or '+'}/#"
-    with Link(settings.mqtt, identity.device_id(settings.device.id), topic) as link, _show(args, link) as show:
+    with (
+        Subscriber(settings.mqtt, topic, identity.device_id(settings.device.id)) as subscriber,
+        FleetViewer(Mode.JSON if args.json else mode, subscriber.address, max(1, args.last)) as viewer,
+    ):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        _follow(link, show, stop, time.monotonic() + (args.seconds or float("inf")))
+        until_s = time.monotonic() + (args.seconds or float("inf"))
+        while not stop.is_set() and (remaining_s := until_s - time.monotonic()) > 0:
+            viewer.tick(subscriber.overrun)
+            if event := subscriber.event(min(POLL_S, remaining_s)):
+                viewer.take(event)
     return 0
-
-
-def _show(args: argparse.Namespace, link: "Link") -> "Show":
-    from agent.terminal.shows import Json, Lines, Screen
-
-    if args.json:
-        return Json()
-    if args.plain or not sys.stdout.isatty():
-        return Lines()
-    return Screen(link.address, max(1, args.last))
-
-
-def _follow(link: "Link", show: "Show", stop: threading.Event, until_s: float) -> None:
-    from agent.terminal.link import LinkChange
-
-    while not stop.is_set() and (remaining_s := until_s - time.monotonic()) > 0:
-        event = link.get(min(POLL_S, remaining_s))
-        if isinstance(event, LinkChange):
-            show.link_changed(event)
-        elif event is not None:
-            show.take(event)
-        show.tick(link.overrun)

@@ -4,16 +4,17 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
+from agent.config.settings import MqttSettings
 from agent.errors import SinkError
 from agent.install import extras
 
@@ -37,78 +38,68 @@ plugins:
 """
 
 
+Kind = Literal["mosquitto", "amqtt"]
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedBroker:
-    """A broker process on a port of its own, for whoever is on this machine; gone on leaving the `with` block.
+    """A broker that runs."""
+
+    kind: Kind
+    host: str
+    port: int
+
+    @property
+    def settings(self) -> MqttSettings:
+        """Return how to reach it."""
+        return MqttSettings(host=self.host, port=self.port)
+
+
+@contextlib.contextmanager
+def embedded_broker(port: int = 0, kind: Kind | None = None) -> Iterator[EmbeddedBroker]:
+    """Run a broker for all programs on this machine until the `with` block is left.
 
     `port` 0 takes a free one. `kind` None takes mosquitto if it is there, else amqtt.
 
     Raises:
         SinkError: neither of them is installed, or it does not start.
     """
-
-    def __init__(self, port: int = 0, kind: Literal["mosquitto", "amqtt"] | None = None) -> None:
-        self.host = LOOPBACK
-        self.port = port or _free_port()
-        self.kind, self._command, self._config = _choose(kind)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Start it and wait until it can be reached."""
-        self._folder = tempfile.TemporaryDirectory(prefix="edgescribe-broker-")
-        folder = Path(self._folder.name)
-        config, complaints = folder / "broker.conf", folder / "complaints"
-        config.write_text(self._config.format(host=self.host, port=self.port), encoding="utf-8")
+    chosen, command, form = _choose(kind)
+    broker = EmbeddedBroker(chosen, LOOPBACK, port or _free_port())
+    with tempfile.TemporaryDirectory(prefix="edgescribe-broker-") as folder:
+        config, complaints = Path(folder, "broker.conf"), Path(folder, "complaints")
+        config.write_text(form.format(host=broker.host, port=broker.port), encoding="utf-8")
         with complaints.open("wb") as stderr:
             # A session of its own: Ctrl-C in the terminal is for the agent, which still has to say goodbye to it.
-            self._process = subprocess.Popen(
-                [*self._command, "-c", str(config)],
+            process = subprocess.Popen(
+                [*command, "-c", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
             )
         try:
-            self._await_start(complaints)
-        except SinkError:
-            self.close()
-            raise
-
-    def _await_start(self, complaints: Path) -> None:
-        deadline_s = time.monotonic() + _START_S
-        while not _reachable(self.host, self.port):
-            ended = self._process is None or self._process.poll() is not None
-            if ended or time.monotonic() > deadline_s:
-                lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
-                msg = f"the embedded broker ({self.kind}) did not start on port {self.port}: {lines[-1]}"
-                raise SinkError(msg)
-            time.sleep(_POLL_S)
-
-    def close(self) -> None:
-        """Stop it; idempotent."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            _await_start(broker, process, complaints)
+            yield broker
+        finally:
+            process.terminate()
             try:
-                self._process.wait(_STOP_S)
+                process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+                process.kill()
+                process.wait()
 
 
-def _choose(wanted: Literal["mosquitto", "amqtt"] | None) -> tuple[str, list[str], str]:
+def _await_start(broker: EmbeddedBroker, process: "subprocess.Popen[bytes]", complaints: Path) -> None:
+    deadline_s = time.monotonic() + _START_S
+    while not _reachable(broker.host, broker.port):
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+            raise SinkError(f"the embedded broker ({broker.kind}) did not start on port {broker.port}: {lines[-1]}")
+        time.sleep(_POLL_S)
+
+
+def _choose(wanted: Kind | None) -> tuple[Kind, list[str], str]:
     # Debian keeps it in /usr/sbin, which is not on the path of ordinary users.
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
     mosquitto = shutil.which("mosquitto", path=path)

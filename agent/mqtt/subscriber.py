@@ -1,23 +1,32 @@
-"""The other end of the line: what a subscriber receives. Used by `edgescribe demo`, in a connection of its own."""
+"""A subscriber's connection, apart from the agent's own: for `edgescribe watch`, the demonstration and benchmarks."""
 
+import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.channel import Channel
+from agent.config.settings import MqttSettings
 from agent.errors import SinkError
-from agent.mqtt.packet import CONTRACT_LIMIT_BYTES, BoundedClient
+from agent.mqtt.packet import CONTRACT_LIMIT_BYTES, BoundedClient, properties_of
+from agent.mqtt.reconnect import Cause
+from agent.mqtt.tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
+from agent.telemetry.tcp import spelt
 
-_CAPACITY = 10_000
-_SUBSCRIBED_S = 60.0
+_CAPACITY: Final = 20_000
+_ANSWER_S: Final = 30.0
+_RECONNECT_S: Final = (1, 30)
+_UNSPECIFIED: Final = 0x80
+_HUNG_UP: Final = "it hung up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,82 +41,163 @@ class Received:
     """Monotonic time of its arrival."""
 
 
-def taken(message: MQTTMessage) -> Received | None:
-    """`message`, which has arrived now; None if its topic is not text, which MQTT 5.0, 1.5.4 demands."""
-    try:
-        return Received(message.topic, bytes(message.payload), message.retain, time.monotonic())
-    except UnicodeDecodeError:
-        return None
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """The broker was lost, or is back."""
+
+    connected: bool
+    reason: str = ""
+    """Why it is gone; empty if it is there."""
 
 
 class Subscriber:
-    """Receives what is published on `topic` (wildcards allowed), without TLS or password, by MQTT 3.1.1.
+    """Receives what is published on `topic` (wildcards allowed), with the TLS and the credentials of the settings.
 
-    Subscribed when the constructor returns. `get` and iteration belong to one thread; `close` to any.
+    Subscribed when the constructor returns, and again after every loss of the connection. Reading belongs to one
+    thread; `close` to any. MQTT 3.1.1, which every broker speaks, unless the settings say 5. `user` is the name at the
+    broker where the settings have only a password.
 
     Raises:
-        SinkError: there is no broker, or it refuses the subscription.
+        SinkError: there is no broker, it refuses us, or it cannot be trusted.
+        ConfigError: a certificate file cannot be used.
     """
 
-    def __init__(self, host: str, port: int, topic: str = "edgescribe/v1/#") -> None:
+    def __init__(self, settings: MqttSettings, topic: str = "edgescribe/v1/#", user: str = "") -> None:
+        self.address = spelt(settings.host, settings.effective_port)
         self.topic = topic
-        self._messages: Channel[Received] = Channel(_CAPACITY)
-        self._subscribed = threading.Event()
+        self._settings = settings
+        self._events: Channel[Received | LinkChange | SinkError] = Channel(_CAPACITY)
+        self._answered = threading.Event()
         self._refusal: str | None = None
-        # 3.1.1 because every broker speaks it.
-        self._client = BoundedClient(CONTRACT_LIMIT_BYTES, protocol=MQTTProtocolVersion.MQTTv311)
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
-        try:
-            self._client.connect(host, port)
-        except OSError as error:
-            msg = f"no broker at {host}:{port} ({error.strerror or error})"
-            raise SinkError(msg) from error
+        self._client = self._make_client(user)
+        self._connect()
         self._client.loop_start()
-        if not self._subscribed.wait(_SUBSCRIBED_S) or self._refusal:
+        if not self._answered.wait(_ANSWER_S) or self._refusal:
             self.close()
-            msg = f"{host}:{port} did not accept the subscription to {topic} ({self._refusal or 'no answer'})"
-            raise SinkError(msg)
+            raise SinkError(self._explain(self._refusal or "no answer"))
+
+    def _make_client(self, user: str) -> BoundedClient:
+        settings = self._settings
+        protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
+        name = f"edgescribe-watch-{secrets.token_hex(4)}"
+        client = BoundedClient(CONTRACT_LIMIT_BYTES, name, protocol=protocol)
+        client.reconnect_delay_set(*_RECONNECT_S)
+        if username := settings.username_for(user):
+            client.username_pw_set(username, settings.plain_password)
+        if settings.tls.enabled:
+            client.tls_set_context(tls_context(settings.tls))
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _connect(self) -> None:
+        settings, properties = self._settings, None
+        if settings.protocol == "5":
+            properties = properties_of(PacketTypes.CONNECT, MaximumPacketSize=CONTRACT_LIMIT_BYTES)
+        try:
+            self._client.connect(settings.host, settings.effective_port, settings.keepalive_s, properties=properties)
+        except ssl.SSLError as error:
+            remedy = CLOCK_REMEDY if tls_cause(error) is Cause.DATES else "check mqtt.tls and the port"
+            raise SinkError(f"no TLS connection to {self.address} ({tls_reason(error)}): {remedy}") from error
+        except (OSError, ValueError) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            raise SinkError(f"no broker at {self.address} ({why}): name it with --host and --port") from error
+
+    def _explain(self, why: str) -> str:
+        if self._client.oversized:
+            remedy = "remove a retained message with mosquitto_pub -r -n -t TOPIC, or watch one device with --device"
+        elif why != _HUNG_UP:
+            remedy = "check --username and --password-file, and the broker's access control list"
+        elif self._settings.tls.enabled:
+            remedy = "does it want a certificate? Check mqtt.tls.cert_file and key_file"
+        else:
+            remedy = "does it want TLS? Check --port and mqtt.tls.enabled"
+        return f"{self.address} does not let us watch ({why}): {remedy}"
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
+    def event(self, timeout_s: float | None) -> Received | LinkChange | None:
+        """Return the next message or change; None if none came within `timeout_s`, or after `close` when all are read.
+
+        Raises:
+            SinkError: the broker sends a message that is too large, and would send it again after every reconnection.
+        """
+        event = self._events.get(timeout_s)
+        if isinstance(event, SinkError):
+            raise event
+        return event
+
     def get(self, timeout_s: float | None = None) -> Received | None:
-        """Return the next message; None if none came within `timeout_s`, or after `close` when all are read."""
-        return self._messages.get(timeout_s)
+        """Return the next message, as `event` does; changes of the connection are passed over."""
+        while isinstance(event := self.event(timeout_s), LinkChange):
+            pass
+        return event
 
     def __iter__(self) -> Iterator[Received]:
-        return iter(self._messages)
+        while received := self.get():
+            yield received
+
+    @property
+    def overrun(self) -> int:
+        """Messages that were dropped because they came faster than they were read."""
+        return self._events.dropped
 
     def close(self) -> None:
-        """Disconnect; what has been received can still be read, then iteration ends. Idempotent."""
+        """Disconnect; what has been received can still be read. Idempotent."""
         self._client.disconnect()
         self._client.loop_stop()
-        self._messages.close()
+        self._events.close()
 
     # Callbacks, in paho's thread.
 
     def _on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        self._client.oversized = None
         if reason.is_failure:
-            self._refusal = str(reason)
-            self._subscribed.set()
+            self._refuse(str(reason))
         else:
             client.subscribe(self.topic, qos=1)
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        self._refusal = next((str(reason) for reason in reasons if reason.is_failure), None)
-        self._subscribed.set()
+        if refused := next((str(reason) for reason in reasons if reason.is_failure), None):
+            self._refuse(refused)
+        else:
+            self._answered.set()
+            self._events.put(LinkChange(connected=True))
+
+    def _refuse(self, reason: str) -> None:
+        if not self._answered.is_set():
+            self._refusal = reason
+            self._answered.set()
+        self._events.put(LinkChange(connected=False, reason=reason))
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        # paho knows no reason where the other end gave none.
+        words = str(reason) if reason.value != _UNSPECIFIED else _HUNG_UP
+        if too_large := self._client.oversized:
+            # Its topic may hold anything, such as what steers a terminal.
+            words = "".join(character if character.isprintable() else "?" for character in f"{too_large} is not read")
+        if not self._answered.is_set():
+            self._refuse(words)
+        elif too_large and too_large.retained:
+            self._events.put(SinkError(self._explain(words)))
+        elif self._refusal is None:
+            self._events.put(LinkChange(connected=False, reason=words))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if received := taken(message):
-            self._messages.put(received)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # MQTT 5.0, 1.5.4 demands text
+            return
+        self._events.put(Received(topic, bytes(message.payload), message.retain, time.monotonic()))

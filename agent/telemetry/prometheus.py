@@ -10,9 +10,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, cast
 
 from agent.config.observing import PrometheusSettings
-from agent.errors import ConfigError
 from agent.telemetry.exposition import CONTENT_TYPE
-from agent.telemetry.tcp import Client, Port, TcpServer, spelt
+from agent.telemetry.tcp import Client, TcpServer
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -32,20 +31,14 @@ class PrometheusServer(TcpServer):
         ConfigError: nobody can listen at this address.
     """
 
+    greeting = f"metrics at http://{{}}{_PATH}"
+
     def __init__(
         self, settings: PrometheusSettings, render: Callable[[], str], on_failure: Callable[[Worker], None]
     ) -> None:
         self._render = render
         self._rendering = threading.Lock()
-        try:
-            port = Port("prometheus.host", settings.host, settings.port)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError(
-                f"prometheus: cannot listen at {spelt(settings.host, settings.port)} ({reason}): set prometheus.port or"
-                " prometheus.host"
-            ) from error
-        super().__init__("prometheus", port, self._answer, on_failure, f"metrics at http://{{}}{_PATH}")
+        super().__init__("prometheus", settings.host, settings.port, self._answer, on_failure)
 
     def _answer(self, client: Client) -> None:
         client.until_s, client.left_bytes = time.monotonic() + _REQUEST_S, _REQUEST_BYTES

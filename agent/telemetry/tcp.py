@@ -1,19 +1,18 @@
-"""TCP ports to listen at, also where the address, or what finds it for a name, comes later than we do.
-
-`TcpServer` serves the clients of a port, each in a thread of its own and within limits.
-"""
+"""A TCP server with limits, also where its address, or the network that resolves its name, comes later than we do."""
 
 import contextlib
 import errno
 import io
 import logging
+import math
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from agent.errors import ConfigError
 from agent.worker import Worker
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ _IP_FREEBIND: Final = 15
 """See ip(7); Python has no name for it. Linux obeys it for IPv6 as well."""
 RETRY_S: Final = 10.0
 """Before a name is asked for again."""
-_NAME: Final = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)*(?!\d+$)(?!-)[\w-]{1,63}(?<!-)")
+_NAME: Final = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)*(?!\d+$)(?!-)[\w-]{1,63}(?<!-)\.?")
 """A host name: labels, the last of which is no number, as in a misspelt address (RFC 1123, 2.1)."""
 CLIENTS: Final = 8
-"""Connections that a port serves at once."""
+"""Connections that a server serves at once."""
 UNPROVEN_S: Final = 60.0
 """A client that has sent nothing complete yet makes room before one that last did so this long ago."""
 JOIN_S: Final = 2.0
@@ -39,72 +38,6 @@ QUIET_S: Final = 60.0
 """Between two lines in the log about clients that send nonsense or are too slow."""
 LONGEST_REASON: Final = 200
 """Characters of such a line: a client may have written what it quotes."""
-
-
-class Port:
-    """A port to listen at: at once, or, where `host` is a name that nobody knows yet, as soon as somebody does.
-
-    As with an address (`listen_at`), after a power cut we are up before what resolves names is. Such a name is logged
-    under its setting, `key`, once for each reason; whether it is only late or wrong cannot be told.
-
-    Raises:
-        OSError: as `listen_at`, but of names only what can be none, such as `192.168.1.300`.
-    """
-
-    def __init__(self, key: str, host: str, port: int) -> None:
-        self._key = key
-        self._host = host
-        self.number = port
-        """Where it listens; as long as it does not, what was asked for."""
-        self._listener: socket.socket | None = None
-        self._said: set[str] = set()
-        try:
-            self._open()
-        except socket.gaierror as error:
-            if not _NAME.fullmatch(host.removesuffix(".")):
-                raise
-            self._say(error)
-
-    @property
-    def open(self) -> bool:
-        """Whether it listens, or did."""
-        return self._listener is not None
-
-    def __str__(self) -> str:
-        """As it stands in a URL."""
-        return spelt(self._host, self.number)
-
-    def wait(self, closing: threading.Event) -> socket.socket | None:
-        """The socket that listens, None if `closing` was set before there was one. To be called in one thread.
-
-        To ask for a name may take longer than the caller of `closing.set` has time.
-        """
-        while self._listener is None and not closing.wait(RETRY_S):
-            try:
-                self._open()
-            except OSError as error:  # the port may have been taken meanwhile: no worse than a name that is not known
-                self._say(error)
-        return self._listener
-
-    def close(self) -> None:
-        """Listen no more; idempotent. Who waits for a connection wakes up."""
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-
-    def _open(self) -> None:
-        self._listener = listen_at(self._host, self.number)
-        self.number = int(self._listener.getsockname()[1])
-
-    def _say(self, error: OSError) -> None:
-        reason = (error.strerror or str(error)).lower()
-        if reason not in self._said:
-            self._said.add(reason)
-            log.warning(
-                f"{self._key} = {self._host}: nobody gets through to {self} yet ({reason}): tried again every "
-                f"{RETRY_S:.0f} s; if the name is wrong, set an address of this device"
-            )
 
 
 class ClientError(Exception):
@@ -123,8 +56,8 @@ class Client(io.RawIOBase):
         self.connection = connection
         self.address = address
         """Host and port, as `socket.accept` gives them."""
-        self.waiting_since_s: float | None = time.monotonic() - UNPROVEN_S
-        """Since when we wait for something complete from the client (monotonic clock); None while it waits for us."""
+        self.waiting_since_s = time.monotonic() - UNPROVEN_S
+        """Since when we wait for something complete from the client (monotonic); infinite while it waits for us."""
         self.until_s = 0.0
         """Until when to read, by the monotonic clock."""
         self.left_bytes = 0
@@ -151,15 +84,6 @@ class Client(io.RawIOBase):
         self.left_bytes -= count
         return count
 
-    def send(self, data: bytes, limit_s: float) -> None:
-        """Send all of `data`.
-
-        Raises:
-            OSError: the client does not take it within `limit_s` seconds, or is gone.
-        """
-        self.connection.settimeout(limit_s)
-        self.connection.sendall(data)
-
     def hang_up(self) -> None:
         """End the conversation; any thread may call it. The thread that reads wakes up."""
         with contextlib.suppress(OSError):
@@ -167,89 +91,113 @@ class Client(io.RawIOBase):
 
 
 class TcpServer:
-    """Serves the clients of `port` from construction, or as soon as the name of its host is known, until `close`.
+    """Serves clients from construction, or as soon as `host` can be resolved, until `close`.
 
     `serve` is called once for each client, in a thread of its own; the connection ends when it returns. It may raise
     anything: that ends one connection, with a line in the log. `CLIENTS` are served at once. One more takes the place
     of the client that we have waited for longest; it is turned away only if all of them wait for us.
 
-    `name` is that of the thread that accepts. `greeting` is logged with the address in place of `{}`.
+    After a power cut we are up before the network is. A name that cannot be resolved is logged, and tried again:
+    whether it is only late or wrong cannot be told. `listen_at` waits for an address.
+
+    `name` is that of the thread that accepts, and of the table of settings with `host` and `port`.
+
+    Raises:
+        ConfigError: the port is taken or not allowed, or `host` can be no name, such as `192.168.1.300`.
     """
 
+    greeting: ClassVar[str] = "listening on {}"
+    """Logged with the address in place of `{}`."""
+
     def __init__(
-        self,
-        name: str,
-        port: Port,
-        serve: Callable[[Client], None],
-        on_failure: Callable[[Worker], None],
-        greeting: str = "listening on {}",
+        self, name: str, host: str, port: int, serve: Callable[[Client], None], on_failure: Callable[[Worker], None]
     ) -> None:
-        self._name = name
-        self._port = port
-        self._serve = serve
-        self._greeting = greeting
+        self._name, self._host, self._serve = name, host, serve
+        self.port = port
+        """Where it listens; until it does, the configured port."""
         self._closing = threading.Event()
+        self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._clients: dict[Client, Worker] = {}
+        self._logged: set[str] = set()
         self._quiet_until_s = 0.0
+        try:
+            self._listen()
+        except OSError as error:
+            if not isinstance(error, socket.gaierror) or not _NAME.fullmatch(host):
+                remedy = f"set {name}.host to an address of this device, and {name}.port to one that is free"
+                raise ConfigError(f"{name}: cannot listen at {self._address} ({_reason(error)}): {remedy}") from error
+            self._log_retry(error)
         self._worker = Worker(name, self._accept, on_failure)
         self._worker.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens, or will."""
-        return self._port.number
 
     def close(self) -> bool:
         """Hang up on all clients; idempotent. Return False if a thread has not ended in time."""
         self._closing.set()
-        self._port.close()
-        # A thread that still asks for the address of a name has nothing to lose.
-        ended = self._worker.join(JOIN_S) or not self._port.open
+        if self._listener:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        # A thread that still resolves a name has nothing to lose.
+        ended = self._worker.join(JOIN_S) or not self._listener
         with self._lock:
             clients = dict(self._clients)
         for client in clients:
             client.hang_up()
         until_s = time.monotonic() + JOIN_S
-        joined = [worker.join(max(0.0, until_s - time.monotonic())) for worker in clients.values()]
-        return ended and all(joined)
+        return ended and all(worker.join(max(0.0, until_s - time.monotonic())) for worker in clients.values())
+
+    @property
+    def _address(self) -> str:
+        return spelt(self._host, self.port)
+
+    def _listen(self) -> None:
+        self._listener = listen_at(self._host, self.port)
+        self.port = int(self._listener.getsockname()[1])
+
+    def _log_retry(self, error: OSError) -> None:
+        self._log_once(
+            f"{self._name}.host = {self._host}: nobody gets through to {self._address} yet ({_reason(error)}): tried "
+            f"again every {RETRY_S:.0f} s; if the name is wrong, set an address of this device"
+        )
+
+    def _log_once(self, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
+            log.warning(text)
 
     def _accept(self) -> None:
-        if (listener := self._port.wait(self._closing)) is None:
-            return
-        log.info(f"{self._name}: {self._greeting.format(self._port)}")
-        troubled = False
-        with listener:
+        while not self._listener:
+            if self._closing.wait(RETRY_S):
+                return
+            try:
+                self._listen()
+            except OSError as error:  # the port may have been taken meanwhile: no worse than an unknown name
+                self._log_retry(error)
+        log.info(f"{self._name}: {self.greeting.format(self._address)}")
+        with self._listener:
             while not self._closing.is_set():
                 try:
-                    connection, address = listener.accept()
+                    client = Client(*self._listener.accept())
                 except OSError as error:  # closed; or the client has gone, or no descriptors or memory are left
-                    if not troubled and not self._closing.is_set():
-                        log.warning(f"{self._name}: a connection could not be taken ({error.strerror})")
-                    troubled = True
+                    if not self._closing.is_set():
+                        self._log_once(f"{self._name}: a connection could not be taken ({error.strerror})")
                     self._closing.wait(PAUSE_S)
-                    continue
-                troubled = False
-                self._welcome(Client(connection, address))
+                else:
+                    self._logged.clear()
+                    self._welcome(client)
 
     def _welcome(self, client: Client) -> None:
         worker = Worker(f"{self._name}-client", lambda: self._attend(client), lambda worker: self._fail(client, worker))
         with self._lock:
-            if len(self._clients) >= CLIENTS and not self._make_room():
-                client.connection.close()
-                return
+            if len(self._clients) >= CLIENTS:
+                slowest = min(self._clients, key=lambda one: one.waiting_since_s)
+                if slowest.waiting_since_s == math.inf:
+                    client.connection.close()
+                    return
+                slowest.hang_up()
+                del self._clients[slowest]
             self._clients[client] = worker
         worker.start()
-
-    def _make_room(self) -> bool:
-        """Hang up on the client that we have waited for longest; return False if we wait for none."""
-        waiting = [client for client in self._clients if client.waiting_since_s is not None]
-        slowest = min(waiting, key=lambda client: client.waiting_since_s or 0.0, default=None)
-        if slowest is None:
-            return False
-        slowest.hang_up()
-        del self._clients[slowest]
-        return True
 
     def _attend(self, client: Client) -> None:
         try:
@@ -264,54 +212,49 @@ class TcpServer:
 
     def _fail(self, client: Client, worker: Worker) -> None:
         """Log what a client did wrong, at most once in `QUIET_S`."""
-        now_s = time.monotonic()
         with self._lock:
-            quiet = now_s < self._quiet_until_s
-            if not quiet:
-                self._quiet_until_s = now_s + QUIET_S
+            level = logging.DEBUG if time.monotonic() < self._quiet_until_s else logging.WARNING
+            if level == logging.WARNING:
+                self._quiet_until_s = time.monotonic() + QUIET_S
+        what = f"{self._name}: closed the connection from {client.address[0]}"
         reason = str(worker.failure)[:LONGEST_REASON]
-        log.log(
-            logging.DEBUG if quiet else logging.WARNING,
-            f"{self._name}: closed the connection from {client.address[0]} ({reason!a}); for {QUIET_S:.0f} s further "
-            "lines like this are written at log.level = debug only",
-        )
+        log.log(level, f"{what} ({reason!a}); for {QUIET_S:.0f} s further ones are logged at log.level = debug only")
 
 
 def listen_at(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
     An address that this device does not have is logged, and no error: after a power cut we are up before Wi-Fi and DHCP
-    are. Who asks there gets through as soon as the device has the address.
+    are. Clients get through as soon as the device has the address.
 
     Raises:
         OSError: the port is taken or not allowed, or `host` cannot be resolved.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bind(listener, host, port)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            listener.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            listener.bind((host, port))
+            here = spelt(host, listener.getsockname()[1])
+            log.warning(f"{host} is no address of this device yet: {here} cannot be reached until it is")
         listener.listen()
-    except BaseException:
+    except BaseException as error:
         listener.close()
+        if isinstance(error, TypeError):  # Python's word for a part of more than 63 bytes, once umlauts are encoded
+            raise OSError(errno.EINVAL, "not a host name") from error
         raise
     return listener
 
 
 def spelt(host: str, port: int) -> str:
-    """`host:port`, as it stands in a URL."""
+    """Return `host:port`, as it stands in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bind(listener: socket.socket, host: str, port: int) -> None:
-    try:
-        listener.bind((host, port))
-    except TypeError as error:  # so says Python of a part of more than 63 bytes, once umlauts and the like are encoded
-        raise OSError(errno.EINVAL, "not a host name") from error
-    except OSError as error:
-        if error.errno != errno.EADDRNOTAVAIL:
-            raise
-        listener.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-        listener.bind((host, port))
-        here = spelt(host, listener.getsockname()[1])
-        log.warning(f"{host} is no address of this device yet: nobody gets through to {here} before it is")
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

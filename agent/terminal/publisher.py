@@ -1,38 +1,110 @@
-"""The agent's side of `edgescribe top`: a sink that remembers, and what it tells who looks."""
+"""The agent's side of `edgescribe top`: a sink that remembers what was published last, and tells viewers."""
 
+import json
 import logging
+import math
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from agent import __version__
 from agent.asr.transcriber import Transcriber
+from agent.audio.frames import FULL_SCALE, SILENCE_DBFS, AudioFrame, Pcm16, rms_dbfs
 from agent.config.layers import state_dir
 from agent.config.settings import Settings
-from agent.messages import Message
+from agent.messages import Message, State, TranscriptMessage, Vad
+from agent.messages.partial import PartialTranscript
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.publisher import Publisher
 from agent.segmenter import Listener
 from agent.telemetry.naming import source_name
-from agent.terminal.meter import LevelMeter
-from agent.terminal.recent import Memory, Remembered
-from agent.terminal.snapshot import Glance, Last, Sound, UnderWay
-from agent.terminal.socket_address import own_path
-from agent.terminal.socket_server import TopServer
+from agent.terminal.local_socket import SnapshotServer, own_path
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SURVEY_EVERY_S: Final = 1.0
+TELEMETRY_EVERY_S: Final = 1.0
+_LAST: Final = {"text", "verdict", "duration_s", "rtf", "latency_ms"}
+"""Shown of the last transcript."""
+_METER_FRAMES: Final = 64
+"""Two seconds of sound, much more than between two lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was published last. Instants are monotonic seconds.
+
+    With `publish.privacy` other than `full` no text is published, so none is remembered. Muting forgets all text.
+    """
+
+    state: State | None = None
+    speaking_since_s: float | None = None
+    partial: str | None = None
+    """Of the utterance that is under way."""
+    transcript: TranscriptMessage | None = None
+    said_s: float = 0.0
+    """When that came."""
+
+    def after(self, message: Message, now_s: float) -> "Recent":
+        """Return what is remembered once `message` was published."""
+        changes: dict[str, Any] = {}
+        match message:
+            case State(listening=True):
+                changes = {"state": message}
+            case State():
+                changes = {"state": message, "transcript": None, "partial": None, "speaking_since_s": None}
+            case Vad(state="OFF"):
+                changes = {"speaking_since_s": None}
+            case Vad() if self.speaking_since_s is None:  # ON is repeated while speech lasts
+                changes = {"speaking_since_s": now_s, "partial": None}
+            case PartialTranscript():
+                changes = {"partial": message.text}
+            case TranscriptMessage():
+                changes = {"transcript": message, "said_s": now_s, "partial": None}
+            case _:
+                pass
+        return replace(self, **changes)
+
+
+class LevelMeter:
+    """`hear` is called from the listen thread, for every frame while there are viewers; `take` from any other."""
+
+    def __init__(self) -> None:
+        self._heard: deque[tuple[Pcm16, float]] = deque(maxlen=_METER_FRAMES)
+
+    def hear(self, frame: AudioFrame, speech_prob: float) -> None:
+        """Take in a frame, and the detector's probability of speech."""
+        self._heard.append((frame.pcm, speech_prob))
+
+    def take(self) -> dict[str, float]:
+        """Return `rms_dbfs`, `peak_dbfs` and `speech_prob` since the last call; empty if there was no sound.
+
+        `speech_prob` is the highest of the frames, in [0, 1].
+        """
+        heard = [self._heard.popleft() for _ in range(len(self._heard))]
+        if not heard:
+            return {}
+        pcm = np.concatenate([samples for samples, _ in heard])
+        peak = int(np.abs(pcm.astype(np.int32)).max())
+        return {
+            "rms_dbfs": round(rms_dbfs(pcm), 1),
+            "peak_dbfs": round(20.0 * math.log10(peak / FULL_SCALE), 1) if peak else SILENCE_DBFS,
+            "speech_prob": round(max(speech_prob for _, speech_prob in heard), 3),
+        }
 
 
 class TopSink:
-    """Is told what is published, as other sinks are, and keeps the last of it for who looks.
+    """Is told what is published, as other sinks are, and keeps the last of it for viewers.
 
-    That costs a reference a message. Levels are measured, and the machine is looked at, only while somebody looks.
-    Without a socket (the folder cannot be written, or another agent listens there) it says so once and does nothing.
+    That costs a reference a message. Levels are measured, and the machine is surveyed, only while there are viewers.
+    Without a socket (the folder cannot be written, or another agent listens there) it logs so once and does nothing.
     """
 
     def __init__(
@@ -52,25 +124,27 @@ class TopSink:
         self._transcriber = transcriber
         self._publisher = publisher
         self._survey = survey
-        self._surveyed: TelemetryMessage | None = None
+        self._telemetry: dict[str, Any] | None = None
         self._surveyed_s = 0.0
-        self._memory = Memory()
+        self._lock = threading.Lock()
+        self._recent = Recent()
         self._meter = LevelMeter()
         path = own_path(state_dir(settings), os.environ)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._server: TopServer | None = TopServer(path, self._line, self._watched, on_failure)
+            self._server: SnapshotServer | None = SnapshotServer(path, self._line, self._watched, on_failure)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             log.warning(f"top: no socket at {path} ({reason}): `edgescribe top` shows nothing")
             self._server = None
 
     def send(self, message: Message) -> None:
-        """Remember the last of each kind."""
-        self._memory.remember(message, time.monotonic())
+        """Remember the last of each kind; any thread may call it."""
+        with self._lock:
+            self._recent = self._recent.after(message, time.monotonic())
 
-    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nobody waits for a viewer
-        """Hang up; nothing is lost by it."""
+    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nothing waits for a viewer
+        """Disconnect the viewers; nothing is lost by it."""
         if self._server and not self._server.close():
             log.warning("top: its thread did not end")
         return 0
@@ -78,63 +152,37 @@ class TopSink:
     # Called from the thread `top`.
 
     def _watched(self, watched: bool) -> None:  # noqa: FBT001 - the callback's whole content
-        self._meter.take()
         self._listener.observer = self._meter.hear if watched else None
+        self._meter.take()
 
     def _line(self) -> bytes:
-        now_s = time.monotonic()
-        return self._glance(self._memory.latest, now_s).model_dump_json(exclude_none=True).encode() + b"\n"
-
-    def _glance(self, remembered: Remembered, now_s: float) -> Glance:
-        engine, state = self._settings.engine, remembered.state
-        speaking_s = remembered.speaking_since_s
-        under_way = self._transcriber.under_way
-        return Glance(
-            at=datetime.now(UTC),
-            device=self._device_id,
-            agent=__version__,
-            source=source_name(self._settings),
-            engine=state.engine if state else engine.kind,
-            model=state.model if state else engine.kind,
-            language=state.language if state else "",
-            listening=state.listening if state else True,
-            shows_text=self._publisher.policy.publishes_text,
-            sound=self._sound(),
-            speaking_s=None if speaking_s is None else round(now_s - speaking_s, 1),
-            partial=remembered.partial.text if remembered.partial else None,
-            under_way=UnderWay(duration_s=under_way.duration_s, since_s=round(now_s - under_way.since_s, 2))
-            if under_way
-            else None,
-            last=_last(remembered, now_s),
-            governor=state.governor if state else None,
-            health=self._publisher.problems,
-            telemetry=self._telemetry(now_s),
-        )
-
-    def _telemetry(self, now_s: float) -> TelemetryMessage:
-        """The machine is looked at once a second, however often lines are sent."""
-        if self._surveyed is None or now_s - self._surveyed_s >= SURVEY_EVERY_S:
-            self._surveyed, self._surveyed_s = self._survey(), now_s
-        return self._surveyed
-
-    def _sound(self) -> Sound:
-        heard, floor_dbfs = self._meter.take(), self._listener.noise_floor_dbfs
-        return Sound(
-            rms_dbfs=heard.rms_dbfs if heard else None,
-            peak_dbfs=heard.peak_dbfs if heard else None,
-            noise_floor_dbfs=None if floor_dbfs is None else round(floor_dbfs, 1),
-            speech_prob=heard.speech_prob if heard else None,
-        )
-
-
-def _last(remembered: Remembered, now_s: float) -> Last | None:
-    if (said := remembered.transcript) is None:
-        return None
-    return Last(
-        ago_s=round(now_s - remembered.said_s, 1),
-        text=said.text,
-        verdict=said.verdict,
-        duration_s=said.duration_s,
-        rtf=said.rtf,
-        latency_ms=said.latency_ms,
-    )
+        """Return this moment as a line of JSON. Values that are not known are left out."""
+        now_s, recent = time.monotonic(), self._recent
+        state, said, under_way = recent.state, recent.transcript, self._transcriber.under_way
+        if self._telemetry is None or now_s - self._surveyed_s >= TELEMETRY_EVERY_S:
+            self._telemetry, self._surveyed_s = self._survey().model_dump(mode="json", exclude_none=True), now_s
+        sound = self._meter.take()
+        if (floor_dbfs := self._listener.noise_floor_dbfs) is not None:
+            sound["noise_floor_dbfs"] = round(floor_dbfs, 1)
+        moment = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "device": self._device_id,
+            "agent": __version__,
+            "source": source_name(self._settings),
+            "engine": state.engine if state else self._settings.engine.kind,
+            "model": state.model if state else self._settings.engine.kind,
+            "language": state.language if state else "",
+            "listening": state.listening if state else True,
+            "shows_text": self._publisher.policy.publishes_text,
+            "sound": sound,
+            "speaking_s": None if recent.speaking_since_s is None else round(now_s - recent.speaking_since_s, 1),
+            "partial": recent.partial,
+            "under_way": under_way
+            and {"duration_s": under_way.duration_s, "since_s": round(now_s - under_way.since_s, 2)},
+            "last": said and {"ago_s": round(now_s - recent.said_s, 1), **said.model_dump(include=_LAST)},
+            "governor": state.governor.model_dump(exclude_none=True) if state and state.governor else None,
+            "health": self._publisher.problems,
+            "telemetry": self._telemetry,
+        }
+        known = {name: value for name, value in moment.items() if value is not None}
+        return json.dumps(known, ensure_ascii=False).encode() + b"\n"

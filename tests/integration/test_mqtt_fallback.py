@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.config.settings import MqttSettings
-from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
 from agent.mqtt.subscriber import Subscriber
 from tests.integration.conftest import OpenSink
 from tests.messages import info, transcript
@@ -17,7 +17,7 @@ from tests.support.receiver import eventually
 @pytest.fixture
 def amqtt() -> Iterator[EmbeddedBroker]:
     """A broker that speaks 3.1.1 only."""
-    with EmbeddedBroker(kind="amqtt") as broker:
+    with embedded_broker(kind="amqtt") as broker:
         yield broker
 
 
@@ -26,7 +26,7 @@ def test_a_broker_that_knows_3_1_1_only_is_spoken_to_in_3_1_1(
 ) -> None:
     """Found out by itself within seconds; birth, state, every transcript in order, and the goodbye arrive."""
     caplog.set_level(logging.INFO, "agent")
-    with Subscriber(amqtt.host, amqtt.port) as subscriber:
+    with Subscriber(amqtt.settings) as subscriber:
         sink = open_sink(MqttSettings(host=amqtt.host, port=amqtt.port))
         sink.send(info())
         for seq in range(30):
@@ -56,7 +56,7 @@ def test_the_version_can_be_set(amqtt: EmbeddedBroker, open_sink: OpenSink, capl
 def test_mosquitto_takes_3_1_1_as_well(start_mosquitto: StartMosquitto, open_sink: OpenSink) -> None:
     """With the version set, a broker that knows both delivers the same bytes without properties."""
     broker = start_mosquitto()
-    with Subscriber("localhost", broker.port, "edgescribe/v1/pi-1/transcript") as subscriber:
+    with Subscriber(MqttSettings(port=broker.port), "edgescribe/v1/pi-1/transcript") as subscriber:
         open_sink(MqttSettings(port=broker.port, protocol="3.1.1")).send(transcript(1))
         message = subscriber.get(10.0)
     assert message

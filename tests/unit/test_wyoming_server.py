@@ -1,4 +1,4 @@
-"""The sockets; what stands behind them is in `test_conversation.py`."""
+"""The sockets; what stands behind them is in `test_wyoming_conversation.py`."""
 
 import socket
 import threading
@@ -18,9 +18,9 @@ from agent import wyoming as wyoming_server
 from agent.audio.frames import Pcm16
 from agent.config.assist import AssistSettings
 from agent.errors import ConfigError
-from agent.telemetry.tcp import CLIENTS
+from agent.telemetry.tcp import CLIENTS, TcpServer
 from agent.worker import Worker
-from agent.wyoming import AssistServer, Conversation, Offer
+from agent.wyoming import Conversation, Offer, assist_server
 from tests.starved import no_descriptors
 
 ANY_PORT = AssistSettings(enabled=True, port=0)
@@ -31,13 +31,13 @@ def never(worker: Worker) -> None:
     raise AssertionError(worker.failure)
 
 
-def serve(settings: AssistSettings = ANY_PORT) -> AssistServer:
+def serve(settings: AssistSettings = ANY_PORT) -> TcpServer:
     """A server that hears nothing."""
-    return AssistServer(settings, lambda: Conversation(lambda: Offer("tiny", ("en",)), lambda _pcm: ""), never)
+    return assist_server(settings, lambda: Conversation(lambda: Offer("tiny", ("en",)), lambda _pcm: ""), never)
 
 
 @pytest.fixture
-def server() -> Iterator[AssistServer]:
+def server() -> Iterator[TcpServer]:
     """At a free port."""
     with closing(serve()) as running:
         yield running
@@ -61,7 +61,7 @@ def becomes(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
 
 
 def test_without_descriptors_it_says_so_and_serves_when_there_are_some_again(
-    server: AssistServer, caplog: pytest.LogCaptureFixture
+    server: TcpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once, not at each attempt; who waited meanwhile is answered."""
     with socket.socket() as client:
@@ -100,19 +100,19 @@ def test_a_name_that_nobody_knows_yet_is_no_reason_to_stay_down(caplog: pytest.L
 
 def test_a_misspelt_address_is_said_in_one_line() -> None:
     """No name will ever look like that."""
-    with pytest.raises(ConfigError, match=r"assist: cannot listen on 192\.168\.1\.300:0 \(.+\): set assist.host"):
+    with pytest.raises(ConfigError, match=r"assist: cannot listen at 192\.168\.1\.300:0 \(.+\): set assist.host"):
         serve(AssistSettings(enabled=True, host="192.168.1.300", port=0))
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(server: AssistServer) -> None:
+def test_a_port_that_is_taken_is_said_in_one_line(server: TcpServer) -> None:
     """What, where, and what to do about it."""
     taken = AssistSettings(enabled=True, port=server.port)
-    said = rf"assist: cannot listen on 127.0.0.1:{server.port} \(address already in use\): set assist.host"
+    said = rf"assist: cannot listen at 127.0.0.1:{server.port} \(address already in use\): set assist.host"
     with pytest.raises(ConfigError, match=said):
         serve(taken)
 
 
-def connected(server: AssistServer, said: bytes = b"") -> socket.socket:
+def connected(server: TcpServer, said: bytes = b"") -> socket.socket:
     """A client that has said so much."""
     client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     client.sendall(said)
@@ -138,7 +138,7 @@ def trickled(client: socket.socket, text: bytes) -> bool:
     return False
 
 
-def test_clients_that_say_nothing_complete_keep_nobody_out(server: AssistServer) -> None:
+def test_clients_that_say_nothing_complete_keep_nobody_out(server: TcpServer) -> None:
     """As many as there are places, and as many again: half a line, half an event, nothing at all."""
     halves = (b'{"type": "pi', b'{"type": "audio-chunk", "payload_length": 4000}\n1234', b"")
     with ExitStack() as clients:
@@ -149,7 +149,7 @@ def test_clients_that_say_nothing_complete_keep_nobody_out(server: AssistServer)
                 assert pong(client) == "hello"
 
 
-def test_a_client_in_the_midst_of_a_request_keeps_its_place(server: AssistServer) -> None:
+def test_a_client_in_the_midst_of_a_request_keeps_its_place(server: TcpServer) -> None:
     """However many others come between two chunks of its sound."""
     with connected(server) as speaker, ExitStack() as clients:
         assert pong(speaker) == "hello"
@@ -167,7 +167,7 @@ def test_a_client_in_the_midst_of_a_request_keeps_its_place(server: AssistServer
     ids=["one event", "one request"],
 )
 def test_the_time_for_a_request_is_limited_as_a_whole(
-    text: bytes, server: AssistServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    text: bytes, server: TcpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A byte every moment keeps no connection open, neither within an event nor with one event after the other."""
     monkeypatch.setattr(wyoming_server, "EVENT_S", 1.0 if text.endswith(b", ") else 60.0)
@@ -178,7 +178,7 @@ def test_the_time_for_a_request_is_limited_as_a_whole(
 
 
 def test_the_size_of_a_request_is_limited_as_a_whole(
-    server: AssistServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: TcpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Events that nobody knows are passed over, and counted."""
     monkeypatch.setattr(wyoming_server, "REQUEST_BYTES", 100_000)
@@ -215,7 +215,7 @@ def test_the_size_of_a_request_is_limited_as_a_whole(
     ids=lambda nonsense: nonsense[:30].decode(errors="replace"),
 )
 def test_nonsense_ends_one_connection_with_one_line(
-    nonsense: bytes, server: AssistServer, caplog: pytest.LogCaptureFixture
+    nonsense: bytes, server: TcpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No thread dies of it, nothing is reserved for it, and the next client is answered."""
     for _ in range(3):
@@ -230,7 +230,7 @@ def test_nonsense_ends_one_connection_with_one_line(
     assert len(line) < 500
 
 
-def test_a_text_that_cannot_be_sent_back_is_an_error_and_the_connection_goes_on(server: AssistServer) -> None:
+def test_a_text_that_cannot_be_sent_back_is_an_error_and_the_connection_goes_on(server: TcpServer) -> None:
     """A lone surrogate is valid JSON, and no Unicode."""
     with connected(server, b'{"type": "ping", "data": {"text": "\\ud800"}}\n') as client:
         with cast("BinaryIO", client.makefile("rwb")) as stream:
@@ -278,7 +278,7 @@ def answer_to(connection: socket.socket) -> str:
 def test_clients_that_wait_for_their_words_lose_their_place_to_nobody(interpreter: Interpreter) -> None:
     """Where all places are taken by such, one more is turned away; each gets the words for its own sound."""
     conversation = partial(Conversation, lambda: Offer("tiny", ("en",)), interpreter)
-    with closing(AssistServer(ANY_PORT, conversation, never)) as server, ExitStack() as stack:
+    with closing(assist_server(ANY_PORT, conversation, never)) as server, ExitStack() as stack:
         clients = [stack.enter_context(connected(server)) for _ in range(CLIENTS)]
         for number, client in enumerate(clients):
             spoken(client, 100 + number)

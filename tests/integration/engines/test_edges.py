@@ -14,7 +14,7 @@ from agent.asr.recording import Passage, transcribe
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
 from agent.vad.factory import create_detector
-from agent.wyoming import Hearing
+from agent.wyoming import words_in
 from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights
@@ -58,11 +58,11 @@ def test_the_words_are_those_with_silence_around_them(
     found = passages(tmp_path, word, engine)
     assert said(found)
     assert said(found) == said(passages(tmp_path, surrounded, engine))
-    assist = Hearing(
-        lambda: create_detector(Settings().vad),
-        lambda: create_segmenter(Settings()),
-        lambda utterance, _limit_s: engine.transcribe(utterance),
-    )
+
+    def assist(pcm: Pcm16) -> str:
+        detector, segmenter = create_detector(Settings().vad), create_segmenter(Settings())
+        return words_in(pcm, detector, segmenter, lambda utterance, _limit_s: engine.transcribe(utterance))
+
     assert assist(word) == assist(surrounded) == said(found)
 
 

@@ -2,12 +2,16 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agent.errors import ConfigError
 from agent.telemetry import tcp
-from agent.telemetry.tcp import Port, listen_at, spelt
+from agent.telemetry.tcp import TcpServer, listen_at, spelt
+from agent.worker import Worker
+from tests.support.receiver import eventually
 
 IPV6 = pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this kernel has no IPv6")
 
@@ -19,7 +23,7 @@ def test_an_address_that_has_not_come_yet_is_listened_at(host: str, caplog: pyte
         assert listener.getsockname()[0] == host
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         port = listener.getsockname()[1]
-    assert f"{host} is no address of this device yet: nobody gets through to {spelt(host, port)}" in caplog.text
+    assert f"{host} is no address of this device yet: {spelt(host, port)}" in caplog.text
 
 
 def test_an_address_of_this_device_is_nothing_to_talk_about(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,18 +64,25 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return later.set
 
 
+def serve(host: str, port: int = 0) -> TcpServer:
+    """A server with the settings `assist` that says hello."""
+
+    def never(worker: Worker) -> None:
+        raise AssertionError(worker.failure)
+
+    return TcpServer("assist", host, port, lambda client: client.connection.sendall(b"hello"), never)
+
+
 def test_a_name_that_nobody_knows_yet_is_listened_at_as_soon_as_somebody_does(
     known: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a power cut we are up before DNS is. It is said once, with its setting and what to do if it is wrong."""
-    port = Port("assist.host", UNKNOWN, 0)
-    assert not port.open
-    threading.Timer(0.2, known).start()
-    listener = port.wait(threading.Event())
-    assert listener
-    with listener:
-        assert str(port) == f"{UNKNOWN}:{listener.getsockname()[1]}"
-        socket.create_connection(("127.0.0.1", port.number), timeout=30).close()
+    with closing(serve(UNKNOWN)) as server:
+        assert server.port == 0
+        threading.Timer(0.2, known).start()
+        assert eventually(lambda: server.port > 0)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            assert client.recv(5) == b"hello"
     assert [record.message for record in caplog.records if "assist.host" in record.message] == caplog.messages
     assert len(caplog.messages) == len(set(caplog.messages)) <= 2  # the reason may change once, as a network comes
     assert f"assist.host = {UNKNOWN}: nobody gets through to {UNKNOWN}:0 yet" in caplog.messages[0]
@@ -81,35 +92,31 @@ def test_a_name_that_nobody_knows_yet_is_listened_at_as_soon_as_somebody_does(
 @pytest.mark.usefixtures("known")
 def test_waiting_for_a_name_ends_when_it_is_closed() -> None:
     """A service that is stopped meanwhile does not wait for its network."""
-    closing = threading.Event()
-    port = Port("assist.host", UNKNOWN, 0)
-    threading.Timer(0.1, closing.set).start()
-    assert port.wait(closing) is None
-    port.close()
+    server = serve(UNKNOWN)
+    assert server.close()
+    assert eventually(lambda: "assist" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_a_port_that_was_taken_while_its_name_was_unknown_is_waited_for(
     known: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The microphone, which works, does not stop for it; it is said."""
-    with listen_at("127.0.0.1", 0) as taken:
-        port = Port("assist.host", UNKNOWN, taken.getsockname()[1])
+    with listen_at("127.0.0.1", 0) as taken, closing(serve(UNKNOWN, taken.getsockname()[1])) as server:
         known()
-        closing = threading.Event()
-        threading.Timer(0.2, closing.set).start()
-        assert port.wait(closing) is None
-    assert f"nobody gets through to {port} yet (address already in use)" in caplog.text
+        assert eventually(lambda: f"to {UNKNOWN}:{server.port} yet (address already in use)" in caplog.text)
 
 
 @pytest.mark.parametrize("host", ["192.168.1.300", "kitchen board", "-kitchen", "fd00::x", "a..b", "k" * 64, "ü" * 60])
 def test_what_can_be_no_name_is_an_error_at_once(host: str) -> None:
     """No network makes it one."""
-    with pytest.raises(OSError, match=r"not known|name resolution|not a host name"):
-        Port("assist.host", host, 0)
+    with pytest.raises(ConfigError, match=r"assist: .*set assist\.host"):
+        serve(host)
 
 
 @pytest.mark.parametrize("host", ["kitchen", "kitchen.local.", "4board.example", "küche.local"])
 def test_what_may_be_a_name_is_waited_for(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a dot at its end, digits, letters of any language."""
     monkeypatch.setattr(tcp, "listen_at", lambda _host, port: listen_at(UNKNOWN, port))
-    assert not Port("assist.host", host, 0).open
+    server = serve(host, 1)
+    assert server.port == 1
+    assert server.close()
