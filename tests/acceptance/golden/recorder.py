@@ -131,7 +131,7 @@ class Recorder:
             "source__pace": "flat_out",
             "telemetry__host_root": self._host,
         }
-        changed = {key.replace("__", "."): self._shown(value) for key, value in settings.items()}
+        changed = self._shown({key.replace("__", "."): value for key, value in settings.items()})
         with ExitStack() as stack:
             receiver = stack.enter_context(Receiver(self.broker.port, "#", from_now_on=True))
             commander = stack.enter_context(Commander(self.broker.port))

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import soundfile
@@ -162,7 +162,7 @@ def refusals(recorder: Recorder) -> None:
 
 def muted(recorder: Recorder) -> None:
     """A muted device stays mute at the next start, until it is told to listen."""
-    settings = {"source__path": quiet(recorder), "source__pace": "realtime"}
+    settings: dict[str, Any] = {"source__path": quiet(recorder), "source__pace": "realtime"}
     for log, command, payload in (("listening to", "mute", ""), ("applied.json", "listen", "ON")):
         with recorder.agent(**settings) as agent:
             agent.await_birth(log)
@@ -198,7 +198,11 @@ def discovery_by_entity(recorder: Recorder) -> None:
 
 
 def _announce(recorder: Recorder, mode: str) -> None:
-    settings = {"source__path": quiet(recorder), "source__pace": "realtime", "publish__keywords": ["lights"]}
+    settings: dict[str, Any] = {
+        "source__path": quiet(recorder),
+        "source__pace": "realtime",
+        "publish__keywords": ["lights"],
+    }
     for one in (mode, "off"):
         with recorder.agent(discovery__mode=one, **settings) as agent:
             agent.await_birth()
@@ -215,7 +219,7 @@ def renamed(recorder: Recorder) -> None:
 
 def last_will(recorder: Recorder) -> None:
     """An agent that is killed: the broker publishes its last will."""
-    settings = {"source__path": quiet(recorder), "source__pace": "realtime", "mqtt__protocol": "3.1.1"}
+    settings: dict[str, Any] = {"source__path": quiet(recorder), "source__pace": "realtime", "mqtt__protocol": "3.1.1"}
     with recorder.agent(kills=True, **settings) as agent:
         agent.await_birth()
         agent.process.kill()
