@@ -12,9 +12,6 @@ from agent.commands.options import add_settings_options, engine_kind_for, settin
 if TYPE_CHECKING:
     from agent.asr.recording import Passage
 
-FILE_HANG_OVER_MS = 1_000
-FILE_MAX_LENGTH_S = 28.0
-"""Nobody waits for a recording to pause: longer utterances give Whisper more to go by."""
 CHANNELS = range(1, 65)
 
 
@@ -54,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         engine__kind=engine_kind_for(args.model) if args.model else None,
         engine__model=args.model,
         engine__language=args.language,
-        segmenter__hang_over_ms=FILE_HANG_OVER_MS,
-        segmenter__max_length_s=FILE_MAX_LENGTH_S,
+        segmenter__use="dictation",
     )
 
     from agent.asr.loading import load_engine
