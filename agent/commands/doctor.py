@@ -87,7 +87,7 @@ def _around(settings: "Settings", unit: "Unit | None") -> "Iterator[Finding]":
 
 def _microphone(settings: "Settings") -> "Iterator[Finding]":
     """What it sounds like; nothing where there is none."""
-    from agent.config.source import AlsaSettings
+    from agent.config.settings import AlsaSettings
     from agent.diagnostics.sound import LISTEN_S, findings, listen
 
     if isinstance(settings.source, AlsaSettings):

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from agent.config.layers import Loaded, state_dir
 from agent.config.problems import Origin
-from agent.config.section import Section
-from agent.config.settings import Settings
+from agent.config.settings import Section, Settings
 from agent.config.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)

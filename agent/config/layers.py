@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from agent.config.problems import Entry, Origin, explain, unknown
 from agent.config.schema import (
@@ -41,9 +40,9 @@ PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
 """Beside the configuration file: what the unit's `LoadCredential=` reads."""
 TEXT = "utf-8-sig"
 """Encoding of text files that people write: some editors put a byte order mark in front."""
-_NOT_UTF8 = "not UTF-8 text: save it as UTF-8"
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
+_COMMAND_LINE = Origin("command line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,13 @@ class Loaded:
     """Why the microphone stays closed, where a command has closed it; known to `with_changes` only."""
 
 
-class _Fields(Settings, BaseSettings):  # type: ignore[misc]  # two kinds of model_config; BaseSettings' is a superset
-    """The settings in the form that pydantic-settings' readers want; never instantiated."""
-
-
 def load_settings(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Settings:
-    """Return the effective settings.
+    """Return the effective settings; see `load`."""
+    return load(config, overrides).settings
+
+
+def load(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Loaded:
+    """Return the effective settings, with the origin of each value.
 
     Args:
         config: The configuration file. Default: `$EDGESCRIBE_CONFIG`, else `/etc/edgescribe/config.toml` if it exists.
@@ -75,23 +75,20 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, object] | 
     Raises:
         ConfigError: one line for every problem: where, which key, what is wrong and what is allowed.
     """
-    return load(config, overrides).settings
-
-
-def load(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Loaded:
-    """As `load_settings`, with the origin of each value."""
     problems: list[str] = []
     file = _config_file(config)
     layers = [_read_toml(path, problems) for path in _toml_files(file, problems)]
     beside = (file or DEFAULT_FILE).with_name(PASSWORD_FILE)
     layers.append(_read_credentials(problems, beside))
     layers.append(_read_environment(problems))
-    layers.append(_read_overrides(overrides or {}))
+    layers.append([Entry(tuple(key.split(".")), value, _COMMAND_LINE) for key, value in (overrides or {}).items()])
     merged = merge(layers)
+    known = {path: entry for path, entry in merged.items() if by_path(path) or path in section_paths()}
     try:
-        settings = Settings.model_validate(nested(merged))
+        settings = Settings.model_validate(nested(known))
     except ValidationError as error:
-        problems.extend(explain(error, merged))
+        problems.extend(explain(error, known))
+    problems.extend(unknown(entry) for path, entry in merged.items() if path not in known)
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {path: entry.origin for path, entry in merged.items()}
@@ -108,7 +105,7 @@ def parse_override(argument: str) -> tuple[str, object]:
     key, equals, text = argument.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {key}: write it as KEY=VALUE, such as --set engine.threads=2")
-    return key.strip(), _from_text(tuple(key.strip().split(".")), text, Origin("command line"))
+    return key.strip(), _from_text(tuple(key.strip().split(".")), text, _COMMAND_LINE)
 
 
 def state_dir(settings: Settings) -> Path:
@@ -218,84 +215,63 @@ def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}): check its owner and mode")
     except UnicodeDecodeError:
-        problems.append(f"{path}: {_NOT_UTF8}")
+        problems.append(f"{path}: not UTF-8 text: save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}:{line_of_error(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
     except (RecursionError, ValueError) as error:  # nested a thousand times, or a number of thousands of digits
         problems.append(f"{path}: not valid TOML: {str(error).partition(';')[0]}")
     else:
-        return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree, ())]
+        return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree)]
     return []
 
 
 def _read_environment(problems: list[str]) -> list[Entry]:
-    names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
-    problems.extend(_unknown_variables(names))
-    try:
-        tree = EnvSettingsSource(_Fields, env_prefix=PREFIX, env_nested_delimiter="__")()
-    except SettingsError as error:
-        # Its message is `error parsing value for field "log" from source …`, which names no variable.
-        variable = PREFIX + str(error).split('"')[1].upper()
-        problems.append(
-            f'{variable}…: not valid JSON: a list is written as ["one", "two"], a table as {variable}__KEY=…'
-        )
-        return []
-    entries = []
-    for path, value in _leaves(tree, ()):
-        # A section may be given as JSON (`EDGESCRIBE_LOG={"level": "debug"}`): the variable is then a shorter one.
-        spelt = [PREFIX + "__".join(path[:depth]).upper() for depth in range(len(path), 0, -1)]
-        variable = next((names[name] for name in spelt if name in names), spelt[0])
-        entries.append(Entry(path, value, Origin(variable)))
-    return entries
-
-
-def _unknown_variables(names: Mapping[str, str]) -> Iterator[str]:
-    """Misspelt at the top level; pydantic-settings passes those by in silence, while it hands the others on."""
-    for upper, name in names.items():
-        path = tuple(upper.removeprefix(PREFIX).lower().split("__"))
-        if upper not in NOT_SETTINGS and path[0] not in Settings.model_fields:
-            yield unknown(Entry(path, None, Origin(name)))
+    """A section may be given as JSON (`EDGESCRIBE_LOG={"level": "debug"}`); variables for its keys go before it."""
+    entries: dict[KeyPath, Entry] = {}
+    for name, text in sorted(os.environ.items(), key=lambda variable: variable[0].count("__")):
+        if not name.upper().startswith(PREFIX) or name.upper() in NOT_SETTINGS:
+            continue
+        path = tuple(name.upper().removeprefix(PREFIX).lower().split("__"))
+        try:
+            value = _from_text(path, text, Origin(name))
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            leaves = _leaves(value, path) if isinstance(value, dict) else [(path, value)]
+            entries.update((key, Entry(key, each, Origin(name))) for key, each in leaves)
+    return list(entries.values())
 
 
 def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
     """Read `mqtt__password`, or `mqtt-password`, as people name it. What is no setting of ours is not even opened.
 
     Outside the service, root's commands (`sudo edgescribe watch`) take the password from where the unit takes it: from
-    `beside`, next to the configuration file.
-
-    pydantic-settings 2.16's NestedSecretsSettingsSource fails here: it decodes every file in the folder, so that
-    another program's binary key would keep this one from starting, and it knows the first spelling only.
+    `beside`, next to the configuration file; whoever may not read that has no password.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():
-        return _read_password(problems, beside)
+        readable = os.access(beside, os.R_OK) and beside.is_file()
+        return _read_secret(beside, ("mqtt", "password"), Origin(str(beside)), problems) if readable else []
     names = {spelling: path for path in all_paths() if len(path) > 1 for spelling in _spellings(path)}
     entries = []
     for file in sorted(Path(folder).iterdir()):
-        origin = Origin(f"credential {file.name}")
-        if path := names.get(file.name):
-            try:
-                # Empty is what the default of the unit leaves where the operator gave none.
-                if text := file.read_text(encoding=TEXT).strip():
-                    entries.append(Entry(path, _from_text(path, text, origin), origin))
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): check LoadCredential=")
-            except ConfigError as error:
-                problems.append(str(error))
-        elif (path := tuple(file.name.split("__"))) and len(path) > 1 and path[:1] in section_paths():
+        origin, path = Origin(f"credential {file.name}"), tuple(file.name.split("__"))
+        if file.name in names:
+            entries += _read_secret(file, names[file.name], origin, problems)
+        elif len(path) > 1 and path[:1] in section_paths():
             problems.append(unknown(Entry(path, None, origin)))
     return entries
 
 
-def _read_password(problems: list[str], file: Path) -> list[Entry]:
+def _read_secret(file: Path, path: KeyPath, origin: Origin, problems: list[str]) -> list[Entry]:
     try:
-        text = file.read_text(encoding=TEXT).strip()
-    except UnicodeDecodeError:
-        problems.append(f"{file}: {_NOT_UTF8}")
-    except OSError:  # not there, or not ours to read: then there is no password
-        pass
-    else:
-        return [Entry(("mqtt", "password"), text, Origin(str(file)))] if text else []
+        # Empty is what the default of the unit leaves where the operator gave none.
+        if text := file.read_text(encoding=TEXT).strip():
+            return [Entry(path, _from_text(path, text, origin), origin)]
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): save it as UTF-8")
+    except ConfigError as error:
+        problems.append(str(error))
     return []
 
 
@@ -314,20 +290,18 @@ def _spellings(path: KeyPath) -> tuple[str, str]:
 
 
 def _from_text(path: KeyPath, text: str, origin: Origin) -> object:
-    """The value that `text` stands for. Only lists need decoding; validation understands numbers and the like."""
-    if not any(setting.type.startswith("list") for setting in by_path(path)):
+    """The value that `text` stands for. Only lists and tables need decoding; validation understands numbers."""
+    is_list = any(setting.type.startswith("list") for setting in by_path(path))
+    if not is_list and path not in section_paths():
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f'{origin}: {dotted(path)} is a list: write it as JSON, such as ["one", "two"]') from error
+        kind, example = ("list", '["one", "two"]') if is_list else ("table", '{"key": "value"}')
+        raise ConfigError(f"{origin}: {dotted(path)} is a {kind}: write it as JSON, such as {example}") from error
 
 
-def _read_overrides(overrides: Mapping[str, object]) -> list[Entry]:
-    return [Entry(tuple(key.split(".")), value, Origin("command line")) for key, value in overrides.items()]
-
-
-def _leaves(tree: Mapping[str, Any], above: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def _leaves(tree: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Keys and values; an unknown table counts as one value, so that it is reported once."""
     for key, value in tree.items():
         path = (*above, key)

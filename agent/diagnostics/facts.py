@@ -13,8 +13,7 @@ from agent.asr import cpu
 from agent.config.commanded import commanded
 from agent.config.layers import models_dir, state_dir
 from agent.config.named import file_problem
-from agent.config.settings import EngineSettings, ScriptedSettings, Settings
-from agent.config.source import AlsaSettings, SourceSettings
+from agent.config.settings import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
 from agent.diagnostics.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
 from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, SourceError
 from agent.install import extras

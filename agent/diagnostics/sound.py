@@ -8,7 +8,7 @@ import numpy as np
 
 from agent.audio.frames import SAMPLE_RATE_HZ, SILENCE_DBFS, rms_dbfs
 from agent.audio.monitor import OFFSET_PCT, AudioMonitor, Condition
-from agent.config.source import AlsaSettings
+from agent.config.settings import AlsaSettings
 from agent.diagnostics.finding import Finding, Status
 from agent.errors import ConfigError, SourceError
 

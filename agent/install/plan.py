@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from agent.config.schema import KeyPath, all_paths, by_path, dotted
+from agent.config.schema import KeyPath, all_paths, by_path, dotted, leaves
 from agent.config.settings import FasterWhisperSettings, Settings
 from agent.config.toml import value
 from agent.errors import ConfigError, DeviceUnavailable, InstallError
@@ -69,7 +69,7 @@ def proposal(found: Found, wishes: Wishes) -> dict[str, object]:
         return {}
     if not found.record.wrote(str(CONFIG), found.config):
         raise InstallError(f"{CONFIG} was written by hand: change {', '.join(wishes.settings)} there")
-    return {**_flat(tomllib.loads(found.config)), **wishes.settings}
+    return {**dict(leaves(tomllib.loads(found.config))), **wishes.settings}
 
 
 def _first_settings(found: Found, wishes: Wishes) -> dict[str, object]:
@@ -173,10 +173,3 @@ def _effective(settings: Settings, path: KeyPath) -> object:
     for part in path:
         found = getattr(found, part, None)  # what another kind of the section has, this one has not
     return found
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, below in tree.items():
-        flat |= _flat(below, f"{above}{key}.") if isinstance(below, dict) else {f"{above}{key}": below}
-    return flat

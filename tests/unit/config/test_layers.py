@@ -7,8 +7,7 @@ from pydantic import SecretStr
 
 from agent.config import layers
 from agent.config.layers import load, load_settings, models_dir, parse_override, state_dir
-from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
-from agent.config.source import WavSettings
+from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WavSettings, WhisperCppSettings
 from tests.unit.config.conftest import WriteToml, problems
 
 
@@ -107,7 +106,7 @@ def test_the_default_file_and_its_conf_d_are_read() -> None:
 
 @pytest.mark.parametrize("name", ["mqtt__password", "mqtt-password"])
 def test_a_credential_may_be_spelt_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """`mqtt__password` as in pydantic-settings, `mqtt-password` as in the unit; the newline at its end is no part."""
+    """`mqtt__password` as in the environment, `mqtt-password` as in the unit; the newline at its end is no part."""
     (tmp_path / name).write_text("geheim\n", encoding="utf-8")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     password = load_settings().mqtt.password

@@ -5,8 +5,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from agent.config.schema import by_path, groups, shared, walk
-from agent.config.section import InWords, Section
-from agent.config.settings import Settings
+from agent.config.settings import InWords, Section, Settings
 
 
 class Example(Section):

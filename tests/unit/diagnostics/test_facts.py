@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.settings import Settings, WhisperCppSettings
-from agent.config.source import WavSettings
+from agent.config.settings import Settings, WavSettings, WhisperCppSettings
 from agent.diagnostics.facts import connect_problem, has_gpu, model_facts, source_error, write_problem
 from tests.unprivileged import closed
 

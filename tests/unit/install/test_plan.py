@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from agent.audio.alsa_pcm import CaptureDevice
-from agent.config.settings import FasterWhisperSettings, ModelsSettings, MqttSettings, Settings, TlsSettings
-from agent.config.source import AlsaSettings
+from agent.config.settings import (
+    AlsaSettings,
+    FasterWhisperSettings,
+    ModelsSettings,
+    MqttSettings,
+    Settings,
+    TlsSettings,
+)
 from agent.errors import AgentError, ConfigError, DeviceUnavailable, InstallError
 from agent.install.facts import COMMAND, CONFIG, PASSWORD, UNIT_FILE, Found
 from agent.install.plan import DROP_INS, MODELS, Wishes, drop_ins, files, proposal, toml
