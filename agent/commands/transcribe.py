@@ -5,12 +5,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.asr.loading import load_engine
+from agent.asr.recording import Passage, transcribe
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
-
-if TYPE_CHECKING:
-    from agent.asr.recording import Passage
+from agent.errors import SourceError
+from agent.messages.presentation import clock, colours, confidence_pct
 
 FILE_HANG_OVER_MS = 1_000
 FILE_MAX_LENGTH_S = 28.0
@@ -22,7 +26,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb `transcribe`."""
     parser = subparsers.add_parser(
         "transcribe",
-        help="write down recordings",
         description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording; - is standard input")
@@ -57,11 +60,6 @@ def run(args: argparse.Namespace) -> int:
         segmenter__hang_over_ms=FILE_HANG_OVER_MS,
         segmenter__max_length_s=FILE_MAX_LENGTH_S,
     )
-
-    from agent.asr.loading import load_engine
-    from agent.asr.recording import transcribe
-    from agent.errors import SourceError
-
     engine = load_engine(settings)
     show = _show_json if args.json else _show_text
     status = 0
@@ -77,14 +75,8 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:
+def _show_text(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
     """For people, with times and confidence; in a pipe, one plain line an utterance."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from agent.messages.presentation import clock, colours, confidence_pct
-
     console = Console(highlight=False, color_system=colours())
     if named:
         print(f"{path}:" if not console.is_terminal else f"\n{path}", flush=True)
@@ -99,7 +91,7 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
         console.print(line)
 
 
-def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:  # noqa: ARG001 - the object names it
+def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:  # noqa: ARG001 - the object names it
     """Print one line of JSON when all of the recording is transcribed, or at the first error behind some words."""
     utterances: list[dict[str, object]] = []
     ended = False
@@ -114,7 +106,7 @@ def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
             )
 
 
-def _as_json(passage: "Passage") -> dict[str, object]:
+def _as_json(passage: Passage) -> dict[str, object]:
     """Names and units as in the MQTT payload (`wire.TranscriptMessage`); what is not known is left out."""
     utterance, transcript = passage.utterance, passage.transcript
     evidence = transcript.evidence
