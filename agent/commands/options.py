@@ -21,14 +21,12 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration file (default: $EDGESCRIBE_CONFIG, else /etc/edgescribe/config.toml)",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one setting, such as engine.threads=2; may be repeated",
-    )
+    add_overrides_option(parser, "override one setting, such as engine.threads=2; may be repeated")
+
+
+def add_overrides_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--set`, with its line in `--help`."""
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
 def seconds(text: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from agent.audio.frames import SAMPLE_RATE_HZ, SILENCE_DBFS, rms_dbfs
 from agent.audio.monitor import OFFSET_PCT, AudioMonitor, Condition
 from agent.config.settings import AlsaSettings
-from agent.diagnostics.finding import Finding, Status
+from agent.diagnostics import Finding, Status
 from agent.errors import ConfigError, SourceError
 
 LISTEN_S: Final = 10.0
