@@ -105,7 +105,7 @@ def _pull(settings: Settings) -> None:
 
 @contextmanager
 def _told() -> Iterator[Tell]:
-    """What is being done, on standard error: one line that changes where somebody looks, lines where not."""
+    """What is being done, on standard error: one line that changes on a terminal, else lines."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: print(text, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from agent.errors import ConfigError
 from agent.messages.presentation import colours
 
 WIDTH: Final = 110
-"""As wide as it gets, and where nobody looks."""
+"""At most; and where the output is no terminal."""
 LEAST_WIDTH: Final = 40
 INDENT: Final = 20
 COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}

@@ -178,7 +178,7 @@ def _report(path: Path) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar where somebody looks, lines where not."""
+    """A bar on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield _Lines()
         return

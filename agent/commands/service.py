@@ -121,7 +121,7 @@ def _said(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _password(args: argparse.Namespace) -> str | None:
-    """From the file; asked for where a name needs one and somebody sits there."""
+    """From the file; asked for on a terminal where a name is given."""
     if args.password_file is None:
         if args.username is None or not sys.stdin.isatty():
             return None
@@ -164,7 +164,7 @@ def _show(planned: Sequence[PlannedFile], settings: Settings) -> None:
 
 
 def _carry_out(found: Found, planned: Sequence[PlannedFile], settings: Settings, *, now: bool) -> None:
-    # Models and settings are for everybody, whatever root's own habits are.
+    # All users may read models and settings, also where root's umask is stricter.
     os.umask(READABLE_UMASK)
     record = found.record
     if models_dir(settings) == Path(MODELS):

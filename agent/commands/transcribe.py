@@ -18,7 +18,7 @@ from agent.messages.presentation import clock, colours, confidence_pct
 
 FILE_HANG_OVER_MS = 1_000
 FILE_MAX_LENGTH_S = 28.0
-"""Nobody waits for a recording to pause: longer utterances give Whisper more to go by."""
+"""No one waits for a recording to pause: longer utterances give Whisper more to go by."""
 CHANNELS = range(1, 65)
 
 

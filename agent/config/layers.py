@@ -112,7 +112,7 @@ def state_dir(settings: Settings) -> Path:
     """Where models and queues live: the setting, else `$STATE_DIRECTORY` (systemd), else the user's data folder.
 
     Raises:
-        ConfigError: the setting names the home folder of nobody; so does `models_dir`.
+        ConfigError: the setting names the home folder of an unknown user; likewise `models_dir`.
     """
     if settings.state_dir:
         return _expanded("state_dir", settings.state_dir)
@@ -155,13 +155,11 @@ def nested(entries: Mapping[KeyPath, Entry]) -> dict[str, Any]:
     """The tree that is validated, with the default kind filled in where a section does not say which it is."""
     tree: dict[str, Any] = {}
     for path, entry in sorted(entries.items()):
-        table = tree
+        table: Any = tree
         for part in path[:-1]:
-            below = table.setdefault(part, {})
-            if not isinstance(below, dict):
-                break  # `mqtt = 3` beside `mqtt.host`: the former is the mistake, and is reported as one
-            table = below
-        else:
+            # `mqtt = 3` beside `mqtt.host`: the former is the mistake, and is reported as one.
+            table = table.setdefault(part, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):
             table[path[-1]] = entry.value
     for path, kind in default_kinds().items():
         section = tree.setdefault(path[0], {})
@@ -171,7 +169,7 @@ def nested(entries: Mapping[KeyPath, Entry]) -> dict[str, Any]:
 
 
 def _config_file(named: Path | None) -> Path | None:
-    """The file to read; None if nobody named one and the default is absent."""
+    """The file to read; None if none is named and the default is absent."""
     variable = os.environ.get("EDGESCRIBE_CONFIG")
     chosen = named or (Path(variable) if variable else None)
     if chosen is None:
@@ -243,10 +241,10 @@ def _read_environment(problems: list[str]) -> list[Entry]:
 
 
 def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
-    """Read `mqtt__password`, or `mqtt-password`, as people name it. What is no setting of ours is not even opened.
+    """Read `mqtt__password`, or `mqtt-password`, as people name it. Other files are not opened.
 
     Outside the service, root's commands (`sudo edgescribe watch`) take the password from where the unit takes it: from
-    `beside`, next to the configuration file; whoever may not read that has no password.
+    `beside`, next to the configuration file; a user who may not read that has no password.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():

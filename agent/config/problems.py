@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One value that somebody set, as it was read."""
+    """One value that was set, as it was read."""
 
     path: KeyPath
     value: Any

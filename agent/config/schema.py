@@ -138,7 +138,7 @@ def kinds_of(path: KeyPath) -> tuple[str, ...]:
 
 @cache
 def default_kinds() -> Mapping[KeyPath, str]:
-    """Which kind each section with kinds has when nobody says so."""
+    """Which kind each section with kinds has where no layer names one."""
     return {path: Settings.model_fields[path[0]].default.kind for path in section_paths() if kinds_of(path)}
 
 

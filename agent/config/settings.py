@@ -125,7 +125,7 @@ class SoundSettings(Section):
     """0 is off, 4 the most: for steady noise, such as that of a fan. Whisper copes with a good deal by itself, and what
     a filter takes away cannot be heard any more: compare."""
     auto_gain: bool = False
-    """Bring speech to the same level, whoever speaks from wherever: for a microphone that is far away and has no gain
+    """Bring near and far, loud and quiet speech to the same level: for a microphone that is far away and has no gain
     of its own."""
 
 
@@ -338,7 +338,7 @@ class MqttSettings(Section):
     """Default: the device's id, if a password is set. A name without a password is sent alone."""
     password: SecretStr | None = None
     """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there
-    are no credentials, it is read from `mqtt-password` beside the configuration file, by whoever may."""
+    are no credentials, it is read from `mqtt-password` beside the configuration file, by users who may."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
@@ -381,7 +381,7 @@ class PublishSettings(Section):
     counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""
 
     partials: bool = False
-    """Publish on `transcript/partial`, too, what is understood at each pause of 200 ms while somebody still speaks.
+    """Publish on `transcript/partial`, too, what is understood at each pause of 200 ms while the speaker goes on.
     Costs no inference of its own: it is what is decoded ahead anyway. Only with `privacy = "full"`."""
 
     @field_validator("keywords")
@@ -440,8 +440,8 @@ class AssistSettings(Section):
     """Transcribe what others send. The microphone of this device comes first."""
     host: str = "127.0.0.1"
     """Address to listen on: that of this device in your network. The protocol knows neither passwords nor encryption,
-    so never one that strangers can reach. The address, or whoever knows it by the name given here, may come later than
-    the service, as with Wi-Fi."""
+    so never one that strangers can reach. The address, or the resolver of the name given here, may come later than the
+    service, as with Wi-Fi."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 10_300
     """TCP port; 0 takes a free one and logs which."""
 
@@ -473,8 +473,8 @@ class PrometheusSettings(Section):
     """Listen for Prometheus."""
     host: str = "127.0.0.1"
     """Address to listen at. The default lets in programs on this device only; there is no password, so anything wider
-    belongs behind a firewall. The address, or whoever knows it by the name given here, may come later than the service,
-    as with Wi-Fi."""
+    belongs behind a firewall. The address, or the resolver of the name given here, may come later than the service, as
+    with Wi-Fi."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9478
     """Port to listen at; 0 takes a free one, which the log names."""
 
@@ -484,7 +484,7 @@ class TopSettings(Section):
 
     enabled: bool = True
     """Offer a socket in the runtime folder, else in the state folder, that only this user and root can open. It costs
-    nothing while nobody looks."""
+    nothing while no one looks."""
 
 
 class LogSettings(Section):

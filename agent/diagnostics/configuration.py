@@ -66,7 +66,7 @@ def is_name(model: str) -> bool:
 
 
 def is_for_the_service_only(path: Path) -> bool:
-    """True for a credential of a running service, which exists for nobody else."""
+    """True for a credential of a running service, which only the service sees."""
     return path.is_relative_to(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ
 
 
@@ -109,7 +109,7 @@ def _contradictions(settings: Settings) -> Iterator[Said]:
 
 
 def _unknown_models(settings: Settings) -> Iterator[Said]:
-    """Models of the governor that nobody knows."""
+    """Models of the governor that the catalogue does not have."""
     governor, engine = settings.governor, settings.engine
     if not governor.enabled or isinstance(engine, ScriptedSettings):
         return

@@ -230,7 +230,7 @@ def source_problem(source: SourceSettings) -> AgentError | None:
 
 
 def connect_problem(host: str, port: int, timeout_s: float = CONNECT_S) -> str:
-    """Why nobody answers there by TCP; empty if somebody does."""
+    """Why there is no connection by TCP; empty if there is."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except OSError as error:

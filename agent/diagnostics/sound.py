@@ -40,7 +40,7 @@ class Heard:
 
 
 def listen(settings: AlsaSettings, seconds: float = LISTEN_S) -> Heard:
-    """Listen for so long; what goes wrong is in the answer."""
+    """Listen for `seconds`; the answer says what went wrong."""
     from agent.audio.alsa import AlsaSource  # noqa: PLC0415 - needs libasound
 
     monitor, levels, silent, samples = AudioMonitor(), [SILENCE_DBFS], True, 0

@@ -33,7 +33,7 @@ def make_folder(name: str, record: Record, root: Path = Path("/")) -> Record:
 def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")) -> tuple[str, ...]:
     """Write the files that are not as planned, whole or not at all; return what was written or taken away.
 
-    A drop-in of an earlier installation that is no longer planned goes, unless somebody has changed it.
+    A drop-in of an earlier installation that is no longer planned goes, unless it was changed by hand.
 
     Raises:
         InstallError: it cannot be written.
@@ -70,7 +70,7 @@ def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")
 
 
 def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str, ...]:
-    """Remove what the record names, and the service's state; return what stays because somebody changed or added it.
+    """Remove what the record names, and the service's state; return what stays because it was changed or added by hand.
 
     `purge` takes that, too: the whole of /etc/edgescribe, and every drop-in.
 
@@ -83,7 +83,7 @@ def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str,
     try:
         for name, wrote in record.files.items():
             path = below(root, Path(name))
-            # A password is never left behind, whoever changed it.
+            # A password is never left behind, not even a changed one.
             if name == str(PASSWORD) or purge or _digest(path) == wrote:
                 path.unlink(missing_ok=True)
         below(root, RECORD).unlink(missing_ok=True)

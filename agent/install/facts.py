@@ -93,7 +93,7 @@ class Found:
     """Text of the configuration file; None if there is none. The same for the unit."""
     unit: str | None
     command: str | None
-    """Text of whatever lies at `COMMAND`; None if nothing does."""
+    """Text of the file at `COMMAND`; None if there is none."""
     record: Record
 
 

@@ -17,7 +17,7 @@ from agent.errors import ConfigError, DeviceUnavailable, InstallError
 from agent.install.facts import COMMAND, CONFIG, PASSWORD, UNIT_FILE, Found, hidden_by
 
 MODELS: Final = "/var/lib/edgescribe-models"
-"""Models that everybody may read: the service, which has a user of its own, and whoever tries things by hand."""
+"""Models that all users may read: the service, which has a user of its own, and people who try things by hand."""
 DROP_INS: Final = UNIT_FILE.with_name(f"{UNIT_FILE.name}.d")
 LITTLE_MEMORY_MB: Final = 600
 """Boards with 512 MB: a Zero 2 W, a 3A+."""
@@ -107,11 +107,11 @@ def files(
         proposed: What `proposal` gave.
         settings: The same, validated, together with what else is in force.
         password: For the broker; None if none was given.
-        force: Take over a unit that somebody else wrote.
+        force: Take over a unit that was not written by this command.
 
     Raises:
-        InstallError: the service could not run the program, or see a file that the settings name; or the unit is
-            somebody else's.
+        InstallError: the service could not run the program, or see a file that the settings name; or the unit was
+            not written by this command.
     """
     if found.program_problem:
         raise InstallError(found.program_problem)

@@ -30,7 +30,7 @@ class Condition:
     since: str = ""
     """When it became so; empty if unknown."""
     restarts: int = 0
-    """By systemd, since it was last started by somebody."""
+    """By systemd, since a person last started it."""
     devices: tuple[str, ...] = ()
     """What it may open below /dev, beside what everybody may; empty if it is not restricted."""
 
