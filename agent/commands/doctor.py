@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         loaded, problem = load_from(args), ""
     except ConfigError as error:
         # A doctor who refuses to look because the settings are wrong would be of little use.
-        loaded, problem = Loaded(Settings(), origins={}, file=None, warnings=()), str(error)
+        loaded, problem = Loaded(Settings(), origins={}, file=None), str(error)
     facts, source = look(loaded, problem), loaded.settings.source
     findings = list(diagnose(facts))
     wants_to_listen = sys.stdout.isatty() if args.mic is None else args.mic

@@ -107,7 +107,7 @@ def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
 
 
 def _as_json(passage: Passage) -> dict[str, object]:
-    """Names and units as in the MQTT payload (`wire.TranscriptMessage`); what is not known is left out."""
+    """Names and units as in the MQTT payload (`messages.TranscriptMessage`); what is not known is left out."""
     utterance, transcript = passage.utterance, passage.transcript
     evidence = transcript.evidence
     offset_s = utterance.start_s

@@ -3,14 +3,13 @@
     command line  >  EDGESCRIBE_… environment  >  credentials  >  conf.d/*.toml  >  config.toml  >  defaults
 
 The layers are merged key by key, with one rule for sections of several kinds (`engine`, `source`): **a layer that
-changes the kind drops what lower layers said for the old kind**, except keys that both kinds inherit from a common
-class, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a file made for whisper.cpp keeps its
+changes the kind drops what lower layers said for the old kind**, except keys that both kinds have in the same
+form, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a file made for whisper.cpp keeps its
 threads and language, and takes the default model of faster-whisper rather than a ggml file that it cannot open.
 """
 
 import json
 import os
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from agent.config.toml import line_of, line_of_error
 from agent.errors import ConfigError
 
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
-PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
-"""Beside the configuration file: what the unit's `LoadCredential=` reads."""
 TEXT = "utf-8-sig"
 """Encoding of text files that people write: some editors put a byte order mark in front."""
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
@@ -54,8 +51,6 @@ class Loaded:
     """Where each value that is not a default came from."""
     file: Path | None
     """The configuration file; None if there is none."""
-    warnings: tuple[str, ...]
-    """What works but should not stay so; one line each."""
     muted: str = ""
     """Why the microphone stays closed, where a command has closed it; known to `with_changes` only."""
 
@@ -78,8 +73,7 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
     problems: list[str] = []
     file = _config_file(config)
     layers = [_read_toml(path, problems) for path in _toml_files(file, problems)]
-    beside = (file or DEFAULT_FILE).with_name(PASSWORD_FILE)
-    layers.append(_read_credentials(problems, beside))
+    layers.append(_read_credentials(problems, password_file(file)))
     layers.append(_read_environment(problems))
     layers.append([Entry(tuple(key.split(".")), value, _COMMAND_LINE) for key, value in (overrides or {}).items()])
     merged = merge(layers)
@@ -91,9 +85,7 @@ def load(config: Path | None = None, overrides: Mapping[str, object] | None = No
     problems.extend(unknown(entry) for path, entry in merged.items() if path not in known)
     if problems:
         raise ConfigError("\n".join(problems))
-    origins = {path: entry.origin for path, entry in merged.items()}
-    warnings = (*_exposed_secrets(merged), *_nameless_password(settings, merged, beside))
-    return Loaded(settings, origins, file, warnings)
+    return Loaded(settings, {path: entry.origin for path, entry in merged.items()}, file)
 
 
 def parse_override(argument: str) -> tuple[str, object]:
@@ -173,14 +165,19 @@ def _config_file(named: Path | None) -> Path | None:
     variable = os.environ.get("EDGESCRIBE_CONFIG")
     chosen = named or (Path(variable) if variable else None)
     if chosen is None:
-        return DEFAULT_FILE if _may_be_there(DEFAULT_FILE) else None
-    if not _may_be_there(chosen):
+        return DEFAULT_FILE if may_be_there(DEFAULT_FILE) else None
+    if not may_be_there(chosen):
         by = "--config" if named else "EDGESCRIBE_CONFIG"
         raise ConfigError(f"{chosen}: no such configuration file (named by {by}): correct the path or create the file")
     return chosen
 
 
-def _may_be_there(path: Path) -> bool:
+def password_file(config: Path | None) -> Path:
+    """The file beside the configuration file from which the unit takes the broker's password."""
+    return (config or DEFAULT_FILE).with_name("mqtt-password")
+
+
+def may_be_there(path: Path) -> bool:
     """Whether the file exists; True as well where this user may not look, which reading it will tell."""
     try:
         return path.exists()
@@ -273,16 +270,6 @@ def _read_secret(file: Path, path: KeyPath, origin: Origin, problems: list[str])
     return []
 
 
-def _nameless_password(settings: Settings, entries: Mapping[KeyPath, Entry], beside: Path) -> Iterator[str]:
-    """A user name without a password. Where the service has one that this user may not read, all is well."""
-    if settings.mqtt.username is not None and settings.mqtt.password is None and not _may_be_there(beside):
-        yield (
-            f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password and is sent alone: "
-            f"if the broker wants a password, write it into {beside} (mode 600), "
-            "or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
-        )
-
-
 def _spellings(path: KeyPath) -> tuple[str, str]:
     return "__".join(path), "-".join(path).replace("_", "-")
 
@@ -307,13 +294,3 @@ def _leaves(tree: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyP
             yield from _leaves(value, path)
         else:
             yield path, value
-
-
-def _exposed_secrets(entries: Mapping[KeyPath, Entry]) -> Iterator[str]:
-    for path, entry in entries.items():
-        file = entry.origin.file
-        if file and any(setting.secret for setting in by_path(path)) and file.stat().st_mode & stat.S_IROTH:
-            yield (
-                f"{entry.origin}: {dotted(path)} is a secret in a file that everybody can read: "
-                f"chmod 640 {file}, or give it as a credential"
-            )

@@ -1,13 +1,11 @@
 """What settings there are: `Settings` walked once, for error messages, documents and `edgescribe config`.
 
-Not from pydantic's JSON schema, which takes eight times as long at every start, and does not say whether two kinds have
-a key from a common class.
+Not from pydantic's JSON schema, which takes eight times as long at every start.
 """
 
-import inspect
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -39,8 +37,6 @@ class Setting:
     """Such as `("engine", "threads")`."""
     kind: str
     """The kind of its section that has it (`engine.beam_size`: `faster_whisper`); empty where there are no kinds."""
-    inherited_from: str
-    """Name of the class that declares it: two kinds share a key only if they have it from the same class."""
     type: str
     """In words: `whole number`, `text`, `path` …"""
     bounds: str
@@ -143,9 +139,9 @@ def default_kinds() -> Mapping[KeyPath, str]:
 
 
 def shared(path: KeyPath, kind: str, other: str) -> bool:
-    """True if both kinds have the setting at `path` from a common class, so that a value keeps its meaning."""
-    owners = [setting.inherited_from for setting in by_path(path) if setting.kind in {kind, other}]
-    return len(owners) > 1 and len(set(owners)) == 1
+    """True if both kinds have the setting at `path`, and in the same form, so that a value keeps its meaning."""
+    forms = [replace(setting, kind="") for setting in by_path(path) if setting.kind in {kind, other}]
+    return len(forms) > 1 and forms[0] == forms[1]
 
 
 def walk(model: type[BaseModel], path: KeyPath = (), kind: str = "") -> Iterator[Group]:
@@ -158,17 +154,16 @@ def walk(model: type[BaseModel], path: KeyPath = (), kind: str = "") -> Iterator
             tag = section.model_fields["kind"].default if len(sections) > 1 else ""
             below.extend(walk(section, (*path, name), tag))
         if not sections:
-            leaves.append(_leaf(model, (*path, name), field, kind))
+            leaves.append(_leaf((*path, name), field, kind))
     yield Group(path, kind, (model.__doc__ or "").strip(), tuple(leaves))
     yield from below
 
 
-def _leaf(model: type[BaseModel], path: KeyPath, field: FieldInfo, kind: str) -> Setting:
+def _leaf(path: KeyPath, field: FieldInfo, kind: str) -> Setting:
     type_name, bounds = _in_words(field)
     return Setting(
         path=path,
         kind=kind,
-        inherited_from=next(base.__name__ for base in model.__mro__ if path[-1] in inspect.get_annotations(base)),
         type=type_name,
         bounds=bounds,
         default=None if field.is_required() else field.default,

@@ -234,7 +234,7 @@ class AutoSettings(EngineCommon):
 
 
 EngineSettings = Annotated[WhisperCppSettings | FasterWhisperSettings | ScriptedSettings, Field(discriminator="kind")]
-"""An engine that can be loaded; `calibration.chosen.resolve` makes one of what the settings say."""
+"""An engine that can be loaded; `models.calibrated.resolve` makes one of what the settings say."""
 EngineChoice = Annotated[
     WhisperCppSettings | FasterWhisperSettings | AutoSettings | ScriptedSettings, Field(discriminator="kind")
 ]

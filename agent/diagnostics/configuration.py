@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,8 @@ from typing import Final
 from agent.audio import libasound
 from agent.config.commanded import commanded
 from agent.config.keywords import doubt, keyword_rules
-from agent.config.layers import Loaded, models_dir
+from agent.config.layers import Loaded, may_be_there, models_dir, password_file
+from agent.config.schema import by_path, dotted
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
 from agent.errors import ModelError
 from agent.install import extras
@@ -47,17 +49,11 @@ def problems(loaded: Loaded, *, parts: bool = True, model: bool = True) -> list[
 
 def advice(loaded: Loaded, *, parts: bool = True) -> list[str]:
     """What works, but should not stay so; without `parts`, no more than `doctor` has no lines of its own for."""
-    settings, mqtt = loaded.settings, loaded.settings.mqtt
-    found = list(_calibration_warning(settings)) if parts else []
-    if parts and (muted := commanded(settings).muted):
-        found.append(("", muted))
-    for rule in keyword_rules(settings.publish.keywords):
-        if problem := doubt(rule, english_only=is_english_only(getattr(settings.engine, "model", ""))):
-            found.append(("publish.keywords", f"publish.keywords: {rule.name[:40]!r} {problem}"))
-    if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
-        warning = f"the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
-        found.append(("mqtt.password", warning))
-    return [*loaded.warnings, *_located(loaded, found)]
+    settings = loaded.settings
+    found = [*_exposed_secrets(loaded), *_useless_keywords(settings)]
+    if parts:
+        found = [*_calibration_warning(settings), ("", commanded(settings).muted), *found]
+    return _located(loaded, [(key, text) for key, text in found if text])
 
 
 def is_name(model: str) -> bool:
@@ -106,6 +102,31 @@ def _contradictions(settings: Settings) -> Iterator[Said]:
     if engine.kind == "faster_whisper" and engine.device == "cpu" and engine.compute_type.endswith("float16"):
         what = f'engine.compute_type = "{engine.compute_type}" needs a GPU'
         yield "engine.compute_type", f'{what}: set engine.device = "cuda", or engine.compute_type = "int8"'
+
+
+def _exposed_secrets(loaded: Loaded) -> Iterator[Said]:
+    """Passwords that others can read, on this device or on the way, and one that is missing."""
+    for path, origin in loaded.origins.items():
+        secret = any(setting.secret for setting in by_path(path))
+        if secret and origin.file and origin.file.stat().st_mode & stat.S_IROTH:
+            remedy = f"chmod 640 {origin.file}, or give it as a credential"
+            yield dotted(path), f"{dotted(path)} is a secret in a file that everybody can read: {remedy}"
+    mqtt, beside = loaded.settings.mqtt, password_file(loaded.file)
+    # Where the service has a password that this user may not read, all is well.
+    if mqtt.username is not None and mqtt.password is None and not may_be_there(beside):
+        remedy = f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
+        text = "mqtt.username is set without a password and is sent alone: if the broker wants a password,"
+        yield "mqtt.username", f"{text} {remedy}"
+    if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
+        yield "mqtt.password", f"the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
+
+
+def _useless_keywords(settings: Settings) -> Iterator[Said]:
+    """Keywords that can never match, or always do."""
+    english_only = is_english_only(getattr(settings.engine, "model", ""))
+    for rule in keyword_rules(settings.publish.keywords):
+        if problem := doubt(rule, english_only=english_only):
+            yield "publish.keywords", f"publish.keywords: {rule.name[:40]!r} {problem}"
 
 
 def _unknown_models(settings: Settings) -> Iterator[Said]:

@@ -30,7 +30,7 @@ SERVICE = Condition(loaded=True, active="active", devices=("char-alsa",))
 def loaded(**sections: Any) -> Loaded:
     """Settings that come from nowhere, with a microphone, whatever this machine has."""
     given = {"source": AlsaSettings(device="plughw:CARD=Device"), **sections}
-    return Loaded(Settings(**given), origins={}, file=None, warnings=())
+    return Loaded(Settings(**given), origins={}, file=None)
 
 
 MODEL = ModelFacts("tiny.en-q8_0", in_catalogue=True, need_mb=153, problem="")

@@ -264,3 +264,25 @@ def test_folders_and_what_is_not_there_cannot(tmp_path: Path) -> None:
     """The remedy is to correct the path."""
     assert "correct the path" in file_problem(tmp_path)
     assert "correct the path" in file_problem(tmp_path / "absent")
+
+
+def test_a_secret_in_a_world_readable_file_is_warned_about(tmp_path: Path) -> None:
+    """The file works, but the warning names it and the remedy; a private file gives none."""
+    config = tmp_path / "config.toml"
+    config.write_text('[mqtt]\npassword = "geheim"\n', encoding="utf-8")
+    config.chmod(0o600)
+    assert advice(load(config)) == []
+    config.chmod(0o644)
+    (warning,) = advice(load(config))
+    assert warning.startswith(f"{config}:2: mqtt.password is a secret in a file that everybody can read: chmod 640")
+
+
+def test_a_user_name_without_a_password_is_a_warning(tmp_path: Path) -> None:
+    """The line says where to put a password; with one in the file beside, all is well."""
+    config, beside = tmp_path / "config.toml", tmp_path / "mqtt-password"
+    config.write_text('[mqtt]\nusername = "x"\n', encoding="utf-8")
+    (line,) = advice(load(config))
+    assert line.startswith(f"{config}:2: mqtt.username is set without a password")
+    assert str(beside) in line
+    beside.write_text("hunter2\n", encoding="utf-8")
+    assert advice(load(config)) == []
