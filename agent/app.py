@@ -32,11 +32,9 @@ from agent.audio.monitor import AudioMonitor
 from agent.audio.switched import SwitchedSource
 from agent.channel import Channel, Overflow
 from agent.config.commanded import Applied
-from agent.config.languages import AUTO
 from agent.config.layers import state_dir
 from agent.config.reload import Reload
-from agent.config.settings import Settings
-from agent.config.source import AlsaSettings
+from agent.config.settings import AUTO, AlsaSettings, Settings
 from agent.errors import AgentError, ConfigError
 from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits

@@ -4,16 +4,27 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from agent import __version__
 from agent.errors import AgentError
 
-VERBS = (
-    *("run", "demo", "transcribe", "models", "devices", "service", "config", "check"),
-    *("doctor", "bench", "calibrate", "watch", "top"),
-)
-
+VERBS: Final = {
+    "run": "listen, transcribe, publish, until stopped",
+    "demo": "try it: a bundled recording, a broker of its own, and what a subscriber receives",
+    "transcribe": "write down recordings",
+    "models": "list, fetch, verify and make models",
+    "devices": "microphones, and the line for the settings",
+    "service": "run as a systemd service, and stop doing so",
+    "config": "what is in force, and from where",
+    "check": "is the configuration right?",
+    "doctor": "what is missing, and what to do about it",
+    "bench": "measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
+    "calibrate": 'measure what suits this device best, for engine.kind = "auto"',
+    "watch": "what the devices say and how they are doing, live from the broker",
+    "top": "what the agent on this device hears and does at this moment",
+}
+"""Every verb, with its line in `edgescribe --help`."""
 _EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
 _USAGE = 2
 _NO_SYSTEM_FILE = 72
@@ -27,8 +38,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_USAGE, f"edgescribe: {message}; see `{self.prog} --help`\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole grammar of the command line."""
+def parser(verb: str = "") -> argparse.ArgumentParser:
+    """The grammar of the command line: the names of all verbs, and the whole of `verb`.
+
+    Only the module of `verb` is imported: numpy, pydantic and the engines take seconds to load on a Pi.
+    """
     top = _Parser(
         prog="edgescribe",
         description="Listens, transcribes on the device, publishes over MQTT.",
@@ -36,15 +50,18 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgescribe {__version__}")
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in VERBS:
-        # By name, so that the list above is the only place that names them all.
-        importlib.import_module(f"agent.commands.{verb}").add_parser(verbs)
+    for name, line in VERBS.items():
+        if name == verb:
+            importlib.import_module(f"agent.commands.{name}").add_parser(verbs)
+        else:
+            verbs.add_parser(name, help=line)
     return top
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; every error that we understand is one line on standard error."""
-    args = parser().parse_args(argv)
+    verb = next((argument for argument in argv if argument != "--"), "")
+    args = parser(verb).parse_args(argv)
     try:
         status: int = args.run(args)
     except AgentError as error:

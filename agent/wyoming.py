@@ -26,7 +26,7 @@ from wyoming.ping import Ping, Pong
 from agent import __version__
 from agent.audio.framer import PcmFormat, one_channel
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
-from agent.config.assist import AssistSettings
+from agent.config.settings import AssistSettings
 from agent.errors import AgentError
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in

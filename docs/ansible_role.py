@@ -41,7 +41,7 @@ def variable(path: tuple[str, ...]) -> str:
 def default(path: tuple[str, ...]) -> object:
     """What the role starts from; None where the agent is to decide."""
     if kind := default_kinds().get(path[:-1]):
-        own = [setting for setting in by_path(path) if path[-1] != "kind" or kind in setting.kinds]
+        own = [setting for setting in by_path(path) if path[-1] != "kind" or kind == setting.kind]
     else:
         own = list(by_path(path))
     values = {json.dumps(setting.default, default=str): setting.default for setting in own if not setting.required}
@@ -60,7 +60,7 @@ def index() -> str:
         settings = by_path(path)
         if settings[0].secret:
             continue
-        kinds = sorted({kind for setting in settings for kind in setting.kinds}) if path[-1] != "kind" else []
+        kinds = sorted({setting.kind for setting in settings if setting.kind}) if path[-1] != "kind" else []
         lines.append(
             f"  - variable: {variable(path)}\n    key: {dotted(path)}\n    default:{_below(default(path), 6)}\n"
         )
@@ -84,7 +84,7 @@ def write(role: Path) -> None:
 
 def _specification(path: tuple[str, ...]) -> Iterator[str]:
     settings = by_path(path)
-    kinds = sorted({kind for setting in settings for kind in setting.kinds})
+    kinds = sorted({setting.kind for setting in settings if setting.kind})
     yield f"      {variable(path)}:"
     yield "        description:"
     yield from _description(settings[0], kinds if path[-1] != "kind" else [])

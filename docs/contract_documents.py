@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from agent.config.contract import COMMANDS
-from agent.config.settings import OutboxSettings
+from agent.config.settings import COMMANDS, OutboxSettings
 from agent.messages import CONTRACT, Message, Status, topic_for
 from agent.messages.control import Reply
 from agent.messages.schemas import Schema, command_schema, published_kinds, schema_file, schema_of

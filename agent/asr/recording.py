@@ -8,8 +8,7 @@ from agent.asr import Engine
 from agent.asr.loading import create_segmenter
 from agent.audio.frames import Utterance
 from agent.audio.wav import WavSource
-from agent.config.settings import Settings
-from agent.config.source import WavSettings
+from agent.config.settings import Settings, WavSettings
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import utterances_in
 from agent.vad.factory import create_detector

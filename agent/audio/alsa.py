@@ -9,7 +9,7 @@ from agent.audio.alsa_pcm import AlsaPcm, Chunk
 from agent.audio.framer import Framer, PcmFormat, RateGuard
 from agent.audio.frames import AudioFrame
 from agent.channel import Channel
-from agent.config.source import AlsaSettings
+from agent.config.settings import AlsaSettings
 from agent.errors import DeviceStalled, DeviceUnavailable, SourceError
 from agent.worker import Worker
 

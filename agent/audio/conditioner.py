@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from agent.audio.frames import AudioFrame, Pcm16
-from agent.config.source import SoundSettings
+from agent.config.settings import SoundSettings
 from agent.errors import ConfigError
 from agent.install import extras
 

@@ -2,7 +2,7 @@
 
 from agent.audio import Source
 from agent.audio.reconnecting import MicrophoneEvents, ReconnectingSource
-from agent.config.source import AlsaSettings, SourceSettings, WavSettings
+from agent.config.settings import AlsaSettings, SourceSettings, WavSettings
 
 
 def create_source(settings: SourceSettings, events: MicrophoneEvents | None = None) -> Source:

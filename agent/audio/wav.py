@@ -12,7 +12,7 @@ import soxr
 
 from agent.audio.decoding import Block, SoundFile
 from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, AudioFrame, Pcm16, PcmFloat, frames_of
-from agent.config.source import WavSettings
+from agent.config.settings import WavSettings
 from agent.errors import SourceError
 
 log = logging.getLogger(__name__)

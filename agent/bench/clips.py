@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.audio.wav import Recording
-from agent.config.source import WavSettings
+from agent.config.settings import WavSettings
 from agent.errors import ConfigError
 
 NO_SPEECH = "none"

@@ -5,16 +5,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from agent.calibrate.report import print_calibration
+from agent.calibrate.run import Tell, calibrate, wanted
 from agent.commands.ending import ended_in_order
+from agent.commands.models import pull
 from agent.commands.options import add_settings_options, settings_from
+from agent.config.layers import models_dir
+from agent.config.settings import Settings
+from agent.diagnostics.facts import write_problem
 from agent.errors import ModelError
-
-if TYPE_CHECKING:
-    from agent.calibrate.run import Tell
-    from agent.config.settings import Settings
-    from agent.models.calibration_records import Calibration
+from agent.models.calibration_file import NAME, CalibrationError, as_json, folder_of
+from agent.models.calibration_machine import installed_engines, memory_budget_mb
+from agent.models.calibration_records import Calibration
+from agent.models.candidates import worth_pulling
+from agent.models.catalogue import load_catalogue
+from agent.models.store import Store
 
 _MINUTES = 3.0
 _LONGEST_MIN = 60.0
@@ -30,7 +38,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb."""
     parser = subparsers.add_parser(
         "calibrate",
-        help='measure what suits this device best, for engine.kind = "auto"',
         description="Measures the models on this device with the bundled sentences, chooses one, says why, and writes "
         'calibration.json into the state folder, which engine.kind = "auto" goes by.',
     )
@@ -50,9 +57,6 @@ def run(args: argparse.Namespace) -> int:
     if args.pull:
         _pull(settings)
 
-    from agent.calibrate.run import calibrate
-    from agent.models.calibration_file import NAME, as_json, folder_of
-
     os.nice(_NICE)
     seconds = 60 * args.minutes
     with ended_in_order(), _told() as tell:
@@ -60,10 +64,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json(calibration))
         return 0
-    from rich.console import Console
-
-    from agent.calibrate.report import print_calibration
-
     print_calibration(calibration, Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH))
     print(f"\nWritten to {folder_of(settings) / NAME}.")
     for hint in _hints(settings, calibration):
@@ -71,18 +71,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _must_be_able_to_keep_it(settings: "Settings") -> None:
+def _must_be_able_to_keep_it(settings: Settings) -> None:
     """Minutes of measuring for a file that cannot be written would be lost."""
-    from agent.diagnostics.facts import write_problem
-    from agent.models.calibration_file import NAME, CalibrationError, folder_of
-
     folder = folder_of(settings)
     if problem := write_problem(folder):
         remedy = "run it as a user who may, or set state_dir"
         raise CalibrationError(f"{folder / NAME}: cannot be written ({problem}): {remedy}")
 
 
-def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
+def _hints(settings: Settings, calibration: Calibration) -> Iterator[str]:
     """What to do next, or otherwise."""
     if settings.engine.kind != "auto":
         yield 'To go by it, set engine.kind = "auto".'
@@ -90,16 +87,8 @@ def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
         yield 'If only English is spoken, set engine.language = "en" and calibrate again: its own models do better.'
 
 
-def _pull(settings: "Settings") -> None:
+def _pull(settings: Settings) -> None:
     """Fetch what could suit and is not here. One that cannot be had does not keep the others from being measured."""
-    from agent.calibrate.run import wanted
-    from agent.commands.models import pull
-    from agent.config.layers import models_dir
-    from agent.models.calibration_machine import installed_engines, memory_budget_mb
-    from agent.models.candidates import worth_pulling
-    from agent.models.catalogue import load_catalogue
-    from agent.models.store import Store
-
     catalogue = load_catalogue()
     store = Store(models_dir(settings), catalogue)
     language, _threads = wanted(settings)
@@ -115,10 +104,8 @@ def _pull(settings: "Settings") -> None:
 
 
 @contextmanager
-def _told() -> "Iterator[Tell]":
-    """What is being done, on standard error: one line that changes where somebody looks, lines where not."""
-    from rich.console import Console
-
+def _told() -> Iterator[Tell]:
+    """What is being done, on standard error: one line that changes on a terminal, else lines."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: print(text, file=sys.stderr, flush=True)

@@ -2,16 +2,24 @@
 
 import argparse
 import json
+from typing import Final
 
 from agent.commands.options import add_settings_options, load_from
+from agent.config.commanded import value_at, with_changes
+from agent.config.layers import Loaded, models_dir, state_dir
+from agent.config.schema import Setting, dotted, groups
+from agent.config.settings import Settings
+from agent.config.toml import value
+from agent.errors import ModelError
+from agent.models.calibrated import in_words, resolve
+
+MASK: Final = "**********"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "config",
-        help="what is in force, and from where",
-        description="The settings in force, secrets masked, and where each one came from.",
+        "config", description="The settings in force, secrets masked, and where each one came from."
     )
     parser.add_argument("--json", action="store_true", help="one JSON object: settings and origins")
     add_settings_options(parser)
@@ -20,9 +28,72 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the effective settings."""
-    from agent.config.commanded import with_changes
-    from agent.diagnostics.listing import as_object, as_toml
-
     loaded = with_changes(load_from(args))
     print(json.dumps(as_object(loaded), indent=2, ensure_ascii=False) if args.json else as_toml(loaded))
     return 0
+
+
+def as_object(loaded: Loaded) -> dict[str, object]:
+    """For programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`.
+
+    `chosen_engine` is what `engine.kind = "auto"` comes to on this device, in words; null for any other kind.
+    `muted` says why the microphone stays closed; null if it does not.
+    """
+    return {
+        "file": str(loaded.file) if loaded.file else None,
+        "settings": loaded.settings.model_dump(mode="json"),
+        "chosen_engine": _chosen_engine(loaded) or None,
+        "muted": loaded.muted or None,
+        "origins": {dotted(path): str(origin) for path, origin in sorted(loaded.origins.items())},
+    }
+
+
+def as_toml(loaded: Loaded) -> str:
+    """For people: TOML, with the origin of what is not a default as a comment. What is not set is commented out."""
+    lines = [f"# {loaded.file or 'no configuration file'}"]
+    for group in groups():
+        name = dotted(group.path)
+        if group.kind and group.kind != value_at(loaded.settings, f"{name}.kind"):
+            continue
+        lines += ["", f"[{name}]"] if name else []
+        if name == "source" and loaded.muted:
+            lines.append(f"# {loaded.muted}")
+        lines += [_line(setting, loaded) for setting in group.settings]
+    return "\n".join(lines)
+
+
+def _line(setting: Setting, loaded: Loaded) -> str:
+    name, set_to = setting.path[-1], value_at(loaded.settings, setting.key)
+    origin = loaded.origins.get(setting.path)
+    comment = f"  # {origin}" if origin else ""
+    if set_to is None:
+        return f"# {name} is not set{_instead(setting.key, loaded.settings)}"
+    if setting.secret:
+        return f"# {name} = {value(MASK)}{comment}"
+    if setting.key == "engine.kind" and (chosen := _chosen_engine(loaded)):
+        comment += f"\n# {chosen}"
+    return f"{name} = {value(set_to)}{comment}"
+
+
+def _instead(key: str, settings: Settings) -> str:
+    """What is used where nothing is set."""
+    match key:
+        case "state_dir":
+            return f": {state_dir(settings)}"
+        case "models.dir":
+            return f": {models_dir(settings)}"
+        case "mqtt.port":
+            return f": {settings.mqtt.effective_port}"
+        case _:
+            return ""
+
+
+def _chosen_engine(loaded: Loaded) -> str:
+    """What `auto` comes to on this device; empty for any other kind."""
+    if loaded.settings.engine.kind != "auto":
+        return ""
+    try:
+        resolved = resolve(loaded.settings)
+    except ModelError as error:
+        return str(error)
+    return in_words(resolved.engine) + (f" ({resolved.warning})" if resolved.warning else "")

@@ -4,6 +4,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+from agent.audio.alsa_pcm import capture_devices
+from agent.config.toml import value
 from agent.errors import DeviceUnavailable
 
 
@@ -11,7 +13,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb."""
     parser = subparsers.add_parser(
         "devices",
-        help="microphones, and the line for the settings",
         description="The microphones of this machine, and what to write into the configuration.",
     )
     parser.add_argument("--json", action="store_true", help="a JSON list")
@@ -20,9 +21,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """List the capture devices; `DeviceUnavailable` (exit 69) if there are none."""
-    from agent.audio.alsa_pcm import capture_devices
-    from agent.config.toml import value
-
     devices = capture_devices()
     if args.json:
         print(json.dumps([asdict(device) for device in devices], indent=2))

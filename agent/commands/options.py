@@ -4,13 +4,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from agent.config.layers import Loaded, load, parse_override
+from agent.config.settings import Settings
 from agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent.config.layers import Loaded
-    from agent.config.settings import Settings
 
 STDIN: Final = "-"
 
@@ -23,14 +21,12 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration file (default: $EDGESCRIBE_CONFIG, else /etc/edgescribe/config.toml)",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one setting, such as engine.threads=2; may be repeated",
-    )
+    add_overrides_option(parser, "override one setting, such as engine.threads=2; may be repeated")
+
+
+def add_overrides_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--set`, with its line in `--help`."""
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
 def seconds(text: str) -> float:
@@ -70,7 +66,7 @@ def options_of(args: argparse.Namespace) -> tuple[str, ...]:
     return (*file, *(part for override in args.overrides for part in ("--set", override)))
 
 
-def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
+def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
     """The settings that `args` ask for.
 
     Args:
@@ -79,15 +75,13 @@ def load_from(args: argparse.Namespace, **convenience: object) -> "Loaded":
             out. `--set` wins over them, being the more explicit.
 
     Raises:
-        ConfigError: see `settings_sources.load_settings`.
+        ConfigError: see `config.layers.load`.
     """
-    from agent.config.layers import load, parse_override
-
     overrides = {key.replace("__", "."): value for key, value in convenience.items() if value is not None}
     overrides.update(parse_override(argument) for argument in args.overrides)
     return load(args.config, overrides)
 
 
-def settings_from(args: argparse.Namespace, **convenience: object) -> "Settings":
+def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
     """As `load_from`, for verbs that do not care where a value came from."""
     return load_from(args, **convenience).settings

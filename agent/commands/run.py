@@ -4,7 +4,10 @@ import argparse
 import faulthandler
 import signal
 
+from agent import log
+from agent.app import App
 from agent.commands.options import add_settings_options, options_of, settings_from
+from agent.systemd import Notifier
 
 STDERR = 2
 """The journal, under systemd."""
@@ -14,7 +17,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb `run`."""
     parser = subparsers.add_parser(
         "run",
-        help="listen, transcribe, publish, until stopped",
         description="Listens to the configured source and publishes what is said, until SIGTERM or Ctrl-C.",
     )
     add_settings_options(parser)
@@ -24,11 +26,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Run the agent in the foreground."""
     settings = settings_from(args)
-
-    from agent import log
-    from agent.app import App
-    from agent.systemd import Notifier
-
     log.configure(settings.log.level)
     # What a crash, or systemd's watchdog with its SIGABRT, interrupts is written to the journal, thread by thread.
     faulthandler.enable(STDERR)

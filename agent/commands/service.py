@@ -7,21 +7,29 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
-from agent.commands.options import engine_kind_for, password_from
+from agent.commands.models import pull
+from agent.commands.options import add_overrides_option, engine_kind_for, password_from
+from agent.config.layers import load, models_dir, parse_override
+from agent.config.settings import AutoSettings, Settings, WhisperCppSettings
+from agent.diagnostics.configuration import is_for_the_service_only, problems
+from agent.diagnostics.facts import connect_problem
 from agent.errors import ConfigError, InstallError, SinkError
+from agent.install import broker, disk, systemctl
+from agent.install.facts import STATE, Found, look
+from agent.install.plan import MODELS, SECRET, PlannedFile, files, proposal
+from agent.messages import identity
+from agent.models.catalogue import load_catalogue
+from agent.telemetry.naming import broker_name
 
-if TYPE_CHECKING:
-    from agent.config.layers import Loaded
-    from agent.config.settings import Settings
-    from agent.install.facts import Found
-    from agent.install.plan import PlannedFile, Wishes
-
-NOT_ACTIVE = 3
+BROKERS: Final = ("localhost", "homeassistant.local")
+"""Where a broker is at home: on this machine, or beside Home Assistant OS, which announces this name."""
+MQTT_PORT: Final = 1883
+NOT_ACTIVE: Final = 3
 """As `systemctl status` has it."""
-READABLE_UMASK = 0o022
-_EXAMPLES = """\
+READABLE_UMASK: Final = 0o022
+_EXAMPLES: Final = """\
 examples:
   sudo /opt/edgescribe/bin/edgescribe service install --now
   edgescribe service install --dry-run
@@ -33,7 +41,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb and what it can do."""
     parser = subparsers.add_parser(
         "service",
-        help="run as a systemd service, and stop doing so",
         description="Runs edgescribe on this device as a systemd service, and takes everything away again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,8 +54,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "transcripts included. What you have changed or added stays, and is named. The program itself stays, too.",
     )
     uninstall.add_argument("--purge", action="store_true", help="remove changed and added settings and drop-ins, too")
-    uninstall.set_defaults(run=run, work=_uninstall)
-    actions.add_parser("status", help="how it is: 0 if it runs, 3 if not").set_defaults(run=run, work=_status)
+    uninstall.set_defaults(run=_uninstall)
+    actions.add_parser("status", help="how it is: 0 if it runs, 3 if not").set_defaults(run=_status)
 
 
 def _add_install(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -68,50 +75,34 @@ def _add_install(actions: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--device", metavar="PCM", help="the microphone, see `edgescribe devices` (default: the only one)"
     )
     install.add_argument("--model", metavar="NAME", help="see `edgescribe models list` (default: tiny.en-q8_0)")
-    install.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other setting, such as mqtt.tls.enabled=true; may be repeated",
-    )
+    add_overrides_option(install, "any other setting, such as mqtt.tls.enabled=true; may be repeated")
     install.add_argument("--now", action="store_true", help="start it at once, and wait until it listens")
     install.add_argument("--force", action="store_true", help="take over a unit that somebody else wrote")
     install.add_argument("--dry-run", action="store_true", help="show what would be written; needs no root")
-    install.set_defaults(run=run, work=_install)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what the action says."""
-    status: int = args.work(args)
-    return status
+    install.set_defaults(run=_install)
 
 
 def _install(args: argparse.Namespace) -> int:
-    from agent.install.facts import STATE, look
-    from agent.install.plan import files, proposal
-
     if not args.dry_run:
         _must_be_able_to()
     # Settings that name no folder mean the one that systemd gives the service, not one in root's home.
     os.environ.setdefault("STATE_DIRECTORY", STATE)
-    wishes = _wishes(args)
-    found = look(ask_for_broker="mqtt.host" not in wishes.settings)
-    proposed = proposal(found, wishes)
-    loaded = _validated(proposed, wishes)
-    planned = files(found, wishes, proposed, loaded.settings)
-    _ask_broker(loaded.settings)
+    said, password = _said(args), _password(args)
+    found = look()
+    # Asking takes some seconds where none answers.
+    hosts = BROKERS if found.config is None and "mqtt.host" not in said else ()
+    proposed = proposal(found, said, next((host for host in hosts if not connect_problem(host, MQTT_PORT)), None))
+    settings = _validated(proposed, password)
+    planned = files(found, proposed, settings, password=password, force=args.force)
+    _ask_broker(settings)
     if args.dry_run:
-        _show(planned, loaded.settings)
-        return 0
-    _carry_out(found, planned, loaded.settings, now=args.now)
+        _show(planned, settings)
+    else:
+        _carry_out(found, planned, settings, now=args.now)
     return 0
 
 
 def _must_be_able_to() -> None:
-    from agent.install import systemctl
-
     if os.geteuid():
         again = shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
         raise InstallError(f"this changes /etc and needs root: {again}")
@@ -119,20 +110,18 @@ def _must_be_able_to() -> None:
         raise InstallError("this machine does not run systemd: see `edgescribe run`, which runs in the foreground")
 
 
-def _wishes(args: argparse.Namespace) -> "Wishes":
-    from agent.config.layers import parse_override
-    from agent.install.plan import Wishes
-
+def _said(args: argparse.Namespace) -> dict[str, object]:
+    """What the command line said, by dotted key."""
     said = {"mqtt.host": args.mqtt_host, "mqtt.username": args.username, "source.device": args.device}
     if args.model:
         said |= {"engine.kind": engine_kind_for(args.model), "engine.model": args.model}
     settings: dict[str, object] = {key: value for key, value in said.items() if value is not None}
     settings.update(parse_override(argument) for argument in args.overrides)
-    return Wishes(settings, _password(args), args.force)
+    return settings
 
 
 def _password(args: argparse.Namespace) -> str | None:
-    """From the file; asked for where a name needs one and somebody sits there."""
+    """From the file; asked for on a terminal where a name is given."""
     if args.password_file is None:
         if args.username is None or not sys.stdin.isatty():
             return None
@@ -140,25 +129,17 @@ def _password(args: argparse.Namespace) -> str | None:
     return password_from(args.password_file)
 
 
-def _validated(proposed: "dict[str, object]", wishes: "Wishes") -> "Loaded":
+def _validated(proposed: dict[str, object], password: str | None) -> Settings:
     """What will be in force; `ConfigError` if it cannot be."""
-    from agent.commands.check import problems
-    from agent.config.layers import load
-
-    secret = {} if wishes.password is None else {"mqtt.password": wishes.password}
+    secret = {} if password is None else {"mqtt.password": password}
     loaded = load(None, {**proposed, **secret})
     if found := problems(loaded, model=False):
         raise ConfigError("\n".join(found))
-    return loaded
+    return loaded.settings
 
 
-def _ask_broker(settings: "Settings") -> None:
+def _ask_broker(settings: Settings) -> None:
     """A broker that refuses us is a mistake; one that is out of reach may come later."""
-    from agent.commands.check import is_for_the_service_only
-    from agent.install import broker
-    from agent.messages import identity
-    from agent.telemetry.naming import broker_name
-
     key_file = settings.mqtt.tls.key_file
     if not settings.mqtt.enabled or (key_file and is_for_the_service_only(key_file)):
         return
@@ -173,26 +154,20 @@ def _ask_broker(settings: "Settings") -> None:
         print(f"edgescribe: warning: no broker at {address} ({answer.reason}): {later}", file=sys.stderr)
 
 
-def _show(planned: "Sequence[PlannedFile]", settings: "Settings") -> None:
-    from agent.install.plan import SECRET
-
+def _show(planned: Sequence[PlannedFile], settings: Settings) -> None:
     if model := _model_of(settings):
-        print(f"would fetch {model} into {_models_folder(settings)}, if it is not there")
+        print(f"would fetch {model} into {models_dir(settings)}, if it is not there")
     for file in planned:
         print(f"would write {file.path}, mode {file.mode:o}:")
         text = "(the password)" if file.mode == SECRET else file.text
         print("".join(f"    {line}\n" if line else "\n" for line in text.splitlines()))
 
 
-def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Settings", *, now: bool) -> None:
-    from agent.commands.models import pull
-    from agent.install import disk, systemctl
-    from agent.install.plan import MODELS
-
-    # Models and settings are for everybody, whatever root's own habits are.
+def _carry_out(found: Found, planned: Sequence[PlannedFile], settings: Settings, *, now: bool) -> None:
+    # All users may read models and settings, also where root's umask is stricter.
     os.umask(READABLE_UMASK)
     record = found.record
-    if _models_folder(settings) == Path(MODELS):
+    if models_dir(settings) == Path(MODELS):
         record = disk.make_folder(MODELS, record)
     if model := _model_of(settings):
         pull(model, settings)
@@ -202,8 +177,8 @@ def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Sett
         print(f"wrote       {path}")
     if not written:
         print("unchanged   what is there is as it should be")
-    systemctl.reread()
-    systemctl.enable()
+    systemctl.run("daemon-reload")
+    systemctl.run("--quiet", "enable", systemctl.SERVICE)
     before = systemctl.condition()
     if now and (written or before.active != "active"):
         systemctl.start()
@@ -215,17 +190,8 @@ def _carry_out(found: "Found", planned: "Sequence[PlannedFile]", settings: "Sett
         print(f"\nWhat is said:  mosquitto_sub -h {settings.mqtt.host} -t 'edgescribe/v1/+/transcript' -v")
 
 
-def _models_folder(settings: "Settings") -> Path:
-    from agent.config.layers import models_dir
-
-    return models_dir(settings)
-
-
-def _model_of(settings: "Settings") -> str | None:
+def _model_of(settings: Settings) -> str | None:
     """The model to be fetched; None if the engine has none, or one of the user's own."""
-    from agent.config.settings import AutoSettings, WhisperCppSettings
-    from agent.models.catalogue import load_catalogue
-
     if isinstance(settings.engine, AutoSettings):
         return WhisperCppSettings().model  # until a calibration chooses another
     name = getattr(settings.engine, "model", None)
@@ -233,17 +199,15 @@ def _model_of(settings: "Settings") -> str | None:
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    from agent.install import disk, systemctl
-    from agent.install.facts import look
-
     _must_be_able_to()
-    found = look(ask_for_broker=False)
-    if not found.record.files and not found.record.folders:
+    record = look().record
+    if not record.files and not record.folders:
         print("nothing to remove: `edgescribe service install` has written nothing on this machine")
         return 0
-    systemctl.take_down()
-    kept = disk.remove(found.record, purge=args.purge)
-    systemctl.reread()
+    for action in (("--quiet", "disable", "--now"), ("reset-failed",)):  # fine if there is no such unit
+        systemctl.run(*action, systemctl.SERVICE, check=False)
+    kept = disk.remove(record, purge=args.purge)
+    systemctl.run("daemon-reload")
     for path in kept:
         print(f"kept        {path}: not as install wrote it (--purge removes it)")
     print(f"removed     the service, its settings and its state; the program itself:  rm -r {shlex.quote(sys.prefix)}")
@@ -251,8 +215,6 @@ def _uninstall(args: argparse.Namespace) -> int:
 
 
 def _status(_args: argparse.Namespace) -> int:
-    from agent.install import systemctl
-
     if not systemctl.is_running():
         raise InstallError("this machine does not run systemd")
     now = systemctl.condition()

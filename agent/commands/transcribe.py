@@ -5,12 +5,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.asr.loading import load_engine
+from agent.asr.recording import Passage, transcribe
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
-
-if TYPE_CHECKING:
-    from agent.asr.recording import Passage
+from agent.errors import SourceError
+from agent.messages.presentation import clock, colours, confidence_pct
 
 CHANNELS = range(1, 65)
 
@@ -19,7 +23,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the verb `transcribe`."""
     parser = subparsers.add_parser(
         "transcribe",
-        help="write down recordings",
         description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording; - is standard input")
@@ -53,11 +56,6 @@ def run(args: argparse.Namespace) -> int:
         engine__language=args.language,
         segmenter__use="dictation",
     )
-
-    from agent.asr.loading import load_engine
-    from agent.asr.recording import transcribe
-    from agent.errors import SourceError
-
     engine = load_engine(settings)
     show = _show_json if args.json else _show_text
     status = 0
@@ -73,14 +71,8 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:
+def _show_text(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
     """For people, with times and confidence; in a pipe, one plain line an utterance."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from agent.messages.presentation import clock, colours, confidence_pct
-
     console = Console(highlight=False, color_system=colours())
     if named:
         print(f"{path}:" if not console.is_terminal else f"\n{path}", flush=True)
@@ -95,7 +87,7 @@ def _show_text(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
         console.print(line)
 
 
-def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> None:  # noqa: ARG001 - the object names it
+def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:  # noqa: ARG001 - the object names it
     """Print one line of JSON when all of the recording is transcribed, or at the first error behind some words."""
     utterances: list[dict[str, object]] = []
     ended = False
@@ -110,8 +102,8 @@ def _show_json(path: Path, passages: "Iterator[Passage]", *, named: bool) -> Non
             )
 
 
-def _as_json(passage: "Passage") -> dict[str, object]:
-    """Names and units as in the MQTT payload (`wire.TranscriptMessage`); what is not known is left out."""
+def _as_json(passage: Passage) -> dict[str, object]:
+    """Names and units as in the MQTT payload (`messages.TranscriptMessage`); what is not known is left out."""
     utterance, transcript = passage.utterance, passage.transcript
     evidence = transcript.evidence
     offset_s = utterance.start_s

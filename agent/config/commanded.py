@@ -1,7 +1,7 @@
 """What commands have changed, kept over restarts: `applied.json` in the state folder, laid over the settings.
 
-A change holds as long as the configuration says what it said then. Once that is edited, it counts again: whoever spoke
-last is obeyed.
+A change holds as long as the configuration says what it said then. After an edit the configuration counts again: the
+last word wins.
 """
 
 import logging
@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from agent.config.layers import Loaded, state_dir
 from agent.config.problems import Origin
-from agent.config.section import Section
-from agent.config.settings import Settings
+from agent.config.settings import Section, Settings
 from agent.config.state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -25,11 +24,8 @@ log = logging.getLogger(__name__)
 FILE: Final = "applied.json"
 LISTENING: Final = "listening"
 KEYS: Final = (
-    "engine.model",
-    "engine.language",
-    "engine.initial_prompt",
-    "vad.threshold",
-    "publish.min_confidence",
+    *("engine.model", "engine.language", "engine.initial_prompt"),
+    *("vad.threshold", "publish.min_confidence"),
 )
 """Settings that a command can change."""
 SERVICE_STATE: Final = Path("/var/lib/edgescribe")
@@ -40,17 +36,12 @@ class Applied:
     """Reads and writes the file in `folder`. Any thread may ask for a change to be kept."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self.path: Final = folder / FILE
         self._entries = self._read()
         self._configured: Settings | None = None
         self._keeping = threading.Lock()
         self._stored = True
         """Whether the last attempt to write the file went well."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     @property
     def listening(self) -> bool:
@@ -62,7 +53,7 @@ class Applied:
     def muted(self) -> str:
         """Why the microphone is closed, and how it opens; empty if it is to be open."""
         how = "the microphone stays closed until cmd/listen ON"
-        return "" if self.listening else f"muted by a command ({self._path}): {how}"
+        return "" if self.listening else f"muted by a command ({self.path}): {how}"
 
     def changes(self, settings: Settings) -> Mapping[str, object]:
         """Changes that count for `settings`, by dotted key."""
@@ -83,7 +74,7 @@ class Applied:
             try:
                 settings = with_value(settings, key, value)
             except ValidationError:
-                log.warning(f"{self._path}: {key} cannot be {value!r} any more, and is as configured")
+                log.warning(f"{self.path}: {key} cannot be {value!r} any more, and is as configured")
         return settings
 
     def configured(self, key: str) -> object:
@@ -102,42 +93,44 @@ class Applied:
     def keep(self) -> None:
         """Write the file again if it was deleted, or could not be written; called now and then."""
         with self._keeping:
-            deleted = self._entries and not os.path.exists(self._path)  # noqa: PTH110 - never raises
+            deleted = self._entries and not os.path.exists(self.path)  # noqa: PTH110 - never raises
             if deleted and self._stored:
-                log.warning(f"{self._path}: was deleted; writing it again")
+                log.warning(f"{self.path}: was deleted; writing it again")
             if deleted or not self._stored:
                 self._write()
 
     def forget(self, section: str) -> bool:
         """Drop the changes of a section; whether there were any."""
         with self._keeping:
-            gone = [key for key in self._entries if key.startswith(f"{section}.")]
-            for key in gone:
-                del self._entries[key]
-            return bool(gone) and (self._write() or True)
+            kept = {key: entry for key, entry in self._entries.items() if not key.startswith(f"{section}.")}
+            if kept == self._entries:
+                return False
+            self._entries = kept
+            self._write()
+            return True
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            document = read_json(self._path)
+            document = read_json(self.path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning(f"{self._path}: cannot be read ({type(error).__name__}); the configuration counts")
+            log.warning(f"{self.path}: cannot be read ({type(error).__name__}); the configuration counts")
             return {}
         entries = document if isinstance(document, dict) else {}
         sound = {key: entry for key, entry in entries.items() if _is_change(entry)}
         if sound != document:
-            log.warning(f"{self._path}: not every change is as it was written; for the others the configuration counts")
+            log.warning(f"{self.path}: not every change is as it was written; for the others the configuration counts")
         return sound
 
     def _write(self) -> bool:
         before, self._stored = self._stored, True
         try:
-            write_json(self._path, self._entries, indent=1)
+            write_json(self.path, self._entries, indent=1)
         except OSError as error:
             self._stored = False
             if before:
-                log.warning(f"{self._path}: cannot be written ({error.strerror}): changes wait until it can be")
+                log.warning(f"{self.path}: cannot be written ({error.strerror}): changes wait until it can be")
         return self._stored
 
 

@@ -3,14 +3,13 @@
     command line  >  EDGESCRIBE_… environment  >  credentials  >  conf.d/*.toml  >  config.toml  >  defaults
 
 The layers are merged key by key, with one rule for sections of several kinds (`engine`, `source`): **a layer that
-changes the kind drops what lower layers said for the old kind**, except keys that both kinds inherit from a common
-class, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a file made for whisper.cpp keeps its
+changes the kind drops what lower layers said for the old kind**, except keys that both kinds have in the same
+form, such as `engine.threads`. So `--set engine.kind=faster_whisper` over a file made for whisper.cpp keeps its
 threads and language, and takes the default model of faster-whisper rather than a ggml file that it cannot open.
 """
 
 import json
 import os
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from agent.config.problems import Entry, Origin, explain, unknown
 from agent.config.schema import (
@@ -37,13 +35,11 @@ from agent.config.toml import line_of, line_of_error
 from agent.errors import ConfigError
 
 DEFAULT_FILE = Path("/etc/edgescribe/config.toml")
-PASSWORD_FILE = "mqtt-password"  # noqa: S105 - a file's name
-"""Beside the configuration file: what the unit's `LoadCredential=` reads."""
 TEXT = "utf-8-sig"
 """Encoding of text files that people write: some editors put a byte order mark in front."""
-_NOT_UTF8 = "not UTF-8 text: save it as UTF-8"
 NOT_SETTINGS = frozenset({"EDGESCRIBE_CONFIG", "EDGESCRIBE_TEST_MODELS"})
 """Variables with our prefix that are not settings: the configuration file, and where the tests keep their models."""
+_COMMAND_LINE = Origin("command line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +51,17 @@ class Loaded:
     """Where each value that is not a default came from."""
     file: Path | None
     """The configuration file; None if there is none."""
-    warnings: tuple[str, ...]
-    """What works but should not stay so; one line each."""
     muted: str = ""
     """Why the microphone stays closed, where a command has closed it; known to `with_changes` only."""
 
 
-class _Fields(Settings, BaseSettings):  # type: ignore[misc]  # two kinds of model_config; BaseSettings' is a superset
-    """The settings in the form that pydantic-settings' readers want; never instantiated."""
-
-
 def load_settings(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Settings:
-    """Return the effective settings.
+    """Return the effective settings; see `load`."""
+    return load(config, overrides).settings
+
+
+def load(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Loaded:
+    """Return the effective settings, with the origin of each value.
 
     Args:
         config: The configuration file. Default: `$EDGESCRIBE_CONFIG`, else `/etc/edgescribe/config.toml` if it exists.
@@ -75,28 +70,22 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, object] | 
     Raises:
         ConfigError: one line for every problem: where, which key, what is wrong and what is allowed.
     """
-    return load(config, overrides).settings
-
-
-def load(config: Path | None = None, overrides: Mapping[str, object] | None = None) -> Loaded:
-    """As `load_settings`, with the origin of each value."""
     problems: list[str] = []
     file = _config_file(config)
     layers = [_read_toml(path, problems) for path in _toml_files(file, problems)]
-    beside = (file or DEFAULT_FILE).with_name(PASSWORD_FILE)
-    layers.append(_read_credentials(problems, beside))
+    layers.append(_read_credentials(problems, password_file(file)))
     layers.append(_read_environment(problems))
-    layers.append(_read_overrides(overrides or {}))
+    layers.append([Entry(tuple(key.split(".")), value, _COMMAND_LINE) for key, value in (overrides or {}).items()])
     merged = merge(layers)
+    known = {path: entry for path, entry in merged.items() if by_path(path) or path in section_paths()}
     try:
-        settings = Settings.model_validate(nested(merged))
+        settings = Settings.model_validate(nested(known))
     except ValidationError as error:
-        problems.extend(explain(error, merged))
+        problems.extend(explain(error, known))
+    problems.extend(unknown(entry) for path, entry in merged.items() if path not in known)
     if problems:
         raise ConfigError("\n".join(problems))
-    origins = {path: entry.origin for path, entry in merged.items()}
-    warnings = (*_exposed_secrets(merged), *_nameless_password(settings, merged, beside))
-    return Loaded(settings, origins, file, warnings)
+    return Loaded(settings, {path: entry.origin for path, entry in merged.items()}, file)
 
 
 def parse_override(argument: str) -> tuple[str, object]:
@@ -108,14 +97,14 @@ def parse_override(argument: str) -> tuple[str, object]:
     key, equals, text = argument.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {key}: write it as KEY=VALUE, such as --set engine.threads=2")
-    return key.strip(), _from_text(tuple(key.strip().split(".")), text, Origin("command line"))
+    return key.strip(), _from_text(tuple(key.strip().split(".")), text, _COMMAND_LINE)
 
 
 def state_dir(settings: Settings) -> Path:
     """Where models and queues live: the setting, else `$STATE_DIRECTORY` (systemd), else the user's data folder.
 
     Raises:
-        ConfigError: the setting names the home folder of nobody; so does `models_dir`.
+        ConfigError: the setting names the home folder of an unknown user; likewise `models_dir`.
     """
     if settings.state_dir:
         return _expanded("state_dir", settings.state_dir)
@@ -158,13 +147,11 @@ def nested(entries: Mapping[KeyPath, Entry]) -> dict[str, Any]:
     """The tree that is validated, with the default kind filled in where a section does not say which it is."""
     tree: dict[str, Any] = {}
     for path, entry in sorted(entries.items()):
-        table = tree
+        table: Any = tree
         for part in path[:-1]:
-            below = table.setdefault(part, {})
-            if not isinstance(below, dict):
-                break  # `mqtt = 3` beside `mqtt.host`: the former is the mistake, and is reported as one
-            table = below
-        else:
+            # `mqtt = 3` beside `mqtt.host`: the former is the mistake, and is reported as one.
+            table = table.setdefault(part, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):
             table[path[-1]] = entry.value
     for path, kind in default_kinds().items():
         section = tree.setdefault(path[0], {})
@@ -174,18 +161,23 @@ def nested(entries: Mapping[KeyPath, Entry]) -> dict[str, Any]:
 
 
 def _config_file(named: Path | None) -> Path | None:
-    """The file to read; None if nobody named one and the default is absent."""
+    """The file to read; None if none is named and the default is absent."""
     variable = os.environ.get("EDGESCRIBE_CONFIG")
     chosen = named or (Path(variable) if variable else None)
     if chosen is None:
-        return DEFAULT_FILE if _may_be_there(DEFAULT_FILE) else None
-    if not _may_be_there(chosen):
+        return DEFAULT_FILE if may_be_there(DEFAULT_FILE) else None
+    if not may_be_there(chosen):
         by = "--config" if named else "EDGESCRIBE_CONFIG"
         raise ConfigError(f"{chosen}: no such configuration file (named by {by}): correct the path or create the file")
     return chosen
 
 
-def _may_be_there(path: Path) -> bool:
+def password_file(config: Path | None) -> Path:
+    """The file beside the configuration file from which the unit takes the broker's password."""
+    return (config or DEFAULT_FILE).with_name("mqtt-password")
+
+
+def may_be_there(path: Path) -> bool:
     """Whether the file exists; True as well where this user may not look, which reading it will tell."""
     try:
         return path.exists()
@@ -218,21 +210,28 @@ def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}): check its owner and mode")
     except UnicodeDecodeError:
-        problems.append(f"{path}: {_NOT_UTF8}")
+        problems.append(f"{path}: not UTF-8 text: save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}:{line_of_error(error, text)}: not valid TOML: {str(error).partition(' (at ')[0]}")
     except (RecursionError, ValueError) as error:  # nested a thousand times, or a number of thousands of digits
         problems.append(f"{path}: not valid TOML: {str(error).partition(';')[0]}")
     else:
-        return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree, ())]
+        return [Entry(key, value, Origin(str(path), line_of(text, key), path)) for key, value in _leaves(tree)]
     return []
 
 
 def _read_environment(problems: list[str]) -> list[Entry]:
     names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
-    problems.extend(_unknown_variables(names))
+    names = {upper: name for upper, name in names.items() if upper not in NOT_SETTINGS}
+    if not names:
+        return []
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError  # noqa: PLC0415 - 0.3 s, and rare
+
+    class Fields(Settings, BaseSettings):  # type: ignore[misc]  # two kinds of model_config; BaseSettings' is a superset
+        """The settings in the form that pydantic-settings' reader wants; never instantiated."""
+
     try:
-        tree = EnvSettingsSource(_Fields, env_prefix=PREFIX, env_nested_delimiter="__")()
+        tree = EnvSettingsSource(Fields, env_prefix=PREFIX, env_nested_delimiter="__")()
     except SettingsError as error:
         # Its message is `error parsing value for field "log" from source …`, which names no variable.
         variable = PREFIX + str(error).split('"')[1].upper()
@@ -246,67 +245,46 @@ def _read_environment(problems: list[str]) -> list[Entry]:
         spelt = [PREFIX + "__".join(path[:depth]).upper() for depth in range(len(path), 0, -1)]
         variable = next((names[name] for name in spelt if name in names), spelt[0])
         entries.append(Entry(path, value, Origin(variable)))
-    return entries
+    return _misspelt(names) + entries
 
 
-def _unknown_variables(names: Mapping[str, str]) -> Iterator[str]:
-    """Misspelt at the top level; pydantic-settings passes those by in silence, while it hands the others on."""
-    for upper, name in names.items():
-        path = tuple(upper.removeprefix(PREFIX).lower().split("__"))
-        if upper not in NOT_SETTINGS and path[0] not in Settings.model_fields:
-            yield unknown(Entry(path, None, Origin(name)))
+def _misspelt(names: Mapping[str, str]) -> list[Entry]:
+    """Unknown at the top level: pydantic-settings ignores those, and reports the others."""
+    paths = {name: tuple(upper.removeprefix(PREFIX).lower().split("__")) for upper, name in names.items()}
+    return [Entry(path, None, Origin(name)) for name, path in paths.items() if path[0] not in Settings.model_fields]
 
 
 def _read_credentials(problems: list[str], beside: Path) -> list[Entry]:
-    """Read `mqtt__password`, or `mqtt-password`, as people name it. What is no setting of ours is not even opened.
+    """Read `mqtt__password`, or `mqtt-password`, as people name it. Other files are not opened.
 
     Outside the service, root's commands (`sudo edgescribe watch`) take the password from where the unit takes it: from
-    `beside`, next to the configuration file.
-
-    pydantic-settings 2.16's NestedSecretsSettingsSource fails here: it decodes every file in the folder, so that
-    another program's binary key would keep this one from starting, and it knows the first spelling only.
+    `beside`, next to the configuration file; a user who may not read that has no password.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or not Path(folder).is_dir():
-        return _read_password(problems, beside)
+        readable = os.access(beside, os.R_OK) and beside.is_file()
+        return _read_secret(beside, ("mqtt", "password"), Origin(str(beside)), problems) if readable else []
     names = {spelling: path for path in all_paths() if len(path) > 1 for spelling in _spellings(path)}
     entries = []
     for file in sorted(Path(folder).iterdir()):
-        origin = Origin(f"credential {file.name}")
-        if path := names.get(file.name):
-            try:
-                # Empty is what the default of the unit leaves where the operator gave none.
-                if text := file.read_text(encoding=TEXT).strip():
-                    entries.append(Entry(path, _from_text(path, text, origin), origin))
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): check LoadCredential=")
-            except ConfigError as error:
-                problems.append(str(error))
-        elif (path := tuple(file.name.split("__"))) and len(path) > 1 and path[:1] in section_paths():
+        origin, path = Origin(f"credential {file.name}"), tuple(file.name.split("__"))
+        if file.name in names:
+            entries += _read_secret(file, names[file.name], origin, problems)
+        elif len(path) > 1 and path[:1] in section_paths():
             problems.append(unknown(Entry(path, None, origin)))
     return entries
 
 
-def _read_password(problems: list[str], file: Path) -> list[Entry]:
+def _read_secret(file: Path, path: KeyPath, origin: Origin, problems: list[str]) -> list[Entry]:
     try:
-        text = file.read_text(encoding=TEXT).strip()
-    except UnicodeDecodeError:
-        problems.append(f"{file}: {_NOT_UTF8}")
-    except OSError:  # not there, or not ours to read: then there is no password
-        pass
-    else:
-        return [Entry(("mqtt", "password"), text, Origin(str(file)))] if text else []
+        # Empty is what the default of the unit leaves where the operator gave none.
+        if text := file.read_text(encoding=TEXT).strip():
+            return [Entry(path, _from_text(path, text, origin), origin)]
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{origin}: cannot be read as text ({type(error).__name__}): save it as UTF-8")
+    except ConfigError as error:
+        problems.append(str(error))
     return []
-
-
-def _nameless_password(settings: Settings, entries: Mapping[KeyPath, Entry], beside: Path) -> Iterator[str]:
-    """A user name without a password. Where the service has one that this user may not read, all is well."""
-    if settings.mqtt.username is not None and settings.mqtt.password is None and not _may_be_there(beside):
-        yield (
-            f"{entries['mqtt', 'username'].origin}: mqtt.username is set without a password and is sent alone: "
-            f"if the broker wants a password, write it into {beside} (mode 600), "
-            "or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
-        )
 
 
 def _spellings(path: KeyPath) -> tuple[str, str]:
@@ -314,20 +292,18 @@ def _spellings(path: KeyPath) -> tuple[str, str]:
 
 
 def _from_text(path: KeyPath, text: str, origin: Origin) -> object:
-    """The value that `text` stands for. Only lists need decoding; validation understands numbers and the like."""
-    if not any(setting.type.startswith("list") for setting in by_path(path)):
+    """The value that `text` stands for. Only lists and tables need decoding; validation understands numbers."""
+    is_list = any(setting.type.startswith("list") for setting in by_path(path))
+    if not is_list and path not in section_paths():
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f'{origin}: {dotted(path)} is a list: write it as JSON, such as ["one", "two"]') from error
+        kind, example = ("list", '["one", "two"]') if is_list else ("table", '{"key": "value"}')
+        raise ConfigError(f"{origin}: {dotted(path)} is a {kind}: write it as JSON, such as {example}") from error
 
 
-def _read_overrides(overrides: Mapping[str, object]) -> list[Entry]:
-    return [Entry(tuple(key.split(".")), value, Origin("command line")) for key, value in overrides.items()]
-
-
-def _leaves(tree: Mapping[str, Any], above: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def _leaves(tree: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Keys and values; an unknown table counts as one value, so that it is reported once."""
     for key, value in tree.items():
         path = (*above, key)
@@ -335,13 +311,3 @@ def _leaves(tree: Mapping[str, Any], above: KeyPath) -> Iterator[tuple[KeyPath, 
             yield from _leaves(value, path)
         else:
             yield path, value
-
-
-def _exposed_secrets(entries: Mapping[KeyPath, Entry]) -> Iterator[str]:
-    for path, entry in entries.items():
-        file = entry.origin.file
-        if file and any(setting.secret for setting in by_path(path)) and file.stat().st_mode & stat.S_IROTH:
-            yield (
-                f"{entry.origin}: {dotted(path)} is a secret in a file that everybody can read: "
-                f"chmod 640 {file}, or give it as a credential"
-            )

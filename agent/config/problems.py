@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from agent.config.schema import (
-    KeyPath,
-    Setting,
-    all_paths,
-    by_path,
-    default_kinds,
-    dotted,
-    kinds_of,
-    section_paths,
-)
+from agent.config.schema import KeyPath, all_paths, by_path, default_kinds, dotted, kinds_of, section_paths
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -44,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One value that somebody set, as it was read."""
+    """One value that was set, as it was read."""
 
     path: KeyPath
     value: Any
@@ -53,74 +44,53 @@ class Entry:
 
 def explain(error: ValidationError, entries: Mapping[KeyPath, Entry]) -> list[str]:
     """One line for each problem that validation found, in the order of the settings."""
-    details = error.errors(include_url=False)
-    lines = [_line(detail, entries) for detail in details]
-    for detail in details:
-        if detail["type"] == "union_tag_invalid":
-            # Pydantic looks no further into a section whose kind is unknown; its misspelt keys are found here.
-            section = [entry for path, entry in entries.items() if path[:-1] == detail["loc"]]
-            lines.extend(unknown(entry) for entry in section if not by_path(entry.path))
-    return lines
+    return [_line(detail, entries) for detail in error.errors(include_url=False)]
 
 
 def unknown(entry: Entry) -> str:
     """The line for a key that does not exist, with what was probably meant."""
-    owners = {kind for setting in by_path(entry.path) for kind in setting.kinds}
-    if owners:
-        section = dotted(entry.path[:-1])
-        remedy = f'belongs to {section}.kind = "{" or ".join(sorted(owners))}": set that kind or remove the key'
-        return f"{entry.origin}: {dotted(entry.path)} {remedy}"
     return f"{entry.origin}: {dotted(entry.path)} is not a setting{_meant(entry.path)}"
 
 
 def _meant(path: KeyPath) -> str:
     """The nearest key: in the same section if there is one so named, anywhere otherwise."""
-    candidates = [*all_paths(), *section_paths()]
-    beside = {dotted(known): known[-1] for known in candidates if known[:-1] == path[:-1]}
-    near = difflib.get_close_matches(path[-1], list(beside.values()), n=1, cutoff=0.6)
-    if near:
+    known = [*all_paths(), *section_paths()]
+    beside = [each[-1] for each in known if each[:-1] == path[:-1]]
+    if near := difflib.get_close_matches(path[-1], beside, n=1):
         return f": did you mean {dotted((*path[:-1], near[0]))}?"
-    others = [dotted(known) for known in candidates if known != path[: len(known)]]
-    everywhere = difflib.get_close_matches(dotted(path), others, n=1, cutoff=0.6)
-    elsewhere = [dotted(known) for known in candidates if known[-1] == path[-1]]
-    if found := everywhere or elsewhere:
+    others = [dotted(each) for each in known if each != path[: len(each)]]
+    elsewhere = [dotted(each) for each in known if each[-1] == path[-1]]
+    if found := difflib.get_close_matches(dotted(path), others, n=1) or elsewhere:
         return f": did you mean {found[0]}?"
     return ": remove it (docs/settings.md lists all)"
 
 
 def _line(detail: "ErrorDetails", entries: Mapping[KeyPath, Entry]) -> str:
-    path = _path(detail["loc"])
+    path: KeyPath = ()
+    for part in detail["loc"]:  # without the tags of unions and the indices of lists
+        if isinstance(part, str) and part not in kinds_of(path):
+            path = (*path, part)
     if detail["type"] == "union_tag_invalid":
         path = (*path, "kind")
     entry = entries.get(path) or Entry(path, detail["input"], _nearest_origin(path, entries))
-    if detail["type"] == "extra_forbidden":
-        return unknown(entry)
-    where = str(entry.origin)
-    if detail["type"] == "missing":
-        return f"{where}: {dotted(path)} is missing: {_allowed(path, entries)}"
-    if detail["type"] == "value_error":
-        # Written by our own validators, in the form "what is wrong: what to do".
-        return f"{where}: {dotted(path)}: {detail['ctx']['error']}" if path else f"{where}: {detail['ctx']['error']}"
-    shown = f" = {_shown(entry)}" if _may_be_shown(entry) else ""
-    return f"{where}: {dotted(path)}{shown} is not allowed: {_allowed(path, entries)}"
-
-
-def _path(loc: tuple[int | str, ...]) -> KeyPath:
-    """Pydantic's location without the tags of unions and the indices of lists."""
-    path: KeyPath = ()
-    for part in loc:
-        if isinstance(part, str) and part not in kinds_of(path):
-            path = (*path, part)
-    return path
+    where = f"{entry.origin}: {dotted(path)}" if path else str(entry.origin)
+    match detail["type"]:
+        case "extra_forbidden":  # known, see `load`: then it is another kind's
+            owners = " or ".join(sorted(setting.kind for setting in by_path(path)))
+            return f'{where} belongs to {dotted(path[:-1])}.kind = "{owners}": set that kind or remove the key'
+        case "missing":
+            return f"{where} is missing: {_allowed(path, entries)}"
+        case "value_error":  # written by our own validators, in the form "what is wrong: what to do"
+            return f"{where}: {detail['ctx']['error']}"
+        case _:
+            return f"{where}{_shown(entry)} is not allowed: {_allowed(path, entries)}"
 
 
 def _nearest_origin(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> Origin:
-    """For what was not set itself: where its section was, preferably its `kind`."""
-    section = path[:-1]
-    beside = [entry for known, entry in entries.items() if section and known[: len(section)] == section]
-    beside.sort(key=lambda entry: entry.path[-1] != "kind")
+    """For what was not set itself: where something below it was, or beside it, preferably its `kind`."""
     below = [entry for known, entry in entries.items() if path and known[: len(path)] == path]
-    found = below or beside
+    beside = [entry for known, entry in entries.items() if path[:-1] and known[: len(path) - 1] == path[:-1]]
+    found = below or sorted(beside, key=lambda entry: entry.path[-1] != "kind")
     return found[0].origin if found else Origin("settings")
 
 
@@ -129,25 +99,17 @@ def _allowed(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> str:
         return f"must be one of {', '.join(kinds)}"
     if path in section_paths():
         return f"must be a table, [{dotted(path)}]"
-    setting = _selected(path, entries)
-    return f"must be {setting.allowed}" if setting else "see docs/settings.md"
-
-
-def _selected(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> Setting | None:
-    """The setting at `path`, for the kind that is chosen where kinds differ."""
-    kind = entries.get((*path[:-1], "kind"))
-    chosen = kind.value if kind else default_kinds().get(path[:-1])
-    found = by_path(path)
-    return next((setting for setting in found if chosen in setting.kinds), found[0] if found else None)
-
-
-def _may_be_shown(entry: Entry) -> bool:
-    settings = by_path(entry.path)
-    if "@" in str(entry.value):  # a password may stand in front of it, as in mqtt://user:password@broker
-        return False
-    return bool(settings) and not any(setting.secret for setting in settings)
+    # Of the kind that is chosen, where kinds differ.
+    chosen = entries.get((*path[:-1], "kind"))
+    kind = chosen.value if chosen else default_kinds().get(path[:-1])
+    found = sorted(by_path(path), key=lambda setting: setting.kind != kind)
+    return f"must be {found[0].allowed}" if found else "see docs/settings.md"
 
 
 def _shown(entry: Entry) -> str:
+    settings = by_path(entry.path)
+    # A password may stand in front of an @, as in mqtt://user:password@broker.
+    if "@" in str(entry.value) or not settings or any(setting.secret for setting in settings):
+        return ""
     text = f'"{entry.value}"' if isinstance(entry.value, str) else str(entry.value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    return f" = {text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + '…'}"

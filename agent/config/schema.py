@@ -1,9 +1,11 @@
-"""What settings there are: `config.Settings` walked once, for error messages, documents and `edgescribe config`."""
+"""What settings there are: `Settings` walked once, for error messages, documents and `edgescribe config`.
 
-import inspect
+Not from pydantic's JSON schema, which takes eight times as long at every start.
+"""
+
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,12 +13,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from agent.config.section import Section, in_words
-from agent.config.settings import Settings
+from agent.config.settings import InWords, Section, Settings
 
 PREFIX = "EDGESCRIBE_"
 CHOICE = "one of"
 TEXT = "text"
+TYPE_NAMES: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: TEXT,
+    Path: "path",
+    SecretStr: "secret text",
+}
 KeyPath = tuple[str, ...]
 
 
@@ -26,18 +35,15 @@ class Setting:
 
     path: KeyPath
     """Such as `("engine", "threads")`."""
-    kinds: frozenset[str]
-    """The kinds of its section that have it (`engine.beam_size`: `faster_whisper`); empty where there are no kinds."""
-    inherited_from: str
-    """Name of the class that declares it: two kinds share a key only if they have it from the same class."""
+    kind: str
+    """The kind of its section that has it (`engine.beam_size`: `faster_whisper`); empty where there are no kinds."""
     type: str
-    """In words: `integer`, `text`, `path` …"""
+    """In words: `whole number`, `text`, `path` …"""
     bounds: str
     """In words: `0 to 64`, the words that are allowed, or what text has to be; empty if anything goes."""
     default: object
     """None also where there is none, see `required`."""
     required: bool
-    secret: bool
     description: str
 
     @property
@@ -51,11 +57,16 @@ class Setting:
         return PREFIX + "__".join(self.path).upper()
 
     @property
+    def secret(self) -> bool:
+        """Whether it must never be shown."""
+        return self.type == TYPE_NAMES[SecretStr]
+
+    @property
     def allowed(self) -> str:
         """What a value has to be, in words, for error messages: `a whole number, 0 to 64`."""
         if self.type == TEXT and self.bounds:
             return self.bounds
-        article = "a " if self.type.split()[0] in ("whole", "number", "path", "list") else ""
+        article = "a " if self.type.split()[0] in {"whole", "number", "path", "list"} else ""
         between = " " if self.type == CHOICE else ", "
         return article + self.type + (between + self.bounds.replace("`", "") if self.bounds else "")
 
@@ -65,8 +76,8 @@ class Group:
     """One table of the TOML file, or one kind of it."""
 
     path: KeyPath
-    kind: str | None
-    """Value of `kind` that selects it; None for a plain section."""
+    kind: str
+    """Value of `kind` that selects it; empty for a plain section."""
     description: str
     settings: tuple[Setting, ...]
 
@@ -76,10 +87,28 @@ def dotted(path: KeyPath) -> str:
     return ".".join(path)
 
 
+def leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """The values of nested tables, each with its dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
 @cache
 def groups() -> tuple[Group, ...]:
     """Every group, in the order in which `agent.config.settings` declares them; the top level comes first."""
     return tuple(walk(Settings))
+
+
+@cache
+def _index() -> Mapping[KeyPath, tuple[Setting, ...]]:
+    found: dict[KeyPath, tuple[Setting, ...]] = {}
+    for group in groups():
+        for setting in group.settings:
+            found[setting.path] = (*found.get(setting.path, ()), setting)
+    return found
 
 
 def by_path(path: KeyPath) -> tuple[Setting, ...]:
@@ -92,6 +121,7 @@ def all_paths() -> tuple[KeyPath, ...]:
     return tuple(_index())
 
 
+@cache
 def section_paths() -> frozenset[KeyPath]:
     """Every table: what has settings below it."""
     return frozenset(group.path for group in groups() if group.path)
@@ -102,89 +132,59 @@ def kinds_of(path: KeyPath) -> tuple[str, ...]:
     return tuple(group.kind for group in groups() if group.path == path and group.kind)
 
 
+@cache
 def default_kinds() -> Mapping[KeyPath, str]:
-    """Which kind each section with kinds has when nobody says so."""
+    """Which kind each section with kinds has where no layer names one."""
     return {path: Settings.model_fields[path[0]].default.kind for path in section_paths() if kinds_of(path)}
 
 
 def shared(path: KeyPath, kind: str, other: str) -> bool:
-    """True if both kinds have the setting at `path` from a common class, so that a value keeps its meaning."""
-    owners = {setting.inherited_from for setting in by_path(path) if setting.kinds & {kind, other}}
-    kinds = {name for setting in by_path(path) for name in setting.kinds}
-    return {kind, other} <= kinds and len(owners) == 1
+    """True if both kinds have the setting at `path`, and in the same form, so that a value keeps its meaning."""
+    forms = [replace(setting, kind="") for setting in by_path(path) if setting.kind in {kind, other}]
+    return len(forms) > 1 and forms[0] == forms[1]
 
 
-@cache
-def _index() -> Mapping[KeyPath, tuple[Setting, ...]]:
-    found: dict[KeyPath, tuple[Setting, ...]] = {}
-    for group in groups():
-        for setting in group.settings:
-            found[setting.path] = (*found.get(setting.path, ()), setting)
-    return found
-
-
-def walk(model: type[BaseModel], path: KeyPath = (), kind: str | None = None) -> Iterator[Group]:
+def walk(model: type[BaseModel], path: KeyPath = (), kind: str = "") -> Iterator[Group]:
     """The groups of `model`, itself first, then what stands below it."""
     leaves: list[Setting] = []
     below: list[Group] = []
     for name, field in model.model_fields.items():
-        members = [member for member in _members(field.annotation) if _is_section(member)]
-        for member in members:
-            tag = member.model_fields["kind"].default if len(members) > 1 else None
-            below.extend(walk(member, (*path, name), tag))
-        if not members:
-            leaves.append(_leaf(model, (*path, name), field, kind))
+        sections = [each for each in _members(field.annotation) if isinstance(each, type) and issubclass(each, Section)]
+        for section in sections:
+            tag = section.model_fields["kind"].default if len(sections) > 1 else ""
+            below.extend(walk(section, (*path, name), tag))
+        if not sections:
+            leaves.append(_leaf((*path, name), field, kind))
     yield Group(path, kind, (model.__doc__ or "").strip(), tuple(leaves))
     yield from below
 
 
-def _leaf(model: type[BaseModel], path: KeyPath, field: FieldInfo, kind: str | None) -> Setting:
-    annotation, metadata = _bare(field)
-    type_name, bounds = _in_words(annotation, metadata)
+def _leaf(path: KeyPath, field: FieldInfo, kind: str) -> Setting:
+    type_name, bounds = _in_words(field)
     return Setting(
         path=path,
-        kinds=frozenset({kind} if kind else ()),
-        inherited_from=next(base.__name__ for base in model.__mro__ if path[-1] in inspect.get_annotations(base)),
+        kind=kind,
         type=type_name,
         bounds=bounds,
         default=None if field.is_required() else field.default,
         required=field.is_required(),
-        secret=annotation is SecretStr,
         description=field.description or "",
     )
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The alternatives of a union; the annotation itself otherwise."""
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
-def _bare(field: FieldInfo) -> tuple[Any, tuple[Any, ...]]:
-    """The annotation without `None` and `Annotated`, and all the constraints found on the way."""
+def _in_words(field: FieldInfo) -> tuple[str, str]:
+    """Type and bounds of a field, whose annotation may be optional, and annotated in one place or the other."""
     annotation: Any = next(member for member in _members(field.annotation) if member is not type(None))
-    metadata = tuple(field.metadata)
+    metadata = list(field.metadata)
     if get_origin(annotation) is Annotated:
         annotation, *extra = get_args(annotation)
         for item in extra:
-            metadata += tuple(item.metadata) if isinstance(item, FieldInfo) else (item,)
-    return annotation, metadata
-
-
-TYPE_NAMES: Mapping[Any, str] = {
-    bool: "true or false",
-    int: "whole number",
-    float: "number",
-    str: TEXT,
-    Path: "path",
-    SecretStr: "secret text",
-}
-
-
-def _in_words(annotation: Any, metadata: tuple[Any, ...]) -> tuple[str, str]:
+            metadata += item.metadata if isinstance(item, FieldInfo) else (item,)
     if get_origin(annotation) is Literal:
         return CHOICE, ", ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -192,12 +192,12 @@ def _in_words(annotation: Any, metadata: tuple[Any, ...]) -> tuple[str, str]:
     return TYPE_NAMES[annotation], _bounds(metadata)
 
 
-def _bounds(metadata: tuple[Any, ...]) -> str:
+def _bounds(metadata: list[Any]) -> str:
+    if words := next((item.words for item in metadata if isinstance(item, InWords)), ""):
+        return words
     limits = {
         name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
     }
-    if words := in_words(metadata):
-        return words
     if limits.keys() == {"ge", "le"}:
         return f"{limits['ge']:g} to {limits['le']:g}"
     relations = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

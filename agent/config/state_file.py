@@ -47,13 +47,21 @@ def write_json(path: Path, document: object, *, mode: int = 0o600, indent: int |
     Raises:
         OSError: the disk is full, read-only or broken.
     """
-    content = json.dumps(document, indent=indent).encode() + b"\n"
-    new = path.with_name(f".{path.name}.new")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, json.dumps(document, indent=indent) + "\n", mode)
+
+
+def write_whole(path: Path, text: str, mode: int) -> None:
+    """Write `text` to `path`. A power cut leaves the old file or the new one; a secret is at no time open to others.
+
+    Raises:
+        OSError: there is no such folder, or the disk is full, read-only or broken.
+    """
+    new = path.with_name(f".{path.name}.new")
     try:
         new.unlink(missing_ok=True)  # another user may own what a crash has left
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

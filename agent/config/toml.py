@@ -1,10 +1,10 @@
 """The little of TOML that Python's standard library lacks: finding the line of a key, and writing values."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 
 from agent.errors import ConfigError
 
@@ -41,30 +41,19 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def value(of: object) -> str:
-    """`of` as a TOML value.
+    """`of`, which is text, a path, a number, a boolean or a list of these, as a TOML value.
 
     Raises:
         ConfigError: a text is not Unicode, such as a path whose bytes are not UTF-8; TOML has no way to write it.
-        TypeError: settings hold text, paths, numbers, booleans and lists of these; nothing else.
+        TypeError: it is something else.
     """
-    match of:
-        case bool():
-            return str(of).lower()
-        case int() | float():
-            return repr(of)
-        case str() | Path():
-            return _text(str(of))
-        case list() | tuple():
-            return f"[{', '.join(value(item) for item in of)}]"
-        case _:
-            msg = f"no TOML value for {type(of).__name__}"
-            raise TypeError(msg)
-
-
-def _text(of: str) -> str:
+    if of is None:
+        msg = "TOML has no null"
+        raise TypeError(msg)
+    # JSON's escapes are a subset of those of a TOML basic string; TOML also wants DEL escaped.
+    text = json.dumps(of, ensure_ascii=False, default=os.fspath).replace("\x7f", "\\u007f")
     try:
-        of.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"{of!r} is not UTF-8, and TOML cannot hold it: use another value") from error
-    # JSON's escapes are a subset of those of a TOML basic string; TOML also wants DEL escaped.
-    return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text

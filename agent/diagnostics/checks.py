@@ -2,269 +2,30 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final
 
-from agent.diagnostics.finding import Finding, Status
-from agent.install.extras import Installation
-from agent.models.memory import memory_need_mb
+from agent.config.settings import AutoSettings
+from agent.diagnostics import Finding, Status
+from agent.diagnostics.configuration import LOCAL_HOSTS, advice, problems
+from agent.diagnostics.facts import Facts
+from agent.errors import DeviceBusy
+from agent.models.calibrated import in_words
+from agent.telemetry.naming import broker_name, source_name
+
+ok, warn, fail = (partial(Finding, status) for status in (Status.OK, Status.WARN, Status.FAIL))
 
 LEAST_FREE_MB: Final = 500
 """Room for a model that is being pulled and quantised, and for a queue."""
 COMFORTABLE: Final = 0.8
 """Share of the available memory that the agent may need before it is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class CTranslate2Build:
-    """What the installed CTranslate2 can do."""
-
-    version: str
-    compute_types: tuple[str, ...]
-    """On this CPU."""
-    cuda_devices: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """The model that the settings name."""
-
-    name: str
-    ctranslate2: bool
-    size: str
-    """Whisper's size class; empty for a user's own file."""
-    size_bytes: int
-    problem: str
-    """Why it cannot be used; empty if it can."""
-
-
-@dataclass(frozen=True, slots=True)
-class AutoFacts:
-    """What `engine.kind = "auto"` comes to."""
-
-    engine: str
-    """Kind, model and threads of what is used; empty if nothing can be."""
-    problem: str
-    """What is not as it should be, with its remedy; empty where all is well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found. An empty problem means that there is none."""
-
-    hardware: str
-    arch: str
-    os: str
-    cores: int
-    memory_total_mb: int
-    memory_available_mb: int
-    cpu_features: frozenset[str]
-    """As /proc/cpuinfo spells them."""
-    gpu: bool
-    """An NVIDIA GPU that its driver shows."""
-    settings_problem: str
-    engine: str
-    """Kind of engine that is used."""
-    whisper_cpp: str | None
-    """whisper.cpp's own line about its build; None if it cannot be imported."""
-    whisper_cpp_for: str
-    """CPU class that its wheel was built for; empty if it does not say, as the index's wheel."""
-    whisper_cpp_refusal: str
-    """Why it must not be imported: it was built for another CPU. Empty if it may."""
-    ctranslate2: CTranslate2Build | None
-    """None if it is not installed."""
-    model: ModelFacts | None
-    """None for an engine without one."""
-    source: str
-    source_problem: str
-    """Brings its own remedy."""
-    broker: str | None
-    """`host:port`; None if MQTT is off."""
-    broker_problem: str
-    clock_synced: bool
-    state_dir: Path
-    state_problem: str
-    state_free_mb: int
-    installation: Installation
-    """Into which what is missing belongs."""
-    auto: AutoFacts | None = None
-    """None where the settings name the engine themselves."""
-    source_busy: bool = False
-    """The problem is that something else has the microphone open."""
-    service_says: str = ""
-    """What the service says that it is doing; empty where none runs."""
-    muted: str = ""
-    """Why the microphone stays closed, where a command has closed it."""
-
-
-def diagnose(facts: Facts) -> tuple[Finding, ...]:
-    """Everything there is to say, in the order in which one would look."""
-    return tuple(finding for check in CHECKS for finding in check(facts))
-
-
-def machine(facts: Facts) -> Iterator[Finding]:
-    """What it is."""
-    known = [CPU_FEATURES[name] for name in CPU_FEATURES if name in facts.cpu_features]
-    text = (
-        f"{facts.hardware}, {facts.arch}, {facts.cores} cores, {facts.memory_total_mb / 1024:.1f} GB, "
-        f"{facts.os}; CPU: {', '.join(known) or 'nothing that speeds inference up'}"
-    )
-    yield Finding(Status.OK, "machine", text)
-
-
-def settings(facts: Facts) -> Iterator[Finding]:
-    """Whether they can be read, and the agent can start with them."""
-    if facts.settings_problem:
-        for line in facts.settings_problem.splitlines():
-            yield Finding(Status.FAIL, "settings", line, "correct it, then run `edgescribe check`")
-    else:
-        yield Finding(Status.OK, "settings", "readable")
-
-
-def whisper_cpp(facts: Facts) -> Iterator[Finding]:
-    """What its build can use, and what of this CPU it leaves unused."""
-    if facts.whisper_cpp_refusal:
-        status = Status.FAIL if facts.engine == "whisper_cpp" else Status.WARN
-        yield Finding(status, "whisper.cpp", facts.whisper_cpp_refusal)
-        return
-    if facts.whisper_cpp is None:
-        if facts.engine == "whisper_cpp":
-            remedy = facts.installation.again("pywhispercpp")
-            yield Finding(Status.FAIL, "whisper.cpp", "cannot be imported", remedy)
-        return
-    built_with = build_features(facts.whisper_cpp)
-    used = f"built for {facts.whisper_cpp_for or 'any CPU'}, with {', '.join(sorted(built_with)) or 'nothing special'}"
-    unused = [name for name, needs in WORTH_A_BUILD.items() if needs & facts.cpu_features and name not in built_with]
-    if unused:
-        gain = ": half the instructions with q8_0 or q4_0" if "DOTPROD" in unused else ""
-        yield Finding(
-            Status.WARN,
-            "whisper.cpp",
-            f"{used}; this CPU could also do {', '.join(unused)}{gain}",
-            f"install from wheelhouse/{facts.arch}-{_wheelhouse(facts)} (docs/wheelhouse.md), or build it here: "
-            f"{facts.installation.again('pywhispercpp', '--no-binary', 'pywhispercpp')}; "
-            'or set engine.kind = "faster_whisper", which chooses at run time',
-        )
-    else:
-        yield Finding(Status.OK, "whisper.cpp", used)
-
-
-def ctranslate2(facts: Facts) -> Iterator[Finding]:
-    """Whether it is there, and whether it sees the GPU."""
-    build = facts.ctranslate2
-    if build is None:
-        status = Status.FAIL if facts.engine == "faster_whisper" else Status.OK
-        remedy = facts.installation.with_extra("faster-whisper") if status is Status.FAIL else ""
-        yield Finding(status, "CTranslate2", "not installed (faster_whisper needs it)", remedy)
-    elif facts.gpu and not build.cuda_devices:
-        yield Finding(
-            Status.WARN,
-            "CTranslate2",
-            f"{build.version} does not see the GPU: the package index has no CUDA build of it for {facts.arch}",
-            "build CTranslate2 from source with -DWITH_CUDA=ON -DWITH_CUDNN=ON, or stay on the CPU",
-        )
-    else:
-        gpu = f", {build.cuda_devices} GPU" if build.cuda_devices else ""
-        yield Finding(Status.OK, "CTranslate2", f"{build.version}: {', '.join(build.compute_types)}{gpu}")
-
-
-def calibration(facts: Facts) -> Iterator[Finding]:
-    """What it has chosen, and whether that still holds."""
-    if facts.auto is None:
-        return
-    if facts.auto.problem:
-        yield Finding(Status.WARN if facts.auto.engine else Status.FAIL, "calibration", facts.auto.problem)
-    else:
-        yield Finding(Status.OK, "calibration", f"chose {facts.auto.engine}")
-
-
-def model(facts: Facts) -> Iterator[Finding]:
-    """Whether it is here, sound, and small enough."""
-    if facts.model is None:
-        return
-    if facts.model.problem:
-        yield Finding(Status.FAIL, "model", facts.model.problem, _pull(facts.model))
-    else:
-        yield Finding(Status.OK, "model", f"{facts.model.name} is here, and is what it should be")
-    yield _memory(facts, memory_need_mb(facts.model.size, facts.model.size_bytes, ctranslate2=facts.model.ctranslate2))
-
-
-def microphone(facts: Facts) -> Iterator[Finding]:
-    """Whether sound can be had. What the service has open for itself is as it should be."""
-    if facts.source_busy and facts.service_says.startswith("listening to"):
-        yield Finding(Status.OK, "source", f"{facts.source} is in use by the service")
-    elif facts.source_busy:
-        yield Finding(Status.WARN, "source", facts.source_problem)
-    elif facts.source_problem:
-        yield Finding(Status.FAIL, "source", facts.source_problem)
-    else:
-        yield Finding(Status.OK, "source", f"{facts.source} can be opened")
-
-
-def muted(facts: Facts) -> Iterator[Finding]:
-    """Whether it was told not to listen. The service says so, too, to those who may not read its state folder."""
-    if reason := facts.muted or ("muted by a command" if facts.service_says.startswith("mute") else ""):
-        yield Finding(Status.WARN, "muted", reason, "publish ON on edgescribe/v1/<id>/cmd/listen")
-
-
-def broker(facts: Facts) -> Iterator[Finding]:
-    """Whether anybody answers there."""
-    if facts.broker is None:
-        return
-    if facts.broker_problem:
-        host = facts.broker.rpartition(":")[0]
-        start = "`sudo apt install mosquitto`, `sudo systemctl start mosquitto`" if host in _HERE else "start it"
-        remedy = f"{start}, or correct mqtt.host and mqtt.port"
-        yield Finding(Status.FAIL, "broker", f"{facts.broker}: {facts.broker_problem}", remedy)
-    else:
-        yield Finding(Status.OK, "broker", f"{facts.broker} answers")
-
-
-def clock(facts: Facts) -> Iterator[Finding]:
-    """Whether the times in the messages can be trusted. Not a failure: messages say whether they can."""
-    if facts.clock_synced:
-        yield Finding(Status.OK, "clock", "synchronised")
-    else:
-        yield Finding(
-            Status.WARN,
-            "clock",
-            "not synchronised",
-            _SET_CLOCK,
-        )
-
-
-def state(facts: Facts) -> Iterator[Finding]:
-    """Whether models and queues can be kept."""
-    if facts.state_problem:
-        remedy = f"give the user of the service {facts.state_dir}, or set state_dir"
-        yield Finding(Status.FAIL, "state folder", f"{facts.state_dir}: {facts.state_problem}", remedy)
-    elif facts.state_free_mb < LEAST_FREE_MB:
-        text = f"{facts.state_dir} has {facts.state_free_mb} MB left"
-        yield Finding(Status.WARN, "state folder", text, f"free {LEAST_FREE_MB} MB, or set state_dir")
-    else:
-        yield Finding(Status.OK, "state folder", f"{facts.state_dir}, {facts.state_free_mb / 1024:.0f} GB free")
-
-
-CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
-    machine,
-    settings,
-    whisper_cpp,
-    ctranslate2,
-    calibration,
-    model,
-    microphone,
-    muted,
-    broker,
-    clock,
-    state,
-)
-
-_HERE: Final = ("localhost", "127.0.0.1", "[::1]")
-_SET_CLOCK: Final = (
-    "`sudo timedatectl set-ntp true`; where there is no time service, `sudo apt install systemd-timesyncd` before that"
-)
-
+SWAPPING_PCT: Final = 50.0
+SCARCE: Final = 0.1
+"""Of the memory; less is scarce."""
+WORN_PCT: Final = 90
+LOOSE: Final = 2.0
+"""The unit as it is delivered is at 1.6 or below, and with any of its drop-ins below 2."""
+RUNS: Final = ("active", "activating", "reloading")
 CPU_FEATURES: Final = {
     "asimddp": "dot product",
     "fphp": "fp16",
@@ -274,7 +35,6 @@ CPU_FEATURES: Final = {
     "avx_vnni": "AVX-VNNI",
 }
 """Of the names in /proc/cpuinfo those that matter to inference, in words."""
-
 WORTH_A_BUILD: Final = {
     "DOTPROD": frozenset({"asimddp"}),
     "FP16_VA": frozenset({"fphp", "asimdhp"}),
@@ -285,26 +45,219 @@ WORTH_A_BUILD: Final = {
 the public wheel for aarch64 uses neither (q8_0: 8.5 G instructions for 11 s of speech, against 3.9 G with both)."""
 
 
+def diagnose(facts: Facts) -> tuple[Finding, ...]:
+    """Everything there is to say, in the order in which one would look."""
+    return tuple(finding for check in CHECKS for finding in check(facts))
+
+
+def machine(facts: Facts) -> Iterator[Finding]:
+    """What it is."""
+    known = [words for name, words in CPU_FEATURES.items() if name in facts.cpu_features]
+    here = facts.machine
+    yield ok(
+        "machine",
+        f"{here.hardware or 'unknown board'}, {here.arch}, {facts.cores} cores, {facts.memory.total_mb / 1024:.1f} GB, "
+        f"{here.os or 'unknown system'}; CPU: {', '.join(known) or 'nothing that speeds inference up'}",
+    )
+
+
+def settings(facts: Facts) -> Iterator[Finding]:
+    """Whether they can be read, the agent can start with them, and they are what one would want."""
+    remedy = "correct it, then run `edgescribe check`"
+    wrong = facts.settings_problem.splitlines() or problems(facts.loaded, parts=False, model=False)
+    yield from (fail("settings", line, remedy) for line in wrong)
+    if not wrong:
+        yield ok("settings", "readable")
+    yield from (warn("settings", line, remedy) for line in advice(facts.loaded, parts=False))
+
+
+def whisper_cpp(facts: Facts) -> Iterator[Finding]:
+    """What its build can use, and what of this CPU it leaves unused."""
+    wanted = facts.engine is not None and facts.engine.kind == "whisper_cpp"
+    if facts.whisper_cpp_refusal:
+        yield (fail if wanted else warn)("whisper.cpp", facts.whisper_cpp_refusal)
+        return
+    if facts.whisper_cpp is None:
+        if wanted:
+            yield fail("whisper.cpp", "cannot be imported", facts.installation.again("pywhispercpp"))
+        return
+    has = facts.cpu_features
+    built_with = build_features(facts.whisper_cpp)
+    used = f"built for {facts.whisper_cpp_for or 'any CPU'}, with {', '.join(sorted(built_with)) or 'nothing special'}"
+    unused = [name for name, needs in WORTH_A_BUILD.items() if needs & has and name not in built_with]
+    if not unused:
+        yield ok("whisper.cpp", used)
+        return
+    gain = ": half the instructions with q8_0 or q4_0" if "DOTPROD" in unused else ""
+    cpu = "cortex-a76" if WORTH_A_BUILD["DOTPROD"] | WORTH_A_BUILD["FP16_VA"] <= has else "native"
+    yield warn(
+        "whisper.cpp",
+        f"{used}; this CPU could also do {', '.join(unused)}{gain}",
+        f"install from wheelhouse/{facts.machine.arch}-{cpu} (docs/wheelhouse.md), or build it here: "
+        f"{facts.installation.again('pywhispercpp', '--no-binary', 'pywhispercpp')}; "
+        'or set engine.kind = "faster_whisper", which chooses at run time',
+    )
+
+
 def build_features(system_info: str) -> frozenset[str]:
     """The names that whisper.cpp's system info line has at 1: `AVX = 1 | AVX2 = 1 | OPENMP = 1`."""
     return frozenset(re.findall(r"(\w+) = 1\b", system_info))
 
 
-def _wheelhouse(facts: Facts) -> str:
-    """The CPU class that suits this CPU best."""
-    return "cortex-a76" if WORTH_A_BUILD["DOTPROD"] | WORTH_A_BUILD["FP16_VA"] <= facts.cpu_features else "native"
+def ctranslate2(facts: Facts) -> Iterator[Finding]:
+    """Whether it is there, and whether it sees the GPU."""
+    build = facts.ctranslate2
+    if build is None:
+        wanted = facts.engine is not None and facts.engine.kind == "faster_whisper"
+        remedy = facts.installation.with_extra("faster-whisper") if wanted else ""
+        yield (fail if wanted else ok)("CTranslate2", "not installed (faster_whisper needs it)", remedy)
+    elif facts.gpu and not build.cuda_devices:
+        yield warn(
+            "CTranslate2",
+            f"{build.version} does not see the GPU: the package index has no CUDA build of it for {facts.machine.arch}",
+            "build CTranslate2 from source with -DWITH_CUDA=ON -DWITH_CUDNN=ON, or stay on the CPU",
+        )
+    else:
+        gpu = f", {build.cuda_devices} GPU" if build.cuda_devices else ""
+        yield ok("CTranslate2", f"{build.version}: {', '.join(build.compute_types)}{gpu}")
 
 
-def _memory(facts: Facts, need_mb: int) -> Finding:
-    text = f"about {need_mb} MB needed, {facts.memory_available_mb} of {facts.memory_total_mb} MB available"
-    remedy = "choose a smaller model: tiny.en-q4_0 needs about 136 MB"
-    if need_mb > facts.memory_available_mb:
-        return Finding(Status.FAIL, "memory", text, remedy)
-    if need_mb > facts.memory_available_mb * COMFORTABLE:
-        return Finding(Status.WARN, "memory", text, remedy)
-    return Finding(Status.OK, "memory", text)
+def calibration(facts: Facts) -> Iterator[Finding]:
+    """What it has chosen, and whether that still holds."""
+    if not isinstance(facts.loaded.settings.engine, AutoSettings):
+        return
+    if facts.engine_problem:
+        yield (warn if facts.engine else fail)("calibration", facts.engine_problem)
+    elif facts.engine:
+        yield ok("calibration", f"chose {in_words(facts.engine)}")
 
 
-def _pull(wanted: ModelFacts) -> str:
-    """The store's own messages name the command where pulling helps; size tells whether the catalogue knows it."""
-    return "" if "`" in wanted.problem or not wanted.size else f"edgescribe models pull {wanted.name}"
+def model(facts: Facts) -> Iterator[Finding]:
+    """Whether it is here, sound, and small enough."""
+    if (wanted := facts.model) is None:
+        return
+    if wanted.problem:
+        # The store's own messages name the command where pulling helps.
+        pull = "" if "`" in wanted.problem or not wanted.in_catalogue else f"edgescribe models pull {wanted.name}"
+        yield fail("model", wanted.problem, pull)
+    else:
+        yield ok("model", f"{wanted.name} is here, and is what it should be")
+    available_mb = facts.memory.available_mb
+    text = f"about {wanted.need_mb} MB needed, {available_mb} of {facts.memory.total_mb} MB available"
+    if wanted.need_mb <= available_mb * COMFORTABLE:
+        yield ok("memory", text)
+    else:
+        remedy = "choose a smaller model: tiny.en-q4_0 needs about 136 MB"
+        yield (fail if wanted.need_mb > available_mb else warn)("memory", text, remedy)
+
+
+def microphone(facts: Facts) -> Iterator[Finding]:
+    """Whether sound can be had. What the service has open for itself is as it should be."""
+    source, busy = source_name(facts.loaded.settings), isinstance(facts.source_problem, DeviceBusy)
+    if busy and _service_says(facts).startswith("listening to"):
+        yield ok("source", f"{source} is in use by the service")
+    elif facts.source_problem:
+        yield (warn if busy else fail)("source", str(facts.source_problem))
+    else:
+        yield ok("source", f"{source} can be opened")
+
+
+def muted(facts: Facts) -> Iterator[Finding]:
+    """Whether it was told not to listen. The service says so, too, to those who may not read its state folder."""
+    if reason := facts.muted or ("muted by a command" if _service_says(facts).startswith("mute") else ""):
+        yield warn("muted", reason, "publish ON on edgescribe/v1/<id>/cmd/listen")
+
+
+def _service_says(facts: Facts) -> str:
+    return facts.service.status if facts.service and facts.service.active in RUNS else ""
+
+
+def broker(facts: Facts) -> Iterator[Finding]:
+    """Whether anybody answers there."""
+    mqtt, name = facts.loaded.settings.mqtt, broker_name(facts.loaded.settings)
+    if not mqtt.enabled:
+        return
+    if facts.broker_problem:
+        here = mqtt.host in LOCAL_HOSTS
+        start = "`sudo apt install mosquitto`, `sudo systemctl start mosquitto`" if here else "start it"
+        yield fail("broker", f"{name}: {facts.broker_problem}", f"{start}, or correct mqtt.host and mqtt.port")
+    else:
+        yield ok("broker", f"{name} answers")
+
+
+def clock(facts: Facts) -> Iterator[Finding]:
+    """Whether the times in the messages can be trusted. Not a failure: messages say whether they can."""
+    if facts.clock_synced:
+        yield ok("clock", "synchronised")
+    else:
+        remedy = "`sudo timedatectl set-ntp true`; where there is no time service, `sudo apt install systemd-timesyncd`"
+        yield warn("clock", "not synchronised", f"{remedy} before that")
+
+
+def state(facts: Facts) -> Iterator[Finding]:
+    """Whether models and queues can be kept."""
+    folder, free_mb = facts.state_dir, facts.state_free_mb
+    if facts.state_problem:
+        remedy = f"give the user of the service {folder}, or set state_dir"
+        yield fail("state folder", f"{folder}: {facts.state_problem}", remedy)
+    elif free_mb < LEAST_FREE_MB:
+        yield warn("state folder", f"{folder} has {free_mb} MB left", f"free {LEAST_FREE_MB} MB, or set state_dir")
+    else:
+        yield ok("state folder", f"{folder}, {free_mb / 1024:.0f} GB free")
+
+
+def storage(facts: Facts) -> Iterator[Finding]:
+    """Whether the medium can be relied on."""
+    if (medium := facts.storage) is None:
+        return
+    what = f"{medium.device}, {medium.file_system}"
+    check = "check it (`fsck`) at the next boot, or replace the card"
+    if medium.read_only:
+        yield fail("storage", f"{what}, is mounted read-only", f"see `dmesg` for why; {check}")
+    elif medium.errors:
+        yield warn("storage", f"{what}, has recorded {medium.errors} errors", f"back it up; {check}")
+    elif (medium.wear_pct or 0) >= WORN_PCT:
+        yield warn("storage", f"{what}, has used up {medium.wear_pct} % of its life", "back it up, and replace it soon")
+    elif medium.file_system in {"tmpfs", "ramfs"}:
+        text = f"{what}: what waits for the broker is lost with the power"
+        yield warn("storage", text, "set state_dir to a folder on a medium")
+    else:
+        yield ok("storage", what + (f", {medium.wear_pct} % worn" if medium.wear_pct else ""))
+
+
+def swap(facts: Facts) -> Iterator[Finding]:
+    """Only what is wrong: how much the model needs is said elsewhere."""
+    memory = facts.memory
+    if memory.swapped_pct >= SWAPPING_PCT and memory.available_mb < memory.total_mb * SCARCE:
+        left = f"{memory.available_mb} of {memory.total_mb} MB are available"
+        remedy = "choose a smaller model, or stop what else runs here (`ps aux --sort=-rss | head`)"
+        yield warn("swap", f"{left}, and {memory.swapped_pct:.0f} % of the swap is used", remedy)
+
+
+def service(facts: Facts) -> Iterator[Finding]:
+    """The unit, if it is installed: does it run, what may it touch, and do its limits hold?"""
+    if (unit := facts.service) is None:
+        return
+    text = f"{unit.active}, {unit.restarts} restarts"
+    if unit.active in RUNS:
+        yield ok("service", text)
+    else:
+        yield fail("service", text, "journalctl -u edgescribe -e; systemctl restart edgescribe")
+    if facts.exposure is not None:
+        touches = f"of /dev it may open {', '.join(unit.devices)}" if unit.devices else "it may open every device"
+        text = f"exposure {facts.exposure:g} of 10; {touches}"
+        if facts.exposure <= LOOSE and unit.devices:
+            yield ok("sandbox", text)
+        else:
+            remedy = "see `systemctl cat edgescribe` for drop-ins, and `systemd-analyze security edgescribe`"
+            yield warn("sandbox", text, remedy)
+    if not facts.memory_limited:
+        where = facts.kernel_command_line or "the command line of the kernel"
+        remedy = f"add `cgroup_enable=memory` to {where}, and reboot"
+        yield warn("memory limit", "this kernel leaves it out: MemoryMax= has no effect", remedy)
+
+
+CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
+    *(machine, settings, whisper_cpp, ctranslate2, calibration, model, microphone, muted, broker, clock, state),
+    *(storage, swap, service),
+)

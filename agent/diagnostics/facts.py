@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,70 +12,170 @@ import psutil
 
 from agent.asr import cpu
 from agent.config.commanded import commanded
-from agent.config.layers import models_dir, state_dir
-from agent.config.named import file_problem
-from agent.config.settings import EngineSettings, ScriptedSettings, Settings
-from agent.config.source import AlsaSettings, SourceSettings
-from agent.diagnostics.checks import AutoFacts, CTranslate2Build, Facts, ModelFacts
-from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, SourceError
-from agent.install import extras
+from agent.config.layers import Loaded, models_dir, state_dir
+from agent.config.settings import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
+from agent.diagnostics.configuration import file_problem
+from agent.errors import AgentError, ConfigError, InstallError, ModelError, SourceError
+from agent.install import extras, systemctl
 from agent.messages import identity
 from agent.models import ModelFormat
-from agent.models.calibrated import in_words, resolve
+from agent.models.calibrated import resolve
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import chosen_model, format_for
 from agent.models.files import nearest_folder
+from agent.models.memory import memory_need_mb
 from agent.models.store import Store
-from agent.telemetry.naming import broker_name
+from agent.telemetry.linux import wear_pct
 
 CONNECT_S: Final = 2.0
-MIB: Final = 1024 * 1024
+_COMMAND_LINES: Final = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
+_GPU: Final = ("proc/driver/nvidia/version", "dev/nvhost-gpu", "dev/nvgpu")
+"""What NVIDIA's driver shows: on a PC, or on a Jetson."""
 
 
-def look(settings: Settings, settings_problem: str = "", service_says: str = "", root: Path = Path("/")) -> Facts:
+@dataclass(frozen=True, slots=True)
+class CTranslate2Build:
+    """What the installed CTranslate2 can do."""
+
+    version: str
+    compute_types: tuple[str, ...]
+    """On this CPU."""
+    cuda_devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The model that is used."""
+
+    name: str
+    in_catalogue: bool
+    need_mb: int
+    """Memory that the agent takes with it."""
+    problem: str
+    """Why it cannot be used; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much there is."""
+
+    total_mb: int
+    available_mb: int
+    swapped_pct: float = 0.0
+    """Of the swap space that is used, 0-100; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What the kernel says of the medium below the state folder."""
+
+    device: str
+    """Such as `/dev/mmcblk0p2`."""
+    file_system: str
+    """Such as `ext4`."""
+    read_only: bool
+    errors: int | None
+    """That ext4 has recorded since the last check; None for other file systems."""
+    wear_pct: int | None
+    """Of an eMMC's life; None for what does not tell, as SD cards do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found. An empty problem means that there is none."""
+
+    loaded: Loaded
+    """The settings; the defaults where they cannot be read."""
+    settings_problem: str
+    """Why they cannot be read."""
+    machine: identity.Machine
+    cores: int
+    memory: Memory
+    cpu_features: frozenset[str]
+    """As /proc/cpuinfo spells them."""
+    gpu: bool
+    """An NVIDIA GPU that its driver shows."""
+    engine: EngineSettings | None
+    """What is used; None if nothing can be."""
+    engine_problem: str
+    """What is not as it should be with what the calibration has chosen, with its remedy."""
+    model: ModelFacts | None
+    """None for an engine without one."""
+    whisper_cpp: str | None
+    """whisper.cpp's own line about its build; None if it cannot be imported."""
+    whisper_cpp_for: str
+    """CPU class that its wheel was built for; empty if it does not say, as the index's wheel."""
+    whisper_cpp_refusal: str
+    """Why it must not be imported: it was built for another CPU. Empty if it may."""
+    ctranslate2: CTranslate2Build | None
+    """None if it is not installed."""
+    installation: extras.Installation
+    """Into which what is missing belongs."""
+    source_problem: AgentError | None
+    """Brings its own remedy."""
+    broker_problem: str
+    clock_synced: bool
+    state_dir: Path
+    state_problem: str
+    state_free_mb: int
+    storage: Storage | None = None
+    """None if the kernel does not say."""
+    service: systemctl.Condition | None = None
+    """None where there is no systemd, or no such unit."""
+    exposure: float | None = None
+    """Of the service: 0 to 10, by `systemd-analyze security`; None if that cannot be asked."""
+    memory_limited: bool = True
+    """Whether the kernel has the memory controller, without which `MemoryMax=` has no effect."""
+    kernel_command_line: str = ""
+    """File with the kernel's command line, where the boot loader is a Raspberry Pi's; else empty."""
+    muted: str = ""
+    """Why the microphone stays closed, where a command has closed it."""
+
+
+def look(loaded: Loaded, settings_problem: str = "", root: Path = Path("/")) -> Facts:
     """Find everything out; takes a few seconds if the broker does not answer."""
-    here, memory = identity.describe(root), psutil.virtual_memory()
-    folder = state_dir(settings)
-    mqtt = settings.mqtt
-    built = cpu.built_for("pywhispercpp")
-    refusal = cpu.refusal(built, cpu.features(root), here.arch)
-    engine, auto = engine_facts(settings)
-    deaf = source_error(settings.source)
+    settings = loaded.settings
+    folder, mqtt = state_dir(settings), settings.mqtt
+    machine, features, built = identity.describe(root), cpu.features(root), cpu.built_for("pywhispercpp")
+    refusal = cpu.refusal(built, features, machine.arch)
+    engine, engine_problem = _engine(settings)
+    service = _service()
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    controllers = root / "sys/fs/cgroup/cgroup.controllers"
     return Facts(
-        hardware=here.hardware or "unknown board",
-        arch=here.arch,
-        os=here.os or "unknown system",
-        cores=len(os.sched_getaffinity(0)),
-        memory_total_mb=memory.total // MIB,
-        memory_available_mb=memory.available // MIB,
-        cpu_features=cpu.features(root),
-        gpu=has_gpu(root),
+        loaded=loaded,
         settings_problem=settings_problem,
-        engine=engine.kind if engine else settings.engine.kind,
+        machine=machine,
+        cores=len(os.sched_getaffinity(0)),
+        memory=Memory(memory.total >> 20, memory.available >> 20, float(swap.percent)),
+        cpu_features=features,
+        gpu=has_gpu(root),
+        engine=engine,
+        engine_problem=engine_problem,
+        model=model_facts(settings, engine) if engine else None,
         whisper_cpp=None if refusal else whisper_cpp_build(),
         whisper_cpp_for=built.cpu if built else "",
         whisper_cpp_refusal=refusal,
         ctranslate2=ctranslate2_build(),
-        model=model_facts(settings, engine) if engine else None,
-        source=_source_name(settings.source),
-        source_problem=str(deaf or ""),
-        source_busy=isinstance(deaf, DeviceBusy),
-        service_says=service_says,
-        broker=broker_name(settings) if mqtt.enabled else None,
+        installation=extras.here(),
+        source_problem=source_problem(settings.source),
         broker_problem=connect_problem(mqtt.host, mqtt.effective_port) if mqtt.enabled else "",
         clock_synced=identity.time_synced(root),
         state_dir=folder,
         state_problem=write_problem(folder),
-        state_free_mb=shutil.disk_usage(nearest_folder(folder)).free // MIB,
-        installation=extras.here(),
-        auto=auto,
+        state_free_mb=shutil.disk_usage(nearest_folder(folder)).free >> 20,
+        storage=storage_below(folder.absolute(), root),
+        service=service,
+        exposure=systemctl.exposure() if service else None,
+        memory_limited=controllers.exists() and "memory" in controllers.read_text(encoding="ascii").split(),
+        kernel_command_line=next((path for path in _COMMAND_LINES if (root / path.lstrip("/")).exists()), ""),
         muted=commanded(settings).muted,
     )
 
 
 def has_gpu(root: Path) -> bool:
-    """Whether NVIDIA's driver shows a GPU: on a PC, or on a Jetson."""
-    return any((root / path).exists() for path in ("proc/driver/nvidia/version", "dev/nvhost-gpu", "dev/nvgpu"))
+    """Whether NVIDIA's driver shows a GPU."""
+    return any((root / path).exists() for path in _GPU)
 
 
 def whisper_cpp_build() -> str | None:
@@ -96,17 +197,6 @@ def ctranslate2_build() -> CTranslate2Build | None:
     return CTranslate2Build(ctranslate2.__version__, tuple(types), ctranslate2.get_cuda_device_count())
 
 
-def engine_facts(settings: Settings) -> tuple[EngineSettings | None, AutoFacts | None]:
-    """The engine that is used, None if nothing can be; and how it was chosen, where the settings leave that open."""
-    try:
-        resolved = resolve(settings)
-    except ModelError as error:
-        return None, AutoFacts("", str(error))
-    if settings.engine.kind != "auto":
-        return resolved.engine, None
-    return resolved.engine, AutoFacts(in_words(resolved.engine), resolved.warning)
-
-
 def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None:
     """The model of `engine`, and what is wrong with it."""
     if isinstance(engine, ScriptedSettings):
@@ -121,10 +211,11 @@ def model_facts(settings: Settings, engine: EngineSettings) -> ModelFacts | None
     if engine.model in catalogue:
         entry = catalogue.find(engine.model)
         size, size_bytes = entry.size.removesuffix(".en"), entry.size_bytes
-    return ModelFacts(engine.model, format_for(engine) is ModelFormat.CTRANSLATE2, size, size_bytes, problem)
+    need_mb = memory_need_mb(size, size_bytes, ctranslate2=format_for(engine) is ModelFormat.CTRANSLATE2)
+    return ModelFacts(engine.model, engine.model in catalogue, need_mb, problem)
 
 
-def source_error(source: SourceSettings) -> AgentError | None:
+def source_problem(source: SourceSettings) -> AgentError | None:
     """Why there is no sound to be had; None if there is."""
     if not isinstance(source, AlsaSettings):
         problem = file_problem(source.path)
@@ -139,7 +230,7 @@ def source_error(source: SourceSettings) -> AgentError | None:
 
 
 def connect_problem(host: str, port: int, timeout_s: float = CONNECT_S) -> str:
-    """Why nobody answers there by TCP; empty if somebody does."""
+    """Why there is no connection by TCP; empty if there is."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except OSError as error:
@@ -156,5 +247,40 @@ def write_problem(folder: Path) -> str:
         return (error.strerror or str(error)).lower()
 
 
-def _source_name(source: SourceSettings) -> str:
-    return f"microphone {source.device}" if isinstance(source, AlsaSettings) else str(source.path)
+def storage_below(folder: Path, root: Path = Path("/")) -> Storage | None:
+    """The file system that `folder` lies on; None if the kernel does not say."""
+    try:
+        lines = (root / "proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    mounts = [line.split() for line in lines]
+    below = [mount for mount in mounts if len(mount) > 3 and folder.is_relative_to(_unescaped(mount[1]))]  # noqa: PLR2004
+    if not below:
+        return None
+    # The longest path is the nearest; of two mounted on the same one the later covers the earlier.
+    device, _, file_system, options, *_ = max(reversed(below), key=lambda mount: len(mount[1]))
+    counted = root / "sys/fs/ext4" / Path(device).name / "errors_count"
+    errors = int(counted.read_text(encoding="ascii")) if counted.exists() else None
+    return Storage(device, file_system, "ro" in options.split(","), errors, wear_pct(root))
+
+
+def _unescaped(path: str) -> str:
+    r"""A path of /proc/mounts, in which a blank is `\040`."""
+    return path.encode().decode("unicode_escape") if "\\" in path else path
+
+
+def _engine(settings: Settings) -> tuple[EngineSettings | None, str]:
+    """The engine that is used, None if nothing can be; and what is not as it should be."""
+    try:
+        resolved = resolve(settings)
+    except ModelError as error:
+        return None, str(error)
+    return resolved.engine, resolved.warning
+
+
+def _service() -> systemctl.Condition | None:
+    try:
+        service = systemctl.condition()
+    except InstallError:  # there is no systemd
+        return None
+    return service if service.loaded else None

@@ -8,8 +8,8 @@ import numpy as np
 
 from agent.audio.frames import SAMPLE_RATE_HZ, SILENCE_DBFS, rms_dbfs
 from agent.audio.monitor import OFFSET_PCT, AudioMonitor, Condition
-from agent.config.source import AlsaSettings
-from agent.diagnostics.finding import Finding, Status
+from agent.config.settings import AlsaSettings
+from agent.diagnostics import Finding, Status
 from agent.errors import ConfigError, SourceError
 
 LISTEN_S: Final = 10.0
@@ -40,7 +40,7 @@ class Heard:
 
 
 def listen(settings: AlsaSettings, seconds: float = LISTEN_S) -> Heard:
-    """Listen for so long; what goes wrong is in the answer."""
+    """Listen for `seconds`; the answer says what went wrong."""
     from agent.audio.alsa import AlsaSource  # noqa: PLC0415 - needs libasound
 
     monitor, levels, silent, samples = AudioMonitor(), [SILENCE_DBFS], True, 0

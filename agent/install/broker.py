@@ -1,13 +1,12 @@
 """Asks the broker whether it will let the service in, before anything is written."""
 
+import queue
 import ssl
-import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTProtocolVersion
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config.settings import MqttSettings
@@ -38,20 +37,13 @@ def ask(settings: MqttSettings, user: str) -> Answer:
     Raises:
         ConfigError: a certificate file cannot be used.
     """
-    answers: list[Answer] = []
-    answered = threading.Event()
+    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
-    def on_connect(
-        _client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
-    ) -> None:
-        answers.append(Answer(not reason.is_failure, str(reason) if reason.is_failure else "", reason.is_failure))
-        answered.set()
+    def on_connect(_client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        answers.put(Answer(not reason.is_failure, str(reason) if reason.is_failure else "", reason.is_failure))
 
-    def on_disconnect(
-        _client: Client, _data: Any, _flags: DisconnectFlags, _reason: ReasonCode, _properties: Properties | None
-    ) -> None:
-        answers.append(Answer(welcome=False, reason="it hung up: does it want TLS, or a certificate?", refused=True))
-        answered.set()
+    def on_disconnect(_client: Client, _data: Any, _flags: Any, _reason: Any, _properties: Any) -> None:
+        answers.put(Answer(welcome=False, reason="it hung up: does it want TLS, or a certificate?", refused=True))
 
     client = _client(settings, user)
     client.on_connect, client.on_disconnect = on_connect, on_disconnect
@@ -65,24 +57,22 @@ def ask(settings: MqttSettings, user: str) -> Answer:
         return Answer(welcome=False, reason=(why or str(error) or type(error).__name__).lower())
     client.loop_start()
     try:
-        answered.wait(_ANSWER_S)
+        return answers.get(timeout=_ANSWER_S)
+    except queue.Empty:
+        return Answer(welcome=False, reason="it does not answer")
     finally:
         client.disconnect()
         client.loop_stop()
-    return answers[0] if answers else Answer(welcome=False, reason="it does not answer")
 
 
 def _client(settings: MqttSettings, user: str) -> Client:
     """With an id of the broker's choice: asking must not push a running service off its connection."""
-    client = BoundedClient(COMMAND_LIMIT_BYTES, protocol=_protocol(settings), reconnect_on_failure=False)
+    # Every broker speaks 3.1.1.
+    protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
+    client = BoundedClient(COMMAND_LIMIT_BYTES, protocol=protocol, reconnect_on_failure=False)
     client.connect_timeout = _CONNECT_S
     if name := settings.username_for(user):
         client.username_pw_set(name, settings.plain_password)
     if settings.tls.enabled:
         client.tls_set_context(tls_context(settings.tls))
     return client
-
-
-def _protocol(settings: MqttSettings) -> MQTTProtocolVersion:
-    """Every broker speaks 3.1.1."""
-    return MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311

@@ -1,17 +1,15 @@
 """Writes what was planned, and removes what was written. All paths are below `root`, so that tests bring their own."""
 
-import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from agent.config.state_file import sync
+from agent.config.state_file import write_whole
 from agent.errors import InstallError
-from agent.install.facts import CONFIG, PASSWORD, STATE, UNIT_FILE, below
+from agent.install.facts import CONFIG, PASSWORD, RECORD, STATE, UNIT_FILE, Record, below, digest
 from agent.install.plan import DROP_INS, MODELS, PUBLIC, PlannedFile
-from agent.install.record import FILE, Record, digest
 
 _KEPT: Final = (STATE, "/var/lib/private/edgescribe", "/run/edgescribe", "/run/private/edgescribe")
 """What systemd makes for the service: a link, and what it leads to."""
@@ -25,8 +23,8 @@ def make_folder(name: str, record: Record, root: Path = Path("/")) -> Record:
         InstallError: it cannot be made.
     """
     try:
-        record = _with_folder(below(root, FILE).parent, _with_folder(below(root, Path(name)), record, root), root)
-        _put(below(root, FILE), record.as_text(), PUBLIC)
+        record = _with_folder(below(root, RECORD).parent, _with_folder(below(root, Path(name)), record, root), root)
+        write_whole(below(root, RECORD), record.as_text(), PUBLIC)
     except OSError as error:
         raise InstallError(f"{error.filename or name}: cannot be made ({error.strerror or error})") from error
     return record
@@ -35,75 +33,73 @@ def make_folder(name: str, record: Record, root: Path = Path("/")) -> Record:
 def write(planned: Sequence[PlannedFile], record: Record, root: Path = Path("/")) -> tuple[str, ...]:
     """Write the files that are not as planned, whole or not at all; return what was written or taken away.
 
-    A drop-in of an earlier installation that is no longer planned goes, unless somebody has changed it.
+    A drop-in of an earlier installation that is no longer planned goes, unless it was changed by hand.
 
     Raises:
         InstallError: it cannot be written.
     """
-    record = replace(record, files=dict(record.files))
-    if str(PASSWORD) in record.files:  # an earlier version kept its digest, and it need not be among `planned`
-        record.files[str(PASSWORD)] = ""
+    files = dict(record.files)
+    if str(PASSWORD) in files:  # an earlier version kept its digest, and it need not be among `planned`
+        files[str(PASSWORD)] = ""
+    # What the record, which everybody may read, says of each: nothing by which to guess the password.
+    digests = {file.path: "" if file.path == str(PASSWORD) else digest(file.text) for file in planned}
     written = []
     try:
-        record = _with_folder(below(root, FILE).parent, record, root)
+        record = _with_folder(below(root, RECORD).parent, replace(record, files=files), root)
         # First: what is cut off half-way is ours to finish, or to take away again.
-        missing = [file for file in planned if not below(root, Path(file.path)).exists()]
-        new = {file.path: _remembered(file.path, file.text) for file in missing}
-        if new:
-            _put(below(root, FILE), replace(record, files=record.files | new).as_text(), PUBLIC)
-        for name in _superseded(planned, record, root):
-            below(root, Path(name)).unlink(missing_ok=True)
-            del record.files[name]
-            written.append(name)
+        if new := {path: sha256 for path, sha256 in digests.items() if not below(root, Path(path)).exists()}:
+            write_whole(below(root, RECORD), replace(record, files=files | new).as_text(), PUBLIC)
+        for name in [name for name in files if Path(name).parent == DROP_INS and name not in digests]:
+            path = below(root, Path(name))
+            if _digest(path) in {files[name], None}:
+                path.unlink(missing_ok=True)
+                del files[name]
+                written.append(name)
         for file in planned:
             path = below(root, Path(file.path))
             record = _with_folder(path.parent, record, root)
-            record.files[file.path] = _remembered(file.path, file.text)
-            if not _is(path, file):
-                _put(path, file.text, file.mode)
+            files[file.path] = digests[file.path]
+            if _digest(path) != digest(file.text) or path.stat().st_mode & 0o777 != file.mode:
+                write_whole(path, file.text, file.mode)
                 written.append(file.path)
         # Last: what it names is there, and what it does not name was there before.
-        _put(below(root, FILE), record.as_text(), PUBLIC)
+        write_whole(below(root, RECORD), record.as_text(), PUBLIC)
     except OSError as error:
         raise InstallError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error
     return tuple(written)
 
 
 def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str, ...]:
-    """Remove what the record names, and the service's state; return what stays because somebody changed or added it.
+    """Remove what the record names, and the service's state; return what stays because it was changed or added by hand.
 
     `purge` takes that, too: the whole of /etc/edgescribe, and every drop-in.
 
     Raises:
         InstallError: something cannot be removed.
     """
+    doomed = [*_KEPT, *((str(CONFIG.parent), str(DROP_INS), str(UNIT_FILE)) if purge else ())]
+    if MODELS in record.folders:
+        doomed.append(MODELS)
     try:
         for name, wrote in record.files.items():
             path = below(root, Path(name))
-            # A password is never left behind, whoever changed it.
+            # A password is never left behind, not even a changed one.
             if name == str(PASSWORD) or purge or _digest(path) == wrote:
                 path.unlink(missing_ok=True)
-        below(root, FILE).unlink(missing_ok=True)
-        for name in (*_KEPT, *((str(CONFIG.parent), str(DROP_INS), str(UNIT_FILE)) if purge else ())):
+        below(root, RECORD).unlink(missing_ok=True)
+        for name in doomed:
             _discard(below(root, Path(name)))
-        if MODELS in record.folders:
-            _discard(below(root, Path(MODELS)))
-        kept = [*_left(record, root), *_files_in((DROP_INS, CONFIG.parent), root)]
-        _remove_empty((str(DROP_INS), str(CONFIG.parent), *reversed(record.folders)), root)
+        kept = [name for name in record.files if below(root, Path(name)).exists()]
+        for folder in (DROP_INS, CONFIG.parent):
+            here = sorted(path for path in below(root, folder).rglob("*") if path.is_file())
+            kept += [str(Path("/") / path.relative_to(root)) for path in here]
+        for name in (str(DROP_INS), str(CONFIG.parent), *reversed(record.folders)):
+            path = below(root, Path(name))
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
     except OSError as error:
         raise InstallError(f"{error.filename}: cannot be removed ({error.strerror})") from error
     return tuple(dict.fromkeys(kept))
-
-
-def _remembered(path: str, text: str) -> str:
-    """What the record, which everybody may read, says of a file: nothing by which to guess the password."""
-    return "" if path == str(PASSWORD) else digest(text)
-
-
-def _superseded(planned: Sequence[PlannedFile], record: Record, root: Path) -> list[str]:
-    stays = {file.path for file in planned}
-    drop_ins = [name for name in record.files if Path(name).parent == DROP_INS and name not in stays]
-    return [name for name in drop_ins if _digest(below(root, Path(name))) in {record.files[name], None}]
 
 
 def _with_folder(folder: Path, record: Record, root: Path) -> Record:
@@ -116,27 +112,6 @@ def _with_folder(folder: Path, record: Record, root: Path) -> Record:
     return replace(record, folders=(*record.folders, *ours))
 
 
-def _is(path: Path, file: PlannedFile) -> bool:
-    try:
-        return path.read_text(encoding="utf-8") == file.text and path.stat().st_mode & 0o777 == file.mode
-    except (FileNotFoundError, UnicodeDecodeError):
-        return False
-
-
-def _put(path: Path, text: str, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    # The mode from the start: a secret is at no time open to others.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    temporary.replace(path)
-    sync(path.parent)
-
-
 def _discard(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -145,23 +120,8 @@ def _discard(path: Path) -> None:
 
 
 def _digest(path: Path) -> str | None:
+    """Of a file; None if there is none, or it is no text."""
     try:
         return digest(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError):
         return None
-
-
-def _left(record: Record, root: Path) -> list[str]:
-    return [name for name in record.files if below(root, Path(name)).exists()]
-
-
-def _files_in(folders: Iterable[Path], root: Path) -> list[str]:
-    here = [path for folder in folders for path in sorted(below(root, folder).rglob("*")) if path.is_file()]
-    return [str(Path("/") / path.relative_to(root)) for path in here]
-
-
-def _remove_empty(folders: Iterable[str], root: Path) -> None:
-    for name in folders:
-        path = below(root, Path(name))
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()

@@ -1,6 +1,6 @@
 """How what is missing gets into the environment in which this program runs: its own pip, and what that installs from.
 
-Never by this package's name from an index: none has it, and whoever took the name could serve everybody who types it.
+Never by this package's name from an index: none has it, and a stranger who takes the name could serve all who type it.
 And never by a bare `pip`, which is another environment's, or Debian's, which refuses (PEP 668).
 """
 
@@ -15,9 +15,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 NAME: Final = "edgescribe"
-_PROJECT: Final = "pyproject.toml"
 IN_EVERY_WHEELHOUSE: Final = frozenset({"assist", "enhance"})
-IN_WHEELHOUSES_OF_THEIR_OWN: Final = frozenset({"faster-whisper"})
+IN_A_WHEELHOUSE_OF_ITS_OWN: Final = "faster-whisper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,14 @@ class Installation:
         if self.folder:
             option = "--editable " if self.editable else ""
             return f"{self.pip} install {option}{shlex.quote(f'{self.folder}[{name}]')}"
-        if not self.from_wheelhouse:
-            return f"in a checkout, {self.pip} install '.[{name}]'"
-        if name in IN_WHEELHOUSES_OF_THEIR_OWN:
-            return f"install from a wheelhouse that was made with EXTRA={name} (docs/wheelhouse.md)"
-        if name in IN_EVERY_WHEELHOUSE:
+        if self.from_wheelhouse and name in IN_EVERY_WHEELHOUSE:
             return f"in the wheelhouse's folder, {self.pip} install --no-index --find-links . '{NAME}[{name}]'"
+        if self.from_wheelhouse and name == IN_A_WHEELHOUSE_OF_ITS_OWN:
+            return f"install from a wheelhouse that was made with EXTRA={name} (docs/wheelhouse.md)"
         return f"in a checkout, {self.pip} install '.[{name}]'"
 
     def again(self, package: str, *options: str) -> str:
-        """The command that installs somebody else's package anew, from the index."""
+        """The command that installs another package anew, from the index."""
         return f"{self.pip} {shlex.join(['install', '--force-reinstall', *options, package])}"
 
 
@@ -83,7 +80,7 @@ def installation(prefix: Path, direct_url: str | None, above: Path) -> Installat
 
 def _if_there(folder: Path) -> Path | None:
     try:
-        return folder if (folder / _PROJECT).is_file() else None
+        return folder if (folder / "pyproject.toml").is_file() else None
     except PermissionError:  # the service does not see homes; who reads what it says does
         return folder
 

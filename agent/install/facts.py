@@ -1,23 +1,22 @@
-"""Finds out what a person would otherwise have to be asked: the program, the microphone, the broker, the board."""
+"""Finds out what a person would otherwise have to be asked: the program, the microphone, the board, what is there."""
 
+import hashlib
+import json
 import platform
-import socket
 import stat
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
 import agent
 from agent.audio import libasound
 from agent.audio.alsa_pcm import CaptureDevice, capture_devices, card_devices
-from agent.errors import ConfigError
-from agent.install.record import FILE, Record, from_text
-from agent.install.unit import UNIT
+from agent.errors import ConfigError, InstallError
 from agent.messages import identity
 
 CONFIG: Final = Path("/etc/edgescribe/config.toml")
@@ -26,16 +25,52 @@ COMMAND: Final = Path("/usr/local/bin/edgescribe")
 """Where everybody's shell finds the program."""
 STATE: Final = "/var/lib/edgescribe"
 """The unit's `StateDirectory=`."""
-UNIT_FILE: Final = Path("/etc/systemd/system") / UNIT
-MQTT_PORT: Final = 1883
-BROKERS: Final = ("localhost", "homeassistant.local")
-"""Where a broker is at home: on this machine, or beside Home Assistant OS, which announces this name."""
+UNIT_FILE: Final = Path("/etc/systemd/system/edgescribe.service")
+RECORD: Final = Path("/etc/edgescribe/installed.json")
 HIDDEN: Final = tuple(Path(folder) for folder in ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))  # noqa: S108
 """What `ProtectHome=` and `PrivateTmp=` keep from the service."""
 ANYTHING: Final = frozenset({"default", "pulse", "pipewire"})
 """Names in ALSA's configuration that stand for no microphone in particular, or for one of a user's session."""
-_ANSWER_S: Final = 2.0
-_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What `edgescribe service install` has written on this machine, to be told from what others wrote."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what was written, in hexadecimal, by path; of the password nothing: everybody may read this."""
+    folders: tuple[str, ...] = ()
+    """Folders that were not there before, outermost first."""
+
+    def wrote(self, path: str, text: str) -> bool:
+        """Whether `text` is what was written to `path`."""
+        return self.files.get(path) == digest(text)
+
+    def as_text(self) -> str:
+        """The record as a file; `from_text` reads it."""
+        return json.dumps({"v": 1, "files": self.files, "folders": self.folders}, indent=1) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The record that `as_text` wrote.
+
+        Raises:
+            InstallError: it is not one.
+        """
+        try:
+            tree = json.loads(text)
+            files = {str(path): str(sha256) for path, sha256 in tree["files"].items()}
+            return cls(files, tuple(str(folder) for folder in tree["folders"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InstallError(
+                f"{RECORD}: not a record of what was installed ({type(error).__name__}): delete it, and install with "
+                "--force"
+            ) from error
+
+
+def digest(text: str) -> str:
+    """SHA-256 of `text` in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +84,6 @@ class Found:
     microphones: tuple[CaptureDevice, ...]
     alsa: bool
     """Whether libasound is installed."""
-    broker: str | None
-    """Host on which something listens on MQTT's port; None if that was not asked, or nobody does."""
     board: str
     """Model of the board; empty if unknown."""
     arch: str
@@ -60,34 +93,30 @@ class Found:
     """Text of the configuration file; None if there is none. The same for the unit."""
     unit: str | None
     command: str | None
-    """Text of whatever lies at `COMMAND`; None if nothing does."""
-    has_password: bool
-    """Whether there is a file with the broker's password."""
+    """Text of the file at `COMMAND`; None if there is none."""
     record: Record
 
 
-def look(*, ask_for_broker: bool, root: Path = Path("/")) -> Found:
-    """Find everything out. Asking for a broker takes some seconds where none answers.
+def look(root: Path = Path("/")) -> Found:
+    """Find everything out.
 
     Raises:
         InstallError: the record of an earlier installation cannot be read.
     """
     program = Path(sysconfig.get_path("scripts")) / "edgescribe"
-    record = _text(below(root, FILE))
+    record = _text(below(root, RECORD))
     return Found(
         program=program,
         program_problem=program_problem(program),
         microphones=microphones(root),
         alsa=libasound.installed(),
-        broker=next((host for host in BROKERS if answers(host, MQTT_PORT)), None) if ask_for_broker else None,
         board=identity.hardware(root) or "",
         arch=platform.machine(),
-        memory_mb=psutil.virtual_memory().total // _MIB,
+        memory_mb=psutil.virtual_memory().total >> 20,
         config=_text(below(root, CONFIG)),
         unit=_text(below(root, UNIT_FILE)),
         command=_text(below(root, COMMAND)),
-        has_password=below(root, PASSWORD).is_file(),
-        record=from_text(record) if record is not None else Record(),
+        record=Record() if record is None else Record.from_text(record),
     )
 
 
@@ -104,15 +133,6 @@ def microphones(root: Path = Path("/")) -> tuple[CaptureDevice, ...]:
         return tuple(device for device in capture_devices(root / "proc/asound") if device.pcm not in ANYTHING)
     except ConfigError:  # there is no libasound, which `Found.alsa` says
         return ()
-
-
-def answers(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
-    try:
-        socket.create_connection((host, port), timeout=_ANSWER_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def program_problem(program: Path) -> str:

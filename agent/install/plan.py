@@ -1,44 +1,36 @@
 """Decides what is written where. Pure: everything about the machine comes in as `Found`."""
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from agent.config.schema import KeyPath, all_paths, by_path, dotted
+from agent.config.commanded import value_at
+from agent.config.schema import all_paths, by_path, dotted, leaves
 from agent.config.settings import FasterWhisperSettings, Settings
 from agent.config.toml import value
 from agent.errors import ConfigError, DeviceUnavailable, InstallError
 from agent.install.facts import COMMAND, CONFIG, PASSWORD, UNIT_FILE, Found, hidden_by
-from agent.install.unit import drop_in, unit
 
 MODELS: Final = "/var/lib/edgescribe-models"
-"""Models that everybody may read: the service, which has a user of its own, and whoever tries things by hand."""
+"""Models that all users may read: the service, which has a user of its own, and people who try things by hand."""
 DROP_INS: Final = UNIT_FILE.with_name(f"{UNIT_FILE.name}.d")
 LITTLE_MEMORY_MB: Final = 600
 """Boards with 512 MB: a Zero 2 W, a 3A+."""
 PUBLIC: Final = 0o644
 SECRET: Final = 0o600
 EXECUTABLE: Final = 0o755
+_PLAIN_PATH: Final = re.compile(r"[\w./+-]+", re.ASCII)
+_EXEC_START: Final = re.compile(r"^ExecStart=\S+", re.MULTILINE)
 _WRAPPER: Final = '#!/bin/sh\nexec {program} "$@"\n'
 _HEADER: Final = """\
 # Written by `edgescribe service install`. Every setting: docs/settings.md; after a change `edgescribe check`, then
 # `systemctl reload edgescribe`.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line said."""
-
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """By dotted key, as `--set` has it."""
-    password: str | None = None
-    """For the broker; None if none was given."""
-    force: bool = False
-    """Take over a unit that somebody else wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +42,38 @@ class PlannedFile:
     mode: int = PUBLIC
 
 
-def proposal(found: Found, wishes: Wishes) -> dict[str, object]:
+def proposal(found: Found, said: Mapping[str, object], broker: str | None) -> dict[str, object]:
     """The settings to be written, by dotted key: what was said, and for the rest what was found.
 
     Empty where the configuration file stays as it is.
+
+    Args:
+        found: What there is.
+        said: What the command line said, as `--set` has it.
+        broker: Host on which something listens on MQTT's port; None if nothing does, or that was not asked.
 
     Raises:
         InstallError: the file was changed by hand, and the command line says something else again.
         DeviceUnavailable: there is no microphone, or there are several.
         ConfigError: a secret was given where everybody can read it; there is no broker to be found.
     """
-    for key in wishes.settings:
+    for key in said:
         if any(setting.secret for setting in by_path(tuple(key.split(".")))):
             raise ConfigError(f"{key} is a secret: give it with --password-file, which keeps it out of the settings")
-    if found.config is None:
-        return _first_settings(found, wishes)
-    if not wishes.settings:
-        return {}
-    if not found.record.wrote(str(CONFIG), found.config):
-        raise InstallError(f"{CONFIG} was written by hand: change {', '.join(wishes.settings)} there")
-    return {**_flat(tomllib.loads(found.config)), **wishes.settings}
-
-
-def _first_settings(found: Found, wishes: Wishes) -> dict[str, object]:
+    if found.config is not None:
+        if said and not found.record.wrote(str(CONFIG), found.config):
+            raise InstallError(f"{CONFIG} was written by hand: change {', '.join(said)} there")
+        return {**dict(leaves(tomllib.loads(found.config))), **said} if said else {}
     chosen: dict[str, object] = {}
-    if wishes.settings.get("source.kind", "alsa") == "alsa" and "source.device" not in wishes.settings:
+    if said.get("source.kind", "alsa") == "alsa" and "source.device" not in said:
         chosen["source.device"] = _microphone(found)
-    if "mqtt.host" not in wishes.settings and wishes.settings.get("mqtt.enabled") != "false":
-        if found.broker is None:
+    if "mqtt.host" not in said and said.get("mqtt.enabled") != "false":
+        if broker is None:
             raise ConfigError(
                 "no broker here or at homeassistant.local: name it with --mqtt-host, or apt install mosquitto"
             )
-        chosen["mqtt.host"] = found.broker
-    return {**chosen, "models.dir": MODELS, **wishes.settings}
+        chosen["mqtt.host"] = broker
+    return {**chosen, "models.dir": MODELS, **said}
 
 
 def _microphone(found: Found) -> str:
@@ -101,21 +92,30 @@ def _microphone(found: Found) -> str:
     return found.microphones[0].pcm
 
 
-def files(found: Found, wishes: Wishes, proposed: Mapping[str, object], settings: Settings) -> tuple[PlannedFile, ...]:
+def files(
+    found: Found,
+    proposed: Mapping[str, object],
+    settings: Settings,
+    *,
+    password: str | None = None,
+    force: bool = False,
+) -> tuple[PlannedFile, ...]:
     """Every file that is ours, as it shall be.
 
     Args:
         found: What there is.
-        wishes: What was said.
         proposed: What `proposal` gave.
         settings: The same, validated, together with what else is in force.
+        password: For the broker; None if none was given.
+        force: Take over a unit that was not written by this command.
 
     Raises:
-        InstallError: the service could not run the program, or the unit is somebody else's.
+        InstallError: the service could not run the program, or see a file that the settings name; or the unit was
+            not written by this command.
     """
     if found.program_problem:
         raise InstallError(found.program_problem)
-    if found.unit is not None and not wishes.force and not found.record.wrote(str(UNIT_FILE), found.unit):
+    if found.unit is not None and not force and not found.record.wrote(str(UNIT_FILE), found.unit):
         raise InstallError(
             f"{UNIT_FILE} is there already, and is not as `edgescribe service install` wrote it: keep changes in "
             "`systemctl edit edgescribe`, and take it over with --force"
@@ -129,20 +129,16 @@ def files(found: Found, wishes: Wishes, proposed: Mapping[str, object], settings
         planned.append(PlannedFile(str(COMMAND), _WRAPPER.format(program=found.program), EXECUTABLE))
     if proposed:
         planned.append(PlannedFile(str(CONFIG), toml(proposed, settings)))
-    if wishes.password is not None:
-        planned.append(PlannedFile(str(PASSWORD), f"{wishes.password}\n", SECRET))
+    if password is not None:
+        planned.append(PlannedFile(str(PASSWORD), f"{password}\n", SECRET))
     return tuple(planned)
 
 
-def _paths(settings: Settings) -> Iterator[Path]:
+def _paths(settings: Settings) -> list[Path]:
     """Files and folders that the settings name."""
-    for path in all_paths():
-        named = _effective(settings, path)
-        if isinstance(named, Path):
-            yield named
+    named = [value_at(settings, dotted(path)) for path in all_paths()]
     model = getattr(settings.engine, "model", "")
-    if os.sep in model:
-        yield Path(model)
+    return [each for each in named if isinstance(each, Path)] + ([Path(model)] if os.sep in model else [])
 
 
 def drop_ins(found: Found, settings: Settings) -> tuple[str, ...]:
@@ -155,28 +151,39 @@ def drop_ins(found: Found, settings: Settings) -> tuple[str, ...]:
     return tuple(name for name, needed in needs.items() if needed)
 
 
+def unit(program: Path) -> str:
+    """The unit that runs `program`.
+
+    Raises:
+        InstallError: the path has a character that means something else to systemd.
+    """
+    if not _PLAIN_PATH.fullmatch(str(program)):
+        raise InstallError(
+            f"{program}: systemd would misread this path: install edgescribe in a folder like /opt/edgescribe"
+        )
+    return _EXEC_START.sub(f"ExecStart={program}", _shipped("edgescribe.service"), count=1)
+
+
+def drop_in(name: str) -> str:
+    """The drop-in `name`, such as `jetson`."""
+    return _shipped("drop-ins", f"{name}.conf")
+
+
+def _shipped(*path: str) -> str:
+    """A file as it came with this package."""
+    # In a wheel they lie beside this file, in a source checkout in the top-level folder `systemd`.
+    in_wheel = resources.files("agent.install").joinpath("units")
+    folder = in_wheel if in_wheel.is_dir() else Path(__file__).parents[2] / "systemd"
+    return folder.joinpath(*path).read_text(encoding="utf-8")
+
+
 def toml(proposed: Mapping[str, object], settings: Settings) -> str:
     """The configuration file that says `proposed`, with the values as `settings` understood them."""
-    tables: dict[KeyPath, list[str]] = {}
+    tables: dict[str, list[str]] = {}
     for key in proposed:
-        path = tuple(key.split("."))
-        tables.setdefault(path[:-1], []).append(f"{path[-1]} = {value(_effective(settings, path))}")
+        table, _, name = key.rpartition(".")
+        tables.setdefault(table, []).append(f"{name} = {value(value_at(settings, key))}")
     lines = [_HEADER.rstrip()]
     for table, entries in sorted(tables.items()):
-        lines += ["", f"[{dotted(table)}]"] if table else [""]
-        lines += entries
+        lines += ["", *([f"[{table}]"] if table else []), *entries]
     return "\n".join(lines) + "\n"
-
-
-def _effective(settings: Settings, path: KeyPath) -> object:
-    found: Any = settings
-    for part in path:
-        found = getattr(found, part, None)  # what another kind of the section has, this one has not
-    return found
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, below in tree.items():
-        flat |= _flat(below, f"{above}{key}.") if isinstance(below, dict) else {f"{above}{key}": below}
-    return flat

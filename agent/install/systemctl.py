@@ -1,5 +1,6 @@
 """systemd, asked by systemctl(1)."""
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from agent.errors import InstallError
 SERVICE: Final = "edgescribe"
 _START_S: Final = 150.0
 """A start may take longer where the processor is busy; then it goes on without us."""
+_LIMIT_S: Final = 10.0
 _LINES: Final = 5
 
 
@@ -21,14 +23,16 @@ class Condition:
     """systemd knows a unit of that name."""
     active: str
     """`active`, `inactive`, `failed`, `activating` …"""
-    enabled: bool
+    enabled: bool = False
     """Starts with the machine."""
-    status: str
+    status: str = ""
     """What it says that it is doing; empty if it says nothing."""
-    since: str
+    since: str = ""
     """When it became so; empty if unknown."""
-    restarts: int
-    """By systemd, since it was last started by somebody."""
+    restarts: int = 0
+    """By systemd, since a person last started it."""
+    devices: tuple[str, ...] = ()
+    """What it may open below /dev, beside what everybody may; empty if it is not restricted."""
 
 
 def is_running(root: Path = Path("/")) -> bool:
@@ -37,30 +41,30 @@ def is_running(root: Path = Path("/")) -> bool:
 
 
 def condition() -> Condition:
-    """How the service is now."""
-    names = "LoadState,ActiveState,UnitFileState,StatusText,StateChangeTimestamp,NRestarts"
-    found = dict(
-        line.split("=", 1) for line in _run("show", SERVICE, f"--property={names}").splitlines() if "=" in line
-    )
-    restarts = found.get("NRestarts", "")
+    """How the service is now.
+
+    Raises:
+        InstallError: systemd cannot be asked.
+    """
+    names = "LoadState,ActiveState,UnitFileState,StatusText,StateChangeTimestamp,NRestarts,DevicePolicy,DeviceAllow"
+    shown = run("show", SERVICE, f"--property={names}", limit_s=_LIMIT_S)
+    said = dict(re.findall(r"^(\w+)=(.*)$", shown, flags=re.MULTILINE))
+    restarts = said.get("NRestarts", "")
     return Condition(
-        loaded=found.get("LoadState") == "loaded",
-        active=found.get("ActiveState", "unknown"),
-        enabled=found.get("UnitFileState") == "enabled",
-        status=found.get("StatusText", ""),
-        since=found.get("StateChangeTimestamp", ""),
+        loaded=said.get("LoadState") == "loaded",
+        active=said.get("ActiveState", "unknown"),
+        enabled=said.get("UnitFileState") == "enabled",
+        status=said.get("StatusText", ""),
+        since=said.get("StateChangeTimestamp", ""),
         restarts=int(restarts) if restarts.isdecimal() else 0,
+        devices=devices(shown) if said.get("DevicePolicy") == "closed" else (),
     )
 
 
-def reread() -> None:
-    """Let systemd read the units anew."""
-    _run("daemon-reload")
-
-
-def enable() -> None:
-    """Let the service start with the machine."""
-    _run("--quiet", "enable", SERVICE)
+def devices(text: str) -> tuple[str, ...]:
+    """What `systemctl show` lists under `DeviceAllow`: one a line, or several in one."""
+    lines = re.findall(r"^DeviceAllow=(.+)$", text, flags=re.MULTILINE)
+    return tuple(name for line in lines for name, _rights in re.findall(r"(\S+) ([rwm]+)", line))
 
 
 def start() -> None:
@@ -69,35 +73,50 @@ def start() -> None:
     Raises:
         InstallError: it does not come up; with the last lines that it said.
     """
-    _run("reset-failed", SERVICE, check=False)
+    run("reset-failed", SERVICE, check=False)
     try:
-        _run("restart", SERVICE)
+        run("restart", SERVICE)
     except InstallError as error:
         said = last_words()
         raise InstallError("\n".join(["the service does not start", *said]) if said else str(error)) from error
 
 
-def take_down() -> None:
-    """Stop it, and let it no longer start with the machine; fine if there is none."""
-    _run("--quiet", "disable", "--now", SERVICE, check=False)
-    _run("reset-failed", SERVICE, check=False)
-
-
 def last_words() -> list[str]:
     """The last lines of the service in the journal; none where there is no journal."""
-    command = ["journalctl", f"--unit={SERVICE}", "--output=cat", f"--lines={_LINES}", "--no-pager", "--quiet"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10.0).stdout.splitlines()
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    options = ("--output=cat", f"--lines={_LINES}", "--no-pager", "--quiet")
+    return _asked("journalctl", f"--unit={SERVICE}", *options).splitlines()
 
 
-def _run(*arguments: str, check: bool = True) -> str:
+def exposure() -> float | None:
+    """What `systemd-analyze security` gives the service, 0 to 10; None if it cannot be asked."""
+    return exposure_in(_asked("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service"))
+
+
+def exposure_in(text: str) -> float | None:
+    """The figure in what `systemd-analyze security` says; None if there is none."""
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", text)
+    return float(found[1]) if found else None
+
+
+def run(*arguments: str, check: bool = True, limit_s: float = _START_S) -> str:
+    """Return what systemctl prints.
+
+    Raises:
+        InstallError: there is none, it hangs, or it fails and that counts.
+    """
     try:
-        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=_START_S)
+        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=limit_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"systemctl {' '.join(arguments)}: {error}") from error
     if check and done.returncode:
         said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         raise InstallError(f"systemctl {' '.join(arguments)}: {said}")
     return done.stdout
+
+
+def _asked(*command: str) -> str:
+    """What a program prints; nothing if it is missing or slow."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from agent.config.contract import PublishSettings
 from agent.config.keywords import KeywordRule, keyword_rules, keywords_in
+from agent.config.settings import PublishSettings
 from agent.messages.transcript import Transcript, Verdict
 
 

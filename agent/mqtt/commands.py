@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from agent.config.section import Fraction, InWords, Language
+from agent.config.settings import Fraction, InWords, Language
 from agent.messages import CONTRACT
 from agent.messages.control import HOME_ASSISTANT, may_carry_reply
 from agent.mqtt.delivery import Incoming

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from agent.config.contract import DeviceId, DiscoverySettings, TopicLevels
+from agent.config.settings import DeviceId, DiscoverySettings, TopicLevels
 from agent.messages import Status, topic_for
 from agent.messages.schemas import published_kinds
 from agent.messages.telemetry import TelemetryMessage

@@ -15,7 +15,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from agent.config.contract import DiscoverySettings
+from agent.config.settings import DiscoverySettings
 from agent.config.state_file import read_json, write_json
 from agent.mqtt.client import MqttSink
 from agent.mqtt.delivery import Outgoing

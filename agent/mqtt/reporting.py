@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agent.config.observing import TelemetrySettings
+from agent.config.settings import TelemetrySettings
 from agent.mqtt.client import MqttSink
 from agent.mqtt.publisher import Publisher
 from agent.segmenter import Listener

@@ -1,7 +1,6 @@
 """What the parts of the agent are called, in what people read."""
 
-from agent.config.settings import AutoSettings, ScriptedSettings, Settings
-from agent.config.source import AlsaSettings
+from agent.config.settings import AlsaSettings, AutoSettings, ScriptedSettings, Settings
 from agent.telemetry.tcp import spelt
 
 

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, cast
 
-from agent.config.observing import PrometheusSettings
+from agent.config.settings import PrometheusSettings
 from agent.telemetry.exposition import CONTENT_TYPE
 from agent.telemetry.tcp import Client, TcpServer
 from agent.worker import Worker

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from agent.config.contract import COMMANDS
+from agent.config.settings import COMMANDS
 from agent.messages import Message, Status, TranscriptMessage, topic_for
 from agent.messages.control import Reply
 from agent.messages.schemas import published_kinds

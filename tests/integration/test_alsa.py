@@ -20,8 +20,7 @@ from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
 from agent.audio.reconnecting import MicrophoneEvents, ReconnectingSource
 from agent.channel import Channel, Overflow
 from agent.commands import devices
-from agent.config.settings import SegmenterSettings
-from agent.config.source import AlsaSettings
+from agent.config.settings import AlsaSettings, SegmenterSettings
 from agent.errors import DeviceUnavailable, EngineError, SourceError
 from agent.messages.transcript import Transcript
 from agent.segmenter import Ended, Listener, Segmenter, SegmenterEvent

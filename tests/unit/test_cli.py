@@ -40,7 +40,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 def test_quantisations_are_offered_as_they_are() -> None:
     """The names on the command line are those that can be made."""
-    assert list(models.QUANTISATION_NAMES) == list(QUANTISATIONS)
+    assert ("f16", *QUANTISATIONS) == models.TYPES
 
 
 @pytest.mark.parametrize("verb", ["watch", "top"])
@@ -48,7 +48,7 @@ def test_quantisations_are_offered_as_they_are() -> None:
 def test_a_time_to_watch_is_above_0(verb: str, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     """0 would be for ever, and `nan` no time at all."""
     with pytest.raises(SystemExit) as ended:
-        cli.parser().parse_args([verb, f"--seconds={seconds}"])
+        cli.parser(verb).parse_args([verb, f"--seconds={seconds}"])
     assert ended.value.code == 2
     assert "--seconds: must be above 0" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ def test_every_setting_is_described() -> None:
         setting.key
         for path in all_paths()
         for setting in by_path(path)
-        if not setting.description and not (path[-1] == "kind" and setting.kinds)
+        if not setting.description and not (path[-1] == "kind" and setting.kind)
     }
     assert bare == set()
 

@@ -16,7 +16,7 @@ from wyoming.ping import Ping, Pong
 
 from agent import wyoming as wyoming_server
 from agent.audio.frames import Pcm16
-from agent.config.assist import AssistSettings
+from agent.config.settings import AssistSettings
 from agent.errors import ConfigError
 from agent.telemetry.tcp import CLIENTS, TcpServer
 from agent.worker import Worker

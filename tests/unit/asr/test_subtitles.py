@@ -7,7 +7,7 @@ import pytest
 
 from agent.asr import subtitles
 from agent.asr.subtitles import Stock, spoken, stock
-from agent.config.languages import WHISPER
+from agent.config.settings import WHISPER
 
 
 @pytest.mark.parametrize(

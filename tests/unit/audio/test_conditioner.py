@@ -7,7 +7,7 @@ from webrtc_noise_gain import AudioProcessor
 
 from agent.audio.conditioner import create_conditioner
 from agent.audio.frames import Pcm16, rms_dbfs
-from agent.config.source import SoundSettings
+from agent.config.settings import SoundSettings
 from agent.errors import ConfigError
 from agent.install import extras
 from tests.frames import audio_frames

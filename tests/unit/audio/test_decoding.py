@@ -15,7 +15,7 @@ import soundfile
 
 from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
 from agent.audio.wav import Recording
-from agent.config.source import WavSettings
+from agent.config.settings import WavSettings
 from agent.errors import SourceError
 from tests.support.clips import clip
 

@@ -12,7 +12,7 @@ import soundfile
 
 from agent.audio.frames import EDGE_SAMPLES, FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16, rms_dbfs
 from agent.audio.wav import WavSource
-from agent.config.source import WavSettings
+from agent.config.settings import WavSettings
 from agent.errors import SourceError
 from tests.support.clips import SPEECH, clip
 

@@ -21,7 +21,7 @@ def parsed(tmp_path: Path, *arguments: str) -> argparse.Namespace:
 def test_what_ends_a_service_lets_it_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes are stopped between two clips, and nobody else would end them."""
     monkeypatch.setattr(os, "nice", lambda _by: 0)
-    monkeypatch.setattr(calibration, "calibrate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     args = parsed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         args.run(args)

@@ -2,15 +2,14 @@ import argparse
 
 import pytest
 
-from agent.calibrate import run as calibration
-from agent.commands import calibrate, models
+from agent.commands import calibrate
 from agent.models.calibration_file import CalibrationError
 
 
 def test_what_could_not_be_kept_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state folder that cannot be written is said at once, before a model is fetched and minutes are spent."""
-    monkeypatch.setattr(models, "pull", lambda *_: pytest.fail("a model was fetched"))
-    monkeypatch.setattr(calibration, "calibrate", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(calibrate, "pull", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: pytest.fail("it measured"))
     top = argparse.ArgumentParser()
     calibrate.add_parser(top.add_subparsers())
     args = top.parse_args(["calibrate", "--pull", "--set", "state_dir=/proc/edgescribe"])

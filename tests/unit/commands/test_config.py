@@ -7,8 +7,7 @@ import pytest
 
 from agent.commands import config
 from agent.config.commanded import LISTENING, Applied
-from agent.config.settings import AutoSettings, Settings
-from agent.config.source import WavSettings
+from agent.config.settings import AutoSettings, Settings, WavSettings
 
 
 def run(*arguments: str) -> int:

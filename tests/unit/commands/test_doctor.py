@@ -8,7 +8,7 @@ import pytest
 
 from agent.audio import alsa
 from agent.commands import doctor
-from agent.diagnostics.finding import Finding, Status
+from agent.diagnostics import Finding, Status
 from agent.errors import DeviceBusy
 from agent.install import extras
 

@@ -11,7 +11,7 @@ from agent.commands import service
 from agent.config import layers
 from agent.errors import AgentError, ConfigError, InstallError
 from agent.install import extras, facts
-from agent.install.plan import MODELS  # loaded here, before a test changes what it takes from `facts`
+from agent.install.plan import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STATE_DIRECTORY")
     for module, name in ((layers, "DEFAULT_FILE"), (facts, "CONFIG")):
         monkeypatch.setattr(module, name, tmp_path / "config.toml")
-    for name in ("PASSWORD", "COMMAND", "UNIT_FILE", "FILE"):
+    for name in ("PASSWORD", "COMMAND", "UNIT_FILE", "RECORD"):
         monkeypatch.setattr(facts, name, tmp_path / name)
     monkeypatch.setattr(facts, "program_problem", lambda _program: "")
 

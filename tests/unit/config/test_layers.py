@@ -7,8 +7,7 @@ from pydantic import SecretStr
 
 from agent.config import layers
 from agent.config.layers import load, load_settings, models_dir, parse_override, state_dir
-from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
-from agent.config.source import WavSettings
+from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WavSettings, WhisperCppSettings
 from tests.unit.config.conftest import WriteToml, problems
 
 
@@ -107,7 +106,7 @@ def test_the_default_file_and_its_conf_d_are_read() -> None:
 
 @pytest.mark.parametrize("name", ["mqtt__password", "mqtt-password"])
 def test_a_credential_may_be_spelt_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """`mqtt__password` as in pydantic-settings, `mqtt-password` as in the unit; the newline at its end is no part."""
+    """`mqtt__password` as in the environment, `mqtt-password` as in the unit; the newline at its end is no part."""
     (tmp_path / name).write_text("geheim\n", encoding="utf-8")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     password = load_settings().mqtt.password
@@ -122,15 +121,6 @@ def test_an_empty_credential_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_settings().mqtt.password is None
 
 
-def test_a_secret_in_a_world_readable_file_is_warned_about(toml: WriteToml) -> None:
-    """The file works, but the warning names it and the remedy; a private file gives none."""
-    config = toml('[mqtt]\npassword = "geheim"\n')
-    assert load(config).warnings == ()
-    config.chmod(0o644)
-    (warning,) = load(config).warnings
-    assert warning.startswith(f"{config}:2: mqtt.password is a secret in a file that everybody can read: chmod 640")
-
-
 def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list or a whole section may be given as JSON; what is not JSON is named, not ignored."""
     monkeypatch.setenv("EDGESCRIBE_ENGINE", '{"kind": "scripted", "delay_s": 1}')
@@ -140,12 +130,11 @@ def test_lists_and_tables_are_json_in_the_environment(monkeypatch: pytest.Monkey
     assert problems()[0].startswith("EDGESCRIBE_ENGINE")
 
 
-def test_a_user_name_without_a_password_is_a_warning(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says where to put a password; in the file beside, or in the environment, it is found."""
+def test_the_password_stands_beside_the_configuration_or_above_it(
+    toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file beside the configuration has it; the environment goes before."""
     config = toml('[mqtt]\nusername = "x"\n')
-    (line,) = load(config).warnings
-    assert line.startswith(f"{config}:2: mqtt.username is set without a password")
-    assert f"{config.parent}/mqtt-password" in line
     assert load_settings(config).mqtt.username_for("pi-1") == "x"
     (config.parent / "mqtt-password").write_text("hunter2\n")
     assert load_settings(config).mqtt.password == SecretStr("hunter2")

@@ -1,14 +1,14 @@
-from agent.config.observing import TelemetrySettings
 from agent.config.reload import plan_reload
 from agent.config.settings import (
+    AlsaSettings,
     FasterWhisperSettings,
     LogSettings,
     MqttSettings,
     Settings,
+    TelemetrySettings,
     VadSettings,
     WhisperCppSettings,
 )
-from agent.config.source import AlsaSettings
 
 
 def test_the_same_settings_change_nothing() -> None:

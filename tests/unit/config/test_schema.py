@@ -5,8 +5,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from agent.config.schema import by_path, groups, shared, walk
-from agent.config.section import InWords, Section
-from agent.config.settings import Settings
+from agent.config.settings import InWords, Section, Settings
 
 
 class Example(Section):
@@ -67,7 +66,7 @@ def test_every_kind_of_a_section_is_a_group() -> None:
     assert len(by_path(("engine", "model"))) == 2
 
 
-def test_a_key_is_shared_if_it_is_inherited_from_the_same_class() -> None:
+def test_a_key_is_shared_if_both_kinds_have_it_in_the_same_form() -> None:
     """Threads mean the same to both engines; a model, or another engine's idea of a language, does not."""
     assert shared(("engine", "threads"), "whisper_cpp", "faster_whisper")
     assert not shared(("engine", "model"), "whisper_cpp", "faster_whisper")

@@ -1,47 +1,66 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from agent.diagnostics.checks import (
-    CTranslate2Build,
-    Facts,
-    ModelFacts,
-    build_features,
-    diagnose,
+from agent.config.layers import Loaded
+from agent.config.settings import (
+    AlsaSettings,
+    FasterWhisperSettings,
+    MqttSettings,
+    Settings,
+    WhisperCppSettings,
 )
-from agent.diagnostics.finding import Finding, Status
+from agent.diagnostics import Finding, Status
+from agent.diagnostics.checks import build_features, diagnose
+from agent.diagnostics.facts import CTranslate2Build, Facts, Memory, ModelFacts, Storage
+from agent.errors import DeviceBusy, DeviceUnavailable
 from agent.install.extras import Installation
+from agent.install.systemctl import Condition
+from agent.messages.identity import Machine
 from agent.models.memory import memory_need_mb
 
-MODEL = ModelFacts("tiny.en-q8_0", ctranslate2=False, size="tiny", size_bytes=43_550_795, problem="")
+HERE = Machine("boot", "Raspberry Pi 4 Model B Rev 1.4", "Debian GNU/Linux 12 (bookworm)", "6.6", "aarch64", "3.11")
+SD_CARD = Storage("/dev/mmcblk0p2", "ext4", read_only=False, errors=0, wear_pct=None)
+SERVICE = Condition(loaded=True, active="active", devices=("char-alsa",))
+
+
+def loaded(**sections: Any) -> Loaded:
+    """Settings that come from nowhere, with a microphone, whatever this machine has."""
+    given = {"source": AlsaSettings(device="plughw:CARD=Device"), **sections}
+    return Loaded(Settings(**given), origins={}, file=None)
+
+
+MODEL = ModelFacts("tiny.en-q8_0", in_catalogue=True, need_mb=153, problem="")
 PI_4 = Facts(
-    hardware="Raspberry Pi 4 Model B Rev 1.4",
-    arch="aarch64",
-    os="Debian GNU/Linux 12 (bookworm)",
+    loaded=loaded(),
+    settings_problem="",
+    machine=HERE,
     cores=4,
-    memory_total_mb=3_792,
-    memory_available_mb=3_400,
+    memory=Memory(3_792, 3_400),
     cpu_features=frozenset({"fp", "asimd", "crc32"}),
     gpu=False,
-    settings_problem="",
-    engine="whisper_cpp",
+    engine=WhisperCppSettings(),
+    engine_problem="",
+    model=MODEL,
     whisper_cpp="WHISPER : COREML = 0 | OPENVINO = 0 | CPU : NEON = 1 | ARM_FMA = 1 | OPENMP = 1 | REPACK = 1 | ",
     whisper_cpp_for="",
     whisper_cpp_refusal="",
     ctranslate2=None,
-    model=MODEL,
-    source="microphone plughw:CARD=Device",
-    source_problem="",
-    broker="localhost:1883",
+    installation=Installation("sudo /opt/edgescribe/bin/pip", Path("/home/pi/edgescribe")),
+    source_problem=None,
     broker_problem="",
     clock_synced=True,
     state_dir=Path("/var/lib/edgescribe"),
     state_problem="",
     state_free_mb=20_000,
-    installation=Installation("sudo /opt/edgescribe/bin/pip", Path("/home/pi/edgescribe")),
+    storage=SD_CARD,
+    service=SERVICE,
+    exposure=1.2,
 )
-PI_5 = replace(PI_4, hardware="Raspberry Pi 5", cpu_features=frozenset({"asimd", "asimddp", "asimdhp", "fphp"}))
+PI_5 = replace(PI_4, cpu_features=frozenset({"asimd", "asimddp", "asimdhp", "fphp"}))
 
 
 def worse(facts: Facts) -> list[Finding]:
@@ -75,7 +94,7 @@ def test_a_wheel_for_another_cpu_fails_if_its_engine_is_wanted() -> None:
         "whisper.cpp",
         "built for cortex-a76: take another",
     )
-    other = replace(refused, engine="faster_whisper", ctranslate2=CTranslate2Build("4.5.0", ("int8",), 0))
+    other = replace(refused, engine=FasterWhisperSettings(), ctranslate2=CTranslate2Build("4.5.0", ("int8",), 0))
     assert [finding.status for finding in worse(other)] == [Status.WARN]
 
 
@@ -98,7 +117,7 @@ def test_a_jetson_learns_that_ctranslate2_does_not_see_its_gpu() -> None:
 def test_an_engine_that_is_not_installed_fails_only_if_it_is_wanted() -> None:
     """A missing CTranslate2 is nobody's problem while whisper.cpp does the work, and the other way round."""
     assert worse(PI_4) == []
-    (finding,) = worse(replace(PI_4, engine="faster_whisper"))
+    (finding,) = worse(replace(PI_4, engine=FasterWhisperSettings()))
     assert finding.status is Status.FAIL
     assert finding.remedy == "sudo /opt/edgescribe/bin/pip install '/home/pi/edgescribe[faster-whisper]'"
     (finding,) = worse(replace(PI_4, whisper_cpp=None))
@@ -110,13 +129,13 @@ def test_an_engine_that_is_not_installed_fails_only_if_it_is_wanted() -> None:
     [
         (replace(PI_4, settings_problem="config.toml:1: x"), Status.FAIL, "settings"),
         (replace(PI_4, model=replace(MODEL, problem="damaged")), Status.FAIL, "model"),
-        (replace(PI_4, source_problem="no microphone: plug one in"), Status.FAIL, "source"),
+        (replace(PI_4, source_problem=DeviceUnavailable("no microphone: plug one in")), Status.FAIL, "source"),
         (replace(PI_4, broker_problem="connection refused"), Status.FAIL, "broker"),
         (replace(PI_4, clock_synced=False), Status.WARN, "clock"),
         (replace(PI_4, state_problem="read-only file system"), Status.FAIL, "state folder"),
         (replace(PI_4, state_free_mb=100), Status.WARN, "state folder"),
-        (replace(PI_4, memory_available_mb=160), Status.WARN, "memory"),
-        (replace(PI_4, memory_available_mb=120), Status.FAIL, "memory"),
+        (replace(PI_4, memory=Memory(3_792, 160)), Status.WARN, "memory"),
+        (replace(PI_4, memory=Memory(3_792, 120)), Status.FAIL, "memory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_place(facts: Facts, status: Status, subject: str) -> None:
@@ -131,19 +150,24 @@ def test_every_trouble_has_a_remedy() -> None:
         PI_5,
         settings_problem="a: b",
         ctranslate2=None,
-        engine="faster_whisper",
+        engine=FasterWhisperSettings(),
         model=replace(MODEL, problem="damaged"),
         broker_problem="refused",
         clock_synced=False,
         state_problem="read-only",
-        memory_available_mb=1,
+        memory=Memory(3_792, 1),
     )
     assert [finding for finding in worse(ill) if not finding.remedy] == []
 
 
 def test_without_a_broker_or_a_model_there_is_nothing_to_say_about_them() -> None:
     """`mqtt.enabled = false` and the scripted engine leave their lines out."""
-    subjects = {finding.subject for finding in diagnose(replace(PI_4, broker=None, model=None))}
+    subjects = {
+        finding.subject
+        for finding in diagnose(
+            replace(PI_4, loaded=loaded(mqtt=MqttSettings(enabled=False), stdout={"enabled": True}), model=None)
+        )
+    }
     assert subjects.isdisjoint({"broker", "model", "memory"})
 
 
@@ -179,7 +203,7 @@ def test_a_device_that_is_muted_is_not_searched_for_a_fault() -> None:
     (finding,) = worse(replace(PI_4, muted=reason))
     assert (finding.status, finding.subject, finding.text) == (Status.WARN, "muted", reason)
     assert "cmd/listen" in finding.remedy
-    (finding,) = worse(replace(PI_4, service_says="mute; broker_down"))
+    (finding,) = worse(replace(PI_4, service=replace(SERVICE, status="mute; broker_down")))
     assert (finding.status, finding.subject) == (Status.WARN, "muted")
 
 
@@ -194,14 +218,67 @@ def test_a_device_that_is_muted_is_not_searched_for_a_fault() -> None:
 )
 def test_a_microphone_that_is_in_use_is_no_failure(says: str, status: Status, text: str) -> None:
     """The service holds it for itself; whether it is the service is known by what that says."""
-    busy = replace(PI_4, source_busy=True, source_problem="something else has it open: see what", service_says=says)
+    problem = DeviceBusy("something else has it open: see what")
+    busy = replace(PI_4, source_problem=problem, service=replace(SERVICE, status=says))
     (finding,) = [finding for finding in diagnose(busy) if finding.subject == "source"]
     assert finding.status is status
     assert text in finding.text
 
 
-@pytest.mark.parametrize(("at", "here"), [("localhost:1883", True), ("[::1]:1883", True), ("broker.lan:8883", False)])
-def test_a_broker_is_installed_where_it_is_wanted(at: str, *, here: bool) -> None:
+@pytest.mark.parametrize(("host", "here"), [("localhost", True), ("::1", True), ("broker.lan", False)])
+def test_a_broker_is_installed_where_it_is_wanted(host: str, *, here: bool) -> None:
     """To install one here is no remedy for one elsewhere."""
-    (finding,) = worse(replace(PI_4, broker=at, broker_problem="connection refused"))
+    (finding,) = worse(replace(PI_4, loaded=loaded(mqtt=MqttSettings(host=host)), broker_problem="connection refused"))
     assert ("apt install mosquitto" in finding.remedy) is here
+
+
+def test_what_works_and_should_not_stay_so_is_a_warning() -> None:
+    """What `check` warns about, the doctor does, too."""
+    (finding,) = worse(replace(PI_4, loaded=loaded(mqtt=MqttSettings(host="broker.lan", password=SecretStr("x")))))
+    assert (finding.status, finding.subject) == (Status.WARN, "settings")
+    assert "unencrypted" in finding.text
+
+
+def test_a_unit_as_it_is_delivered_is_well() -> None:
+    """It says how exposed it is, and what it may open."""
+    assert "exposure 1.2 of 10; of /dev it may open char-alsa" in [finding.text for finding in diagnose(PI_4)]
+    assert worse(replace(PI_4, service=None, exposure=None, storage=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "subject"),
+    [
+        (replace(PI_4, service=replace(SERVICE, active="failed")), Status.FAIL, "service"),
+        (replace(PI_4, exposure=9.2), Status.WARN, "sandbox"),
+        (replace(PI_4, service=replace(SERVICE, devices=())), Status.WARN, "sandbox"),
+        (replace(PI_4, memory_limited=False), Status.WARN, "memory limit"),
+        (replace(PI_4, storage=replace(SD_CARD, wear_pct=30)), Status.OK, "storage"),
+        (replace(PI_4, storage=replace(SD_CARD, read_only=True)), Status.FAIL, "storage"),
+        (replace(PI_4, storage=replace(SD_CARD, errors=3)), Status.WARN, "storage"),
+        (replace(PI_4, storage=replace(SD_CARD, wear_pct=90)), Status.WARN, "storage"),
+        (replace(PI_4, storage=replace(SD_CARD, file_system="tmpfs")), Status.WARN, "storage"),
+    ],
+)
+def test_unit_and_medium_are_judged_by_what_they_admit(facts: Facts, status: Status, subject: str) -> None:
+    """One finding each, and never without something to do."""
+    assert [finding.subject for finding in worse(facts)] == ([] if status is Status.OK else [subject])
+    (finding,) = [finding for finding in diagnose(facts) if finding.subject == subject]
+    assert finding.status is status
+    assert bool(finding.remedy) is (status is not Status.OK)
+
+
+@pytest.mark.parametrize("file", ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt", ""])
+def test_the_command_line_of_the_kernel_is_where_the_board_has_it(file: str) -> None:
+    """Only a Raspberry Pi has such a file: since Debian 12 below /boot/firmware, before that below /boot."""
+    (finding,) = worse(replace(PI_4, memory_limited=False, kernel_command_line=file))
+    assert (file or "of the kernel") in finding.remedy
+    assert ("cmdline.txt" in finding.remedy) is bool(file)
+
+
+def test_swap_is_a_finding_only_where_memory_is_scarce_too() -> None:
+    """A board may keep in its swap what nobody needs."""
+    small = replace(PI_4, model=None)
+    assert worse(replace(small, memory=Memory(512, 200, 90.0))) == []
+    assert worse(replace(small, memory=Memory(512, 30, 10.0))) == []
+    (finding,) = worse(replace(small, memory=Memory(512, 30, 90.0)))
+    assert finding.remedy

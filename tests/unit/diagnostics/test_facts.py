@@ -1,11 +1,19 @@
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.config.settings import Settings, WhisperCppSettings
-from agent.config.source import WavSettings
-from agent.diagnostics.facts import connect_problem, has_gpu, model_facts, source_error, write_problem
+from agent.config.settings import Settings, WavSettings, WhisperCppSettings
+from agent.diagnostics.facts import (
+    Storage,
+    connect_problem,
+    has_gpu,
+    model_facts,
+    source_problem,
+    storage_below,
+    write_problem,
+)
 from tests.unprivileged import closed
 
 
@@ -41,13 +49,13 @@ def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) 
 def test_a_recording_must_exist_and_be_readable(tmp_path: Path) -> None:
     """A `wav` source is judged by its file, in the words of `edgescribe check`."""
     path = tmp_path / "a.wav"
-    assert str(source_error(WavSettings(path=path))) == f"source.path: {path} does not exist: correct the path"
+    assert str(source_problem(WavSettings(path=path))) == f"source.path: {path} does not exist: correct the path"
     path.touch()
-    assert source_error(WavSettings(path=path)) is None
+    assert source_problem(WavSettings(path=path)) is None
     unreadable = f"source.path: {path} cannot be read by this user: check its owner and mode"
     for shut in (tmp_path, path):
         with closed(shut):
-            assert str(source_error(WavSettings(path=path))) == unreadable
+            assert str(source_problem(WavSettings(path=path))) == unreadable
 
 
 def test_a_state_folder_that_this_user_may_not_see_is_a_problem_and_no_end(tmp_path: Path) -> None:
@@ -61,4 +69,42 @@ def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> N
     facts = model_facts(Settings(state_dir=tmp_path), WhisperCppSettings())
     assert facts is not None
     assert facts.problem == "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`"
-    assert (facts.size, facts.size_bytes, facts.ctranslate2) == ("tiny", 43_550_795, False)
+    assert (facts.in_catalogue, facts.need_mb) == (True, 153)
+
+
+SD_CARD = Storage("/dev/mmcblk0p2", "ext4", read_only=False, errors=0, wear_pct=None)
+MOUNTS = """\
+/dev/mmcblk0p2 / ext4 rw,noatime 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/sda1 /var/lib ext4 ro,relatime 0 0
+/dev/sdb1 /mnt/a\\040b vfat rw 0 0
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine with an SD card and two disks."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/mounts").write_text(MOUNTS, encoding="utf-8")
+    (tmp_path / "sys/fs/ext4/sda1").mkdir(parents=True)
+    (tmp_path / "sys/fs/ext4/sda1/errors_count").write_text("3\n", encoding="ascii")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("/home/pi/state", replace(SD_CARD, errors=None)),
+        ("/var/lib/edgescribe", Storage("/dev/sda1", "ext4", read_only=True, errors=3, wear_pct=None)),
+        ("/var/library", replace(SD_CARD, errors=None)),
+        ("/mnt/a b/state", Storage("/dev/sdb1", "vfat", read_only=False, errors=None, wear_pct=None)),
+    ],
+)
+def test_the_nearest_file_system_above_a_folder_is_the_one(root: Path, folder: str, found: Storage) -> None:
+    """By whole names of folders, blanks included."""
+    assert storage_below(Path(folder), root) == found
+
+
+def test_a_machine_that_says_nothing_has_nothing_wrong(tmp_path: Path) -> None:
+    """Without /proc there is no finding."""
+    assert storage_below(Path("/var"), tmp_path) is None

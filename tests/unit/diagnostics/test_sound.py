@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from agent.audio.monitor import Condition
-from agent.diagnostics.finding import Status
+from agent.diagnostics import Status
 from agent.diagnostics.sound import Heard, findings
 
 WELL = Heard(10.0, -60.0, -15.0, silent=False, overruns=0, condition=Condition(clip_pct=0.0, offset_pct=0.1))

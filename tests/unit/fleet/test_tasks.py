@@ -9,8 +9,8 @@ import pytest
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
+from agent.commands.config import as_object
 from agent.config.layers import load
-from agent.diagnostics.listing import as_object
 from docs.ansible_role import ROLE
 
 JINJA = NativeEnvironment()

@@ -3,8 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.governor import GovernorSettings
-from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
+from agent.config.settings import (
+    FasterWhisperSettings,
+    GovernorSettings,
+    ScriptedSettings,
+    Settings,
+    WhisperCppSettings,
+)
 from agent.governor.factory import create_ladder
 from agent.governor.ladder import Rung, build_ladder, catalogued_rungs, measured_rungs
 from agent.models.calibration_records import Candidate, Measurement

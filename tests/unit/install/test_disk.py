@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.state_file import write_whole
 from agent.errors import InstallError
 from agent.install import disk
-from agent.install.facts import CONFIG, PASSWORD, UNIT_FILE, below
+from agent.install.facts import CONFIG, PASSWORD, RECORD, UNIT_FILE, Record, below, digest
 from agent.install.plan import DROP_INS, MODELS, SECRET, PlannedFile
-from agent.install.record import FILE, Record, digest, from_text
 
 UNIT = PlannedFile(str(UNIT_FILE), "[Service]\n")
 LOW_MEMORY = PlannedFile(str(DROP_INS / "low-memory.conf"), "[Service]\nMemoryMax=1G\n")
@@ -25,7 +25,7 @@ class Device:
     @property
     def record(self) -> Record:
         """What is written down of the installation."""
-        return from_text(below(self.root, FILE).read_text())
+        return Record.from_text(below(self.root, RECORD).read_text())
 
     def tree(self) -> dict[str, str]:
         """Every path, with its mode and its content."""
@@ -36,7 +36,7 @@ class Device:
 
     def install(self, *planned: PlannedFile) -> tuple[str, ...]:
         """Write it as the verb does; return what was written."""
-        known = self.record if below(self.root, FILE).exists() else Record()
+        known = self.record if below(self.root, RECORD).exists() else Record()
         return disk.write(planned, disk.make_folder(MODELS, known, self.root), self.root)
 
     def file(self, path: Path) -> Path:
@@ -140,7 +140,7 @@ def test_an_installation_that_is_cut_off_can_be_finished_and_removed(
 ) -> None:
     """The disk is full after `whole` files: they are known as ours, and neither stay behind nor need --force."""
     before = device.tree()
-    put, names = disk._put, {file.path for file in ALL[whole:]}
+    put, names = write_whole, {file.path for file in ALL[whole:]}
 
     def fill(path: Path, text: str, mode: int) -> None:
         if f"/{path.relative_to(device.root)}" in names:
@@ -148,7 +148,7 @@ def test_an_installation_that_is_cut_off_can_be_finished_and_removed(
         put(path, text, mode)
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "_put", fill)
+        patched.setattr(disk, "write_whole", fill)
         with pytest.raises(InstallError, match="No space left"):
             device.install(*ALL)
     assert device.record.wrote(UNIT.path, UNIT.text)
@@ -160,4 +160,4 @@ def test_a_record_that_is_none_is_one_line() -> None:
     """A damaged record is not taken for an empty one: then everything would look like somebody else's."""
     for text in ("", "[]", '{"files": 3, "folders": []}'):
         with pytest.raises(InstallError, match=r"installed\.json: not a record"):
-            from_text(text)
+            Record.from_text(text)

@@ -1,13 +1,10 @@
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.errors import InstallError
 from agent.install import facts
-from agent.install.facts import answers, closed_to_others, hidden_by, look, microphones, program_problem
-from agent.install.record import FILE, Record
+from agent.install.facts import RECORD, Record, closed_to_others, hidden_by, look, microphones, program_problem
 from tests.unit.audio.test_alsa_pcm import CARDS, PCM
 
 
@@ -23,18 +20,11 @@ def machine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def listener() -> Iterator[int]:
-    """A port of loopback on which somebody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
 def test_a_bare_machine_is_looked_at_without_a_fuss(machine: Path) -> None:
     """Board and microphones are found; what is not there is None."""
-    found = look(ask_for_broker=False, root=machine)
+    found = look(machine)
     assert found.board == "NVIDIA Jetson Orin Nano"
-    assert (found.config, found.unit, found.has_password, found.broker) == (None, None, False, None)
+    assert (found.config, found.unit, found.command) == (None, None, None)
     assert found.record == Record()
     assert found.memory_mb > 0
 
@@ -47,17 +37,11 @@ def test_hardware_comes_before_names_in_the_configuration(machine: Path) -> None
 
 def test_a_damaged_record_is_said(machine: Path) -> None:
     """It is not taken for none."""
-    path = facts.below(machine, FILE)
+    path = facts.below(machine, RECORD)
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(InstallError, match=r"installed\.json"):
-        look(ask_for_broker=False, root=machine)
-
-
-def test_a_broker_is_somebody_who_listens(listener: int) -> None:
-    """Whoever does not, is none."""
-    assert answers("127.0.0.1", listener)
-    assert not answers("127.0.0.1", 1)
+        look(machine)
 
 
 @pytest.mark.parametrize(

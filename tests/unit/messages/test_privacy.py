@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config.contract import PublishSettings
+from agent.config.settings import PublishSettings
 from agent.messages.privacy import PublishPolicy
 from agent.messages.transcript import Evidence, Transcript, Verdict
 

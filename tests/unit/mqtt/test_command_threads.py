@@ -6,7 +6,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from agent.config.contract import COMMANDS
+from agent.config.settings import COMMANDS
 from agent.mqtt.command_threads import ControlDesk
 from agent.mqtt.commands import Command, Doorkeeper, GoldenUtterance, Mute
 from agent.mqtt.delivery import Incoming, Outgoing

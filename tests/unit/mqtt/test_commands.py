@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.contract import COMMANDS
+from agent.config.settings import COMMANDS
 from agent.mqtt.commands import (
     KINDS,
     REMEMBERED,

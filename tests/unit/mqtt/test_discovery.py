@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from agent.config.contract import COMMANDS, DiscoverySettings
+from agent.config.settings import COMMANDS, DiscoverySettings
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.discovery import MIGRATE, Announced, Announcement, Batch, announcements, plan
 from agent.mqtt.discovery_entities import SPEAKING_OFF_S, DeviceFacts, entities

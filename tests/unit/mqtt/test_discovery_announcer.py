@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from agent.config.contract import DiscoverySettings
+from agent.config.settings import DiscoverySettings
 from agent.mqtt.client import MqttSink
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.discovery import MIGRATE

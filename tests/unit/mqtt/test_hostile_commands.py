@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from agent.channel import Channel
 from agent.config.commanded import Applied
-from agent.config.contract import COMMANDS
-from agent.config.settings import Settings
+from agent.config.settings import COMMANDS, Settings
 from agent.errors import EngineError
 from agent.messages import State
 from agent.messages.control import REPLIES, Reply

@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from agent.config.observing import TelemetrySettings
+from agent.config.settings import TelemetrySettings
 from agent.messages import Health, Message
 from agent.messages.telemetry import Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
 from agent.mqtt.client import MqttSink

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.observing import PrometheusSettings
+from agent.config.settings import PrometheusSettings
 from agent.errors import ConfigError
 from agent.telemetry import prometheus, tcp
 from agent.telemetry.prometheus import PrometheusServer
