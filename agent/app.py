@@ -44,7 +44,6 @@ from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
 from agent.install import extras
 from agent.messages import State, identity
-from agent.messages.telemetry import TelemetryMessage
 from agent.models.languages import languages_of
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttSink
@@ -54,16 +53,14 @@ from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelive
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.reloading import Reloadable, Reloader
 from agent.mqtt.remote import Remote, Self
-from agent.mqtt.reporting import Surveyor, TelemetryReporter
+from agent.mqtt.reporting import TelemetryReporter
 from agent.segmenter import Ended, Listener, Paused, Resumed, Segmenter, SegmenterEvent
 from agent.systemd import Notifier
-from agent.telemetry.conditions import pull_codes
 from agent.telemetry.counters import Counters
-from agent.telemetry.exposition import exposition
-from agent.telemetry.host import Host
 from agent.telemetry.naming import broker_name, engine_name, source_name
-from agent.telemetry.prometheus import PrometheusServer
-from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.telemetry.prometheus import PrometheusServer, exposition
+from agent.telemetry.snapshot import Host, Snapshot, SnapshotBuilder
+from agent.telemetry.vitals import Vitals, VitalsWatch, pull_codes
 from agent.telemetry.watchdog import Supervisor
 from agent.terminal.publisher import TopSink
 from agent.vad.factory import create_detector
@@ -96,7 +93,7 @@ class Monitor:
         self._publisher = publisher
         self._started_s = time.monotonic()
         self._watch = VitalsWatch(settings.telemetry.host_root)
-        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
+        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._snapshots(), counters, listener)
         self._mqtt: MqttSink | None = None
         self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
         self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
@@ -122,7 +119,7 @@ class Monitor:
     def tick(self) -> None:
         """Look, and tell what is due."""
         self._publisher.conditions("mqtt_", self._mqtt.conditions if self._mqtt else ())
-        self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+        self._reporter.tick(self._watch.tick(), self._publisher)
         self._publisher.conditions("pull_", pull_codes(self._settings.telemetry.host_root))
 
     def close(self) -> list[str]:
@@ -130,32 +127,26 @@ class Monitor:
         return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
 
     def _listen_for_prometheus(self, on_failure: Callable[[Worker], None]) -> PrometheusServer:
-        surveyor = self._surveyor()  # of its own: CPU load is that since the scrape before
-
-        def render() -> str:
-            return exposition(surveyor.snapshot(self._mqtt, self._publisher.problems))
-
-        return PrometheusServer(self._settings.prometheus, render, on_failure)
+        snapshot = self._snapshots()
+        return PrometheusServer(self._settings.prometheus, lambda: exposition(snapshot()), on_failure)
 
     def _offer_top(self, device_id: str, listener: Listener, on_failure: Callable[[Worker], None]) -> TopSink:
-        surveyor = self._surveyor()
-
-        def survey() -> TelemetryMessage:
-            return surveyor.snapshot(self._mqtt, self._publisher.problems).message()
-
+        snapshot = self._snapshots()
         return TopSink(
             self._settings,
             device_id,
             listener=listener,
             transcriber=self._transcriber,
             publisher=self._publisher,
-            survey=survey,
+            survey=lambda: snapshot().message(),
             on_failure=on_failure,
         )
 
-    def _surveyor(self) -> Surveyor:
+    def _snapshots(self) -> Callable[[], Snapshot]:
+        """What makes snapshots; each thread has its own, since CPU load is measured from one to the next."""
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
-        return Surveyor(host, self._watch, self._counters, self._transcriber, self._started_s)
+        builder = SnapshotBuilder(host, self._watch, self._counters, lambda: self._transcriber.waiting, self._started_s)
+        return lambda: builder.snapshot(self._mqtt.stats if self._mqtt else None, self._publisher.problems)
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Final
 import psutil
 
 from agent.diagnostics.finding import Finding, Status
-from agent.telemetry.linux import wear_pct
+from agent.telemetry.host import wear_pct
 
 WORN_PCT: Final = 90
 SWAPPING_PCT: Final = 50.0

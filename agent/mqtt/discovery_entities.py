@@ -12,7 +12,7 @@ from typing import Final
 from agent.messages import Health, Info, Keyword, State, TranscriptMessage, Vad, topic_for
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.commands import command_topic
-from agent.mqtt.discovery_metrics import METRICS, Metric
+from agent.telemetry.metrics import METRICS, Metric
 
 EXPIRES_AFTER_INTERVALS: Final = 3
 SPEAKING_OFF_S: Final = 30
@@ -64,7 +64,7 @@ def entities(facts: DeviceFacts) -> tuple[Entity, ...]:
         *_speech(facts),
         *_condition(facts),
         *_controls(facts),
-        *(_metric(metric, facts) for metric in METRICS if metric.path not in facts.absent),
+        *(_metric(metric, facts) for metric in METRICS if metric.name and metric.path not in facts.absent),
         *(_keyword(name, facts) for name in facts.keywords),
     )
 

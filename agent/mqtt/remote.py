@@ -31,8 +31,8 @@ from agent.mqtt.commands import Doorkeeper
 from agent.mqtt.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.mqtt.discovery_announcer import Announcer
 from agent.mqtt.discovery_entities import DeviceFacts
-from agent.mqtt.discovery_metrics import absent_metrics
 from agent.mqtt.outcome import Later, Outcome
+from agent.telemetry.metrics import absent_metrics
 from agent.worker import Worker
 
 _OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
