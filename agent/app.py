@@ -35,7 +35,6 @@ from agent.channel import Channel, Overflow
 from agent.config.commanded import Applied
 from agent.config.languages import AUTO
 from agent.config.layers import state_dir
-from agent.config.reload import Reload
 from agent.config.settings import Settings
 from agent.config.source import AlsaSettings
 from agent.errors import AgentError, ConfigError
@@ -43,18 +42,18 @@ from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
 from agent.install import extras
+from agent.log import set_level
 from agent.messages import State, identity
 from agent.models.languages import languages_of
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttSink
-from agent.mqtt.command_handlers import Parts
+from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.hearing import Hearing
 from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
 from agent.mqtt.publisher import Publisher
-from agent.mqtt.reloading import Reloadable, Reloader
-from agent.mqtt.remote import Remote, Self
+from agent.mqtt.remote import Remote
 from agent.mqtt.reporting import TelemetryReporter
-from agent.segmenter import Ended, Listener, Paused, Resumed, Segmenter, SegmenterEvent
+from agent.segmenter import Ended, Listener, Paused, Resumed, SegmenterEvent
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.naming import broker_name, engine_name, source_name
@@ -267,10 +266,16 @@ class App:
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
         """What gives orders to the stages, and what watches them."""
         self._remote = Remote(
-            Self(self._device_id, self._machine, source_name(self._settings)),
+            DeviceIdentity(self._device_id, self._machine, source_name(self._settings)),
             settings=self._settings,
             applied=applied,
-            parts=self._parts(),
+            source=self._source,
+            transcriber=self._transcriber,
+            keeper=self._keeper,
+            publisher=self._publisher,
+            load_engine=self._load_engine,
+            governed=self._governed,
+            apply=self._apply,
             restart=self.restart,
             options=options,
             on_failure=self._on_failure,
@@ -293,7 +298,8 @@ class App:
             transcriber=self._transcriber,
             inference_s=lambda duration_s: longest_inference_s(self._remote.settings.engine, duration_s),
         )
-        self._reloader = self._reload_with(read_again, applied, self._segmenter)
+        self._read_again = read_again
+        self._applied = applied
 
     def run(self) -> int:
         """Work until the source ends, `stop` is called, or a stage fails; return the exit status.
@@ -375,17 +381,6 @@ class App:
                 pass
         self._publisher.heard(event)
 
-    def _parts(self) -> Parts:
-        return Parts(
-            self._source,
-            self._segmenter,
-            self._transcriber,
-            self._keeper,
-            self._publisher,
-            self._load_engine,
-            self._governed,
-        )
-
     def _reach(self) -> Reach:
         return Reach(
             self._governed,
@@ -422,31 +417,22 @@ class App:
         """One at a time, in a thread of its own: to load another engine takes longer than the watchdog waits."""
         if self._reload_wanted and not (self._reloading and self._reloading.alive):
             self._reload_wanted = False
-            self._reloading = Worker("reload", self._reloader.run, self._on_failure)
+            self._reloading = Worker(
+                "reload", lambda: self._remote.reload(self._notifier, self._wanted), self._on_failure
+            )
             self._reloading.start()
 
-    def _reload_with(self, read_again: Callable[[], Settings], applied: Applied, segmenter: Segmenter) -> Reloader:
-        def wanted() -> Settings:
-            settings = read_again()
-            return as_commanded(settings.model_copy(update={"engine": concrete_engine(settings)}), applied)
+    def _wanted(self) -> Settings:
+        """The settings, read anew."""
+        settings = self._read_again()
+        return as_commanded(settings.model_copy(update={"engine": concrete_engine(settings)}), self._applied)
 
-        def in_force(reload: Reload) -> None:
-            settings = reload.settings
-            segmenter.threshold = settings.vad.threshold
-            policy = self._publisher.policy
-            self._publisher.policy = replace(policy, min_confidence=settings.publish.min_confidence)
-            self._monitor.change_interval(settings.telemetry.interval_s)
-            self._remote.reconfigured(settings)
-
-        parts = Reloadable(
-            self._remote.changing,
-            lambda: self._remote.settings,
-            wanted,
-            self._load_engine,
-            self._transcriber,
-            in_force,
-        )
-        return Reloader(self._notifier, parts)
+    def _apply(self, settings: Settings) -> None:
+        """Put in force what a command or a reload has changed (`config/tunables.py`), but for the engine."""
+        set_level(settings.log.level)
+        self._segmenter.threshold = settings.vad.threshold
+        self._publisher.policy = replace(self._publisher.policy, min_confidence=settings.publish.min_confidence)
+        self._monitor.change_interval(settings.telemetry.interval_s)
 
     # The end.
 

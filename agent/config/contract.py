@@ -7,15 +7,12 @@ from pydantic import Field, field_validator, model_validator
 
 from agent.config.keywords import keyword_rules
 from agent.config.section import Fraction, InWords, Section
+from agent.config.tunables import COMMANDED
 
 COMMANDS: Final = (
     "listen",
     "mute",
-    "model",
-    "language",
-    "vad_threshold",
-    "min_confidence",
-    "initial_prompt",
+    *(tunable.command for tunable in COMMANDED),
     "restart",
     "identify",
     "calibrate",

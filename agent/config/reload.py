@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from agent.config.settings import Settings
-
-APPLICABLE: Final = ("log.level", "vad.threshold", "publish.min_confidence", "telemetry.interval_s", "engine.")
-"""Keys, and sections with a dot at their end, that are applied while sound goes on being captured: another engine is
-loaded beside the old one, and takes over between two utterances."""
+from agent.config.tunables import RELOADED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ def plan_reload(current: Settings, wanted: Settings) -> Reload:
     """Compare the settings that are in force with those that are wanted."""
     old, new = dict(_leaves(current.model_dump())), dict(_leaves(wanted.model_dump()))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    applied = tuple(key for key in changed if key.startswith(APPLICABLE))
+    applied = tuple(key for key in changed if key.startswith(RELOADED))
     update = {
         section: getattr(wanted, section)
         if section == "engine"

@@ -6,11 +6,12 @@ import pytest
 
 from agent.config.commanded import Applied
 from agent.config.settings import ModelsSettings, ScriptedSettings, Settings
+from agent.governor.steering import Governed
 from agent.messages import Message, State
 from agent.messages.identity import describe
-from agent.mqtt.command_handlers import Parts
+from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.publisher import Publisher
-from agent.mqtt.remote import Remote, Self
+from agent.mqtt.remote import Remote
 from agent.telemetry.counters import Counters
 
 LIMIT_S = 30.0
@@ -48,12 +49,17 @@ def test_what_is_told_last_is_what_came_last(tmp_path: Path) -> None:
     publisher, sink, switch = Publisher(Counters(), "boot-1"), Hesitant(), Switch()
     publisher.open([sink])
     nothing = cast("Any", None)
-    parts = Parts(cast("Any", switch), nothing, nothing, nothing, publisher, nothing)
     remote = Remote(
-        Self("pi-1", describe(), "a recording"),
+        DeviceIdentity("pi-1", describe(), "a recording"),
         settings=settings,
         applied=Applied(tmp_path),
-        parts=parts,
+        source=cast("Any", switch),
+        transcriber=nothing,
+        keeper=nothing,
+        publisher=publisher,
+        load_engine=nothing,
+        governed=Governed(),
+        apply=nothing,
         restart=lambda: None,
         options=(),
         on_failure=lambda worker: pytest.fail(worker.name),
