@@ -33,35 +33,32 @@ from agent.audio.switched import SwitchedSource
 from agent.channel import Channel, Overflow
 from agent.config.commanded import Applied
 from agent.config.layers import state_dir
-from agent.config.reload import Reload
-from agent.config.settings import AUTO, AlsaSettings, Settings
+from agent.config.settings import AlsaSettings, Settings
+from agent.config.types import AUTO
 from agent.errors import AgentError, ConfigError
 from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
 from agent.install import extras
+from agent.log import set_level
 from agent.messages import State, identity
-from agent.messages.telemetry import TelemetryMessage
 from agent.models.languages import languages_of
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttSink
-from agent.mqtt.command_handlers import Parts
+from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.hearing import Hearing
 from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
 from agent.mqtt.publisher import Publisher
-from agent.mqtt.reloading import Reloadable, Reloader
-from agent.mqtt.remote import Remote, Self
-from agent.mqtt.reporting import Surveyor, TelemetryReporter
-from agent.segmenter import Ended, Listener, Paused, Resumed, Segmenter, SegmenterEvent
+from agent.mqtt.remote import Remote
+from agent.mqtt.reporting import TelemetryReporter
+from agent.segmenter import Ended, Listener, Paused, Resumed, SegmenterEvent
 from agent.systemd import Notifier
-from agent.telemetry.conditions import pull_codes
 from agent.telemetry.counters import Counters
-from agent.telemetry.exposition import exposition
-from agent.telemetry.host import Host
 from agent.telemetry.naming import broker_name, engine_name, source_name
-from agent.telemetry.prometheus import PrometheusServer
+from agent.telemetry.prometheus import PrometheusServer, exposition
+from agent.telemetry.snapshot import Host, Snapshot, SnapshotBuilder
 from agent.telemetry.tcp import TcpServer
-from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.telemetry.vitals import Vitals, VitalsWatch, pull_codes
 from agent.telemetry.watchdog import Supervisor
 from agent.terminal.publisher import TopSink
 from agent.vad.factory import create_detector
@@ -94,7 +91,7 @@ class Monitor:
         self._publisher = publisher
         self._started_s = time.monotonic()
         self._watch = VitalsWatch(settings.telemetry.host_root)
-        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._surveyor(), counters, listener)
+        self._reporter = TelemetryReporter(settings.telemetry, device_id, self._snapshots(), counters, listener)
         self._mqtt: MqttSink | None = None
         self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
         self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
@@ -120,7 +117,7 @@ class Monitor:
     def tick(self) -> None:
         """Look, and tell what is due."""
         self._publisher.conditions("mqtt_", self._mqtt.conditions if self._mqtt else ())
-        self._reporter.tick(self._watch.tick(), self._publisher, self._mqtt)
+        self._reporter.tick(self._watch.tick(), self._publisher)
         self._publisher.conditions("pull_", pull_codes(self._settings.telemetry.host_root))
 
     def close(self) -> list[str]:
@@ -128,32 +125,26 @@ class Monitor:
         return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
 
     def _listen_for_prometheus(self, on_failure: Callable[[Worker], None]) -> PrometheusServer:
-        surveyor = self._surveyor()  # of its own: CPU load is that since the scrape before
-
-        def render() -> str:
-            return exposition(surveyor.snapshot(self._mqtt, self._publisher.problems))
-
-        return PrometheusServer(self._settings.prometheus, render, on_failure)
+        snapshot = self._snapshots()
+        return PrometheusServer(self._settings.prometheus, lambda: exposition(snapshot()), on_failure)
 
     def _offer_top(self, device_id: str, listener: Listener, on_failure: Callable[[Worker], None]) -> TopSink:
-        surveyor = self._surveyor()
-
-        def survey() -> TelemetryMessage:
-            return surveyor.snapshot(self._mqtt, self._publisher.problems).message()
-
+        snapshot = self._snapshots()
         return TopSink(
             self._settings,
             device_id,
             listener=listener,
             transcriber=self._transcriber,
             publisher=self._publisher,
-            survey=survey,
+            survey=lambda: snapshot().message(),
             on_failure=on_failure,
         )
 
-    def _surveyor(self) -> Surveyor:
+    def _snapshots(self) -> Callable[[], Snapshot]:
+        """What makes snapshots; each thread has its own, since CPU load is measured from one to the next."""
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
-        return Surveyor(host, self._watch, self._counters, self._transcriber, self._started_s)
+        builder = SnapshotBuilder(host, self._watch, self._counters, lambda: self._transcriber.waiting, self._started_s)
+        return lambda: builder.snapshot(self._mqtt.stats if self._mqtt else None, self._publisher.problems)
 
 
 def open_assist(
@@ -267,10 +258,16 @@ class App:
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
         """What gives orders to the stages, and what watches them."""
         self._remote = Remote(
-            Self(self._device_id, self._machine, source_name(self._settings)),
+            DeviceIdentity(self._device_id, self._machine, source_name(self._settings)),
             settings=self._settings,
             applied=applied,
-            parts=self._parts(),
+            source=self._source,
+            transcriber=self._transcriber,
+            keeper=self._keeper,
+            publisher=self._publisher,
+            load_engine=self._load_engine,
+            governed=self._governed,
+            apply=self._apply,
             restart=self.restart,
             options=options,
             on_failure=self._on_failure,
@@ -293,7 +290,8 @@ class App:
             transcriber=self._transcriber,
             inference_s=lambda duration_s: longest_inference_s(self._remote.settings.engine, duration_s),
         )
-        self._reloader = self._reload_with(read_again, applied, self._segmenter)
+        self._read_again = read_again
+        self._applied = applied
 
     def run(self) -> int:
         """Work until the source ends, `stop` is called, or a stage fails; return the exit status.
@@ -376,17 +374,6 @@ class App:
                 pass
         self._publisher.heard(event)
 
-    def _parts(self) -> Parts:
-        return Parts(
-            self._source,
-            self._segmenter,
-            self._transcriber,
-            self._keeper,
-            self._publisher,
-            self._load_engine,
-            self._governed,
-        )
-
     def _reach(self) -> Reach:
         return Reach(
             self._governed,
@@ -423,31 +410,22 @@ class App:
         """One at a time, in a thread of its own: to load another engine takes longer than the watchdog waits."""
         if self._reload_wanted and not (self._reloading and self._reloading.alive):
             self._reload_wanted = False
-            self._reloading = Worker("reload", self._reloader.run, self._on_failure)
+            self._reloading = Worker(
+                "reload", lambda: self._remote.reload(self._notifier, self._wanted), self._on_failure
+            )
             self._reloading.start()
 
-    def _reload_with(self, read_again: Callable[[], Settings], applied: Applied, segmenter: Segmenter) -> Reloader:
-        def wanted() -> Settings:
-            settings = read_again()
-            return as_commanded(settings.model_copy(update={"engine": concrete_engine(settings)}), applied)
+    def _wanted(self) -> Settings:
+        """The settings, read anew."""
+        settings = self._read_again()
+        return as_commanded(settings.model_copy(update={"engine": concrete_engine(settings)}), self._applied)
 
-        def in_force(reload: Reload) -> None:
-            settings = reload.settings
-            segmenter.threshold = settings.vad.threshold
-            policy = self._publisher.policy
-            self._publisher.policy = replace(policy, min_confidence=settings.publish.min_confidence)
-            self._monitor.change_interval(settings.telemetry.interval_s)
-            self._remote.reconfigured(settings)
-
-        parts = Reloadable(
-            self._remote.changing,
-            lambda: self._remote.settings,
-            wanted,
-            self._load_engine,
-            self._transcriber,
-            in_force,
-        )
-        return Reloader(self._notifier, parts)
+    def _apply(self, settings: Settings) -> None:
+        """Put in force what a command or a reload has changed (`config/tunables.py`), but for the engine."""
+        set_level(settings.log.level)
+        self._segmenter.threshold = settings.vad.threshold
+        self._publisher.policy = replace(self._publisher.policy, min_confidence=settings.publish.min_confidence)
+        self._monitor.change_interval(settings.telemetry.interval_s)
 
     # The end.
 

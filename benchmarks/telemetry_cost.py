@@ -22,9 +22,9 @@ from typing import Final
 import numpy as np
 import soundfile
 
-from agent.mqtt.reporting import Surveyor
 from agent.telemetry.counters import Counters
-from agent.telemetry.host import ROOT, Host
+from agent.telemetry.host import ROOT
+from agent.telemetry.snapshot import Host, SnapshotBuilder
 from agent.telemetry.vitals import VitalsWatch
 from tests.support.boards import BOARDS, unfold
 
@@ -47,10 +47,6 @@ class Cost:
         return (INTERVAL_S * self.look_ms + self.message_ms) / (INTERVAL_S * 1_000) * 100
 
 
-class _NothingWaits:
-    waiting = 0
-
-
 def cost(name: str, root: Path, repeat: int) -> Cost:
     """Measure both on the machine below `root`."""
     now_s = time.monotonic()
@@ -61,10 +57,10 @@ def cost(name: str, root: Path, repeat: int) -> Cost:
         return now_s
 
     watch = VitalsWatch(root, clock_s=later)
-    surveyor = Surveyor(Host(Path.cwd(), root), watch, Counters(), _NothingWaits(), now_s)
+    builder = SnapshotBuilder(Host(Path.cwd(), root), watch, Counters(), lambda: 0, now_s)
 
     def message() -> bytes:
-        return surveyor.snapshot(None, ()).message().payload()
+        return builder.snapshot(None, ()).message().payload()
 
     return Cost(name, _cpu_ms(watch.tick, repeat), _cpu_ms(message, repeat), len(message()))
 

@@ -16,18 +16,16 @@ from pydantic import ValidationError
 
 from agent.config.layers import Loaded, state_dir
 from agent.config.problems import Origin
-from agent.config.settings import Section, Settings
+from agent.config.settings import Settings
 from agent.config.state_file import read_json, write_json
+from agent.config.tunables import COMMANDED
+from agent.config.types import Section
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "applied.json"
 LISTENING: Final = "listening"
-KEYS: Final = (
-    *("engine.model", "engine.language", "engine.initial_prompt"),
-    *("vad.threshold", "publish.min_confidence"),
-)
-"""Settings that a command can change."""
+KEYS: Final = frozenset(tunable.key for tunable in COMMANDED)
 SERVICE_STATE: Final = Path("/var/lib/edgescribe")
 """State folder of the service, which no setting and no variable names to a command that root types."""
 

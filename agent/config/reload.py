@@ -1,15 +1,10 @@
 """What a reload of the settings (SIGHUP) can change while the agent runs, and what needs a restart. Pure."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from agent.config.commanded import value_at, with_value
-from agent.config.schema import leaves
 from agent.config.settings import Settings
-
-APPLICABLE: Final = ("log.level", "vad.threshold", "publish.min_confidence", "telemetry.interval_s", "engine.")
-"""Keys, and sections with a dot at their end, that are applied while sound goes on being captured: another engine is
-loaded beside the old one, and takes over between two utterances."""
+from agent.config.tunables import RELOADED
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +30,31 @@ class Reload:
 
 def plan_reload(current: Settings, wanted: Settings) -> Reload:
     """Compare the settings that are in force with those that are wanted."""
-    old, new = dict(leaves(current.model_dump())), dict(leaves(wanted.model_dump()))
+    old, new = dict(_leaves(current.model_dump())), dict(_leaves(wanted.model_dump()))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    applied = tuple(key for key in changed if key.startswith(APPLICABLE))
-    settings = current
-    for key in applied:
-        if key.startswith("engine."):  # as a whole: another kind has other keys
-            settings = settings.model_copy(update={"engine": wanted.engine})
+    applied = tuple(key for key in changed if key.startswith(RELOADED))
+    update = {
+        section: getattr(wanted, section)
+        if section == "engine"
+        else getattr(current, section).model_copy(
+            update={name: getattr(getattr(wanted, section), name) for name in _names(applied, section)}
+        )
+        for section in {key.partition(".")[0] for key in applied}
+    }
+    return Reload(
+        settings=current.model_copy(update=update),
+        applied=applied,
+        needs_restart=tuple(key for key in changed if key not in applied),
+    )
+
+
+def _names(keys: tuple[str, ...], section: str) -> Iterator[str]:
+    return (key.removeprefix(f"{section}.") for key in keys if key.startswith(f"{section}."))
+
+
+def _leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
         else:
-            settings = with_value(settings, key, value_at(wanted, key))
-    return Reload(settings, applied, tuple(key for key in changed if key not in applied))
+            yield f"{above}{key}", value

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from agent.config.settings import InWords, Section, Settings
+from agent.config.settings import Settings
+from agent.config.types import Section, in_words
 
 PREFIX = "EDGESCRIBE_"
 CHOICE = "one of"
@@ -193,7 +194,7 @@ def _in_words(field: FieldInfo) -> tuple[str, str]:
 
 
 def _bounds(metadata: list[Any]) -> str:
-    if words := next((item.words for item in metadata if isinstance(item, InWords)), ""):
+    if words := in_words(metadata):
         return words
     limits = {
         name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)

@@ -6,79 +6,22 @@ Highest first: command line, `EDGESCRIBE_…` environment, systemd credentials, 
 read stands in `config/layers.py`.
 """
 
-import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config.keywords import keyword_rules
+from agent.config.tunables import COMMANDED
+from agent.config.types import DeviceId, Fraction, Host, InWords, Language, Section, TopicLevels
 
-AUTO: Final = "auto"
-_CODES: Final = (
-    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
-    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si "
-    "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
-)
-WHISPER: Final = tuple(_CODES.split())
-"""The languages that Whisper knows, by ISO 639-1 code (`whisper/tokenizer.py` in openai/whisper)."""
-
-
-@dataclass(frozen=True, slots=True)
-class InWords:
-    """Stands beside a pattern in an annotation, for people to read."""
-
-    words: str
-    """What a value has to be: `a language code such as "en"`."""
-
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(abs)]
-"""`abs` makes 0.0 of -0.0."""
-Language = Annotated[
-    str,
-    Field(pattern=rf"^({'|'.join((AUTO, *WHISPER))})$"),
-    InWords('a language code that Whisper knows, such as "en", or "auto"'),
-]
-"""ISO 639-1 as Whisper spells it, or `auto`. Whether the model knows it: `models.chosen.language_problem`."""
-_NAME: Final = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,61}\w)?(\.[^\W_]([\w-]{0,61}\w)?)*\.?")
-"""RFC 1123, with the underscores and letters of other scripts that home networks have (IDNA spells them)."""
-
-
-def _host(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        try:
-            ipaddress.IPv6Address(text)
-        except ValueError as error:
-            raise PydanticCustomError("host_shape", "no name or address") from error
-    return text
-
-
-Host = Annotated[
-    str,
-    AfterValidator(_host),
-    InWords('a name or an address alone, such as "192.168.1.2": the port is mqtt.port'),
-]
-"""A host name, an IPv4 or an IPv6 address (with its zone, if need be): no scheme, no port, no brackets."""
 COMMANDS: Final = (
-    *("listen", "mute", "model", "language", "vad_threshold", "min_confidence", "initial_prompt"),
+    *("listen", "mute"),
+    *(tunable.command for tunable in COMMANDED),
     *("restart", "identify", "calibrate", "replay", "golden_utterance"),
 )
 """Every command there is (docs/mqtt.md)."""
-DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
-TopicLevels = Annotated[
-    str,
-    Field(pattern=r"^[^+#/\s\x00-\x1f\x7f]+(/[^+#/\s\x00-\x1f\x7f]+)*$"),
-    InWords("levels of a topic, without spaces, + or #"),
-]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that rejects what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 class DeviceSettings(Section):

@@ -25,7 +25,7 @@ from agent.models.chosen import chosen_model, format_for
 from agent.models.files import nearest_folder
 from agent.models.memory import memory_need_mb
 from agent.models.store import Store
-from agent.telemetry.linux import wear_pct
+from agent.telemetry.host import wear_pct
 
 CONNECT_S: Final = 2.0
 _COMMAND_LINES: Final = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")

@@ -14,26 +14,33 @@ class Cpu(Part):
     pct: float | None = None
     """Load of all cores together since the last message, 0–100."""
     load1: float | None = None
+    """Mean number of running tasks over the last minute."""
     temp_c: float | None = None
+    """Temperature of the processor."""
     freq_mhz: int | None = None
+    """Clock of the fastest core."""
 
 
 class Mem(Part):
     """Memory."""
 
     avail_mb: int | None = None
+    """Memory in MiB that can be had without swapping."""
     pct: float | None = None
+    """Share of the memory in use, 0–100."""
     rss_mb: float | None = None
     """Resident memory of the agent and its engine."""
     swap_pct: float | None = None
+    """Share of the swap in use, 0–100."""
 
 
 class Disk(Part):
     """The file system that holds the state folder, and the machine's disks and cards."""
 
     pct: float | None = None
+    """Share of the disk with the state folder in use, 0–100."""
     written_mb: int | None = None
-    """Written to all of them since the machine booted."""
+    """Written to all disks and cards since the machine booted, in MiB."""
     wear_pct: int | None = None
     """Share of its life that an eMMC has used up, in tens; 100 and more than that are the same."""
 
@@ -42,8 +49,11 @@ class Psi(Part):
     """Pressure: the share of the last minute, 0–100, in which some task waited for it (Linux's PSI, `some avg60`)."""
 
     cpu: float | None = None
+    """Share of the last minute, 0–100, in which some task waited for it (PSI)."""
     mem: float | None = None
+    """Likewise."""
     io: float | None = None
+    """Likewise."""
 
 
 class Pwr(Part):
@@ -69,43 +79,51 @@ class Gpu(Part):
     """The graphics processor, where it computes for the engine (Jetson)."""
 
     pct: float | None = None
+    """Load of the GPU, 0–100."""
     temp_c: float | None = None
+    """Temperature of the GPU."""
     freq_mhz: int | None = None
+    """Clock of the GPU."""
 
 
 class Fan(Part):
     """The fan."""
 
     rpm: int | None = None
+    """Revolutions of the fan a minute."""
     pct: int | None = None
-    """What it is driven with, of its full speed."""
+    """What the fan is driven with, of its full speed."""
 
 
 class Wifi(Part):
     """The wireless link."""
 
     rssi_dbm: int | None = None
+    """Strength of the best wireless link."""
 
 
 class Net(Part):
     """What the machine's own interfaces have moved since it booted, other programs' share included."""
 
     tx_mb: int | None = None
+    """Sent since the machine booted, in MiB."""
     rx_mb: int | None = None
+    """Received since the machine booted, in MiB."""
 
 
 class Audio(Part):
     """Capture."""
 
     xruns: int
-    """Overruns since the start."""
+    """How often the microphone was not read in time since the start."""
     gaps_s: float
     """Seconds of sound lost on its way since the start; while muted or without a microphone, none is."""
     losses: int = 0
     """How often the microphone went away or hung since the start."""
     silences: int = 0
-    """How often it fell dead silent since the start."""
+    """How often the microphone fell dead silent since the start."""
     noise_floor_dbfs: float | None = None
+    """Level of the room without speech."""
     clip_pct: float | None = None
     """Share of the samples of all utterances since the start that were at full scale, 0–100."""
     offset_pct: float | None = None
@@ -149,7 +167,7 @@ class Mqtt(Part):
     outbox_n: int
     """Messages waiting for their acknowledgement."""
     outbox_mb: float | None = None
-    """Room that they take, in memory or on disk, roughly."""
+    """Room that waiting messages take, in memory or on disk, roughly."""
     dropped: int
     """Messages given up since the start: the outbox was full, they expired, or the broker refused them."""
     reconnects: int

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from agent.config.settings import AUTO, WHISPER
+from agent.config.types import AUTO, WHISPER
 from agent.errors import ModelError
 from agent.models.catalogue import Catalogue, load_catalogue
 from agent.models.ct2 import ctranslate2_vocabulary_size

@@ -17,7 +17,7 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from agent.models.calibration_records import Calibration, Measurement
-from agent.mqtt.outcome import Later, Outcome, fault
+from agent.mqtt.commands import Later, Outcome, fault
 from agent.worker import Worker
 
 MINUTES: Final = 3.0

@@ -13,7 +13,7 @@ from agent.asr.transcriber import Transcriber
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 from agent.errors import EngineError
 from agent.messages.presentation import score
-from agent.mqtt.outcome import Outcome
+from agent.mqtt.commands import Outcome
 
 GOOD_SCORE: Final = 0.8
 TIMEOUT_S: Final = 60.0

@@ -1,10 +1,10 @@
-"""What each command does to the running device."""
+"""What each command, and a reload, does to the running device."""
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -12,34 +12,30 @@ from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
 from agent.audio.switched import SwitchedSource
 from agent.config.commanded import LISTENING, Applied, value_at, with_value
+from agent.config.reload import Reload, plan_reload
 from agent.config.settings import Settings
+from agent.config.tunables import COMMANDED, Tunable
 from agent.errors import EngineError, ModelError, SourceError
 from agent.governor.keeper import Keeper
-from agent.governor.steering import Governed
+from agent.messages.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
+from agent.mqtt.client import MqttSink
 from agent.mqtt.command_golden import listen_to_it
-from agent.mqtt.command_replay import outcome_of
 from agent.mqtt.commands import (
-    Calibrate,
     Command,
     GoldenUtterance,
     Identify,
+    Later,
     Listen,
     Mute,
+    Outcome,
     Replay,
     Restart,
-    SetInitialPrompt,
-    SetLanguage,
-    SetMinConfidence,
-    SetModel,
-    SetVadThreshold,
+    Set,
 )
 from agent.mqtt.delivery import Replay as SentAgain
 from agent.mqtt.delivery import SeqRange
-from agent.mqtt.outcome import Later, Outcome
-from agent.mqtt.publisher import Publisher
-from agent.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -49,170 +45,184 @@ _FORGETFUL: Final = "; it could not be stored yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What a device is made of, as far as commands reach it."""
+class DeviceIdentity:
+    """What does not change while the agent runs."""
 
-    source: SwitchedSource
-    segmenter: Segmenter
-    transcriber: Transcriber
-    keeper: Keeper
-    publisher: Publisher
-    load_engine: Callable[[Settings], Engine]
-    """Raises ModelError or EngineError."""
-    governed: Governed = field(default_factory=Governed)
-    """What the governor makes of the settings at the moment."""
-
-
-class Surroundings(Protocol):
-    """What a command does beyond the parts. Implemented by the composition root."""
-
-    def applied(self) -> None:
-        """Something has changed and is in force: tell the world."""
-
-    def purge(self) -> int:
-        """Delete what was said until now and has not left; return how many messages and utterances that were."""
-
-    def restart(self) -> None:
-        """End, to be started again."""
-
-    def replay(self, wanted: SeqRange) -> SentAgain:
-        """Send transcripts again that were delivered."""
-
-    def calibrate(self) -> Outcome | Later:
-        """Measure what suits this device."""
-
-    def portrait(self) -> dict[str, Any]:
-        """What tells this device from its neighbours."""
+    device_id: str
+    machine: Machine
+    source: str
+    """In words."""
 
 
 class ControlledDevice:
-    """Obeys commands, and keeps the settings that are in force.
+    """Executes commands, and keeps the settings that are in force.
 
-    `obey` is called from the thread `microphone` with commands to open or close it, from `control` with all others.
+    `execute` is called from the thread `microphone` with commands to open or close it, from `control` with all others,
+    and `reload` from the thread `reload`.
 
     Args:
+        identity: Which device this is.
         settings: What is in force: what the configuration says, with what commands have changed before.
         applied: Where changes are kept.
-        parts, surroundings: What is controlled.
+        source, transcriber, keeper: The stages that commands reach.
+        load_engine: Raises ModelError or EngineError.
+        apply: Puts settings in force, but for the engine.
+        tell: Says what is in force, after a change.
+        calibrate: Measures what suits this device.
+        restart: Ends the agent, to be started again.
     """
 
-    def __init__(self, settings: Settings, applied: Applied, parts: Parts, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        identity: DeviceIdentity,
+        settings: Settings,
+        applied: Applied,
+        *,
+        source: SwitchedSource,
+        transcriber: Transcriber,
+        keeper: Keeper,
+        load_engine: Callable[[Settings], Engine],
+        apply: Callable[[Settings], None],
+        tell: Callable[[], None],
+        calibrate: Callable[[], Outcome | Later],
+        restart: Callable[[], None],
+    ) -> None:
         self.settings = settings
         """What is in force. Any thread may read."""
+        self.mqtt: MqttSink | None = None
+        """The link to the broker, once there is one."""
         self.changing = threading.Lock()
-        """Held by whoever changes what is in force, from reading it until the change is in it: commands, and a reload.
-        Else two engines might be loaded at once, and the settings say one thing while another is done."""
+        """Held by every thread that changes what is in force, from reading it until the change is in it. Else two
+        engines might be loaded at once, and the settings say one thing while another is done."""
+        self._identity = identity
         self._applied = applied
-        self._parts = parts
-        self._around = surroundings
+        self._source = source
+        self._transcriber = transcriber
+        self._keeper = keeper
+        self._load_engine = load_engine
+        self._apply = apply
+        self._tell = tell
+        self._calibrate = calibrate
+        self._restart = restart
 
     @property
     def listening(self) -> bool:
         """Whether the microphone is open. Any thread may ask."""
-        return self._parts.source.listening
+        return self._source.listening
+
+    @property
+    def name(self) -> str:
+        """What people call the device."""
+        return self.settings.device.name or self._identity.device_id
 
     @property
     def configured_model(self) -> object:
         """The model that the configuration names, commands left aside; None if there is none."""
         return self._applied.configured("engine.model")
 
-    def obey(self, command: Command) -> Outcome | Later:
+    def execute(self, command: Command) -> Outcome | Later:
         """Do what `command` says, or say why not."""
         match command:
             case Listen(value=on, purge=purge):  # a device is muted at once, whatever else is being changed
                 return self._listen(on=on, purge=purge, asked=on)
             case Mute(value=mute, purge=purge):
                 return self._listen(on=not mute, purge=purge, asked=mute)
-            case Restart() | Identify() | Replay() | Calibrate() | GoldenUtterance():
-                return self._do(command)
-            case _:
+            case Set(value=value):
                 with self.changing:
-                    return self._change(command)
-
-    def _change(self, command: Command) -> Outcome:
-        match command:
-            case SetModel(value=name):
-                return self._tune("model", name)
-            case SetLanguage(value=code):
-                return self._tune("language", code)
-            case SetInitialPrompt(value=words):
-                return self._tune("initial_prompt", words)
-            case SetVadThreshold(value=threshold):
-                self._parts.segmenter.threshold = threshold
-                return self._set("vad.threshold", threshold)
-            case SetMinConfidence(value=confidence):
-                publisher = self._parts.publisher
-                publisher.policy = replace(publisher.policy, min_confidence=confidence)
-                return self._set("publish.min_confidence", confidence)
+                    return self._set(command.tunable, value)
             case _:
-                return Outcome(f"nobody knows what {command.name} does", "not_available")
+                return self._do(command)
 
     def _do(self, command: Command) -> Outcome | Later:
         match command:
             case GoldenUtterance():
-                return listen_to_it(self._parts.transcriber)
+                return listen_to_it(self._transcriber)
             case Restart():
-                return Outcome("restarting", then=self._around.restart)
+                return Outcome("restarting", then=self._restart)
             case Identify():
-                portrait = self._around.portrait()
-                log.info("identify: somebody asks for this device: %s", portrait)
-                return Outcome("see the log", result=portrait)
+                described = self.describe()
+                log.info("identify: this device is %s", described)
+                return Outcome("see the log", result=described)
             case Replay(first=first, last=last):
-                return outcome_of(self._around.replay(SeqRange(first, last)))
+                wanted = SeqRange(first, last)
+                return replay_outcome(self.mqtt.replay(wanted) if self.mqtt else SentAgain(0, (wanted,), None))
             case _:
-                return self._around.calibrate()
+                return self._calibrate()
+
+    def reload(self, wanted: Callable[[], Settings]) -> Reload:
+        """Put in force what can be of the settings that `wanted` reads. If that raises AgentError, nothing changes."""
+        with self.changing:
+            reload = plan_reload(self.settings, wanted())
+            if reload.engine:
+                self._transcriber.exchange(self._load_engine(reload.settings))
+            self._apply(reload.settings)
+            self.settings = reload.settings
+            self._tell()
+            return reload
+
+    def describe(self) -> dict[str, Any]:
+        """What tells this device from its neighbours."""
+        described = {"device": self._identity.device_id, "name": self.name, "source": self._identity.source}
+        hardware = self._identity.machine.hardware
+        return described | ({"hardware": hardware} if hardware else {})
 
     def _listen(self, *, on: bool, purge: bool, asked: bool) -> Outcome:
         if on:
             try:
-                self._parts.source.on()
+                self._source.on()
             except SourceError as error:
                 return Outcome(str(error), "failed")
         else:
-            self._parts.source.off()
+            self._source.off()
         stored = self._applied.remember(LISTENING, on)
-        purged = self._around.purge() if purge and not on else None
-        self._around.applied()
+        purged = {"purged": self._purge()} if purge and not on else {}
+        self._tell()
         msg = "listening" if on else "mute: the microphone is closed"
-        result = {"value": asked} | ({} if purged is None else {"purged": purged})
-        return Outcome(msg if stored else msg + _FORGETFUL, result=result)
+        return Outcome(msg if stored else msg + _FORGETFUL, result={"value": asked, **purged})
 
-    def _set(self, key: str, value: object) -> Outcome:
-        """The change at `key` is in force: keep it and tell the world."""
-        self.settings = with_value(self.settings, key, value)
-        stored = self._applied.remember(key, value)
-        self._around.applied()
-        name = key.rpartition(".")[2].replace("_", " ")
-        msg = f"the {name} is set" if name == "initial prompt" else f"the {name} is {value}"
-        return Outcome(msg if stored else msg + _FORGETFUL, result={"value": value})
+    def _purge(self) -> int:
+        """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""
+        kept = self._keeper.forget()  # first: what comes out of the engine from now on goes nowhere
+        waiting = len(self._transcriber.set_aside(0.0))
+        return kept + waiting + (self.mqtt.purge() if self.mqtt else 0)
 
-    def _tune(self, field: str, value: str) -> Outcome:
-        """Load an engine with another setting, and let it take over between two utterances."""
-        wanted = self._with_engine(field, value)
+    def _set(self, tunable: Tunable, value: object) -> Outcome:
+        """Put another value in force, keep it and tell."""
+        wanted = self._with(tunable, value)
         if isinstance(wanted, Outcome):
             return wanted
+        if tunable.engine and (refusal := self._exchange_engine(wanted)):
+            return refusal
+        self._apply(wanted)
+        self.settings = wanted
+        stored = self._applied.remember(tunable.key, value)
+        self._tell()
+        msg = f"the {_name(tunable)} is set" if tunable.platform == "text" else f"the {_name(tunable)} is {value}"
+        return Outcome(msg if stored else msg + _FORGETFUL, result={"value": value})
+
+    def _exchange_engine(self, wanted: Settings) -> Outcome | None:
+        """Load an engine, and let it take over between two utterances; or why that cannot be."""
         try:
-            engine = self._parts.load_engine(wanted)
+            engine = self._load_engine(wanted)
         except (ModelError, EngineError) as error:
             return Outcome(str(error), "unavailable")
         try:
-            self._parts.transcriber.exchange(engine, SWAP_S)
+            self._transcriber.exchange(engine, SWAP_S)
         except EngineError as error:
             return Outcome(str(error), "busy")
-        return self._set(f"engine.{field}", value)
+        return None
 
-    def _with_engine(self, field: str, value: str) -> Settings | Outcome:
-        """The settings with another value of the engine's `field`; or why there are none."""
-        key = f"engine.{field}"
-        if field == "model" and (refusal := self._foreign(value)):
+    def _with(self, tunable: Tunable, value: object) -> Settings | Outcome:
+        """The settings with another value; or why there are none."""
+        if tunable.command == "model" and (refusal := self._foreign(str(value))):
             return refusal
-        if value_at(self.settings, key) is None:
-            return Outcome(f"the {self.settings.engine.kind} engine has no {field.replace('_', ' ')}", "unavailable")
+        if value_at(self.settings, tunable.key) is None:
+            return Outcome(f"the {self.settings.engine.kind} engine has no {_name(tunable)}", "unavailable")
         try:
-            wanted = with_value(self.settings, key, value)
+            wanted = with_value(self.settings, tunable.key, value)
         except ValidationError:
-            return Outcome(f"{value!r} is no {field.replace('_', ' ')} for this engine", "invalid")
-        complaint = _contradiction(wanted)
+            return Outcome(f"{value!r} is no {_name(tunable)} for this engine", "invalid")
+        complaint = _contradiction(wanted) if tunable.engine else None
         return Outcome(complaint, "unavailable") if complaint else wanted
 
     def _foreign(self, model: str) -> Outcome | None:
@@ -228,6 +238,10 @@ class ControlledDevice:
         return None
 
 
+def _name(tunable: Tunable) -> str:
+    return tunable.key.rpartition(".")[2].replace("_", " ")
+
+
 def _contradiction(settings: Settings) -> str | None:
     model, language = value_at(settings, "engine.model"), value_at(settings, "engine.language")
     if not isinstance(model, str) or not isinstance(language, str) or knows(model, language):
@@ -235,14 +249,26 @@ def _contradiction(settings: Settings) -> str | None:
     return f"the model {model} does not know the language {language}: change the other one first"
 
 
-def as_mapping(settings: Settings) -> Mapping[str, object]:
+def replay_outcome(replay: SentAgain) -> Outcome:
+    """`ok` if all of it goes again, `partial` if some does, `not_available` if nothing does."""
+    if replay.still_waiting:
+        return Outcome(f"{replay.still_waiting} of an earlier replay have not gone yet: ask again", "busy")
+    result: dict[str, Any] = {"replayed": replay.again, "missing": [_as_json(one) for one in replay.missing]}
+    if replay.available:
+        result["available"] = _as_json(replay.available)
+    if not replay.again:
+        return Outcome("none of these is kept any more", "not_available", result)
+    msg = f"{replay.again} will be sent again"
+    return Outcome(f"{msg}, others are not kept", "partial", result) if replay.missing else Outcome(msg, result=result)
+
+
+def _as_json(one: SeqRange) -> dict[str, int]:
+    return {"from": one.first, "to": one.last}
+
+
+def in_force(settings: Settings) -> Mapping[str, object]:
     """What `state` tells of the settings."""
-    return {
-        "engine": settings.engine.kind,
-        "model": value_at(settings, "engine.model") or settings.engine.kind,
-        "language": value_at(settings, "engine.language"),
-        "vad_threshold": settings.vad.threshold,
-        "min_confidence": settings.publish.min_confidence,
-        "initial_prompt": value_at(settings, "engine.initial_prompt") or "",
-        "privacy": settings.publish.privacy,
-    }
+    values = {tunable.command: value_at(settings, tunable.key) for tunable in COMMANDED}
+    known = {name: value for name, value in values.items() if value is not None}
+    kind = settings.engine.kind
+    return {"engine": kind, "model": kind, "privacy": settings.publish.privacy} | known

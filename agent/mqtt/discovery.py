@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from agent.config.settings import DeviceId, DiscoverySettings, TopicLevels
+from agent.config.settings import DiscoverySettings
+from agent.config.types import DeviceId, TopicLevels
 from agent.messages import Status, topic_for
 from agent.messages.schemas import published_kinds
 from agent.messages.telemetry import TelemetryMessage

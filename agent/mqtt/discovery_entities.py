@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from agent.config.tunables import COMMANDED, LONGEST_STATE
 from agent.messages import Health, Info, Keyword, State, TranscriptMessage, Vad, topic_for
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.commands import command_topic
-from agent.mqtt.discovery_metrics import METRICS, Metric
+from agent.telemetry.metrics import METRICS, Metric
 
 EXPIRES_AFTER_INTERVALS: Final = 3
 SPEAKING_OFF_S: Final = 30
 """Three times the interval at which `ON` is repeated while somebody speaks."""
-LONGEST_STATE: Final = 255
-"""Characters of a state; a longer one becomes `unknown`."""
 COMMAND_EXPIRY_S: Final = 60
 """A switch that was flipped while the device was away does nothing an hour later."""
 
@@ -64,7 +63,7 @@ def entities(facts: DeviceFacts) -> tuple[Entity, ...]:
         *_speech(facts),
         *_condition(facts),
         *_controls(facts),
-        *(_metric(metric, facts) for metric in METRICS if metric.path not in facts.absent),
+        *(_metric(metric, facts) for metric in METRICS if metric.name and metric.path not in facts.absent),
         *(_keyword(name, facts) for name in facts.keywords),
     )
 
@@ -120,16 +119,13 @@ def _condition(facts: DeviceFacts) -> Iterator[Entity]:
 def _controls(facts: DeviceFacts) -> Iterator[Entity]:
     on_off = {"pl_on": "ON", "pl_off": "OFF", "ic": "mdi:microphone"}
     listening = "{{ 'ON' if value_json.listening else 'OFF' }}"
-    choice = {"ent_cat": "config"}
-    slider = {**choice, "min": 0, "max": 1, "step": 0.05, "mode": "slider"}
-    offered = (
-        ("listen", "switch", {"name": "Listening", "val_tpl": listening, **on_off}),
-        ("model", "select", {"name": "Model", "ops": list(facts.models), **choice}),
-        ("language", "select", {"name": "Language", "ops": list(facts.languages), **choice}),
-        ("vad_threshold", "number", {"name": "VAD threshold", **slider}),
-        ("min_confidence", "number", {"name": "Minimum confidence", **slider}),
-        ("initial_prompt", "text", {"name": "Initial prompt", "max": LONGEST_STATE, **choice}),
-    )
+    config: dict[str, object] = {"name": "Listening", "val_tpl": listening, **on_off}
+    offered = [("listen", "switch", config)]
+    for tunable in COMMANDED:
+        config = dict(tunable.control)
+        if tunable.platform == "select":
+            config["ops"] = list(facts.models if tunable.command == "model" else facts.languages)
+        offered.append((tunable.command, tunable.platform, config))
     for command, platform, config in offered:
         if command in facts.commands:
             cut = f"[:{LONGEST_STATE}]" if platform == "text" else ""

@@ -59,7 +59,7 @@ class Hearing:
             absent=lambda error: self._lost(opening, error),
             back=lambda: self._back(opening),
             trying=self._alive,
-            overrun=self._counters.overrun,
+            overrun=lambda: self._counters.add("xruns"),
         )
 
     def trouble(self, name: str) -> str:
@@ -69,7 +69,7 @@ class Hearing:
     def tick(self, *, listening: bool) -> None:
         """Say what is wrong with the sound; called about once a second. Of a device that is closed, nothing is."""
         condition = self._monitor.condition
-        self._counters.sound(condition)
+        self._counters.sound = condition
         with self._lock:
             self._listening = listening
             absent = (self._absent,) if self._absent and listening else ()
@@ -84,7 +84,7 @@ class Hearing:
             if opening != self._openings:
                 return
             if not self._absent:
-                self._counters.microphone_lost()
+                self._counters.add("losses")
             self._absent = error.code
             self._publisher.conditions("mic_", (error.code,))
 

@@ -76,7 +76,7 @@ class Publisher:
         seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
         policy = self.policy
         if not policy.accepts(transcript):
-            self._counters.rejected()
+            self._counters.add("rejected")
             log.info(f"{seconds}, no words")
             return
         now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
@@ -104,28 +104,28 @@ class Publisher:
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Say that an utterance has no words because the engine failed."""
-        self._counters.dropped(utterance.duration_s)
+        self._counters.add("dropped_s", utterance.duration_s)
         log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
         self._give_up(utterance, "engine", str(error))
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
         """Say that an utterance had to make room for newer ones."""
-        self._counters.dropped(utterance.duration_s)
+        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
 
     def lost(self, utterance: Utterance, why: str) -> None:
         """Say that an utterance that was kept until there was time is not there any more."""
-        self._counters.dropped(utterance.duration_s)
+        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
         self._give_up(utterance, "overload", why)
 
     def engine_lost(self, reason: str) -> None:
         """Count an engine process that died or hung; its utterance gets a second attempt."""
         del reason  # the engine itself has logged it
-        self._counters.engine_restarted()
+        self._counters.add("engine_restarts")
 
     def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
         now = datetime.now(UTC)
@@ -152,11 +152,13 @@ class Publisher:
                 self._speaking(True)
             case Ended(utterance):
                 pcm = utterance.pcm
-                self._counters.spoken(utterance.duration_s, samples=len(pcm), clipped=clipped_samples(pcm))
+                self._counters.add("speech_s", utterance.duration_s)
+                self._counters.add("spoken_samples", len(pcm))
+                self._counters.add("clipped_samples", clipped_samples(pcm))
                 if not utterance.truncated:
                     self._speaking(False)
             case Discarded():
-                self._counters.discarded()
+                self._counters.add("discarded")
             case _:
                 pass
 

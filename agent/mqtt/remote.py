@@ -1,39 +1,47 @@
 """The device as others see and control it over MQTT: its applied state, its commands, its place in Home Assistant.
 
     mqtt thread ──▶ receive ─┬─ homeassistant/status ─▶ announcer
-                             └─ …/cmd/… ──────────────▶ desk (threads `control`, `microphone`) ─▶ device
+                             └─ …/cmd/… ──────────────▶ dispatcher (threads `control`, `microphone`) ─▶ device
 
 Put together and owned by `app.py`.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agent import __version__
+from agent.asr import Engine
+from agent.asr.transcriber import Transcriber
+from agent.audio.switched import SwitchedSource
 from agent.config.commanded import Applied, value_at
 from agent.config.keywords import keyword_rules
 from agent.config.layers import models_dir, state_dir
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
+from agent.errors import AgentError
+from agent.governor.keeper import Keeper
+from agent.governor.steering import Governed
 from agent.messages import Info, State, identity
-from agent.messages.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.chosen import format_for
 from agent.models.languages import languages_of
 from agent.models.store import Store
 from agent.mqtt.client import MqttSink
 from agent.mqtt.command_calibrate import Calibrator
-from agent.mqtt.command_handlers import ControlledDevice, Parts, as_mapping
-from agent.mqtt.command_threads import ControlDesk
-from agent.mqtt.commands import Doorkeeper
-from agent.mqtt.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
+from agent.mqtt.command_dispatcher import CommandDispatcher
+from agent.mqtt.command_handlers import ControlledDevice, DeviceIdentity, in_force
+from agent.mqtt.commands import CommandValidator, Later, Outcome
+from agent.mqtt.delivery import Inbox, Incoming, Outgoing
 from agent.mqtt.discovery_announcer import Announcer
 from agent.mqtt.discovery_entities import DeviceFacts
-from agent.mqtt.discovery_metrics import absent_metrics
-from agent.mqtt.outcome import Later, Outcome
+from agent.mqtt.publisher import Publisher
+from agent.systemd import Notifier
+from agent.telemetry.metrics import absent_metrics
 from agent.worker import Worker
+
+log = logging.getLogger(__name__)
 
 _OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
 CLOSE_S: Final = 2.0
@@ -41,57 +49,68 @@ KEEP_S: Final = 10.0
 """How often to look for files that were deleted from the state folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Self:
-    """What does not change while the agent runs."""
-
-    device_id: str
-    machine: Machine
-    source: str
-    """In words."""
-
-
 class Remote:
     """Owned by the main thread, which calls `open` and `start` once, `tick` about once a second, and `close`.
 
     Args:
-        me: Who we are.
+        who: Which device this is.
         settings: What is in force: what the configuration says, with what commands have changed before.
         applied: Where changes are kept.
-        parts: What commands reach.
+        source, transcriber, keeper, publisher: The stages that commands reach.
+        load_engine: Raises ModelError or EngineError.
+        governed: What the governor makes of the settings at the moment.
+        apply: Puts settings in force, but for the engine.
         restart: Ends the agent, to be started again.
         options: Of the command line, for another `edgescribe` with the same settings.
-        on_failure: Is told if a thread that obeys commands fails.
+        on_failure: Is told if a thread that executes commands fails.
     """
 
     def __init__(
         self,
-        me: Self,
+        who: DeviceIdentity,
         *,
         settings: Settings,
         applied: Applied,
-        parts: Parts,
+        source: SwitchedSource,
+        transcriber: Transcriber,
+        keeper: Keeper,
+        publisher: Publisher,
+        load_engine: Callable[[Settings], Engine],
+        governed: Governed,
+        apply: Callable[[Settings], None],
         restart: Callable[[], None],
         options: Sequence[str],
         on_failure: Callable[[Worker], None],
     ) -> None:
-        self._me = me
-        self._parts = parts
-        self._restart = restart
+        self._identity = who
         self._applied = applied
+        self._publisher = publisher
+        self._governed = governed
         self._keep_at_s = 0.0
         self._mqtt: MqttSink | None = None
         self._announcer: Announcer | None = None
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
         self._store = Store(models_dir(settings), load_catalogue())
-        commands = settings.commands
-        self._door = Doorkeeper(me.device_id, commands.allow, commands.groups, settings.discovery.prefix)
-        self._birth_topic = f"{settings.discovery.prefix}/status"
-        self._device = ControlledDevice(settings, applied, parts, self)
-        self._desk = ControlDesk(me.device_id, self._door, self._device.obey, self._post)
+        commands, prefix = settings.commands, settings.discovery.prefix
+        self._validator = CommandValidator(who.device_id, commands.allow, commands.groups, prefix)
+        self._birth_topic = f"{prefix}/status"
+        self._device = ControlledDevice(
+            who,
+            settings,
+            applied,
+            source=source,
+            transcriber=transcriber,
+            keeper=keeper,
+            load_engine=load_engine,
+            apply=apply,
+            tell=self.applied,
+            calibrate=self._calibrate,
+            restart=restart,
+        )
+        self._dispatcher = CommandDispatcher(who.device_id, self._validator, self._device.execute, self._post)
         self._workers = (
-            Worker("control", self._desk.run, on_failure),
-            Worker("microphone", self._desk.run_microphone, on_failure),
+            Worker("control", self._dispatcher.run, on_failure),
+            Worker("microphone", self._dispatcher.run_microphone, on_failure),
         )
         self._telling = threading.Lock()
         self._options = tuple(options)
@@ -111,11 +130,11 @@ class Remote:
     def inbox(self) -> Inbox:
         """What the sink has to subscribe to."""
         births = () if self.settings.discovery.mode == "off" else (self._birth_topic,)
-        return Inbox((*self._door.filters, *births), self._receive)
+        return Inbox((*self._validator.filters, *births), self._receive)
 
     def open(self, mqtt: MqttSink | None) -> None:
         """Announce the device. What is announced goes out before anything that is sent later."""
-        self._mqtt = mqtt
+        self._mqtt = self._device.mqtt = mqtt
         if mqtt:
             self._announcer = Announcer(
                 self.settings.discovery, mqtt, state_dir(self.settings), serial=identity.serial()
@@ -130,10 +149,20 @@ class Remote:
         for worker in self._workers:
             worker.start()
 
-    def reconfigured(self, settings: Settings) -> None:
-        """The configuration was read anew, and `settings` are in force now. Called by the holder of `changing`."""
-        self._device.settings = settings
-        self.applied()
+    def reload(self, notifier: Notifier, wanted: Callable[[], Settings]) -> None:
+        """Put in force what can be of the settings that `wanted` reads: the work of the thread `reload` (SIGHUP).
+
+        systemd is told when it begins and when it is over. If the new settings are wrong, the old ones stay in force.
+        """
+        notifier.reloading()
+        status = "reloaded"
+        try:
+            log.info(f"reloaded: {self._device.reload(wanted)}")
+        except AgentError as error:
+            status = "not reloaded: the settings are wrong, see the log"
+            log.error(f"not reloaded, what was in force stays so: {error}")  # noqa: TRY400 - a sentence, no traceback
+        finally:
+            notifier.ready(status)
 
     def tick(self) -> None:
         """Do what is due."""
@@ -146,8 +175,8 @@ class Remote:
                 self._announcer.keep()
 
     def close(self) -> None:
-        """Obey no longer."""
-        self._desk.close()
+        """Execute no more commands."""
+        self._dispatcher.close()
         self._calibrator.close()
         until_s = time.monotonic() + CLOSE_S
         for worker in self._workers:
@@ -156,7 +185,7 @@ class Remote:
     def _receive(self, incoming: Incoming) -> None:
         """Called from the thread `mqtt`."""
         if incoming.topic != self._birth_topic:
-            self._desk.put(incoming)
+            self._dispatcher.put(incoming)
         elif incoming.payload == b"online" and not incoming.retained and self._announcer:
             self._announcer.born()
 
@@ -164,54 +193,28 @@ class Remote:
         if self._mqtt:
             self._mqtt.post(outgoing)
 
-    # What commands do beyond the device (controls.device.Surroundings); called from its threads.
-
     def applied(self) -> None:
         """Tell what is in force now; called from any thread that has changed it."""
         with self._telling:  # so that what is told last, and stays with the broker, is what came last
-            self._parts.publisher.send(self.state())
-            self._parts.publisher.send(self.info())
+            self._publisher.send(self.state())
+            self._publisher.send(self.info())
             if self._announcer:
                 self._announcer.announce(self._facts())
 
-    def purge(self) -> int:
-        """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""
-        kept = self._parts.keeper.forget()  # first: what comes out of the engine from now on goes nowhere
-        waiting = len(self._parts.transcriber.set_aside(0.0))
-        return kept + waiting + (self._mqtt.purge() if self._mqtt else 0)
-
-    def replay(self, wanted: SeqRange) -> Replay:
-        """Send transcripts again."""
-        return self._mqtt.replay(wanted) if self._mqtt else Replay(0, (wanted,), None)
-
-    def calibrate(self) -> Outcome | Later:
+    def _calibrate(self) -> Outcome | Later:
         """Measure, with the settings of this agent and the language that is in force."""
-        in_force = {
+        values = {
             "state_dir": state_dir(self.settings),
             "engine.language": value_at(self.settings, "engine.language"),
         }
-        overrides = [part for key, value in in_force.items() for part in ("--set", f"{key}={value}")]
+        overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
         return self._calibrator.begin((*self._options, *overrides))
-
-    def restart(self) -> None:
-        """End, to be started again."""
-        self._restart()
-
-    def portrait(self) -> dict[str, Any]:
-        """What tells this device from its neighbours."""
-        return {"device": self._me.device_id, "name": self._name, "source": self._me.source} | (
-            {"hardware": self._me.machine.hardware} if self._me.machine.hardware else {}
-        )
 
     # What the device says of itself.
 
     @property
-    def _name(self) -> str:
-        return self.settings.device.name or self._me.device_id
-
-    @property
     def _in_force(self) -> Settings:
-        return self._parts.governed.overlay(self.settings)
+        return self._governed.overlay(self.settings)
 
     @property
     def _model(self) -> str:
@@ -219,16 +222,15 @@ class Remote:
 
     def state(self) -> State:
         """The applied values of what can be set."""
-        governed = self._parts.governed
-        in_force = as_mapping(governed.overlay(self.settings))
-        return State.model_validate({"listening": self._device.listening, **in_force, "governor": governed.state})
+        values = in_force(self._in_force)
+        return State.model_validate({"listening": self._device.listening, **values, "governor": self._governed.state})
 
     def info(self) -> Info:
         """What the device is."""
-        machine = self._me.machine
+        machine = self._identity.machine
         return Info(
-            id=self._me.device_id,
-            name=self._name,
+            id=self._identity.device_id,
+            name=self._device.name,
             agent=__version__,
             boot_id=machine.boot_id,
             hardware=machine.hardware,
@@ -238,7 +240,7 @@ class Remote:
             python=machine.python,
             engine=self._in_force.engine.kind,
             model=self._model,
-            source=self._me.source,
+            source=self._identity.source,
         )
 
     def _facts(self) -> DeviceFacts:
@@ -252,10 +254,10 @@ class Remote:
                 installed += (own,)
         keywords = settings.publish.keywords if settings.publish.privacy != "off" else ()
         return DeviceFacts(
-            device_id=self._me.device_id,
-            name=self._name,
+            device_id=self._identity.device_id,
+            name=self._device.name,
             agent=__version__,
-            hardware=self._me.machine.hardware,
+            hardware=self._identity.machine.hardware,
             models=tuple(dict.fromkeys((*installed, self._model))),
             languages=(str(value_at(settings, "engine.language")),) if scripted else languages_of(self._model),
             commands=frozenset(settings.commands.allow) - (_OF_A_MODEL if scripted else frozenset()),

@@ -1,56 +1,47 @@
 """What the device says about itself: trouble at once, telemetry on its schedule."""
 
+import hashlib
 import random
 import time
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final
 
 from agent.config.settings import TelemetrySettings
-from agent.mqtt.client import MqttSink
 from agent.mqtt.publisher import Publisher
 from agent.segmenter import Listener
-from agent.telemetry.conditions import CODES, HostConditions
 from agent.telemetry.counters import Counters
-from agent.telemetry.host import Host
-from agent.telemetry.schedule import TelemetrySchedule
 from agent.telemetry.snapshot import Snapshot
-from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.telemetry.vitals import CODES, HostConditions, Vitals
+
+_JITTER: Final = 0.1
 
 
-class Queue(Protocol):
-    """The engine's queue; any thread may ask."""
+class TelemetrySchedule:
+    """Due every `interval_s` seconds, give or take a tenth; the first time after a share of it that the id decides.
 
-    @property
-    def waiting(self) -> int:
-        """Utterances in it."""
+    So a fleet that starts together (after a power cut, say) does not speak in chorus, and drifts apart further. Pure:
+    time and chance are arguments.
+    """
 
+    def __init__(self, interval_s: float, device_id: str, started_s: float, chance: random.Random) -> None:
+        self._interval_s = interval_s
+        self._chance = chance
+        digest = hashlib.sha256(device_id.encode()).digest()
+        phase = int.from_bytes(digest[:8]) / 2**64
+        self.next_s = started_s + phase * interval_s
+        """Monotonic time at which the next message is due."""
 
-class Surveyor:
-    """Makes snapshots. Each thread that wants some has its own, since CPU load is measured from one to the next."""
+    def change_interval(self, interval_s: float, now_s: float) -> None:
+        """Be due every `interval_s` seconds from now on."""
+        self._interval_s = interval_s
+        self.next_s = min(self.next_s, now_s + interval_s)
 
-    def __init__(self, host: Host, watch: VitalsWatch, counters: Counters, queue: Queue, started_s: float) -> None:
-        self._host = host
-        self._watch = watch
-        self._counters = counters
-        self._queue = queue
-        self._started_s = started_s
-
-    def snapshot(self, mqtt: MqttSink | None, problems: tuple[str, ...]) -> Snapshot:
-        """This moment."""
-        counters = self._counters
-        return Snapshot(
-            at=datetime.now(UTC),
-            up_s=time.monotonic() - self._started_s,
-            host=self._host.read().with_power(self._watch.latest.power),
-            audio=counters.audio(),
-            asr=counters.asr(self._queue.waiting),
-            mqtt=mqtt.stats if mqtt else None,
-            heard_s=counters.heard_s,
-            speech_s=counters.speech_s,
-            rtfs=counters.rtfs(),
-            latencies_s=counters.latencies_s(),
-            problems=problems,
-        )
+    def due(self, now_s: float) -> bool:
+        """Tell whether a message is due at `now_s`; if so, the next one is planned. What was missed is not made up."""
+        if now_s < self.next_s:
+            return False
+        self.next_s = now_s + self._interval_s * self._chance.uniform(1 - _JITTER, 1 + _JITTER)
+        return True
 
 
 class TelemetryReporter:
@@ -60,11 +51,11 @@ class TelemetryReporter:
         self,
         settings: TelemetrySettings,
         device_id: str,
-        surveyor: Surveyor,
+        snapshot: Callable[[], Snapshot],
         counters: Counters,
         listener: Listener,
     ) -> None:
-        self._surveyor = surveyor
+        self._snapshot = snapshot
         self._conditions = HostConditions(settings.hot_c)
         self._counters = counters
         self._listener = listener
@@ -76,19 +67,16 @@ class TelemetryReporter:
         """Report every `interval_s` seconds from now on; any thread may ask for it."""
         self._schedule.change_interval(interval_s, time.monotonic())
 
-    def tick(self, vitals: Vitals, publisher: Publisher, mqtt: MqttSink | None) -> None:
+    def tick(self, vitals: Vitals, publisher: Publisher) -> None:
         """Say what is wrong with the machine, and send telemetry if it is due."""
         codes = self._conditions.codes(vitals)
         for code in CODES:
             (publisher.problem if code in codes else publisher.resolve)(code)
-        self._collect()
-        if self._schedule.due(time.monotonic()):
-            publisher.send(self._surveyor.snapshot(mqtt, publisher.problems).message())
-
-    def _collect(self) -> None:
-        """Bring over what only the listener knows."""
+        # Only the listener knows these.
         heard_s = self._listener.counters.heard_s
-        self._counters.heard(heard_s - self._heard_s)
+        self._counters.add("heard_s", heard_s - self._heard_s)
         self._heard_s = heard_s
         if (floor := self._listener.noise_floor_dbfs) is not None:
-            self._counters.noise_floor(floor)
+            self._counters.noise_floor_dbfs = floor
+        if self._schedule.due(time.monotonic()):
+            publisher.send(self._snapshot().message())

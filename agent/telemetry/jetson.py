@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.messages.telemetry import Gpu
-from agent.telemetry.files import named, number, text, within
-from agent.telemetry.power import Flag, PowerReading
-from agent.telemetry.thermal import gpu_temperature_c
+from agent.telemetry.host import Flag, PowerReading, hwmon, named, number, text, zone_c
 
 _GPUS: Final = re.compile(r"(.*\.)?(gpu|gv11b|gp10b|ga10b|gb10b)$")
-_FASTEST_GPU_MHZ: Final = 10_000
+_GPU_ZONES: Final = ("gpu-thermal", "gpu-therm", "gpu_thermal")
+_FASTEST_GPU_HZ: Final = 10_000_000_000
 _MOST_W: Final = 1_000.0
 _CHANNELS: Final = (1, 2, 3)
 """Of an ina3221; what it calls `sum of shunt voltages` is a fourth, and no rail."""
@@ -33,22 +32,22 @@ _MODE: Final = re.compile(r"pmode:(\d{1,6})")
 
 
 def gpu(root: Path) -> Gpu | None:
-    """Load, clock and temperature of the GPU."""
+    """Load, clock and temperature of the GPU. Other boards have one thermal zone for all of the chip."""
     devices = [path for path in sorted((root / "sys/class/devfreq").glob("*")) if _GPUS.fullmatch(path.name)]
-    load = next((value for path in devices if (value := number(path / "device/load")) is not None), None)
-    hertz = next((value for path in devices if (value := number(path / "cur_freq")) is not None), None)
-    pct = None if load is None else within(load / 10, 0.0, 100.0)
-    mhz = None if hertz is None else within(hertz // 1_000_000, 0, _FASTEST_GPU_MHZ)
-    temp_c = gpu_temperature_c(root)
-    if pct is None and mhz is None and temp_c is None:
-        return None
-    return Gpu(pct=pct, temp_c=temp_c, freq_mhz=None if mhz is None else int(mhz))
+    thousandths = next((value for path in devices if (value := number(path / "device/load", 1_000)) is not None), None)
+    hertz = next((value for path in devices if (value := number(path / "cur_freq", _FASTEST_GPU_HZ)) is not None), None)
+    found = Gpu(
+        pct=None if thousandths is None else thousandths / 10,
+        temp_c=zone_c(root, _GPU_ZONES),
+        freq_mhz=None if hertz is None else hertz // 1_000_000,
+    )
+    return None if found == Gpu() else found
 
 
 def rails_w(root: Path) -> dict[str, float]:
     """Watts by the rail's label; empty where nothing is measured."""
-    found = {label: within(watts, 0.0, _MOST_W) for label, watts in (*_hwmon_rails(root), *_iio_rails(root))}
-    return {label: round(watts, 2) for label, watts in found.items() if watts is not None}
+    found = (*_hwmon_rails(root), *_iio_rails(root))
+    return {label: round(watts, 2) for label, watts in found if 0.0 <= watts <= _MOST_W}
 
 
 def input_w(rails: dict[str, float]) -> float | None:
@@ -57,7 +56,7 @@ def input_w(rails: dict[str, float]) -> float | None:
 
 
 def _hwmon_rails(root: Path) -> Iterator[tuple[str, float]]:
-    for name, device in named(root / "sys/class/hwmon", "hwmon*", "name"):
+    for name, device in hwmon(root):
         for channel in _CHANNELS if name == "ina3221" else ():
             label = text(device / f"in{channel}_label")
             millivolts, milliamperes = number(device / f"in{channel}_input"), number(device / f"curr{channel}_input")
@@ -66,7 +65,7 @@ def _hwmon_rails(root: Path) -> Iterator[tuple[str, float]]:
 
 
 def _iio_rails(root: Path) -> Iterator[tuple[str, float]]:
-    for name, device in named(root / "sys/bus/iio/devices", "iio:device*", "name"):
+    for name, device in named(root, "sys/bus/iio/devices/iio:device*", "name"):
         for channel in range(3) if name.startswith("ina3221") else ():
             label = text(device / f"rail_name_{channel}")
             milliwatts = number(device / f"in_power{channel}_input")
@@ -92,25 +91,19 @@ class JetsonPower:
     """Reads what the hardware of the Jetson below `root` says; of other machines, nothing."""
 
     def __init__(self, root: Path) -> None:
-        hwmon = named(root / "sys/class/hwmon", "hwmon*", "name")
-        counters = [device for name, device in hwmon if name == "soctherm_oc"]
+        counters = [device for name, device in hwmon(root) if name == "soctherm_oc"]
         self._undervoltage = [device / "oc1_event_cnt" for device in counters]
-        self._overcurrent = [device / f"oc{number}_event_cnt" for device in counters for number in (2, 3)]
-        self._alerts = [
-            device / "cur_state"
-            for kind, device in named(root / "sys/class/thermal", "cooling_device*", "type")
-            if kind.endswith("throttle-alert")
-        ]
+        self._overcurrent = [device / f"oc{channel}_event_cnt" for device in counters for channel in (2, 3)]
+        cooling = named(root, "sys/class/thermal/cooling_device*", "type")
+        self._alerts = [device / "cur_state" for kind, device in cooling if kind.endswith("throttle-alert")]
 
     def read(self) -> PowerReading:
         """What is so now, and what has been counted."""
-        alerts = [state for path in self._alerts if (state := number(path)) is not None and 0 <= state <= _MOST_STEPS]
-        return PowerReading(
-            undervoltage=Flag(seen=_sum(self._undervoltage)),
-            throttled=Flag(any(alerts) if alerts else None, _sum(self._overcurrent)),
-        )
+        alerts = [state for path in self._alerts if (state := number(path, _MOST_STEPS)) is not None]
+        throttled = any(alerts) if alerts else None
+        return PowerReading(Flag(seen=_sum(self._undervoltage)), Flag(throttled, _sum(self._overcurrent)))
 
 
 def _sum(paths: list[Path]) -> int | None:
-    counts = [count for path in paths if (count := number(path)) is not None and count >= 0]
+    counts = [count for path in paths if (count := number(path)) is not None]
     return sum(counts) if counts else None

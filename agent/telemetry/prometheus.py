@@ -1,25 +1,100 @@
-"""The HTTP server that Prometheus asks: `GET /metrics`."""
+"""A snapshot as Prometheus reads it, and the HTTP server that it asks: `GET /metrics`.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/. What the machine cannot tell has no sample.
+"""
 
 import io
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, cast
 
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent import __version__
 from agent.config.settings import PrometheusSettings
-from agent.telemetry.exposition import CONTENT_TYPE
+from agent.telemetry.counters import RTF, STAGES, Histogram
+from agent.telemetry.metrics import METRICS
+from agent.telemetry.snapshot import Snapshot
 from agent.telemetry.tcp import Client, TcpServer
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX: Final = "edgescribe_"
 _PATH: Final = "/metrics"
 _REQUEST_S: Final = 5.0
 """For a whole request, and for the client to take the answer."""
 _REQUEST_BYTES: Final = 16 * 1024
+
+
+def exposition(snapshot: Snapshot) -> str:
+    """All metrics that have a value, in Prometheus's text format."""
+    return generate_latest(_Families(snapshot)).decode()
+
+
+class _Families(Collector):
+    """The metrics of one snapshot, as prometheus_client takes them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family that has a sample."""
+        families = (*self._numbers(), *self._distributions(), *self._facts())
+        yield from (family for family in families if family.samples)
+
+    def _numbers(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for metric in METRICS:
+            if not metric.prometheus or (value := metric.base(self._snapshot.telemetry)) is None:
+                continue
+            if metric.prometheus not in families:
+                kind = CounterMetricFamily if metric.total else GaugeMetricFamily
+                name = _PREFIX + metric.prometheus
+                families[metric.prometheus] = kind(name, metric.description, labels=list(metric.labels))
+            families[metric.prometheus].add_metric(list(metric.labels.values()), value)
+        yield from families.values()
+
+    def _distributions(self) -> Iterator[Metric]:
+        rtf, latency = self._snapshot.histograms[RTF], "Where the time of an utterance went."
+        factors = HistogramMetricFamily(_PREFIX + "real_time_factor", "Inference time over the utterance's length.")
+        factors.add_metric([], _buckets(rtf), rtf.total)
+        yield factors
+        latencies = HistogramMetricFamily(_PREFIX + "latency_seconds", latency, labels=["stage"])
+        for stage in STAGES:
+            took_s = self._snapshot.histograms[stage]
+            latencies.add_metric([stage], _buckets(took_s), took_s.total)
+        yield latencies
+
+    def _facts(self) -> Iterator[Metric]:
+        heard_s, speech_s = round(self._snapshot.heard_s, 3), round(self._snapshot.speech_s, 3)
+        yield CounterMetricFamily(_PREFIX + "audio_heard_seconds", "Sound that was listened to.", heard_s)
+        yield CounterMetricFamily(_PREFIX + "audio_speech_seconds", "Sound of it inside utterances.", speech_s)
+        yield _labelled("build_info", "Version of the agent; always 1.", "version", {__version__: 1})
+        codes = dict.fromkeys(self._snapshot.problems, 1)
+        yield _labelled("problem", "What is wrong, as codes of health; 1 while it is.", "code", codes)
+        power = self._snapshot.telemetry.pwr
+        rails = (power.rails_w if power else None) or {}
+        yield _labelled("rail_power_watts", "What goes through a rail of the board.", "rail", rails)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
+    return list(zip(bounds, histogram.counts, strict=True))
 
 
 class PrometheusServer(TcpServer):

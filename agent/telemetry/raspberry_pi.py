@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from agent.telemetry.files import hexadecimal, named, text
-from agent.telemetry.power import Flag, PowerReading
+from agent.telemetry.host import Flag, PowerReading, hwmon, text, whole
 
 _UNDERVOLTAGE: Final = 1 << 0
 _SLOWED: Final = 1 << 1 | 1 << 2 | 1 << 3
@@ -34,11 +33,7 @@ class RaspberryPi:
     """Reads the flags of the Raspberry Pi below `root`; of other machines, nothing."""
 
     def __init__(self, root: Path, ask: Callable[[], int | None] | None = None) -> None:
-        self._root = root
-        self._alarm = next(
-            (device / "in0_lcrit_alarm" for name, device in _hwmon(root) if name == "rpi_volt"),
-            None,
-        )
+        self._alarm = next((path / "in0_lcrit_alarm" for name, path in hwmon(root) if name == "rpi_volt"), None)
         # soc on a Pi 3 and 4, soc@107c000000 on a Pi 5.
         files = sorted((root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"))
         self._flags = files[0] if files else None
@@ -49,7 +44,7 @@ class RaspberryPi:
 
     def read(self) -> PowerReading:
         """What is so now; the program, where there is no other way, is asked every 30 s."""
-        flags = hexadecimal(text(self._flags)) if self._flags else self._asked()
+        flags = whole(text(self._flags), 16) if self._flags else self._asked()
         alarm = _ALARMS.get(text(self._alarm)) if self._alarm else None
         if flags is None or not 0 <= flags <= _ALL_BITS:
             return PowerReading(undervoltage=Flag(alarm))
@@ -68,10 +63,6 @@ class RaspberryPi:
         return self._answer
 
 
-def _hwmon(root: Path) -> list[tuple[str, Path]]:
-    return list(named(root / "sys/class/hwmon", "hwmon*", "name"))
-
-
 def vcgencmd() -> int | None:
     """The flags, from the program of that name; None if it is not there or does not answer. Takes some milliseconds."""
     program = shutil.which("vcgencmd")
@@ -84,4 +75,4 @@ def vcgencmd() -> int | None:
     except (OSError, subprocess.SubprocessError):
         return None
     found = _FLAGS.search(done.stdout)
-    return hexadecimal(found[1]) if found else None
+    return whole(found[1], 16) if found else None

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Final
 
 from agent.messages.telemetry import Pwr
-from agent.telemetry.host import ROOT
+from agent.telemetry.host import ROOT, Flag, PowerReading, Thermometer, memory, stalled_pct, text
 from agent.telemetry.jetson import JetsonPower
-from agent.telemetry.linux import memory, stalled_pct
-from agent.telemetry.power import EventCounter, Flag, PowerReading
 from agent.telemetry.raspberry_pi import RaspberryPi, vcgencmd
-from agent.telemetry.thermal import Thermometer
 
 LOOK_EVERY_S: Final = 1.0
+CODES: Final = ("undervoltage", "throttled", "hot")
+"""What may be wrong with the machine, as codes of `health`."""
+LASTS_S: Final = 60.0
+"""So long after it was last so, a flag is still reported: a supply that dips every few seconds is one trouble."""
+COOLER_BY_C: Final = 5.0
+"""`hot` ends so far below the temperature at which it began."""
+PULL_CODES: Final = ("pull_rewound", "pull_untrusted")
+"""What `edgescribe-pull` says of a commit that it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,32 @@ class Vitals:
             uv_events=self.undervoltage_events,
             thr_events=self.throttled_events,
         )
+
+
+class EventCounter:
+    """Counts how often something began, from looks at it that are some seconds apart.
+
+    What came and went between two looks is one event if the board remembers it, and is not noticed if it does not.
+    """
+
+    def __init__(self) -> None:
+        self.now: bool | None = None
+        """Whether it is so, or has been since the look before; None while nothing is known."""
+        self.count: int | None = None
+        """Events since the start; None while nothing is known."""
+        self._seen: int | None = None
+
+    def look(self, flag: Flag) -> None:
+        """Take in the next look."""
+        if flag.now is None and flag.seen is None:
+            self.now = None
+            return
+        # What had risen before we came happened before we came.
+        risen = flag.seen is not None and self._seen is not None and flag.seen > self._seen
+        self._seen = self._seen if flag.seen is None else flag.seen
+        happening = bool(flag.now) or risen
+        self.count = (self.count or 0) + (happening and not self.now)
+        self.now = happening
 
 
 class VitalsWatch:
@@ -84,7 +115,9 @@ class VitalsWatch:
         return self.latest
 
     def _look(self, now_s: float) -> Vitals:
-        power = _either(self._pi.read(), self._jetson.read())
+        power = self._pi.read()
+        if power == PowerReading():
+            power = self._jetson.read()
         self._undervoltage.look(power.undervoltage)
         self._throttled.look(power.throttled)
         mem = memory(self._root)
@@ -101,10 +134,26 @@ class VitalsWatch:
         )
 
 
-def _either(one: PowerReading, other: PowerReading) -> PowerReading:
-    """No board is both."""
-    unknown = Flag()
-    return PowerReading(
-        undervoltage=other.undervoltage if one.undervoltage == unknown else one.undervoltage,
-        throttled=other.throttled if one.throttled == unknown else one.throttled,
-    )
+class HostConditions:
+    """Codes with a hysteresis, so that `health` does not flap."""
+
+    def __init__(self, hot_c: float) -> None:
+        self._hot_c = hot_c
+        self._last_s: dict[str, float] = {}
+        self._hot = False
+
+    def codes(self, vitals: Vitals) -> tuple[str, ...]:
+        """What is wrong at the time of this look, in the order of `CODES`."""
+        for code, flag in (("undervoltage", vitals.undervoltage), ("throttled", vitals.throttled)):
+            if flag:
+                self._last_s[code] = vitals.at_s
+        if vitals.cpu_temp_c is not None:
+            self._hot = vitals.cpu_temp_c >= self._hot_c - (COOLER_BY_C if self._hot else 0.0)
+        lasting = {code for code, last_s in self._last_s.items() if vitals.at_s - last_s < LASTS_S}
+        return tuple(code for code in CODES if code in lasting or (code == "hot" and self._hot))
+
+
+def pull_codes(root: Path) -> tuple[str, ...]:
+    """What is wrong with the fleet's repository, as `edgescribe-pull` has left it below `root`."""
+    said = (text(root / "var/lib/edgescribe-pull.health") or "").split()
+    return tuple(code for code in PULL_CODES if code in said)

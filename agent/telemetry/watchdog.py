@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from agent.asr.own_time import OwnTime
@@ -12,7 +12,6 @@ from agent.audio.frames import AudioFrame
 from agent.channel import Channel
 from agent.segmenter import Listener
 from agent.systemd import Notifier
-from agent.telemetry.heartbeats import Heartbeats
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,6 @@ class Supervisor:
         self._inference_s = inference_s
         self._clock_s = clock_s
         self._own_time_s: Callable[[], float] = OwnTime(self._process)
-        self._heartbeats = Heartbeats()
         self._captured_s: float | None = None
         self._listened = (-1, clock_s())
         self._began: tuple[UnderWay | None, float] = (None, 0.0)
@@ -71,38 +69,35 @@ class Supervisor:
     def tick(self, status: str) -> None:
         """Look at every stage, and tell systemd; `status` is what to say as long as all is well."""
         now_s = self._clock_s()
-        self._look(now_s)
-        late = self._heartbeats.late(now_s)
+        silent = {name: now_s - since_s for name, since_s, limit_s in self._stages(now_s) if now_s - since_s > limit_s}
+        longest_first = sorted(silent.items(), key=lambda one: -one[1])
+        late = [f"{name} has been silent for {silent_s:.0f} s" for name, silent_s in longest_first]
         if late and not self.stalled:
-            log.error("%s; systemd is not told that we live any more", late[0])
+            log.error(f"withholding the watchdog ping: {late[0]}")
         self.stalled = bool(late)
         if not late:
             self._notifier.watchdog()
-        self._say(f"stalled: {'; '.join(map(str, late))}" if late else status)
+        self._say(f"stalled: {'; '.join(late)}" if late else status)
 
-    def _look(self, now_s: float) -> None:
+    def _stages(self, now_s: float) -> Iterator[tuple[str, float, float]]:
+        """Each stage that has something to do: its name, its last sign of life, and how long it may be silent.
+
+        A stage that waits for input owes no sign of life.
+        """
         if self._live and self._captured_s is not None and not self._frames.closed:
-            self._heartbeats.expect("capture", since_s=self._captured_s, within_s=CAPTURE_S)
-        else:
-            self._heartbeats.rest("capture")
+            yield "capture", self._captured_s, CAPTURE_S
         frames_heard = self._listener.counters.frames
         # Who listens to a file that is read flat out waits for room in the engine's queue, and that may take a while.
         waits = not self._live and self._transcriber.waiting > 0
         if waits or frames_heard != self._listened[0] or not len(self._frames):
             self._listened = (frames_heard, now_s)
-        self._heartbeats.expect("listen", since_s=self._listened[1], within_s=LISTEN_S)
-        self._look_at_engine(now_s)
-
-    def _look_at_engine(self, now_s: float) -> None:
+        yield "listen", self._listened[1], LISTEN_S
         under_way, own_time_s = self._transcriber.under_way, self._own_time_s()
         if under_way is not self._began[0]:
             self._began = (under_way, own_time_s)
         if under_way:
             starved_s = (now_s - under_way.since_s) - (own_time_s - self._began[1])
-            limit_s = self._inference_s(under_way.duration_s) + max(0.0, starved_s)
-            self._heartbeats.expect("transcribe", since_s=under_way.since_s, within_s=limit_s)
-        else:
-            self._heartbeats.rest("transcribe")
+            yield "transcribe", under_way.since_s, self._inference_s(under_way.duration_s) + max(0.0, starved_s)
 
     def _process(self) -> int:
         """The process in which the engine computes."""

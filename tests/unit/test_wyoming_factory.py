@@ -13,7 +13,8 @@ from agent.app import open_assist
 from agent.asr.scripted import Scripted
 from agent.asr.transcriber import Transcriber
 from agent.channel import Overflow
-from agent.config.settings import WHISPER, AssistSettings, ScriptedSettings, Settings
+from agent.config.settings import AssistSettings, ScriptedSettings, Settings
+from agent.config.types import WHISPER
 from agent.messages import State
 from agent.models.ggml import write_ggml
 from agent.worker import Worker

@@ -7,7 +7,7 @@ import pytest
 
 from agent.asr import subtitles
 from agent.asr.subtitles import Stock, spoken, stock
-from agent.config.settings import WHISPER
+from agent.config.types import WHISPER
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from pydantic import Field, SecretStr
 
 from agent.config.schema import by_path, groups, shared, walk
-from agent.config.settings import InWords, Section, Settings
+from agent.config.settings import Settings
+from agent.config.types import InWords, Section
 
 
 class Example(Section):

@@ -8,7 +8,7 @@ import pytest
 
 from agent.models.calibration_file import as_json
 from agent.mqtt.command_calibrate import Calibrator
-from agent.mqtt.outcome import Later, Outcome
+from agent.mqtt.commands import Later, Outcome
 from tests.calibrations import calibration, measurement
 
 FOUND = as_json(calibration(measurement("whisper_cpp", "tiny.en-q8_0"), measurement("faster_whisper", "tiny.en-ct2")))

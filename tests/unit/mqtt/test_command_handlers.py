@@ -5,38 +5,29 @@ import pytest
 
 from agent.config.commanded import Applied, value_at
 from agent.config.settings import Settings, WhisperCppSettings
-from agent.mqtt.command_handlers import ControlledDevice, Parts
-from agent.mqtt.commands import Command, Listen, Mute, SetModel
-from agent.mqtt.outcome import Outcome
+from agent.mqtt.command_handlers import replay_outcome
+from agent.mqtt.commands import Command, Listen, Mute, Outcome
+from agent.mqtt.delivery import Replay, SeqRange
+from tests.support.controlled import Switch, command, controlled
 
 
-class Switch:
-    """A microphone that can be opened and closed."""
+class Waiting:
+    """A keeper, or a transcriber, with something to delete; takes any engine."""
 
-    listening = True
+    def forget(self) -> int:
+        """One utterance on disk."""
+        return 1
 
-    def on(self) -> None:
-        """Open it."""
-        self.listening = True
+    def set_aside(self, _timeout_s: float) -> tuple[int, ...]:
+        """Two utterances."""
+        return (1, 2)
 
-    def off(self) -> None:
-        """Close it."""
-        self.listening = False
-
-
-class Bystander:
-    """Is told, and has something to delete."""
-
-    def applied(self) -> None:
-        """Nothing."""
-
-    def purge(self) -> int:
-        """Three messages."""
-        return 3
+    def exchange(self, engine: object, timeout_s: float) -> None:
+        """Nothing: there is no engine."""
 
 
 @pytest.mark.parametrize(
-    ("command", "listening", "result"),
+    ("asked", "listening", "result"),
     [
         (Mute(), False, {"value": True}),
         (Mute(value=False), True, {"value": False}),
@@ -48,22 +39,15 @@ class Bystander:
     ],
 )
 def test_the_reply_repeats_what_was_asked_for(
-    tmp_path: Path, command: Command, result: dict[str, object], *, listening: bool
+    tmp_path: Path, asked: Command, result: dict[str, object], *, listening: bool
 ) -> None:
     """Who asked `mute` for ON reads that it is on, not that something is off."""
-    microphone, nothing = Switch(), cast("Any", None)
-    parts = Parts(cast("Any", microphone), nothing, nothing, nothing, nothing, nothing)
-    device = ControlledDevice(Settings(), Applied(tmp_path), parts, cast("Any", Bystander()))
-    outcome = device.obey(command)
+    microphone = Switch()
+    waiting = cast("Any", Waiting())
+    device = controlled(Settings(), Applied(tmp_path), source=microphone, keeper=waiting, transcriber=waiting)
+    outcome = device.execute(asked)
     assert isinstance(outcome, Outcome)
     assert (microphone.listening, outcome.code, outcome.result) == (listening, "ok", result)
-
-
-class Exchanged:
-    """A transcriber that takes any engine."""
-
-    def exchange(self, engine: object, timeout_s: float) -> None:
-        """Nothing: there is no engine."""
 
 
 def models(folder: Path, configured: str, *commanded: str) -> list[str]:
@@ -73,12 +57,11 @@ def models(folder: Path, configured: str, *commanded: str) -> list[str]:
     def load_engine(settings: Settings) -> Any:
         loaded.append(str(value_at(settings, "engine.model")))
 
-    nothing = cast("Any", None)
-    parts = Parts(cast("Any", Switch()), nothing, cast("Any", Exchanged()), nothing, nothing, load_engine)
     settings = Settings(engine=WhisperCppSettings(model=configured, language="en"))
     applied = Applied(folder / "state")
-    device = ControlledDevice(applied.overlay(settings), applied, parts, cast("Any", Bystander()))
-    outcomes = [device.obey(SetModel(value=name)) for name in commanded]
+    transcriber = cast("Any", Waiting())
+    device = controlled(applied.overlay(settings), applied, transcriber=transcriber, load_engine=load_engine)
+    outcomes = [device.execute(command("model", value=name)) for name in commanded]
     return [outcome.code for outcome in outcomes if isinstance(outcome, Outcome)] + loaded
 
 
@@ -110,3 +93,24 @@ def test_a_command_may_name_the_catalogue_and_the_configured_path(tmp_path: Path
     """So a device can come back to a model of its own."""
     names = ["base.en-q8_0", "/opt/own.bin"]
     assert models(tmp_path, "/opt/own.bin", *names) == ["ok", "ok", *names]
+
+
+def test_the_answer_says_what_goes_what_does_not_and_what_could() -> None:
+    """All, some, none, and not now: each has its code; the ranges are written as they are asked for."""
+    here = SeqRange(5, 9)
+    outcomes = [
+        replay_outcome(Replay(3, (), here)),
+        replay_outcome(Replay(3, (SeqRange(1, 4),), here)),
+        replay_outcome(Replay(0, (SeqRange(1, 4),), here)),
+        replay_outcome(Replay(0, (), here, still_waiting=7)),
+    ]
+    assert [outcome.code for outcome in outcomes] == ["ok", "partial", "not_available", "busy"]
+    assert outcomes[1].result == {
+        "replayed": 3,
+        "missing": [{"from": 1, "to": 4}],
+        "available": {"from": 5, "to": 9},
+    }
+    assert replay_outcome(Replay(0, (SeqRange(1, 4),), None)).result == {
+        "replayed": 0,
+        "missing": [{"from": 1, "to": 4}],
+    }

@@ -10,26 +10,24 @@ from agent.mqtt.commands import (
     REMEMBERED,
     Accepted,
     Command,
-    Doorkeeper,
+    CommandValidator,
     GoldenUtterance,
     Listen,
     Mute,
     Refused,
     Replay,
     Restart,
-    SetInitialPrompt,
-    SetModel,
-    SetVadThreshold,
 )
 from agent.mqtt.delivery import Incoming
+from tests.support.controlled import command
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OWN = "edgescribe/v1/pi-1/cmd/"
 
 
-def keeper(*allowed: str, groups: tuple[str, ...] = ()) -> Doorkeeper:
+def keeper(*allowed: str, groups: tuple[str, ...] = ()) -> CommandValidator:
     """Of the device `pi-1`; obeys everything if nothing is said."""
-    return Doorkeeper("pi-1", allowed or COMMANDS, groups)
+    return CommandValidator("pi-1", allowed or COMMANDS, groups)
 
 
 def incoming(name: str, payload: object = b"", **more: Any) -> Incoming:
@@ -50,11 +48,11 @@ def test_there_is_a_kind_for_every_command_of_the_settings() -> None:
         ("listen", b"OFF", Listen(value=False)),
         ("listen", b"", Listen(value=True)),
         ("mute", {"args": {"purge": True}}, Mute(purge=True)),
-        ("model", b"base.en-q8_0", SetModel(value="base.en-q8_0")),
-        ("vad_threshold", b"0.35", SetVadThreshold(value=0.35)),
-        ("vad_threshold", {"args": {"value": 0.35}}, SetVadThreshold(value=0.35)),
-        ("initial_prompt", b"Glarus, Chur", SetInitialPrompt(value="Glarus, Chur")),
-        ("initial_prompt", b"", SetInitialPrompt(value="")),
+        ("model", b"base.en-q8_0", command("model", value="base.en-q8_0")),
+        ("vad_threshold", b"0.35", command("vad_threshold", value=0.35)),
+        ("vad_threshold", {"args": {"value": 0.35}}, command("vad_threshold", value=0.35)),
+        ("initial_prompt", b"Glarus, Chur", command("initial_prompt", value="Glarus, Chur")),
+        ("initial_prompt", b"", command("initial_prompt", value="")),
         ("restart", b"PRESS", Restart()),
         ("golden_utterance", {"id": "a"}, GoldenUtterance()),
         ("replay", {"args": {"from": 3, "to": 9}}, Replay.model_validate({"from": 3, "to": 9})),
@@ -62,7 +60,7 @@ def test_there_is_a_kind_for_every_command_of_the_settings() -> None:
 )
 def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected: Command) -> None:
     """Programs send JSON, Home Assistant the value alone."""
-    admitted = keeper().admit(incoming(name, payload), NOW)
+    admitted = keeper().validate(incoming(name, payload), NOW)
     assert isinstance(admitted, Accepted)
     assert admitted.command == expected
 
@@ -112,7 +110,7 @@ def test_json_and_bare_values_mean_the_same(name: str, payload: object, expected
 )
 def test_what_makes_no_sense_is_refused(name: str, payload: object) -> None:
     """Whatever comes in, the answer is a line of text and never an exception."""
-    refused = keeper().admit(incoming(name, payload), NOW)
+    refused = keeper().validate(incoming(name, payload), NOW)
     assert isinstance(refused, Refused)
     assert refused.code == "invalid"
     assert 0 < len(refused.msg) < 300
@@ -160,7 +158,7 @@ A_TIME = "exp: must be a time with its zone (RFC 3339), or seconds since 1970"
 )
 def test_a_refusal_says_in_words_what_is_wanted(name: str, payload: object, msg: str) -> None:
     """Neither a regular expression nor a library's own words: people read it, as they do of settings."""
-    refused = keeper().admit(incoming(name, payload), NOW)
+    refused = keeper().validate(incoming(name, payload), NOW)
     assert isinstance(refused, Refused)
     assert refused.msg == msg
 
@@ -171,7 +169,7 @@ def test_there_are_words_for_every_argument() -> None:
         for argument in kind.model_fields:
             key = kind.model_fields[argument].alias or argument
             others = {"from": 1, "to": 2} if kind is Replay else {}
-            refused = keeper().admit(incoming(name, {"args": {**others, key: [[]]}}), NOW)
+            refused = keeper().validate(incoming(name, {"args": {**others, key: [[]]}}), NOW)
             assert isinstance(refused, Refused)
             assert refused.msg.startswith(f"{key}: must be ")
 
@@ -191,7 +189,7 @@ def test_there_are_words_for_every_argument() -> None:
 )
 def test_an_argument_outside_args_is_refused(name: str, payload: object, stray: str) -> None:
     """What would be passed over would open the microphone of who wants it closed."""
-    refused = keeper().admit(incoming(name, payload), NOW)
+    refused = keeper().validate(incoming(name, payload), NOW)
     assert isinstance(refused, Refused)
     assert refused.code == "invalid"
     assert refused.msg.startswith(stray)
@@ -203,28 +201,28 @@ def test_an_argument_outside_args_is_refused(name: str, payload: object, stray: 
 def test_a_request_that_is_refused_may_be_sent_again_with_its_id() -> None:
     """It was not obeyed, so it is no repetition."""
     door = keeper()
-    assert isinstance(door.admit(incoming("listen", {"id": "a", "value": "OFF"}), NOW), Refused)
-    assert isinstance(door.admit(incoming("listen", {"id": "a", "args": {"value": "maybe"}}), NOW), Refused)
-    assert isinstance(door.admit(incoming("listen", {"id": "a", "args": {"value": "OFF"}}), NOW), Accepted)
+    assert isinstance(door.validate(incoming("listen", {"id": "a", "value": "OFF"}), NOW), Refused)
+    assert isinstance(door.validate(incoming("listen", {"id": "a", "args": {"value": "maybe"}}), NOW), Refused)
+    assert isinstance(door.validate(incoming("listen", {"id": "a", "args": {"value": "OFF"}}), NOW), Accepted)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_request() -> None:
     """Editors on Windows put one in front."""
-    admitted = keeper().admit(incoming("vad_threshold", b'\xef\xbb\xbf{"args": {"value": 0.6}}'), NOW)
+    admitted = keeper().validate(incoming("vad_threshold", b'\xef\xbb\xbf{"args": {"value": 0.6}}'), NOW)
     assert isinstance(admitted, Accepted)
-    assert admitted.command == SetVadThreshold(value=0.6)
+    assert admitted.command == command("vad_threshold", value=0.6)
 
 
 def test_what_a_later_release_puts_beside_args_is_ignored() -> None:
     """As docs/mqtt.md promises, where it cannot be a forgotten argument: `args` is there, or the command has none."""
     for name, payload in [("mute", {"args": {}, "trace": 7}), ("restart", {"trace": 7})]:
-        assert isinstance(keeper().admit(incoming(name, payload), NOW), Accepted)
+        assert isinstance(keeper().validate(incoming(name, payload), NOW), Accepted)
 
 
 def test_only_what_is_on_the_list_is_obeyed() -> None:
     """The rest is told apart from what does not exist."""
     for name, code in [("restart", "not_allowed"), ("reboot", "unknown_command"), ("a/b", "unknown_command")]:
-        refused = keeper("listen").admit(incoming(name), NOW)
+        refused = keeper("listen").validate(incoming(name), NOW)
         assert isinstance(refused, Refused)
         assert refused.code == code
 
@@ -243,7 +241,7 @@ def test_only_what_is_on_the_list_is_obeyed() -> None:
 )
 def test_every_refusal_carries_the_id_of_its_request(name: str, more: dict[str, object], code: str) -> None:
     """The sender knows its requests by it, and those that are refused above all."""
-    refused = keeper("vad_threshold").admit(incoming(name, {"id": "a", **more}), NOW)
+    refused = keeper("vad_threshold").validate(incoming(name, {"id": "a", **more}), NOW)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.sender.request_id) == (code, "a")
 
@@ -251,20 +249,20 @@ def test_every_refusal_carries_the_id_of_its_request(name: str, more: dict[str, 
 @pytest.mark.parametrize("payload", [b"", b"PRESS", b"{", b"\xff", b'{"id": 7}', b'{"id": ""}', b'["a"]', b"[" * 8_000])
 def test_a_refusal_has_no_id_where_the_request_has_none(payload: bytes) -> None:
     """Or none that can be read: the refusal stays what it is."""
-    refused = keeper("listen").admit(incoming("restart", payload), NOW)
+    refused = keeper("listen").validate(incoming("restart", payload), NOW)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.sender.request_id) == ("not_allowed", None)
 
 
 def test_retained_commands_are_ignored() -> None:
     """A broker would repeat them at every connection, for years."""
-    assert keeper().admit(incoming("restart", retained=True), NOW) is None
+    assert keeper().validate(incoming("restart", retained=True), NOW) is None
 
 
 @pytest.mark.parametrize("exp", [NOW.isoformat(), "2026-11-23T11:59:59Z", (NOW - timedelta(seconds=1)).timestamp()])
 def test_expired_commands_are_not_obeyed(exp: object) -> None:
     """RFC 3339 or Unix seconds; the sender is told."""
-    refused = keeper().admit(incoming("restart", {"id": "a", "exp": exp}), NOW)
+    refused = keeper().validate(incoming("restart", {"id": "a", "exp": exp}), NOW)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.sender.request_id) == ("expired", "a")
 
@@ -272,26 +270,26 @@ def test_expired_commands_are_not_obeyed(exp: object) -> None:
 @pytest.mark.parametrize("exp", ["2026-11-23T12:00:01Z", (NOW + timedelta(seconds=1)).timestamp()])
 def test_commands_in_time_are_obeyed(exp: object) -> None:
     """Up to the very end."""
-    assert isinstance(keeper().admit(incoming("restart", {"exp": exp}), NOW), Accepted)
+    assert isinstance(keeper().validate(incoming("restart", {"exp": exp}), NOW), Accepted)
 
 
 def test_a_repeated_id_is_ignored_whatever_it_asks() -> None:
     """QoS 1 delivers at least once. Without an id nothing is known to be a repetition."""
     door = keeper()
-    assert isinstance(door.admit(incoming("restart", {"id": "a"}), NOW), Accepted)
-    assert door.admit(incoming("restart", {"id": "a"}), NOW) is None
-    assert door.admit(incoming("identify", {"id": "a"}), NOW) is None
+    assert isinstance(door.validate(incoming("restart", {"id": "a"}), NOW), Accepted)
+    assert door.validate(incoming("restart", {"id": "a"}), NOW) is None
+    assert door.validate(incoming("identify", {"id": "a"}), NOW) is None
     for _ in range(2):
-        assert isinstance(door.admit(incoming("restart"), NOW), Accepted)
+        assert isinstance(door.validate(incoming("restart"), NOW), Accepted)
 
 
 def test_the_memory_for_ids_is_bounded() -> None:
     """The oldest is forgotten; a sender that makes up ids fills no memory."""
     door = keeper()
     for number in range(REMEMBERED + 1):
-        door.admit(incoming("restart", {"id": str(number)}), NOW)
-    assert isinstance(door.admit(incoming("restart", {"id": "0"}), NOW), Accepted)
-    assert door.admit(incoming("restart", {"id": str(REMEMBERED)}), NOW) is None
+        door.validate(incoming("restart", {"id": str(number)}), NOW)
+    assert isinstance(door.validate(incoming("restart", {"id": "0"}), NOW), Accepted)
+    assert door.validate(incoming("restart", {"id": str(REMEMBERED)}), NOW) is None
 
 
 def test_groups_are_heard_if_we_are_in_them() -> None:
@@ -303,15 +301,15 @@ def test_groups_are_heard_if_we_are_in_them() -> None:
         "edgescribe/v1/_group/canary/cmd/+",
     )
     assert isinstance(
-        door.admit(Incoming("edgescribe/v1/_group/canary/cmd/identify", b"", retained=False), NOW), Accepted
+        door.validate(Incoming("edgescribe/v1/_group/canary/cmd/identify", b"", retained=False), NOW), Accepted
     )
     for topic in ("edgescribe/v1/_group/attic/cmd/identify", "edgescribe/v1/pi-2/cmd/identify", "homeassistant/status"):
-        assert door.admit(Incoming(topic, b"", retained=False), NOW) is None
+        assert door.validate(Incoming(topic, b"", retained=False), NOW) is None
 
 
 def test_who_obeys_nothing_subscribes_to_nothing() -> None:
     """An empty allow-list."""
-    assert Doorkeeper("pi-1", (), ("canary",)).filters == ()
+    assert CommandValidator("pi-1", (), ("canary",)).filters == ()
 
 
 @pytest.mark.parametrize(
@@ -350,14 +348,14 @@ def test_who_obeys_nothing_subscribes_to_nothing() -> None:
 )
 def test_replies_go_where_they_can_do_no_harm(topic: str | None, used: str | None) -> None:
     """Not to a pattern, which ends the connection, and not where others expect transcripts, commands or entities."""
-    door = Doorkeeper("pi-1", COMMANDS, (), "ha/discovery")
-    admitted = door.admit(incoming("identify", response_topic=topic, correlation=b"\x00\xff"), NOW)
+    door = CommandValidator("pi-1", COMMANDS, (), "ha/discovery")
+    admitted = door.validate(incoming("identify", response_topic=topic, correlation=b"\x00\xff"), NOW)
     assert isinstance(admitted, Accepted)
     assert (admitted.sender.topic, admitted.sender.correlation) == (used, b"\x00\xff")
 
 
 def test_a_refusal_knows_its_sender_too() -> None:
     """Who asks for nonsense gets an answer where the answer was wanted."""
-    refused = keeper().admit(incoming("reboot", response_topic="answers/7"), NOW)
+    refused = keeper().validate(incoming("reboot", response_topic="answers/7"), NOW)
     assert isinstance(refused, Refused)
     assert (refused.sender.topic, refused.sender.command) == ("answers/7", "reboot")

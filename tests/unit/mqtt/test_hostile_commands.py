@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Final
 
 import psutil
 import pytest
@@ -20,13 +19,12 @@ from agent.config.settings import COMMANDS, Settings
 from agent.errors import EngineError
 from agent.messages import State
 from agent.messages.control import REPLIES, Reply
-from agent.messages.privacy import PublishPolicy
-from agent.mqtt.command_handlers import ControlledDevice, Parts, as_mapping
-from agent.mqtt.command_threads import ControlDesk
-from agent.mqtt.commands import Doorkeeper
-from agent.mqtt.delivery import Incoming, Outgoing, Replay, SeqRange
-from agent.mqtt.outcome import Later, Outcome
+from agent.mqtt.command_dispatcher import CommandDispatcher
+from agent.mqtt.command_handlers import in_force
+from agent.mqtt.commands import CommandValidator
+from agent.mqtt.delivery import Incoming, Outgoing
 from agent.mqtt.packet import publish_bytes, publish_properties
+from tests.support.controlled import controlled
 from tests.support.hostile import DEVICE, GROUP, OWN, HostileCommand, commands, drawn
 
 FEW: Final = settings(
@@ -39,20 +37,6 @@ WARM_UP_ROUNDS: Final = 10
 OWN_REPLY: Final = f"edgescribe/v1/{DEVICE}/reply"
 
 
-class Switch:
-    """A microphone that can be opened and closed."""
-
-    listening = True
-
-    def on(self) -> None:
-        """Open it."""
-        self.listening = True
-
-    def off(self) -> None:
-        """Close it."""
-        self.listening = False
-
-
 class BusyTranscriber:
     """Takes any engine, and has no time to transcribe."""
 
@@ -63,23 +47,30 @@ class BusyTranscriber:
         """Fail as an engine may."""
         raise EngineError(f"no time for {utterance!r:.9} within {timeout_s:.0f} s")
 
+    def set_aside(self, _timeout_s: float) -> tuple[object, ...]:
+        """Nothing waits."""
+        return ()
+
+
+class Keeper:
+    """Keeps nothing."""
+
+    def forget(self) -> int:
+        """Nothing."""
+        return 0
+
 
 class Device:
-    """Answers commands at once, in the thread of the test; implements `controls.device.Surroundings`."""
+    """Answers commands at once, in the thread of the test."""
 
     def __init__(self, folder: Path) -> None:
         self.posted: list[Outgoing] = []
-        parts = SimpleNamespace(
-            source=Switch(),
-            segmenter=SimpleNamespace(threshold=0.5),
-            transcriber=BusyTranscriber(),
-            publisher=SimpleNamespace(policy=PublishPolicy()),
-            load_engine=lambda _settings: None,
-        )
         applied = Applied(folder)
-        self._device = ControlledDevice(applied.overlay(Settings()), applied, cast("Parts", parts), self)
-        door = Doorkeeper(DEVICE, COMMANDS, (GROUP,))
-        self._desk = ControlDesk(DEVICE, door, self._device.obey, self.posted.append)
+        self._device = controlled(
+            applied.overlay(Settings()), applied, transcriber=BusyTranscriber(), keeper=Keeper(), tell=self._tell
+        )
+        validator = CommandValidator(DEVICE, COMMANDS, (GROUP,))
+        self._dispatcher = CommandDispatcher(DEVICE, validator, self._device.execute, self.posted.append)
 
     def replies_to(self, *incoming: Incoming) -> Sequence[Outgoing]:
         """Let messages come in and be handled."""
@@ -88,31 +79,12 @@ class Device:
         for each in incoming:
             channel.put(each)
         channel.close()
-        self._desk._serve(channel)  # without its threads, so that hypothesis sees one example after the other
+        self._dispatcher._serve(channel)  # without its threads, so that hypothesis sees one example after the other
         return tuple(self.posted)
 
-    def applied(self) -> None:
+    def _tell(self) -> None:
         """`state` can be sent."""
-        State.model_validate({"listening": self._device.listening, **as_mapping(self._device.settings)}).payload()
-
-    def purge(self) -> int:
-        """Nothing waits."""
-        return 0
-
-    def restart(self) -> None:
-        """Not in a test."""
-
-    def replay(self, wanted: SeqRange) -> Replay:
-        """Nothing is kept."""
-        return Replay(0, (wanted,), None)
-
-    def calibrate(self) -> Outcome | Later:
-        """Ends as soon as it has begun."""
-        return Later(lambda tell: tell(Outcome("measured")))
-
-    def portrait(self) -> dict[str, Any]:
-        """Tells nothing."""
-        return {"device": DEVICE}
+        State.model_validate({"listening": self._device.listening, **in_force(self._device.settings)}).payload()
 
 
 @pytest.fixture

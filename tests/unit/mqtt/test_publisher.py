@@ -16,7 +16,7 @@ from agent.messages.privacy import PublishPolicy
 from agent.messages.transcript import Transcript, Verdict
 from agent.mqtt.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
-from agent.telemetry.counters import STAGES, Counters
+from agent.telemetry.counters import RTF, STAGES, Counters
 from tests.messages import info
 
 RATE = 16_000
@@ -134,8 +134,8 @@ def test_what_comes_late_is_for_the_archive(rig: Rig) -> None:
     assert topic_for("pi-1", message) == "edgescribe/v1/pi-1/transcript/backlog"
     asr = rig.counters.asr()
     assert (asr.utt, asr.rtf_p95, asr.lat_ms_p95, asr.queue_ms_p95, asr.decode_ms_p95) == (1, 0.25, None, None, None)
-    assert rig.counters.rtfs().counts[-1] == 1
-    assert [distribution.counts[-1] for distribution in rig.counters.latencies_s().values()] == [0] * len(STAGES)
+    counts = {name: histogram.counts[-1] for name, histogram in rig.counters.histograms().items()}
+    assert counts == {RTF: 1} | dict.fromkeys(STAGES, 0)
     rig.recognise()
     assert rig.counters.asr().utt == 2
     assert topic_for("pi-1", rig.basket.transcripts[-1]) == "edgescribe/v1/pi-1/transcript"
@@ -286,7 +286,7 @@ def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
     """A pause that speech resumes after is no end; a cough that was discarded is no beginning, and counted."""
     rig.hear(SpeechStarted(0), Paused(UTTERANCE), Resumed(), Paused(UTTERANCE), Ended(UTTERANCE), Discarded(0, 64))
     assert rig.basket.vad == ["ON", "OFF"]
-    rig.counters.heard(4.0)
+    rig.counters.add("heard_s", 4.0)
     assert rig.counters.asr().speech_pct == 50.0
     assert rig.counters.asr().discarded == 1
 

@@ -7,12 +7,13 @@ import pytest
 
 from agent.config.commanded import Applied
 from agent.config.settings import ModelsSettings, ScriptedSettings, Settings
+from agent.governor.steering import Governed
 from agent.messages import Message, State
 from agent.messages.identity import describe
-from agent.mqtt.command_handlers import Parts
+from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.delivery import Incoming
 from agent.mqtt.publisher import Publisher
-from agent.mqtt.remote import Remote, Self
+from agent.mqtt.remote import Remote
 from agent.telemetry.counters import Counters
 from tests.support.receiver import eventually
 
@@ -51,12 +52,18 @@ class Hesitant:
 
 def remote_of(folder: Path, publisher: Publisher, switch: Switch) -> Remote:
     """The device `pi-1`, of which only publisher and microphone are there."""
-    parts = Parts(cast("Any", switch), *(cast("Any", None),) * 3, publisher, cast("Any", None))
+    nothing = cast("Any", None)
     return Remote(
-        Self("pi-1", describe(), "a recording"),
+        DeviceIdentity("pi-1", describe(), "a recording"),
         settings=Settings(engine=ScriptedSettings(), state_dir=folder, models=ModelsSettings(dir=folder)),
         applied=Applied(folder),
-        parts=parts,
+        source=cast("Any", switch),
+        transcriber=nothing,
+        keeper=nothing,
+        publisher=publisher,
+        load_engine=nothing,
+        governed=Governed(),
+        apply=nothing,
         restart=lambda: None,
         options=(),
         on_failure=lambda worker: pytest.fail(worker.name),

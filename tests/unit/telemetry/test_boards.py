@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent.messages.telemetry import Cpu, Disk, Fan, Gpu, Mem, Net, Psi, Pwr, Wifi
-from agent.telemetry.host import Host, HostReading
+from agent.telemetry.snapshot import Host, HostReading
 from agent.telemetry.vitals import Vitals, VitalsWatch
 from tests.support.boards import BOARDS, unfold
 
@@ -82,7 +82,7 @@ def _without_our_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def look(root: Path) -> tuple[HostReading, Vitals]:
     """One look at the machine below `root`, without what is this process's own."""
     vitals = VitalsWatch(root, clock_s=lambda: 0.0).latest
-    return Host(root / "state", root).read().with_power(vitals.power), vitals
+    return Host(root / "state", root).read(vitals.power), vitals
 
 
 def test_the_six_boards_are_here() -> None:

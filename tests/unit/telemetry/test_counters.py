@@ -2,7 +2,7 @@ import threading
 
 from agent.audio.monitor import Condition
 from agent.messages import Latency
-from agent.telemetry.counters import RTF_BOUNDS, STAGES, Counters
+from agent.telemetry.counters import RTF, RTF_BOUNDS, STAGES, Counters, Histogram
 from tests.messages import latency
 
 
@@ -18,8 +18,8 @@ def test_nothing_is_known_before_anything_happened() -> None:
 def test_speech_is_a_share_of_what_was_heard() -> None:
     """10 s heard, 2.5 s of it in utterances: a quarter."""
     counters = Counters()
-    counters.heard(10.0)
-    counters.spoken(2.5)
+    counters.add("heard_s", 10.0)
+    counters.add("speech_s", 2.5)
     assert counters.asr().speech_pct == 25.0
 
 
@@ -40,20 +40,38 @@ def test_distributions_forget_nothing() -> None:
     counters.transcribed(rtf=9.0, latency=latency(9_000))
     for _ in range(64):
         counters.transcribed(rtf=0.1234, latency=latency(810))
-    rtfs, latencies = counters.rtfs(), counters.latencies_s()
-    assert rtfs.counts[-2:] == (64, 65)
-    assert rtfs.counts[RTF_BOUNDS.index(0.2)] == 64
-    assert round(rtfs.total, 4) == round(9.0 + 64 * 0.1234, 4)
-    assert set(latencies) == set(STAGES) == set(Latency.model_fields)
-    assert round(latencies["vad_close"].total, 6) == 39.0
+    histograms = counters.histograms()
+    assert histograms[RTF].counts[-2:] == (64, 65)
+    assert histograms[RTF].counts[RTF_BOUNDS.index(0.2)] == 64
+    assert round(histograms[RTF].total, 4) == round(9.0 + 64 * 0.1234, 4)
+    assert set(STAGES) == set(Latency.model_fields)
+    assert round(histograms["vad_close"].total, 6) == 39.0
+
+
+def test_values_are_counted_up_to_each_bound() -> None:
+    """Cumulative, bounds included, as Prometheus wants it; the last class has no end."""
+    histogram = Histogram((0.1, 0.5, 1.0))
+    assert histogram.counts == (0, 0, 0, 0)
+    for value in (0.05, 0.1, 0.3, 0.5, 2.0):
+        histogram.add(value)
+    assert histogram.counts == (2, 4, 4, 5)
+    assert histogram.total == 2.95
+
+
+def test_histograms_that_were_given_away_do_not_change() -> None:
+    """Another thread reads them."""
+    counters = Counters()
+    before = counters.histograms()
+    counters.transcribed(rtf=0.1, latency=None)
+    assert before[RTF].counts[-1] == 0
 
 
 def test_clipping_is_a_share_of_speech() -> None:
     """Samples at full scale among those of all utterances; unknown before the first one."""
     counters = Counters()
     assert counters.audio().clip_pct is None
-    counters.spoken(2.0, samples=32_000, clipped=320)
-    counters.spoken(2.0, samples=32_000)
+    counters.add("spoken_samples", 64_000)
+    counters.add("clipped_samples", 320)
     assert counters.audio().clip_pct == 0.5
 
 
@@ -66,15 +84,14 @@ def test_the_queue_is_as_long_as_it_is_said_to_be() -> None:
 def test_losses_are_counted_by_kind() -> None:
     """Rejected utterances, sounds that were none, dropped speech and capture overruns do not mix."""
     counters = Counters()
-    counters.rejected()
-    counters.discarded()
-    counters.discarded()
-    counters.dropped(3.0)
-    counters.dropped(1.5)
-    counters.overrun()
-    counters.microphone_lost()
-    counters.sound(Condition(gaps=2, lost_s=0.064, silences=3, offset_pct=-0.26))
-    counters.noise_floor(-52.34)
+    counters.add("rejected")
+    counters.add("discarded", 2)
+    counters.add("dropped_s", 3.0)
+    counters.add("dropped_s", 1.5)
+    counters.add("xruns")
+    counters.add("losses")
+    counters.sound = Condition(gaps=2, lost_s=0.064, silences=3, offset_pct=-0.26)
+    counters.noise_floor_dbfs = -52.34
     asr, audio = counters.asr(), counters.audio()
     assert (asr.rejected, asr.discarded, asr.dropped_s, asr.utt) == (1, 2, 4.5, 0)
     assert (audio.xruns, audio.losses, audio.gaps_s, audio.silences) == (1, 1, 0.06, 3)
@@ -87,7 +104,7 @@ def test_stages_may_count_at_the_same_time() -> None:
 
     def reject() -> None:
         for _ in range(2_000):
-            counters.rejected()
+            counters.add("rejected")
 
     threads = [threading.Thread(target=reject) for _ in range(4)]
     for thread in threads:

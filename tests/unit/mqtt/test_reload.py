@@ -1,4 +1,3 @@
-import logging
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -12,29 +11,11 @@ from agent.asr.transcriber import Transcriber
 from agent.channel import Overflow
 from agent.config.commanded import Applied
 from agent.config.settings import ScriptedSettings, Settings, WhisperCppSettings
-from agent.mqtt.command_handlers import ControlledDevice, Parts
-from agent.mqtt.commands import Mute, SetInitialPrompt
-from agent.mqtt.reloading import Reloadable, Reloader
-from agent.systemd import Notifier
+from agent.errors import ModelError
+from agent.mqtt.commands import Mute
+from tests.support.controlled import Switch, command, controlled
 
 LIMIT_S = 30.0
-
-
-class Switch:
-    """A microphone that can be closed."""
-
-    listening = True
-
-    def off(self) -> None:
-        """Close it."""
-        self.listening = False
-
-
-class Nobody:
-    """Is told, and does nothing."""
-
-    def applied(self) -> None:
-        """Nothing."""
 
 
 class Loads:
@@ -59,26 +40,20 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
     transcribing = threading.Thread(target=transcriber.run)
     transcribing.start()
-    nothing = cast("Any", None)
-    parts = Parts(cast("Any", microphone), nothing, transcriber, nothing, nothing, loads)
     before = Settings(engine=WhisperCppSettings(threads=1))
-    device = ControlledDevice(before, Applied(tmp_path), parts, cast("Any", Nobody()))
+    device = controlled(before, Applied(tmp_path), source=microphone, transcriber=transcriber, load_engine=loads)
 
     def wanted() -> Settings:
         return Settings(engine=WhisperCppSettings(threads=2))
 
-    def in_force(reload: Any) -> None:
-        device.settings = reload.settings
-
-    reloadable = Reloadable(device.changing, lambda: device.settings, wanted, loads, transcriber, in_force)
-    reloading = threading.Thread(target=Reloader(Notifier(), reloadable).run)
-    commanding = threading.Thread(target=lambda: device.obey(SetInitialPrompt(value="Glarus")))
+    reloading = threading.Thread(target=device.reload, args=(wanted,))
+    commanding = threading.Thread(target=lambda: device.execute(command("initial_prompt", value="Glarus")))
     try:
         reloading.start()
         assert loads.began.acquire(timeout=LIMIT_S)
         commanding.start()
         assert not loads.began.acquire(timeout=0.5)
-        device.obey(Mute())
+        device.execute(Mute())
         assert not microphone.listening
         loads.go.set()
         reloading.join(LIMIT_S)
@@ -92,17 +67,15 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
     assert len(loads.settings) == 2
 
 
-def test_a_reload_with_a_language_that_the_model_does_not_know_leaves_all_as_it_was(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reload_with_a_language_that_the_model_does_not_know_leaves_all_as_it_was(tmp_path: Path) -> None:
     """And says so, in the words of `check`."""
     changed: list[Any] = []
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
     before = Settings(engine=WhisperCppSettings(), state_dir=tmp_path)
     wanted = before.model_copy(update={"engine": WhisperCppSettings(language="de")})
-    parts = Reloadable(threading.Lock(), lambda: before, lambda: wanted, load_engine, transcriber, changed.append)
-    caplog.set_level(logging.ERROR)
-    Reloader(Notifier(), parts).run()
-    assert changed == []
-    assert "not reloaded" in caplog.text
-    assert 'engine.model = "tiny.en-q8_0" knows English only' in caplog.text
+    device = controlled(
+        before, Applied(tmp_path), transcriber=transcriber, load_engine=load_engine, apply=changed.append
+    )
+    with pytest.raises(ModelError, match=r'engine\.model = "tiny.en-q8_0" knows English only'):
+        device.reload(lambda: wanted)
+    assert (changed, device.settings) == ([], before)

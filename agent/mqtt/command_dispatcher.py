@@ -1,9 +1,9 @@
-"""The threads that take messages that came in, obey those that are to be obeyed, and reply.
+"""The threads that take commands that came in, validate and execute them, and reply.
 
-mqtt thread ──put()─┬─▶ Channel ──▶ thread `control`:    doorkeeper ─▶ obey ─▶ reply
-                    └─▶ Channel ──▶ thread `microphone`: doorkeeper ─▶ obey ─▶ reply      mute and listen
+mqtt thread ──put()─┬─▶ Channel ──▶ thread `control`:    validate ─▶ execute ─▶ reply
+                    └─▶ Channel ──▶ thread `microphone`: validate ─▶ execute ─▶ reply     mute and listen
 
-Who closes the microphone does not wait for a model to be loaded.
+Closing the microphone does not wait for a model to be loaded.
 """
 
 import logging
@@ -17,59 +17,69 @@ from typing import Final
 
 from agent.channel import Channel
 from agent.messages.control import Reply
-from agent.mqtt.commands import Accepted, Command, Doorkeeper, Listen, Mute, Refused, ReturnAddress
+from agent.mqtt.commands import (
+    Accepted,
+    Command,
+    CommandValidator,
+    Later,
+    Listen,
+    Mute,
+    Outcome,
+    Refused,
+    ReturnAddress,
+    fault,
+    shown,
+)
 from agent.mqtt.delivery import Incoming, Outgoing
-from agent.mqtt.outcome import Later, Outcome, fault
-from agent.mqtt.refusals import shown
 from agent.worker import attempt
 
 log = logging.getLogger(__name__)
 
 CAPACITY = 32
 """Commands of each kind that may wait; the oldest is dropped for a newer one."""
-_OF_THE_MICROPHONE: Final = frozenset({Listen.name, Mute.name})
+_MICROPHONE_COMMANDS: Final = frozenset({Listen.name, Mute.name})
 
 
-class ControlDesk:
+class CommandDispatcher:
     """One command after the other, so that two of them never change the same thing at once.
 
-    Those of the microphone have a thread and an order of their own. `obey` is called from both threads. It may take as
-    long as it needs, but for the microphone; what takes minutes is done elsewhere, and answered when it is done. `post`
-    delivers a reply.
+    Those of the microphone have a thread and an order of their own. `execute` is called from both threads. It may take
+    as long as it needs, but for the microphone; what takes minutes is done elsewhere, and answered when it is done.
+    `post` delivers a reply.
     """
 
     def __init__(
         self,
         device_id: str,
-        door: Doorkeeper,
-        obey: Callable[[Command], Outcome | Later],
+        validator: CommandValidator,
+        execute: Callable[[Command], Outcome | Later],
         post: Callable[[Outgoing], None],
     ) -> None:
         self._device_id = device_id
-        self._door = door
-        self._obey = obey
+        self._validator = validator
+        self._execute = execute
         self._post = post
-        self._waiting: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
-        self._of_the_microphone: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
-        self._at_the_door = threading.Lock()
+        self._for_others: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+        self._for_microphone: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+        self._validating = threading.Lock()
 
     def put(self, incoming: Incoming) -> None:
         """Take a message that came in; called from the thread `mqtt`, and never blocks."""
         name = incoming.topic.rpartition("/")[2]
-        (self._of_the_microphone if name in _OF_THE_MICROPHONE else self._waiting).put(incoming)
+        (self._for_microphone if name in _MICROPHONE_COMMANDS else self._for_others).put(incoming)
 
     def close(self) -> None:
         """No more commands; those under way are finished, and those that wait are done, too."""
-        self._waiting.close()
-        self._of_the_microphone.close()
+        self._for_others.close()
+        self._for_microphone.close()
 
     def run(self) -> None:
-        """Obey until closed: the work of the thread `control`."""
-        self._serve(self._waiting)
+        """Execute commands until closed: the work of the thread `control`."""
+        self._serve(self._for_others)
 
     def run_microphone(self) -> None:
         """Open and close the microphone until closed: the work of the thread `microphone`."""
-        self._serve(self._of_the_microphone)
+        self._serve(self._for_microphone)
 
     def _serve(self, channel: Channel[Incoming]) -> None:
         """Handle commands until `channel` is closed. A command that raises is refused, and the next one follows."""
@@ -78,26 +88,26 @@ class ControlDesk:
                 attempt(partial(self._answer_fault, incoming, error))
 
     def _answer_fault(self, incoming: Incoming, error: Exception) -> None:
-        self._reply(fault(error), self._door.sender(incoming))
+        self._reply(fault(error), self._validator.sender(incoming))
 
     def _handle(self, incoming: Incoming) -> None:
-        with self._at_the_door:
-            admitted = self._door.admit(incoming, datetime.now(UTC))
-        match admitted:
+        with self._validating:
+            checked = self._validator.validate(incoming, datetime.now(UTC))
+        match checked:
             case Accepted(command, sender):
-                self._obey_and_answer(command, sender)
+                self._execute_and_reply(command, sender)
             case Refused(code, msg, sender):
                 log.warning(f"control: {sender.command!r} refused: {code}")
                 self._reply(Outcome(msg, code), sender)
             case None:
                 pass
 
-    def _obey_and_answer(self, command: Command, sender: ReturnAddress) -> None:
+    def _execute_and_reply(self, command: Command, sender: ReturnAddress) -> None:
         def answer(outcome: Outcome) -> None:
             log.info(f"control: {command.name}: {outcome.code}")
             self._reply(outcome, sender)
 
-        match self._obey(command):
+        match self._execute(command):
             case Later(start):
                 log.info(f"control: {command.name}: begun")
                 start(answer)

@@ -7,29 +7,30 @@ from typing import NoReturn, cast
 import pytest
 
 from agent.config.settings import COMMANDS
-from agent.mqtt.command_threads import ControlDesk
-from agent.mqtt.commands import Command, Doorkeeper, GoldenUtterance, Mute
+from agent.mqtt.command_dispatcher import CommandDispatcher
+from agent.mqtt.commands import Command, CommandValidator, GoldenUtterance, Later, Mute, Outcome
 from agent.mqtt.delivery import Incoming, Outgoing
-from agent.mqtt.outcome import Later, Outcome
 
 LIMIT_S = 30.0
 
 
 class Rig:
-    """A desk with its threads, and a device that takes its time for a golden utterance; or one that does `obey`."""
+    """A desk with its threads, and a device that takes its time for a golden utterance; or one that does `execute`."""
 
-    def __init__(self, obey: Callable[[Command], Outcome | Later] | None = None) -> None:
+    def __init__(self, execute: Callable[[Command], Outcome | Later] | None = None) -> None:
         self.began, self.go = threading.Event(), threading.Event()
         self.mute = False
         self.answers: list[dict[str, object]] = []
         self._answered = threading.Condition()
-        self.desk = ControlDesk("pi-1", Doorkeeper("pi-1", COMMANDS, ()), obey or self._obey, self._post)
+        self.desk = CommandDispatcher(
+            "pi-1", CommandValidator("pi-1", COMMANDS, ()), execute or self._execute, self._post
+        )
         works = (self.desk.run, self.desk.run_microphone)
         self.threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self.threads:
             thread.start()
 
-    def _obey(self, command: Command) -> Outcome:
+    def _execute(self, command: Command) -> Outcome:
         match command:
             case Mute(value=value):
                 self.mute = value
@@ -96,7 +97,7 @@ def test_opened_and_closed_in_the_order_that_was_asked_for(rig: Rig) -> None:
     assert rig.mute
 
 
-def test_a_request_is_obeyed_once_wherever_it_is_repeated(rig: Rig) -> None:
+def test_a_request_is_executeed_once_wherever_it_is_repeated(rig: Rig) -> None:
     """One door for all."""
     rig.ask("identify", "a")
     assert rig.answered(1) == ["a"]
@@ -132,7 +133,7 @@ def raising(*_arguments: object) -> NoReturn:
 
 
 @pytest.mark.parametrize(
-    "obey",
+    "execute",
     [
         raising,
         lambda _command: Outcome("done", then=raising),
@@ -144,10 +145,10 @@ def raising(*_arguments: object) -> NoReturn:
     ],
 )
 def test_an_exception_in_a_command_ends_in_a_refusal(
-    obey: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
+    execute: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The refusal has the id of the request, the log has the traceback, and the next command is handled."""
-    rig = Rig(obey)
+    rig = Rig(execute)
     rig.ask("identify", "a")
     rig.ask("restart", "b")
     rig.close()
@@ -157,9 +158,9 @@ def test_an_exception_in_a_command_ends_in_a_refusal(
     assert not any(thread.is_alive() for thread in rig.threads)
 
 
-def test_a_fault_at_the_door_is_answered_where_the_answer_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_validator_is_answered_where_the_answer_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a command is a part of handling it."""
-    monkeypatch.setattr(Doorkeeper, "admit", raising)
+    monkeypatch.setattr(CommandValidator, "validate", raising)
     rig = Rig()
     rig.ask("mute", "a")
     rig.ask("identify", "b")
