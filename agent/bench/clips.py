@@ -45,6 +45,11 @@ class Clip:
         """Identity within a run."""
         return f"{self.set_name}/{self.id}"
 
+    @property
+    def decoded_as(self) -> str:
+        """The language in which it is decoded: `en` where nobody speaks."""
+        return "en" if self.language == NO_SPEECH else self.language
+
 
 def load_pcm(clip: Clip) -> Pcm16:
     """Read a clip: shape (n,), int16, 16 kHz; other rates are resampled and channels averaged.
