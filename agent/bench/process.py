@@ -144,9 +144,7 @@ class ProcessPool:
         Raises:
             PeerError: see `SystemProcess`.
         """
-        name = system.name
-        process = self._running.pop(name, None) or self._start(system, model_path)
-        self._running[name] = process  # last in the row: used most recently
+        name, process = system.name, self.load(system, model_path)
         try:
             return process.transcribe(pcm, language)
         except PeerError:
@@ -156,6 +154,16 @@ class ProcessPool:
                 if self._deaths[name] >= _MOST_DEATHS:
                     self.given_up.add(name)
             raise
+
+    def load(self, system: System, model_path: Path) -> SystemProcess:
+        """Load `system` if need be.
+
+        Raises:
+            PeerError: it cannot be loaded.
+        """
+        process = self._running.pop(system.name, None) or self._start(system, model_path)
+        self._running[system.name] = process  # last in the row: used most recently
+        return process
 
     def close(self) -> None:
         """End all processes; idempotent."""

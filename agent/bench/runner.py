@@ -161,8 +161,9 @@ def run_steps(steps: Iterable[Step], take: Take, journal: Journal, pool: Process
 
 def take_clip(step: Step, paths: Mapping[str, Path], pool: ProcessPool) -> Iterator[Record]:
     """One clip through one system; `paths` has each system's model by the system's name."""
-    (clip,) = step.clips
-    answer = pool.transcribe(step.system, paths[step.system.name], load_pcm(clip), clip.decoded_as)
+    (clip,), path = step.clips, paths[step.system.name]
+    pool.load(step.system, path)
+    answer = pool.transcribe(step.system, path, load_pcm(clip), clip.decoded_as)
     yield Measurement(
         **asdict(answer),
         system=step.system.name,

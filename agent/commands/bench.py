@@ -46,8 +46,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "bench",
         help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
         description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
-        "Error rates need the extra `bench`; --latency and --idle do without. Single clips and streams are measured "
-        "where neither is asked for.",
+        "Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams "
+        "are measured where neither is asked for.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
