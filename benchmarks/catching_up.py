@@ -23,7 +23,7 @@ from agent.asr.factory import create_engine
 from agent.asr.threads import engine_threads
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
-from agent.bench.scoring import score
+from agent.bench.scoring import align
 from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
@@ -134,7 +134,7 @@ def _utterance(clip: Clip) -> Utterance:
 
 def _figures(size: Size, baseline: Size, clips: Sequence[Clip], *, on_gpu: bool) -> dict[str, float]:
     seconds = sum(clip.duration_s for clip in clips)
-    errors = [score(clip.text, text, "en") for clip, text in zip(clips, size.texts, strict=True)]
+    aligned = [align(clip.text, text, "en") for clip, text in zip(clips, size.texts, strict=True)]
     pairs = list(zip(baseline.rounds, size.rounds, strict=True))
     gains = [one.wall_s / this.wall_s if on_gpu else one.cpu_s / this.cpu_s for one, this in pairs]
     return {
@@ -144,7 +144,7 @@ def _figures(size: Size, baseline: Size, clips: Sequence[Clip], *, on_gpu: bool)
         "gain": round(statistics.median(gains), 3),
         "gain_min": round(min(gains), 3),
         "gain_max": round(max(gains), 3),
-        "wer_pct": round(100 * sum(each.total for each in errors) / sum(each.reference for each in errors), 2),
+        "wer_pct": round(100 * sum(each.errors for each in aligned) / sum(each.said for each in aligned), 2),
         "texts_that_differ": sum(one != this for one, this in zip(baseline.texts, size.texts, strict=True)),
     }
 

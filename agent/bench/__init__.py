@@ -1,6 +1,6 @@
 """`edgescribe bench`: how right, how fast and how heavy is each way of transcribing, on this machine?
 
-    manifests ─▶ clips ─▶ runner ─▶ raw.jsonl ─▶ summary ─▶ terminal · JSON · HTML
+    manifests ─▶ clips ─▶ runner ─▶ raw.jsonl ─▶ summary ─▶ report: terminal · JSON · HTML
                             │  ▲
                  one child process a system, one at work at a time
 

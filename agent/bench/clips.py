@@ -7,6 +7,7 @@ word that a system finds there is invented.
 
 import csv
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -45,6 +46,11 @@ class Clip:
         """Identity within a run."""
         return f"{self.set_name}/{self.id}"
 
+    @property
+    def decoded_as(self) -> str:
+        """The language in which it is decoded: `en` where nobody speaks."""
+        return "en" if self.language == NO_SPEECH else self.language
+
 
 def load_pcm(clip: Clip) -> Pcm16:
     """Read a clip: shape (n,), int16, 16 kHz; other rates are resampled and channels averaged.
@@ -52,6 +58,12 @@ def load_pcm(clip: Clip) -> Pcm16:
     Raises:
         SourceError: the file is missing, not audio, or cannot be read to its end.
     """
+    # Not in this thread: libsndfile calls back to Python, where an interrupt (Ctrl-C) would be lost.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="load") as reader:
+        return reader.submit(_read, clip).result()
+
+
+def _read(clip: Clip) -> Pcm16:
     recording = Recording(WavSettings(path=clip.path, pace="flat_out"))
     try:
         pcm = np.concatenate([*recording.chunks()])

@@ -1,4 +1,4 @@
-"""From the end of speech to the transcript at a subscriber, through the whole agent. Pure parts.
+"""The whole agent in a process of its own, with a broker and a subscriber: how late words are, and its cost at rest.
 
     clip ── pause ── clip ── pause ── …   one recording, played as fast as a microphone would deliver it
        speech ends ┤├ hang-over ┤├ what remains of the decoding ┤ arrives at the subscriber
@@ -9,32 +9,45 @@ When it was played is reckoned back from the message: it says when its utterance
 is follows from putting the recording through the same segmenter once more (the same sound gives the same utterances).
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, samples
+from agent.bench import usage
+from agent.bench.child import PeerError, tied
+from agent.bench.clips import NO_SPEECH, Clip, load_pcm
+from agent.bench.ours import segment
+from agent.bench.process import OURS_ENVIRONMENT, ProcessPool
+from agent.bench.records import Delay, IdleMeasurement, Journal, LatencyBlock, Record
+from agent.bench.runner import Step, read_sounds
+from agent.bench.systems import Adapter, System, engine_settings, listening_settings
+from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
+from agent.mqtt.subscriber import Subscriber
 
 PAUSE_MS = 1_800
 """Between clips: any hang-over in use is over by then, and the engine is at rest again."""
+LOADING_S = 20.0
+"""Counted apart at rest: by then a small board has loaded a small model."""
 _NOISE_LEVEL = 8.0
 """Standard deviation of the noise in the pauses, in units of 16 bits: a quiet room at -72 dBFS."""
 _DURATION_TOLERANCE_S = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class Playlist:
-    """Clips strung together."""
-
-    pcm: Pcm16
-    """Shape (n,), int16, 16 kHz."""
-    starts: tuple[int, ...]
-    """Position of the first sample of each clip."""
-
-    def clip_at(self, position: int) -> int:
-        """Index of the clip that is playing, or has last been playing, at `position`."""
-        return max(0, sum(start <= position for start in self.starts) - 1)
+_LOOK_EVERY_S = 0.25
+_GRACE_S = 120.0
+"""For loading, and for what is still to be said when the recording is over."""
+_DEVICE_ID = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +64,90 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Delay:
-    """How late one utterance was."""
+class Look:
+    """What the agent with its children had cost at one moment."""
 
-    clip: int
-    """Index into the playlist."""
-    text: str
-    from_speech_end_s: float
-    after_hangover_s: float
+    age_s: float
+    """Since its process was started."""
+    cpu_s: float
+    """So far."""
+    pss_bytes: int
 
 
-def string_together(clips: Sequence[Pcm16]) -> Playlist:
-    """All clips, in order, with a pause before each and behind the last."""
-    pauses = [quiet_room(samples(PAUSE_MS), seed) for seed in range(len(clips) + 1)]
-    parts = [pauses[0]]
-    starts = []
-    for clip, pause in zip(clips, pauses[1:], strict=True):
-        starts.append(sum(map(len, parts)))
-        parts += [clip, pause]
-    return Playlist(np.concatenate(parts), tuple(starts))
+@dataclass(frozen=True, slots=True)
+class AgentRun:
+    """What came of one recording."""
+
+    arrivals: tuple[Arrival, ...]
+    looks: tuple[Look, ...]
+    """About four a second; at least one."""
+
+    @property
+    def peak_pss_bytes(self) -> int:
+        """The highest that was seen."""
+        return max(look.pss_bytes for look in self.looks)
+
+
+def can_be_timed(system: System) -> bool:
+    """Whether it is a whole system, with an end at which words are awaited: ours, and Wyoming's server."""
+    return system.adapter.ours or system.adapter is Adapter.WYOMING_FASTER_WHISPER
+
+
+def take_latency(step: Step, paths: Mapping[str, Path], journal: Journal, pool: ProcessPool) -> Iterator[Record]:
+    """One system on one block of clips. It hears the first one twice: the first time is to warm up."""
+    sounds = read_sounds(step, journal)
+    if not sounds:
+        return
+    path, clips = paths[step.system.name], tuple(clip.key for clip in sounds)
+    heard = [next(iter(sounds.values())), *sounds.values()]
+    if step.system.adapter.ours:
+        playlist = string_together(heard)
+        played = run_agent(step.system, path, playlist.pcm, step.clips[0].language)
+        utterances = segment(playlist.pcm, step.system.options)
+        delays = tuple(one for one in delays_of(playlist, ["", *clips], utterances, played.arrivals) if one.clip)
+        audio_s, cpu_s, pss_bytes = len(playlist.pcm) / SAMPLE_RATE_HZ, played.looks[-1].cpu_s, played.peak_pss_bytes
+    else:
+        answers = [pool.transcribe(step.system, path, pcm, step.clips[0].language) for pcm in heard][1:]
+        pool.close()  # its next block has a process of its own, too
+        delays = tuple(Delay(clip, one.text, one.after_sound_s) for clip, one in zip(clips, answers, strict=True))
+        audio_s = sum(map(len, sounds.values())) / SAMPLE_RATE_HZ
+        cpu_s, pss_bytes = sum(one.cpu_s for one in answers), max(one.pss_bytes for one in answers)
+    yield LatencyBlock(step.system.name, step.name, step.repeat, audio_s, cpu_s, pss_bytes, clips, delays)
+
+
+def take_idle(step: Step, paths: Mapping[str, Path], sound: Pcm16) -> Iterator[Record]:
+    """One whole agent that hears `sound`, shape (n,), in which nobody speaks."""
+    played = run_agent(step.system, paths[step.system.name], sound, "en")
+    begin, end = rest(played.looks)
+    yield IdleMeasurement(
+        system=step.system.name,
+        step=step.name,
+        repeat=step.repeat,
+        wall_s=end.age_s - begin.age_s,
+        cpu_s=end.cpu_s - begin.cpu_s,
+        loading_cpu_s=begin.cpu_s,
+        peak_pss_bytes=played.peak_pss_bytes,
+        transcripts=len(played.arrivals),
+    )
+
+
+def rest(looks: Sequence[Look]) -> tuple[Look, Look]:
+    """Where loading ends, and the end.
+
+    Raises:
+        PeerError: the agent ended before.
+    """
+    later = [look for look in looks if look.age_s >= LOADING_S]
+    if len(later) < 2:  # noqa: PLR2004 - a span has two ends
+        raise PeerError(f"the agent ended within the {LOADING_S:.0f} s in which it loads")
+    return later[0], later[-1]
+
+
+def quiet_sound(clips: Sequence[Clip], duration_s: float) -> Pcm16:
+    """`duration_s` seconds of the clips without speech, over and over; of a quiet room if there are none."""
+    length = round(duration_s * SAMPLE_RATE_HZ)
+    sounds = [load_pcm(clip) for clip in clips if clip.language == NO_SPEECH]
+    return np.resize(np.concatenate(sounds), length) if sounds else quiet_room(length)
 
 
 def quiet_room(length: int, seed: int = 0) -> Pcm16:
@@ -78,32 +156,123 @@ def quiet_room(length: int, seed: int = 0) -> Pcm16:
     return noise
 
 
-def delays(playlist: Playlist, utterances: Sequence[Utterance], arrivals: Iterable[Arrival]) -> list[Delay]:
-    """How late each arrival was.
+@dataclass(frozen=True, slots=True)
+class Playlist:
+    """Clips strung together."""
+
+    pcm: Pcm16
+    """Shape (n,), int16, 16 kHz."""
+    starts: tuple[int, ...]
+    """Position of the first sample of each clip."""
+
+
+def string_together(clips: Sequence[Pcm16]) -> Playlist:
+    """All clips, in order, with a pause before each and behind the last."""
+    parts = [quiet_room(samples(PAUSE_MS))]
+    starts = []
+    for seed, clip in enumerate(clips, start=1):
+        starts.append(sum(map(len, parts)))
+        parts += [clip, quiet_room(samples(PAUSE_MS), seed)]
+    return Playlist(np.concatenate(parts), tuple(starts))
+
+
+def delays_of(
+    playlist: Playlist, names: Sequence[str], utterances: Iterable[Utterance], arrivals: Iterable[Arrival]
+) -> Iterator[Delay]:
+    """How late each arrival was; `names` are those of the clips in the playlist.
 
     Arrivals come in the order of the utterances, but some utterances never do: what the evidence rejects is not
     published. An arrival belongs to the next utterance of its length; one that fits nothing is left out.
     """
     waiting = list(utterances)
-    found: list[Delay] = []
     for arrival in arrivals:
-        fitting = (index for index, utterance in enumerate(waiting) if _same_length(utterance, arrival))
-        index = next(fitting, None)
-        if index is None:
+        lengths = [abs(utterance.duration_s - arrival.duration_s) < _DURATION_TOLERANCE_S for utterance in waiting]
+        if True not in lengths:
             continue
-        utterance = waiting[index]
-        del waiting[: index + 1]
+        utterance = waiting[lengths.index(True)]
+        del waiting[: lengths.index(True) + 1]
         age_s = arrival.received_s - arrival.started_s
-        found.append(
-            Delay(
-                clip=playlist.clip_at(utterance.speech_end),
-                text=arrival.text,
-                from_speech_end_s=age_s - (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ,
-                after_hangover_s=age_s - (utterance.closed_at - utterance.position) / SAMPLE_RATE_HZ,
-            )
+        yield Delay(
+            clip=names[max(0, sum(start <= utterance.speech_end for start in playlist.starts) - 1)],
+            text=arrival.text,
+            after_hangover_s=age_s - (utterance.closed_at - utterance.position) / SAMPLE_RATE_HZ,
+            from_speech_end_s=age_s - (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ,
         )
-    return found
 
 
-def _same_length(utterance: Utterance, arrival: Arrival) -> bool:
-    return abs(utterance.duration_s - arrival.duration_s) < _DURATION_TOLERANCE_S
+def run_agent(system: System, model_path: Path, pcm: Pcm16, language: str) -> AgentRun:
+    """Play `pcm`, shape (n,), to an agent with the engine of `system`, as fast as a microphone would.
+
+    `language` (ISO 639-1) is set unless the system's options say another.
+
+    Raises:
+        PeerError: the agent ended badly, or did not end.
+        SinkError: there is no broker to be had.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgescribe-bench-") as name, embedded_broker() as broker:
+        folder = Path(name)
+        # An empty configuration, so that neither this device's settings nor its broker play a part.
+        (folder / "config.toml").touch()
+        soundfile.write(folder / "recording.wav", pcm, SAMPLE_RATE_HZ, subtype="PCM_16")
+        command = [sys.executable, "-m", "agent", "run", "--config", str(folder / "config.toml")]
+        for key, value in _overrides(system, model_path, language, folder, broker).items():
+            command += ["--set", f"{key}={value}"]
+        with Subscriber(broker.settings, f"edgescribe/v1/{_DEVICE_ID}/transcript") as subscriber:
+            looks = _watch(command, len(pcm) / SAMPLE_RATE_HZ + _GRACE_S, folder / "complaints")
+            time.sleep(_LOOK_EVERY_S)
+        clock_offset_s = time.time() - time.monotonic()
+        arrivals = [_arrival(message.payload, message.received_s + clock_offset_s) for message in subscriber]
+    return AgentRun(tuple(arrivals), tuple(looks))
+
+
+def _overrides(
+    system: System, model_path: Path, language: str, folder: Path, broker: EmbeddedBroker
+) -> dict[str, object]:
+    engine = engine_settings(system.adapter, str(model_path.resolve()), system.options, language)
+    vad, segmenter = listening_settings(system.options)
+    sections = {"engine": engine, "vad": vad.model_dump(), "segmenter": segmenter.model_dump()}
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()} | {
+        "device.id": _DEVICE_ID,
+        "source.kind": "wav",
+        "source.pace": "realtime",
+        "source.path": folder / "recording.wav",
+        "mqtt.host": broker.host,
+        "mqtt.port": broker.port,
+        "log.level": "warning",
+        "state_dir": folder,
+    }
+
+
+def _watch(command: Sequence[str], limit_s: float, complaints: Path) -> list[Look]:
+    """Run the agent to its end and look at it now and then; after an error, too, nothing of it stays."""
+    foreign = ("EDGESCRIBE_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | OURS_ENVIRONMENT
+    with complaints.open("wb") as stderr:
+        process = subprocess.Popen(
+            tied(command), stdout=subprocess.DEVNULL, stderr=stderr, env=environment, start_new_session=True
+        )
+    started_s = time.monotonic()
+    looks: list[Look] = []
+    try:
+        while process.poll() is None:
+            if time.monotonic() - started_s > limit_s:
+                raise PeerError(f"the agent did not end within {limit_s:.0f} s")
+            family = [process.pid, *usage.descendants(process.pid)]
+            # A child that has ended takes its seconds with it.
+            cpu_s = max([sum(map(usage.cpu_s, family)), *(look.cpu_s for look in looks[-1:])])
+            looks.append(Look(time.monotonic() - started_s, cpu_s, usage.pss_bytes(family)))
+            time.sleep(_LOOK_EVERY_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+        raise PeerError(f"the agent ended with status {process.returncode}: {lines[-1]}")
+    return looks
+
+
+def _arrival(payload: bytes, received_s: float) -> Arrival:
+    message = json.loads(payload)
+    started_s = datetime.fromisoformat(message["start"]).timestamp()
+    return Arrival(started_s, float(message["duration_s"]), str(message["text"]), received_s)

@@ -1,4 +1,4 @@
-"""A system's child process, seen from the runner."""
+"""A system's child process, seen from its parent; and as many of them as fit into memory."""
 
 import contextlib
 import os
@@ -6,15 +6,17 @@ import select
 import signal
 import subprocess
 import sys
-import time
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import agent
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
-from agent.bench.lifeline import tied
+from agent.bench import usage
+from agent.bench.child import Answer, Loaded, PeerError, PeerMissing, Setup, receive, send, tied
+from agent.bench.records import Journal, SystemStart
 from agent.bench.systems import System
-from agent.bench.wire_format import Answer, Loaded, PeerError, receive, send, unpack
 from agent.models.languages import is_english_only
 
 LOAD_LIMIT_S = 300.0
@@ -22,6 +24,8 @@ CLIP_LIMIT_S = 120.0
 """Plus 60 times the length of the clip: PyTorch with a beam of 5 on a small board takes that long."""
 CLIP_LIMIT_RTF = 60.0
 _STOP_LIMIT_S = 10.0
+_MOST_DEATHS = 3
+"""A system whose process died this often is left out of the rest."""
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from agent.bench.child import main; main()"
 """Also for an interpreter without this package: its folder comes *behind* whatever that interpreter has itself."""
 OURS_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -40,7 +44,7 @@ class SystemProcess:
     def __init__(
         self, system: System, model_path: Path, python: Path | None = None, limit_s: float = LOAD_LIMIT_S
     ) -> None:
-        self.system = system
+        self._name = system.name
         self._process = subprocess.Popen(
             tied([str(python or sys.executable), "-P", "-c", _BOOT, str(Path(agent.__file__).resolve().parents[1])]),
             stdin=subprocess.PIPE,
@@ -49,8 +53,13 @@ class SystemProcess:
             env=_environment(ours=system.adapter.ours),
             start_new_session=True,
         )
-        self.loaded = self._load(model_path, limit_s)
-        self._signal(signal.SIGSTOP)
+        path, english_only = str(model_path.resolve()), is_english_only(system.model)
+        setup = Setup(system.adapter, system.model, path, dict(system.options), english_only)
+        try:
+            self.loaded = Loaded(**self._ask(asdict(setup), limit_s))
+        except (PeerError, KeyboardInterrupt):
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -64,81 +73,121 @@ class SystemProcess:
 
     def transcribe(self, pcm: Pcm16, language: str, limit_s: float | None = None) -> Answer:
         """Put one clip through the system; an answer that takes longer than `limit_s` ends it."""
-        self._signal(signal.SIGCONT)
-        request = {"op": "transcribe", "language": language, "samples": len(pcm)}
         if limit_s is None:
             limit_s = CLIP_LIMIT_S + CLIP_LIMIT_RTF * len(pcm) / SAMPLE_RATE_HZ
+        return Answer(**self._ask({"samples": len(pcm), "language": language}, limit_s, pcm))
+
+    def close(self) -> None:
+        """End the process and everything that it has started; idempotent."""
+        self._signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=_STOP_LIMIT_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _ask(self, request: dict[str, Any], limit_s: float, pcm: Pcm16 | None = None) -> dict[str, Any]:
+        requests: Any = self._process.stdin
+        answers: Any = self._process.stdout
+        self._signal(signal.SIGCONT)
         try:
-            return unpack(self._ask(request, limit_s, pcm), Answer)
+            send(requests, request, pcm)
+            # A line comes whole or not at all, and never more than one: nothing can hide in the stream's own buffer.
+            if not select.select([answers], [], [], max(0.0, limit_s))[0]:
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+                raise PeerError(f"{self._name}: no answer within {limit_s:.0f} s")
+            if (reply := receive(answers)) is None:
+                raise self._death()
+        except BrokenPipeError:
+            raise self._death() from None
         except KeyboardInterrupt:
-            self._signal(signal.SIGKILL)  # nobody waits for the answer any more
+            self._signal(signal.SIGKILL)  # the answer is not awaited any more
             raise
         finally:
             self._signal(signal.SIGSTOP)
+        if "answer" not in reply:
+            raise (PeerMissing if reply["missing"] else PeerError)(reply["failure"])
+        answer: dict[str, Any] = reply["answer"]
+        return answer
 
-    def close(self) -> None:
-        """End the process and whatever it has started; idempotent."""
-        self._signal(signal.SIGCONT)
-        if self._process.stdin:
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_LIMIT_S)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
-
-    def _load(self, model_path: Path, limit_s: float) -> Loaded:
-        system = self.system
-        request = {
-            "op": "load",
-            "adapter": system.adapter,
-            "model": system.model,
-            "model_path": str(model_path.resolve()),
-            "options": dict(system.options),
-            "english_only": is_english_only(system.model),
-        }
-        try:
-            return unpack(self._ask(request, limit_s), Loaded)
-        except PeerError:
-            self.close()
-            raise
-        except KeyboardInterrupt:
-            self._signal(signal.SIGKILL)
-            self.close()
-            raise
-
-    def _ask(self, request: dict[str, Any], limit_s: float, pcm: Pcm16 | None = None) -> dict[str, Any]:
-        requests, answers = _streams(self._process)
-        try:
-            send(requests, request, pcm)
-        except BrokenPipeError:
-            return self._death()
-        deadline = time.monotonic() + limit_s
-        # A line comes whole or not at all, and never more than one: nothing can hide in the stream's own buffer.
-        if not select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-            raise PeerError(f"{self.system.name}: no answer within {limit_s:.0f} s")
-        return receive(answers) or self._death()
-
-    def _death(self) -> dict[str, Any]:
+    def _death(self) -> PeerError:
         status = self._process.wait(_STOP_LIMIT_S)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise PeerError(f"{self.system.name}: its process {how}")
+        return PeerError(f"{self._name}: its process {how}")
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
 
-def _streams(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
-    if not (process.stdin and process.stdout):
-        msg = "a system's process is started with pipes"
-        raise RuntimeError(msg)
-    return process.stdin, process.stdout  # type: ignore[return-value]
+class ProcessPool:
+    """The systems that are in memory; the one that was used longest ago goes first.
+
+    Args:
+        journal: Is told of every system that is loaded.
+        resident: How many systems may be in memory at once.
+        peer_python: Interpreter for peers that ours does not have; None if there is no other.
+    """
+
+    def __init__(self, journal: Journal, resident: int, peer_python: Path | None) -> None:
+        self._journal = journal
+        self._resident = resident
+        self._peer_python = peer_python
+        self._running: dict[str, SystemProcess] = {}
+        self._deaths: Counter[str] = Counter()
+        self.given_up: set[str] = set()
+        """Names of systems that do not load, or have died too often."""
+
+    def transcribe(self, system: System, model_path: Path, pcm: Pcm16, language: str) -> Answer:
+        """Put one clip through `system`, which is loaded if need be.
+
+        Raises:
+            PeerError: see `SystemProcess`.
+        """
+        name, process = system.name, self.load(system, model_path)
+        try:
+            return process.transcribe(pcm, language)
+        except PeerError:
+            if not process.alive:
+                self._running.pop(name).close()
+                self._deaths[name] += 1
+                if self._deaths[name] >= _MOST_DEATHS:
+                    self.given_up.add(name)
+            raise
+
+    def load(self, system: System, model_path: Path) -> SystemProcess:
+        """Load `system` if need be.
+
+        Raises:
+            PeerError: it cannot be loaded.
+        """
+        process = self._running.pop(system.name, None) or self._start(system, model_path)
+        self._running[system.name] = process  # last in the row: used most recently
+        return process
+
+    def close(self) -> None:
+        """End all processes; idempotent."""
+        while self._running:
+            self._running.popitem()[1].close()
+
+    def _start(self, system: System, model_path: Path) -> SystemProcess:
+        while len(self._running) >= self._resident:
+            self._running.pop(next(iter(self._running))).close()
+        try:
+            process = self._load(system, model_path)
+        except PeerError:
+            self.given_up.add(system.name)
+            raise
+        self._journal.write(SystemStart(system.name, process.loaded.load_s, usage.file_bytes(model_path)))
+        return process
+
+    def _load(self, system: System, model_path: Path) -> SystemProcess:
+        try:
+            return SystemProcess(system, model_path)
+        except PeerMissing:
+            if self._peer_python is None or system.adapter.ours:
+                raise
+            return SystemProcess(system, model_path, self._peer_python)
 
 
 def _environment(*, ours: bool) -> dict[str, str]:

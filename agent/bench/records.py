@@ -1,54 +1,35 @@
 """The raw results of a run: JSON lines, appended as they come, so that a run that was cut short can go on."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
+from agent.bench.child import Answer
 from agent.errors import ConfigError
 
 FILE_NAME = "raw.jsonl"
+StepKey = tuple[str, str, int]
+"""Identity of a step within a run: system, step, repeat."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One system on one clip, once."""
+class Machine:
+    """Where and with what it was measured."""
 
-    system: str
-    set_name: str
-    clip_id: str
-    repeat: int
-    language: str
-    reference: str
-    audio_s: float
-    text: str
-    wall_s: float
-    cpu_s: float
-    peak_rss_bytes: int
-    pss_bytes: int
-    rejected: int = 0
-    doubtful: int = 0
-    retries: int = 0
-    audio_ctx: int = 0
-
-    @property
-    def clip_key(self) -> str:
-        """Identity of the clip within the run."""
-        return f"{self.set_name}/{self.clip_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A clip that a system did not get through, or (without a clip) a system that could not be loaded."""
-
-    system: str
-    reason: str
-    set_name: str = ""
-    clip_id: str = ""
-    repeat: int = 0
-    block: int | None = None
-    """Of a whole block, where latency is measured."""
+    cpu: str
+    """The board's name where there is one (Raspberry Pi, Jetson), else the processor's."""
+    cores: int
+    memory_bytes: int
+    kernel: str
+    python: str
+    agent: str
+    packages: dict[str, str]
+    """Versions of the libraries that were there, by distribution."""
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +53,69 @@ class SystemStart:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where and with what it was measured."""
+class LeftOut:
+    """Clips that were left out, as a system knows English only."""
 
-    cpu: str
-    cores: int
-    memory_bytes: int
-    kernel: str
-    python: str
-    agent: str
-    packages: dict[str, str]
-    """Versions of the libraries that were there, by distribution."""
-    command: str
+    system: str
+    clips: dict[str, int]
+    """How many, by language."""
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyMeasurement:
-    """How late the words of one utterance were, at whoever waits for them."""
+class Failure:
+    """A step that a system did not get through."""
+
+    system: str
+    reason: str
+    step: str = ""
+    """Empty for a system that could not be loaded, or has died too often."""
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement(Answer):
+    """One system on one clip, once."""
 
     system: str
     set_name: str
     clip_id: str
     repeat: int
+    language: str
+    reference: str
+    audio_s: float
+
+    @property
+    def step(self) -> str:
+        """Identity of the clip within the run."""
+        return f"{self.set_name}/{self.clip_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How late the words of one utterance were at a subscriber."""
+
+    clip: str
+    """Key of the clip."""
     text: str
     after_hangover_s: float
     """From the moment at which it was known that nothing more is said."""
     from_speech_end_s: float | None = None
-    """From the end of speech; None for a peer that leaves it to others to find that out."""
+    """From the end of speech; None for a peer that leaves finding that to others."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyBlock:
-    """A recording was played to a system to its end."""
+    """A recording was played to a whole system to its end."""
 
     system: str
-    block: int
+    step: str
     repeat: int
     audio_s: float
     cpu_s: float
     peak_pss_bytes: int
-    peak_rss_bytes: int
-    clips: tuple[str, ...] = ()
-    """Keys of the clips that were played, in order; earlier versions did not say."""
+    clips: tuple[str, ...]
+    """Keys of the clips that were played, in order."""
+    delays: tuple[Delay, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class IdleMeasurement:
     """A whole agent while nobody spoke, once."""
 
     system: str
+    step: str
     repeat: int
     wall_s: float
     """Without loading, as `cpu_s`."""
@@ -133,12 +136,9 @@ class IdleMeasurement:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamMeasurement:
+class StreamClip:
     """One clip in a stream, through detector, segmenter and engine."""
 
-    system: str
-    room: str
-    repeat: int
     set_name: str
     clip_id: str
     language: str
@@ -156,13 +156,16 @@ class StreamBlock:
     """A stream was heard to its end."""
 
     system: str
-    room: str
-    block: int
+    step: str
     repeat: int
+    room: str
     audio_s: float
     cpu_s: float
     strays: int
     """Published utterances without a clip."""
+    clips: tuple[str, ...]
+    """Keys of the clips in it."""
+    heard: tuple[StreamClip, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,30 +177,10 @@ class WholeText:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Clips that were left out, as a system knows English only."""
-
-    system: str
-    clips: dict[str, int]
-    """How many, by language."""
-
-
-Record = (
-    Measurement
-    | LeftOut
-    | Failure
-    | SystemSetup
-    | SystemStart
-    | Machine
-    | LatencyMeasurement
-    | LatencyBlock
-    | IdleMeasurement
-    | StreamMeasurement
-    | StreamBlock
-    | WholeText
-)
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
+Done = Measurement | LatencyBlock | IdleMeasurement | StreamBlock
+"""Written when a step is over."""
+Record = Done | Machine | SystemSetup | SystemStart | LeftOut | Failure | WholeText
+_KINDS: dict[str, TypeAdapter[Record]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Record)}
 
 
 class Journal:
@@ -212,7 +195,7 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         self._file.close()
 
 
@@ -220,14 +203,19 @@ def read_journal(folder: Path) -> list[Record]:
     """All records of a run so far, in order; none if there is no file. A last line that was cut short is left out.
 
     Raises:
-        ConfigError: the file is damaged elsewhere.
+        ConfigError: the file is damaged elsewhere, or another version has written it.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    return list(_records(path, whole))
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [_record(path, number, line) for number, line in enumerate(lines, start=1) if line.endswith(b"\n")]
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        content: dict[str, Any] = json.loads(line)
+        return _KINDS[content.pop("record")].validate_python(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
+        raise ConfigError(f"{path}: line {number} is not a result of this version; use another --out") from None
 
 
 def drop_torn_line(folder: Path) -> None:
@@ -240,12 +228,23 @@ def drop_torn_line(folder: Path) -> None:
                 file.truncate(content.rfind(b"\n") + 1)
 
 
-def _records(path: Path, lines: list[bytes]) -> Iterator[Record]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            content: dict[str, Any] = json.loads(line)
-            kind = _KINDS[content.pop("record")]
-            known = {field.name for field in fields(kind)}
-            yield kind(**{key: value for key, value in content.items() if key in known})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise ConfigError(f"{path}: line {number} is not a result of this program; use another --out") from None
+def steps_done(records: Iterable[Record]) -> set[StepKey]:
+    """Keys of the steps that need not be taken again."""
+    return {(one.system, one.step, one.repeat) for one in records if isinstance(one, Done)}
+
+
+def standing(records: Iterable[Record]) -> tuple[Failure, ...]:
+    """Failures that nothing later in the journal has made good, as a resumed run may; each one once, as it was last."""
+    left: dict[StepKey, Failure] = {}
+    for record in records:
+        if isinstance(record, Failure):
+            key = (record.system, record.step, record.repeat)
+            left.pop(key, None)
+            left[key] = record
+        elif isinstance(record, SystemStart):
+            left.pop((record.system, "", 0), None)
+        elif isinstance(record, Done):
+            clips = record.clips if isinstance(record, LatencyBlock | StreamBlock) else ()
+            for step in (record.step, *clips):
+                left.pop((record.system, step, record.repeat), None)
+    return tuple(left.values())

@@ -1,161 +1,171 @@
-"""The run itself: every clip through every system before the next clip, in turning order."""
+"""The run itself: which steps there are, which of them are left, and what is written down of each."""
 
+import platform
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
-from agent.bench.clips import NO_SPEECH, Clip, load_pcm
-from agent.bench.process import SystemProcess
-from agent.bench.records import Failure, Journal, Measurement, Record, SystemStart
-from agent.bench.systems import System
-from agent.bench.usage import file_bytes
-from agent.bench.wire_format import Answer, PeerError, PeerMissing
-from agent.errors import SourceError
+import psutil
+from pydantic import TypeAdapter, ValidationError
 
-_MOST_DEATHS = 3
-"""A system whose process died this often is left out of the rest."""
+from agent import __version__
+from agent.audio.frames import Pcm16
+from agent.bench.clips import NO_SPEECH, Clip, load_pcm
+from agent.bench.process import ProcessPool
+from agent.bench.records import (
+    Failure,
+    Journal,
+    LatencyBlock,
+    LeftOut,
+    Machine,
+    Measurement,
+    Record,
+    StepKey,
+    StreamBlock,
+    SystemSetup,
+    steps_done,
+)
+from agent.bench.systems import System, engine_settings
+from agent.config.settings import EngineSettings
+from agent.errors import AgentError, ConfigError, SourceError
+from agent.models.calibration_machine import fingerprint
+
+CLIPS_A_BLOCK = 12
+"""Of a recording that is played to whole systems."""
 _SEED = 20_220_906
+_NOT_COMPARED = frozenset({"kind", "model", "language"})
+"""The first is in the system's name, the second has a digest, the third is the clip's unless an option says it."""
+_SHOWN_DIGITS = 12
+_PACKAGES: tuple[str, ...] = (
+    "pywhispercpp",
+    "ctranslate2",
+    "faster-whisper",
+    "wyoming-faster-whisper",
+    "openai-whisper",
+    "numpy",
+)
+_PACKAGES += ("transformers", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One system on one clip, once."""
+    """One system on some clips, once."""
 
     system: System
-    clip: Clip
+    name: str
+    """Key of a clip, or the name of a block of clips."""
     repeat: int
+    clips: tuple[Clip, ...] = ()
+    room: str = ""
+    """Name of the room in which the clips lie, in a stream."""
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> StepKey:
         """Identity within a run."""
-        return (self.system.name, self.clip.key, self.repeat)
+        return (self.system.name, self.name, self.repeat)
 
 
-def plan(systems: Sequence[System], clips: Sequence[Clip], repeats: int, block: int = 1) -> list[Step]:
-    """All steps in their order.
+Take = Callable[[Step, ProcessPool], Iterable[Record]]
+"""Takes a step, and gives what is to be written down of it."""
 
-    Blocks of `block` clips go through one system after the other (1: clip by clip), and who begins changes from block
-    to block, so that neither a slow minute of the machine nor a warm cache favours anybody. Clips are shuffled, always
-    alike, so that a run that was cut short is a fair sample of all sets; within that they are ordered by language,
-    because our engines are made anew for another one.
+
+def plan_clips(systems: Sequence[System], clips: Sequence[Clip], repeats: int, block: int = 1) -> list[Step]:
+    """Every clip through every system, in blocks of `block` clips (1: clip by clip).
+
+    Clips are shuffled, always alike, so that a run that was cut short is a fair sample of all sets; within that they
+    are ordered by language, because our engines are made anew for another one.
     """
     shuffled = random.Random(_SEED).sample(clips, len(clips))  # noqa: S311 - an order, no secret
-    ordered = sorted(shuffled, key=lambda clip: "en" if clip.language == NO_SPEECH else clip.language)
-    steps: list[Step] = []
-    turn = 0
-    for repeat in range(repeats):
-        for start in range(0, len(ordered), block):
-            rotated = [systems[(index + turn) % len(systems)] for index in range(len(systems))]
-            turn += 1
-            steps += [
-                Step(system, clip, repeat)
-                for system in rotated
-                for clip in ordered[start : start + block]
-                if system.takes(clip)
-            ]
-    return steps
+    ordered = sorted(shuffled, key=lambda clip: clip.decoded_as)
+    return [
+        Step(system, clip.key, repeat, (clip,))
+        for repeat, _, group, system in _turns(systems, ordered, block, repeats)
+        for clip in group
+        if system.takes(clip)
+    ]
 
 
-def done(records: Iterable[Record]) -> set[tuple[str, str, int]]:
-    """Keys of the steps that need not be taken again."""
-    return {(record.system, record.clip_key, record.repeat) for record in records if isinstance(record, Measurement)}
+def plan_latency(systems: Sequence[System], clips: Sequence[Clip], repeats: int) -> list[Step]:
+    """Blocks of clips that all systems take. Clips without speech are left out: no words are awaited."""
+    spoken = [clip for clip in clips if clip.language != NO_SPEECH and all(system.takes(clip) for system in systems)]
+    return [
+        Step(system, f"block {number}", repeat, group)
+        for repeat, number, group, system in _turns(systems, spoken, CLIPS_A_BLOCK, repeats)
+    ]
 
 
-class Runner:
-    """Takes steps, and writes down what came of them.
+def plan_idle(systems: Sequence[System], repeats: int) -> list[Step]:
+    """Every system in turn, then again."""
+    return [Step(system, "idle", repeat) for repeat in range(repeats) for system in systems]
 
-    Args:
-        model_paths: Where each system's model lies, by the system's name.
-        journal: Takes the results.
-        resident: How many systems may be in memory at once; the one that was used longest ago goes first.
-        peer_python: Interpreter for peers that ours does not have; None if there is no other.
+
+def _turns(
+    systems: Sequence[System], clips: Sequence[Clip], size: int, repeats: int
+) -> Iterator[tuple[int, int, tuple[Clip, ...], System]]:
+    """Repeat, number of the block, its clips, system: a block goes through all systems before the next one does.
+
+    The first system changes from block to block, so that neither a slow minute of the machine nor a warm cache favours
+    one of them.
     """
-
-    def __init__(
-        self,
-        model_paths: Mapping[str, Path],
-        journal: Journal,
-        resident: int,
-        peer_python: Path | None,
-    ) -> None:
-        self._model_paths = model_paths
-        self._journal = journal
-        self._resident = resident
-        self._peer_python = peer_python
-        self._running: dict[str, SystemProcess] = {}
-        self._deaths: dict[str, int] = {}
-        self._given_up: set[str] = set()
-
-    def run(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """Take `steps`, handing out each one when it is over."""
-        try:
-            for step in steps:
-                if step.system.name not in self._given_up:
-                    self._take(step)
-                yield step
-        finally:
-            for process in self._running.values():
-                process.close()
-
-    def _take(self, step: Step) -> None:
-        process = self._process(step.system)
-        if process is None:
-            return
-        clip = step.clip
-        try:
-            answer = process.transcribe(load_pcm(clip), "en" if clip.language == NO_SPEECH else clip.language)
-        except (PeerError, SourceError) as error:
-            self._journal.write(Failure(step.system.name, str(error), clip.set_name, clip.id, step.repeat))
-            if not process.alive:
-                self._bury(step.system)
-            return
-        self._journal.write(measurement(step, answer))
-
-    def _process(self, system: System) -> SystemProcess | None:
-        """The system's process, started if need be; None if it cannot be loaded."""
-        if process := self._running.pop(system.name, None):
-            self._running[system.name] = process  # last in the row: used most recently
-            return process
-        while len(self._running) >= self._resident:
-            self._running.pop(next(iter(self._running))).close()
-        path = self._model_paths[system.name]
-        try:
-            process = start_process(system, path, self._peer_python)
-        except PeerError as error:
-            self._given_up.add(system.name)
-            self._journal.write(Failure(system.name, str(error)))
-            return None
-        self._running[system.name] = process
-        self._journal.write(SystemStart(system.name, process.loaded.load_s, file_bytes(path)))
-        return process
-
-    def _bury(self, system: System) -> None:
-        self._running.pop(system.name).close()
-        self._deaths[system.name] = self._deaths.get(system.name, 0) + 1
-        if self._deaths[system.name] >= _MOST_DEATHS:
-            self._given_up.add(system.name)
-            self._journal.write(Failure(system.name, f"its process died {_MOST_DEATHS} times: left out of the rest"))
+    for repeat in range(repeats):
+        for number, start in enumerate(range(0, len(clips), size)):
+            for index in range(len(systems)):
+                yield (
+                    repeat,
+                    number,
+                    tuple(clips[start : start + size]),
+                    systems[(index + number + repeat) % len(systems)],
+                )
 
 
-def start_process(system: System, path: Path, peer_python: Path | None) -> SystemProcess:
-    """Start `system` under our interpreter, or a peer under `peer_python` if ours does not have it.
+def steps_left(steps: Sequence[Step], earlier: Sequence[Record]) -> list[Step]:
+    """The steps that an earlier run has not taken.
 
     Raises:
-        PeerError: it cannot be loaded by either.
+        ConfigError: a block of an earlier run had other clips: its name does not say which.
     """
+    clips = {step.key: {clip.key for clip in step.clips} for step in steps}
+    for one in earlier:
+        # A clip that cannot be read is not in the record.
+        if isinstance(one, LatencyBlock | StreamBlock) and not set(one.clips) <= clips.get(
+            (one.system, one.step, one.repeat), set(one.clips)
+        ):
+            raise ConfigError(
+                "--resume: what was measured so far are other clips: go on with the same ones "
+                "(folders, --limit, --quick, --language, --skip, systems), or name another --out"
+            )
+    done = steps_done(earlier)
+    return [step for step in steps if step.key not in done]
+
+
+def run_steps(steps: Iterable[Step], take: Take, journal: Journal, pool: ProcessPool) -> Iterator[Step]:
+    """Take `steps`, and hand out each one when it is over. A failure is written down, and the run goes on."""
     try:
-        return SystemProcess(system, path)
-    except PeerMissing:
-        if peer_python is None or system.adapter.ours:
-            raise
-        return SystemProcess(system, path, peer_python)
+        for step in steps:
+            name = step.system.name
+            if name not in pool.given_up:
+                try:
+                    for record in take(step, pool):
+                        journal.write(record)
+                except AgentError as error:
+                    lost = name in pool.given_up
+                    reason = f"{error}: left out of the rest" if lost else str(error)
+                    journal.write(Failure(name, reason, "" if lost else step.name, 0 if lost else step.repeat))
+            yield step
+    finally:
+        pool.close()
 
 
-def measurement(step: Step, answer: Answer) -> Measurement:
-    """What is written down of an answer."""
-    clip = step.clip
-    return Measurement(
+def take_clip(step: Step, paths: Mapping[str, Path], pool: ProcessPool) -> Iterator[Record]:
+    """One clip through one system; `paths` has each system's model by the system's name."""
+    (clip,), path = step.clips, paths[step.system.name]
+    pool.load(step.system, path)
+    answer = pool.transcribe(step.system, path, load_pcm(clip), clip.decoded_as)
+    yield Measurement(
+        **asdict(answer),
         system=step.system.name,
         set_name=clip.set_name,
         clip_id=clip.id,
@@ -163,13 +173,75 @@ def measurement(step: Step, answer: Answer) -> Measurement:
         language=clip.language,
         reference=clip.text,
         audio_s=clip.duration_s,
-        text=answer.text,
-        wall_s=answer.wall_s,
-        cpu_s=answer.cpu_s,
-        peak_rss_bytes=answer.peak_rss_bytes,
-        pss_bytes=answer.pss_bytes,
-        rejected=answer.rejected,
-        doubtful=answer.doubtful,
-        retries=answer.retries,
-        audio_ctx=answer.audio_ctx,
     )
+
+
+def read_sounds(step: Step, journal: Journal) -> dict[Clip, Pcm16]:
+    """Read the clips of a step; note in the journal which of them cannot be read."""
+    sounds: dict[Clip, Pcm16] = {}
+    for clip in step.clips:
+        try:
+            sounds[clip] = load_pcm(clip)
+        except SourceError as error:
+            journal.write(Failure(step.system.name, str(error), clip.key, step.repeat))
+    return sounds
+
+
+def describe(command: str) -> Machine:
+    """This machine and its libraries; `command` is what was typed."""
+    machine = fingerprint()
+    return Machine(
+        cpu=machine.board or machine.cpu,
+        cores=machine.cores,
+        memory_bytes=psutil.virtual_memory().total,
+        kernel=platform.release(),
+        python=platform.python_version(),
+        agent=__version__,
+        packages={one.name: one.version for one in metadata.distributions() if one.name in _PACKAGES},
+        command=command,
+    )
+
+
+def left_out(systems: Iterable[System], clips: Sequence[Clip]) -> Iterator[LeftOut]:
+    """What each of `systems` does not take of `clips`; those that take everything are not in it."""
+    for system in systems:
+        if count := Counter(clip.language for clip in clips if not system.takes(clip)):
+            yield LeftOut(system.name, dict(sorted(count.items())))
+
+
+def setup_of(system: System, model_sha256: str) -> SystemSetup:
+    """What `system` is measured with: its options, and of our engines every other setting, too."""
+    defaults: dict[str, object] = {}
+    if system.adapter.ours:
+        try:
+            chosen = engine_settings(system.adapter, system.model, system.options, "en")
+            defaults = TypeAdapter(EngineSettings).validate_python(chosen).model_dump(mode="json")
+        except ValidationError:
+            pass  # its process says what is wrong, and the others are measured all the same
+    settings = {key: str(value) for key, value in defaults.items() if key not in _NOT_COMPARED}
+    return SystemSetup(system.name, settings | dict(system.options), model_sha256)
+
+
+def new_setups(folder: Path, earlier: Iterable[Record], setups: Iterable[SystemSetup]) -> list[SystemSetup]:
+    """Those that an earlier run in `folder` has not written down. A setting that only one of them knows is no change.
+
+    Raises:
+        ConfigError: a system of the same name was measured with something else.
+    """
+    before = {record.system: record for record in earlier if isinstance(record, SystemSetup)}
+    for now in setups:
+        if now.system in before and (changes := list(_changes(before[now.system], now))):
+            raise ConfigError(
+                f"--resume: {folder} has measured {now.system} with {', '.join(changes)}: "
+                "go on with what it was begun with, or name another --out"
+            )
+    return [setup for setup in setups if setup.system not in before]
+
+
+def _changes(before: SystemSetup, now: SystemSetup) -> Iterator[str]:
+    for key in sorted(before.settings.keys() & now.settings.keys()):
+        if before.settings[key] != now.settings[key]:
+            yield f"{key} {before.settings[key]}, not {now.settings[key]}"
+    if before.model_sha256 != now.model_sha256:
+        digests = [setup.model_sha256[:_SHOWN_DIGITS] for setup in (before, now)]
+        yield f"a model of digest {digests[0]}…, not {digests[1]}…"

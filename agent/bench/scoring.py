@@ -25,19 +25,27 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Counts that can be added up over clips."""
+class Alignment:
+    """How a text differs from what was said, by a Levenshtein alignment of words (or characters)."""
 
-    substitutions: int
-    deletions: int
+    operations: tuple[str, ...]
+    """For each word that was said, in order: `equal`, `substitute` or `delete`."""
     insertions: int
-    reference: int
-    """Words (or characters) that were said."""
 
     @property
-    def total(self) -> int:
+    def said(self) -> int:
+        """Words (or characters) that were said."""
+        return len(self.operations)
+
+    @property
+    def deletions(self) -> int:
+        """Words that were said and not heard."""
+        return self.operations.count("delete")
+
+    @property
+    def errors(self) -> int:
         """Fewest edits that turn what was said into what was heard."""
-        return self.substitutions + self.deletions + self.insertions
+        return self.said - self.operations.count("equal") + self.insertions
 
 
 def units(text: str, language: str) -> list[str]:
@@ -60,42 +68,24 @@ def words_in(text: str) -> int:
     return len(_WORD.findall(_NOTES.sub(" ", text)))
 
 
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """How a text differs from what was said, word by word."""
+def align(reference: str, heard: str, language: str, *, spelled: bool = True) -> Alignment:
+    """Compare two texts, both normalised alike; without `spelled`, what was spelled is not joined.
 
-    operations: tuple[str, ...]
-    """For each word that was said, in order: `equal`, `substitute` or `delete`."""
-    errors: Errors
-
-
-def align(reference: str, heard: str, language: str) -> Alignment:
-    """Compare texts by word after Whisper's normaliser alone; by character in the languages of `BY_CHARACTER`."""
-    split = units if language in BY_CHARACTER else _plain_words
-    return _align(split(reference, language), split(heard, language))
+    Raises:
+        ConfigError: the extra `bench` is not installed.
+    """
+    if spelled or language in BY_CHARACTER:
+        return align_words(units(reference, language), units(heard, language))
+    return align_words(_normaliser(language)(reference).split(), _normaliser(language)(heard).split())
 
 
-def _plain_words(text: str, language: str) -> list[str]:
-    return _normaliser(language)(text).split()
-
-
-def _align(reference: Sequence[str], heard: Sequence[str]) -> Alignment:
+def align_words(reference: Sequence[str], heard: Sequence[str]) -> Alignment:
+    """Compare words as they are."""
     from jiwer import process_words  # noqa: PLC0415 - an extra; `_normaliser` says what is missing
 
     output = process_words(" ".join(reference), " ".join(heard))
     operations = [chunk.type for chunk in output.alignments[0] for _ in range(chunk.ref_start_idx, chunk.ref_end_idx)]
-    errors = Errors(output.substitutions, output.deletions, output.insertions, len(reference))
-    return Alignment(tuple(operations), errors)
-
-
-def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:
-    """Count the edits of a Levenshtein alignment."""
-    return _align(reference, heard).errors
-
-
-def score(reference: str, heard: str, language: str) -> Errors:
-    """Errors of `heard` against `reference`, both normalised alike."""
-    return count_errors(units(reference, language), units(heard, language))
+    return Alignment(tuple(operations), output.insertions)
 
 
 def require(languages: Iterable[str]) -> None:

@@ -1,20 +1,19 @@
 """From raw results to figures. Pure functions.
 
-Repeats of a clip: medians of the seconds, and errors added up over repeats (decoders with a temperature are not the
-same twice). Only clips that both systems got through enter a comparison.
+Repeats of a clip: medians of the seconds, means of the errors (decoders with a temperature are not the same twice).
+Only clips that both systems got through enter a comparison.
 """
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from agent.bench.clips import NO_SPEECH
-from agent.bench.failures import standing
-from agent.bench.idle import IdleSummary, idle_summaries
-from agent.bench.intervals import RESAMPLES, Estimate, paired_difference, percentile, rate
-from agent.bench.latencies import LatencySummary, latencies
+from agent.bench.intervals import RESAMPLES, Estimate, percentile, rate
 from agent.bench.records import (
+    Done,
     Failure,
     IdleMeasurement,
     LatencyBlock,
@@ -23,43 +22,39 @@ from agent.bench.records import (
     Measurement,
     Record,
     StreamBlock,
+    StreamClip,
     SystemStart,
+    standing,
 )
-from agent.bench.scoring import BY_CHARACTER, Errors, score, words_in
-from agent.bench.streams import StreamSummary, stream_summaries
-from agent.bench.systems import is_ours, model_of
+from agent.bench.scoring import BY_CHARACTER, Alignment, align, words_in
+from agent.bench.systems import are_peers
 
-_REPEATED = Measurement | LatencyBlock | IdleMeasurement | StreamBlock
+ALL = "all"
+OfSystem = TypeVar("OfSystem", Measurement, LatencyBlock, IdleMeasurement, StreamBlock, SystemStart, LeftOut)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
     """One system on one clip, all repeats together."""
 
+    system: str
     key: str
     set_name: str
     language: str
     audio_s: float
-    errors: tuple[Errors, ...]
-    """One a repeat; empty where nobody speaks."""
+    said: int
+    """Reference words (or characters); 0 where nobody speaks."""
+    wrong: float
+    """Errors a repeat."""
     invented_words: float
-    """Mean number of words that were found where nobody speaks; `[BLANK_AUDIO]`, `(wind)` and `...` are none."""
+    """Words a repeat that were found where nobody speaks; `[BLANK_AUDIO]`, `(wind)` and `...` are none."""
     wall_s: float
     cpu_s: float
-    rejected: bool
-    """Whether anything was held back, in any repeat."""
-    retries: int
-    doubtful: int
 
     @property
-    def wrong(self) -> float:
-        """Errors, added up over repeats."""
-        return float(sum(errors.total for errors in self.errors))
-
-    @property
-    def said(self) -> float:
-        """Reference words, as often as they were transcribed."""
-        return float(sum(errors.reference for errors in self.errors))
+    def by_word(self) -> bool:
+        """Whether it enters the word error rate. "Hmm." does not: the normaliser leaves no word of it."""
+        return self.said > 0 and self.language not in BY_CHARACTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +62,10 @@ class SetSummary:
     """One system on one set."""
 
     name: str
-    clips: int
     by_character: bool
     """True if the error rate is over characters."""
     error_rate: Estimate | None
     """None where nobody speaks."""
-    rtf: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A system against the baseline, over the clips that both got through."""
-
-    clips: int
-    error_rate_difference: Estimate | None
-    """Positive: more errors than the baseline. Paired over utterances."""
-    cpu_ratio: Estimate
-    wall_ratio: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,38 +74,101 @@ class SystemSummary:
 
     name: str
     clips: int
-    audio_s: float
     error_rate: Estimate | None
-    """Words; sets that are scored by character are not in it."""
+    """Words; clips that are scored by character are not in it."""
+    retries: int
+    cpu_rtf: float
+    """CPU seconds a second of sound."""
     rtf: float
     """Wall seconds a second of sound."""
-    cpu_s: float
-    cpu_rtf: float
     wall_p50_s: float
     wall_p95_s: float
     """Seconds from the samples to the words, over clips in which somebody speaks."""
+    peak_rss_bytes: int
+    pss_bytes: int
+    model_bytes: int
+    load_s: float
     noise_clips: int
     noise_clips_with_text: int
     noise_words: float
     speech_clips_rejected: int
-    retries: int
     doubtful: int
-    load_s: float
-    model_bytes: int
-    peak_rss_bytes: int
-    pss_bytes: int
     sets: tuple[SetSummary, ...]
-    against_baseline: Comparison | None
-    """None for the baseline itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
-    """One of our engines against a peer on the same weights."""
+class Comparison:
+    """A system against another one, over the clips that both got through."""
 
-    ours: str
-    peer: str
-    comparison: Comparison
+    name: str
+    against: str
+    clips: int
+    error_rate_difference: Estimate | None
+    """Positive: more errors than the other. Paired over utterances."""
+    cpu_ratio: Estimate
+    wall_ratio: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """A whole system, from the sound to a subscriber."""
+
+    name: str
+    utterances: int
+    """Of all passes; the seconds are medians over passes of what each pass has."""
+    after_hangover_p50_s: float | None
+    """None where no utterance arrived."""
+    after_hangover_p95_s: float | None
+    from_speech_end_p50_s: float | None
+    from_speech_end_p95_s: float | None
+    peak_pss_bytes: int
+    """The agent with its children; for a peer, its server and our client."""
+    cpu_rtf: float
+    """CPU seconds a second of sound, pauses and loading included for ours, neither for a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSummary:
+    """A whole agent at rest, over all runs."""
+
+    name: str
+    runs: int
+    core_share: float
+    """CPU seconds a second, median over runs, children included, loading excluded."""
+    highest_core_share: float
+    loading_cpu_s: float
+    """CPU seconds of the first 20 seconds, median."""
+    peak_pss_bytes: int
+    transcripts: int
+    """Published in all runs together; nobody spoke."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """One system in all streams, in one room, or on one set: medians over seeds."""
+
+    name: str
+    part: str
+    seeds: int
+    """Those that are complete; a seed whose streams were interrupted does not count."""
+    clips: int
+    """Of one seed; a clip counts once a room."""
+    error_rate: float
+    """In the stream. Words as Whisper's normaliser leaves them; what is spelled is not joined."""
+    whole_error_rate: float
+    """Of the stock library, each clip by itself."""
+    error_rate_difference: float
+    deletions: float
+    whole_deletions: float
+    first_lost: float
+    """Clips whose first word the stock library hears and the stream leaves out."""
+    last_lost: float
+    split: float
+    """Clips that are published in two utterances or more."""
+    strays: float | None
+    """Published utterances without a clip, a seed; None for a set."""
+    cpu_rtf: float | None
+    """CPU seconds a second of the stream; None for a set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +182,8 @@ class Report:
     """The one that was asked for, if it has no results and another one takes its place."""
     repeats: int
     systems: tuple[SystemSummary, ...]
-    duels: tuple[Duel, ...]
+    comparisons: tuple[Comparison, ...]
+    """Every system with the baseline, and each of ours with the peers on the same weights."""
     latencies: tuple[LatencySummary, ...]
     idle: tuple[IdleSummary, ...]
     streams: tuple[StreamSummary, ...]
@@ -147,102 +193,106 @@ class Report:
 
 def summarise(records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES) -> Report:
     """All figures; `baseline` is the name of a system (default: the first one that has results)."""
-    measured: dict[str, list[Measurement]] = defaultdict(list)
-    for record in records:
-        if isinstance(record, Measurement):
-            measured[record.system].append(record)
-    results = {name: clip_results(measurements) for name, measurements in measured.items()}
+    measured = _by_system(records, Measurement)
+    results = {name: clip_results(group) for name, group in measured.items()}
     chosen = baseline if baseline in results else next(iter(results), "")
-    starts = {record.system: record for record in records if isinstance(record, SystemStart)}
-    systems = tuple(
-        _system(starts[name], measured[name], clips, None if name == chosen else results[chosen], resamples)
-        for name, clips in results.items()
-    )
+    starts = {name: group[-1] for name, group in _by_system(records, SystemStart).items()}
     return Report(
         machine=next((record for record in records if isinstance(record, Machine)), None),
         baseline=chosen,
         missing_baseline=baseline if baseline and results and baseline != chosen else "",
-        repeats=1 + max((record.repeat for record in records if isinstance(record, _REPEATED)), default=0),
-        systems=systems,
-        duels=tuple(duels(results, resamples)),
-        latencies=latencies(records),
-        idle=idle_summaries(records),
+        repeats=1 + max((record.repeat for record in records if isinstance(record, Done)), default=0),
+        systems=tuple(_system(starts[name], measured[name], clips, resamples) for name, clips in results.items()),
+        comparisons=tuple(_comparisons(results, chosen, resamples)),
+        latencies=tuple(_latency(name, blocks) for name, blocks in _by_system(records, LatencyBlock).items()),
+        idle=tuple(_idle(name, group) for name, group in _by_system(records, IdleMeasurement).items()),
         streams=stream_summaries(records),
-        left_out=tuple({record.system: record for record in records if isinstance(record, LeftOut)}.values()),
+        left_out=tuple(group[-1] for group in _by_system(records, LeftOut).values()),
         failures=standing(records),
     )
 
 
-def duels(results: Mapping[str, Sequence[ClipResult]], resamples: int = RESAMPLES) -> Iterator[Duel]:
-    """Each of ours against each peer on the same model, by the systems' names."""
-    for ours in filter(is_ours, results):
-        for peer in results:
-            if not is_ours(peer) and model_of(peer) == model_of(ours) != "":
-                comparison = compare(results[ours], results[peer], resamples)
-                if comparison:
-                    yield Duel(ours, peer, comparison)
+def _by_system(records: Iterable[Record], kind: type[OfSystem]) -> dict[str, list[OfSystem]]:
+    groups: dict[str, list[OfSystem]] = defaultdict(list)
+    for record in records:
+        if isinstance(record, kind):
+            groups[record.system].append(record)
+    return groups
 
 
 def clip_results(measurements: Iterable[Measurement]) -> list[ClipResult]:
     """Put the repeats of each clip together."""
     by_clip: dict[str, list[Measurement]] = defaultdict(list)
     for measurement in measurements:
-        by_clip[measurement.clip_key].append(measurement)
-    return [_clip(key, repeats) for key, repeats in by_clip.items()]
+        by_clip[measurement.step].append(measurement)
+    return [_clip(repeats) for repeats in by_clip.values()]
 
 
-def _clip(key: str, repeats: list[Measurement]) -> ClipResult:
+def _clip(repeats: Sequence[Measurement]) -> ClipResult:
     first = repeats[0]
     speech = first.language != NO_SPEECH
+    aligned = [align(first.reference, one.text, first.language) for one in repeats] if speech else []
     return ClipResult(
-        key=key,
+        system=first.system,
+        key=first.step,
         set_name=first.set_name,
         language=first.language,
         audio_s=first.audio_s,
-        errors=tuple(score(first.reference, m.text, first.language) for m in repeats) if speech else (),
-        invented_words=0.0 if speech else statistics.fmean(words_in(m.text) for m in repeats),
-        wall_s=statistics.median(m.wall_s for m in repeats),
-        cpu_s=statistics.median(m.cpu_s for m in repeats),
-        rejected=any(m.rejected for m in repeats),
-        retries=first.retries,
-        doubtful=first.doubtful,
+        said=aligned[0].said if aligned else 0,
+        wrong=statistics.fmean(one.errors for one in aligned) if aligned else 0.0,
+        invented_words=0.0 if speech else statistics.fmean(words_in(one.text) for one in repeats),
+        wall_s=statistics.median(one.wall_s for one in repeats),
+        cpu_s=statistics.median(one.cpu_s for one in repeats),
     )
 
 
 def _system(
-    start: SystemStart,
-    measurements: Sequence[Measurement],
-    clips: Sequence[ClipResult],
-    baseline: Sequence[ClipResult] | None,
-    resamples: int,
+    start: SystemStart, measurements: Sequence[Measurement], clips: Sequence[ClipResult], resamples: int
 ) -> SystemSummary:
     audio_s = sum(clip.audio_s for clip in clips)
-    speech = [clip for clip in clips if clip.errors]
+    speech = [clip for clip in clips if clip.language != NO_SPEECH]
     noise = [clip for clip in clips if clip.language == NO_SPEECH]
     walls_s = [clip.wall_s for clip in speech or clips]
+    first_pass = {one.step: one for one in reversed(measurements)}.values()
+    by_set: dict[str, list[ClipResult]] = defaultdict(list)
+    for clip in clips:
+        by_set[clip.set_name].append(clip)
     return SystemSummary(
         name=start.system,
         clips=len(clips),
-        audio_s=audio_s,
-        error_rate=_error_rate(_by_word(clips), resamples),
-        rtf=sum(clip.wall_s for clip in clips) / audio_s,
-        cpu_s=sum(clip.cpu_s for clip in clips),
+        error_rate=_error_rate([clip for clip in clips if clip.by_word], resamples),
+        retries=sum(one.retries for one in first_pass),
         cpu_rtf=sum(clip.cpu_s for clip in clips) / audio_s,
+        rtf=sum(clip.wall_s for clip in clips) / audio_s,
         wall_p50_s=percentile(walls_s, 0.5),
         wall_p95_s=percentile(walls_s, 0.95),
+        peak_rss_bytes=max(one.peak_rss_bytes for one in measurements),
+        pss_bytes=max(one.pss_bytes for one in measurements),
+        model_bytes=start.model_bytes,
+        load_s=start.load_s,
         noise_clips=len(noise),
         noise_clips_with_text=sum(clip.invented_words > 0 for clip in noise),
         noise_words=sum(clip.invented_words for clip in noise),
-        speech_clips_rejected=sum(clip.rejected for clip in speech),
-        retries=sum(clip.retries for clip in clips),
-        doubtful=sum(clip.doubtful for clip in clips),
-        load_s=start.load_s,
-        model_bytes=start.model_bytes,
-        peak_rss_bytes=max(m.peak_rss_bytes for m in measurements),
-        pss_bytes=max(m.pss_bytes for m in measurements),
-        sets=_sets(clips, resamples),
-        against_baseline=None if baseline is None else compare(clips, baseline, resamples),
+        speech_clips_rejected=len({one.step for one in measurements if one.rejected and one.language != NO_SPEECH}),
+        doubtful=sum(one.doubtful for one in first_pass),
+        sets=tuple(
+            SetSummary(name, group[0].language in BY_CHARACTER, _error_rate(group, resamples))
+            for name, group in sorted(by_set.items())
+        ),
     )
+
+
+def _error_rate(clips: Sequence[ClipResult], resamples: int) -> Estimate | None:
+    said = [clip for clip in clips if clip.said]
+    return rate([clip.wrong for clip in said], [clip.said for clip in said], resamples) if said else None
+
+
+def _comparisons(results: Mapping[str, Sequence[ClipResult]], baseline: str, resamples: int) -> Iterator[Comparison]:
+    pairs = [(name, baseline) for name in results if name != baseline]
+    pairs += [(ours, peer) for ours in results for peer in results if peer != baseline and are_peers(ours, peer)]
+    for name, against in pairs:
+        if comparison := compare(results[name], results[against], resamples):
+            yield comparison
 
 
 def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples: int = RESAMPLES) -> Comparison | None:
@@ -251,47 +301,122 @@ def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples:
     pairs = [(clip, other[clip.key]) for clip in ours if clip.key in other]
     if not pairs:
         return None
-    # As in the rate of each: a reference that the normaliser leaves nothing of ("Hmm.") has no words to get wrong.
-    by_word = [(a, b) for a, b in pairs if a.said and b.said and a.language not in BY_CHARACTER]
-    # Rates per repeat, so that it does not matter if one of the two has been repeated more often than the other.
-    difference = (
-        paired_difference(
-            [a.wrong / len(a.errors) for a, _ in by_word],
-            [b.wrong / len(b.errors) for _, b in by_word],
-            [a.said / len(a.errors) for a, _ in by_word],
-            resamples,
-        )
-        if by_word
-        else None
-    )
+    by_word = [(a, b) for a, b in pairs if a.by_word]
+    wrong, said = [a.wrong - b.wrong for a, b in by_word], [a.said for a, _ in by_word]
     return Comparison(
+        name=ours[0].system,
+        against=theirs[0].system,
         clips=len(pairs),
-        error_rate_difference=difference,
+        error_rate_difference=rate(wrong, said, resamples) if said else None,
         cpu_ratio=rate([a.cpu_s for a, _ in pairs], [b.cpu_s for _, b in pairs], resamples),
         wall_ratio=rate([a.wall_s for a, _ in pairs], [b.wall_s for _, b in pairs], resamples),
     )
 
 
-def _by_word(clips: Iterable[ClipResult]) -> list[ClipResult]:
-    return [clip for clip in clips if clip.errors and clip.language not in BY_CHARACTER]
+def _latency(name: str, blocks: Sequence[LatencyBlock]) -> LatencySummary:
+    after_s = [(block.repeat, delay.after_hangover_s) for block in blocks for delay in block.delays]
+    since_s = [(block.repeat, delay.from_speech_end_s) for block in blocks for delay in block.delays]
+    return LatencySummary(
+        name=name,
+        utterances=len(after_s),
+        after_hangover_p50_s=_over_passes(after_s, 0.5),
+        after_hangover_p95_s=_over_passes(after_s, 0.95),
+        from_speech_end_p50_s=_over_passes(since_s, 0.5),
+        from_speech_end_p95_s=_over_passes(since_s, 0.95),
+        peak_pss_bytes=max(block.peak_pss_bytes for block in blocks),
+        cpu_rtf=sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
+    )
 
 
-def _error_rate(clips: Sequence[ClipResult], resamples: int) -> Estimate | None:
-    scored = [clip for clip in clips if clip.said]
-    return rate([clip.wrong for clip in scored], [clip.said for clip in scored], resamples) if scored else None
+def _over_passes(measured: Iterable[tuple[int, float | None]], fraction: float) -> float | None:
+    """Median over passes of each pass's percentile; `measured` has pass and seconds of every utterance.
+
+    One bad pass (a neighbour, a hot board) does not decide then over the 95th percentile of all.
+    """
+    passes: dict[int, list[float]] = defaultdict(list)
+    for repeat, took_s in measured:
+        if took_s is not None:
+            passes[repeat].append(took_s)
+    return statistics.median(percentile(values, fraction) for values in passes.values()) if passes else None
 
 
-def _sets(clips: Sequence[ClipResult], resamples: int) -> tuple[SetSummary, ...]:
-    by_set: dict[str, list[ClipResult]] = defaultdict(list)
-    for clip in clips:
-        by_set[clip.set_name].append(clip)
-    return tuple(
-        SetSummary(
-            name=name,
-            clips=len(group),
-            by_character=group[0].language in BY_CHARACTER,
-            error_rate=_error_rate(group, resamples),
-            rtf=sum(clip.wall_s for clip in group) / sum(clip.audio_s for clip in group),
-        )
-        for name, group in sorted(by_set.items())
+def _idle(name: str, group: Sequence[IdleMeasurement]) -> IdleSummary:
+    shares = [one.cpu_s / one.wall_s for one in group]
+    return IdleSummary(
+        name=name,
+        runs=len(group),
+        core_share=statistics.median(shares),
+        highest_core_share=max(shares),
+        loading_cpu_s=statistics.median(one.loading_cpu_s for one in group),
+        peak_pss_bytes=max(one.peak_pss_bytes for one in group),
+        transcripts=sum(one.transcripts for one in group),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One clip in one stream, with the alignments of both texts."""
+
+    block: StreamBlock
+    clip: StreamClip
+    stream: Alignment
+    whole: Alignment
+
+    def loses(self, index: int) -> bool:
+        """Whether the stream leaves out a word that the stock library hears."""
+        return self.whole.operations[index] == "equal" and self.stream.operations[index] == "delete"
+
+
+def stream_summaries(records: Iterable[Record]) -> tuple[StreamSummary, ...]:
+    """What was measured in streams: by system in all, by room, and by set."""
+    return tuple(part for name, blocks in _by_system(records, StreamBlock).items() for part in _parts(name, blocks))
+
+
+def _parts(name: str, blocks: Sequence[StreamBlock]) -> Iterator[StreamSummary]:
+    scored = [_score(block, clip) for block in blocks for clip in block.heard]
+    scored = [one for one in scored if one.whole.said]
+    if not scored:
+        return
+    yield _stream(name, ALL, scored, blocks)
+    for room in dict.fromkeys(one.block.room for one in scored):
+        of_room = [one for one in scored if one.block.room == room]
+        yield _stream(name, room, of_room, [block for block in blocks if block.room == room])
+    for set_name in sorted({one.clip.set_name for one in scored}):
+        yield _stream(name, set_name, [one for one in scored if one.clip.set_name == set_name], [])
+
+
+def _score(block: StreamBlock, clip: StreamClip) -> _Scored:
+    texts = (clip.text, clip.whole_text)
+    return _Scored(block, clip, *(align(clip.reference, text, clip.language, spelled=False) for text in texts))
+
+
+def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[StreamBlock]) -> StreamSummary:
+    by_seed: dict[int, list[_Scored]] = defaultdict(list)
+    for one in scored:
+        by_seed[one.block.repeat].append(one)
+    # A run that was interrupted leaves a seed with fewer clips, which may be the easier ones.
+    most = max(map(len, by_seed.values()))
+    seeds = {seed: group for seed, group in by_seed.items() if len(group) == most}
+    heard = [block for block in blocks if block.repeat in seeds]
+
+    def median(figure: Callable[[list[_Scored]], float]) -> float:
+        return statistics.median(map(figure, seeds.values()))
+
+    error_rate = median(lambda group: sum(one.stream.errors for one in group) / sum(one.stream.said for one in group))
+    whole_rate = median(lambda group: sum(one.whole.errors for one in group) / sum(one.whole.said for one in group))
+    return StreamSummary(
+        name=name,
+        part=part,
+        seeds=len(seeds),
+        clips=most,
+        error_rate=error_rate,
+        whole_error_rate=whole_rate,
+        error_rate_difference=error_rate - whole_rate,
+        deletions=median(lambda group: sum(one.stream.deletions for one in group)),
+        whole_deletions=median(lambda group: sum(one.whole.deletions for one in group)),
+        first_lost=median(lambda group: sum(one.loses(0) for one in group)),
+        last_lost=median(lambda group: sum(one.loses(-1) for one in group)),
+        split=median(lambda group: sum(one.clip.pieces > 1 for one in group)),
+        strays=sum(block.strays for block in heard) / len(seeds) if blocks else None,
+        cpu_rtf=sum(block.cpu_s for block in heard) / sum(block.audio_s for block in heard) if blocks else None,
     )

@@ -8,8 +8,8 @@ stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,13 +17,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.bench.child import BUSY_OPTION, OUR_ENGINES
 from agent.bench.clips import NO_SPEECH, Clip
-from agent.bench.records import LeftOut
-from agent.bench.wire_format import BUSY_OPTION
 from agent.config.settings import SegmenterSettings, VadSettings
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 from agent.models.languages import is_english_only
+from agent.models.store import Store
+
+VAD_OPTION = "vad"
+"""Of our engines: put voice activity detection and segmenter in front, as in the agent."""
+_DETECTOR_OPTIONS = ("threshold", "gate")
 
 
 class Adapter(StrEnum):
@@ -42,7 +46,7 @@ class Adapter(StrEnum):
     @property
     def ours(self) -> bool:
         """True for the agent's own engines."""
-        return self in _OURS
+        return self in OUR_ENGINES
 
     @property
     def model_format(self) -> ModelFormat:
@@ -51,16 +55,22 @@ class Adapter(StrEnum):
         return ModelFormat.GGML if ggml else ModelFormat.CTRANSLATE2
 
 
-_OURS = frozenset({Adapter.WHISPER_CPP, Adapter.FASTER_WHISPER, Adapter.SCRIPTED})
-_DETECTOR_OPTIONS = ("threshold", "gate")
-VAD_OPTION = "vad"
-"""Of our engines: put voice activity detection and segmenter in front, as in the agent."""
 _PEER_OPTIONS: Mapping[Adapter, frozenset[str]] = {
     Adapter.STOCK_PYWHISPERCPP: frozenset({"threads", "language"}),
     Adapter.STOCK_FASTER_WHISPER: frozenset({"threads", "language", "beam", "compute_type", "vad_filter", "device"}),
     Adapter.WYOMING_FASTER_WHISPER: frozenset({"threads", "language", "beam", "compute_type", "vad_filter"}),
     Adapter.OPENAI_WHISPER: frozenset({"threads", "language", "beam"}),
     Adapter.TRANSFORMERS: frozenset({"threads", "language", "beam"}),
+}
+_PEERS: Mapping[ModelFormat, Sequence[str]] = {
+    ModelFormat.GGML: ("stock-pywhispercpp:{}",),
+    ModelFormat.CTRANSLATE2: (
+        "stock-faster-whisper:{}:beam=5",
+        "stock-faster-whisper:{}:beam=1",
+        "wyoming-faster-whisper:{}",
+        "openai-whisper:{}:beam=5",
+        "transformers:{}:beam=5",
+    ),
 }
 
 
@@ -89,18 +99,20 @@ def parse_system(text: str) -> System:
     """
     engine, _, rest = text.partition(":")
     model, _, tail = rest.partition(":")
-    known = ", ".join(Adapter)
     if engine not in set(Adapter):
+        known = ", ".join(Adapter)
         raise ConfigError(f"--system {text}: {engine!r} is not an engine that can be measured; there are {known}")
     if not model and engine != Adapter.SCRIPTED:
         raise ConfigError(f"--system {text}: name a model, as in {engine}:tiny.en-q8_0")
     adapter = Adapter(engine)
-    options = dict(_options(tail))
+    parts = [option.partition("=") for option in tail.split(",") if option]
+    options = {key.strip(): value.strip() if equals else "true" for key, equals, value in parts}
     unknown = set(options) - _PEER_OPTIONS.get(adapter, frozenset(options)) - {BUSY_OPTION}
     if unknown:
         has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
         raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
-    return System(_name(engine, model, tail), adapter, model, options)
+    name = ":".join(part for part in (engine, Path(model).name.removesuffix(".bin"), tail) if part)
+    return System(name, adapter, model, options)
 
 
 def named(text: str, names: Sequence[str]) -> str:
@@ -120,8 +132,7 @@ def named(text: str, names: Sequence[str]) -> str:
 def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:
     """The settings, by their names in `[engine]`, that make one of our engines what the system says."""
     others = {VAD_OPTION, BUSY_OPTION, *SegmenterSettings.model_fields, *_DETECTOR_OPTIONS}
-    of_the_engine = {key: value for key, value in options.items() if key not in others}
-    chosen = {"language": language} | of_the_engine
+    chosen = {"language": language} | {key: value for key, value in options.items() if key not in others}
     if adapter is Adapter.SCRIPTED:
         chosen.pop("threads", None)
         return chosen | {"kind": adapter.value}
@@ -143,14 +154,10 @@ def listening_settings(options: Mapping[str, str]) -> tuple[VadSettings, Segment
         raise ConfigError(f"--system: option {problem['loc'][-1]}: {problem['msg']}; see docs/settings.md") from None
 
 
-def is_ours(name: str) -> bool:
-    """Whether a system of that name is one of our engines."""
-    return name.partition(":")[0] in _OURS
-
-
-def model_of(name: str) -> str:
-    """The model in a system's name; empty for one without."""
-    return name.partition(":")[2].partition(":")[0]
+def are_peers(ours: str, peer: str) -> bool:
+    """Whether `ours` is the name of one of our engines, and `peer` that of a peer with the same model."""
+    (engine, model), (other, other_model) = ((*name.split(":"), "")[:2] for name in (ours, peer))
+    return engine in OUR_ENGINES and other not in OUR_ENGINES and model == other_model != ""
 
 
 def with_threads(system: System, threads: int) -> System:
@@ -175,37 +182,22 @@ def distinct(systems: Iterable[System]) -> list[System]:
     return list(unique.values())
 
 
-def left_out(systems: Iterable[System], clips: Iterable[Clip]) -> list[LeftOut]:
-    """What each of `systems` does not take of `clips`; those that take everything are not in it."""
-    chosen = list(clips)
-    counts = [(system.name, Counter(clip.language for clip in chosen if not system.takes(clip))) for system in systems]
-    return [LeftOut(name, dict(sorted(count.items()))) for name, count in counts if count]
-
-
-def _name(engine: str, model: str, tail: str) -> str:
-    return ":".join(part for part in (engine, Path(model).name.removesuffix(".bin"), tail) if part)
-
-
-def _options(text: str) -> Iterator[tuple[str, str]]:
-    for option in filter(None, text.split(",")):
-        key, equals, value = option.partition("=")
-        yield key.strip(), value.strip() if equals else "true"
-
-
 def peers_of(model: str, model_format: ModelFormat) -> list[System]:
     """The peers that can take `model`, called as their users call them."""
-    if model_format is ModelFormat.GGML:
-        return [parse_system(f"{Adapter.STOCK_PYWHISPERCPP}:{model}")]
-    return [
-        parse_system(f"{Adapter.STOCK_FASTER_WHISPER}:{model}:beam=5"),
-        parse_system(f"{Adapter.STOCK_FASTER_WHISPER}:{model}:beam=1"),
-        parse_system(f"{Adapter.WYOMING_FASTER_WHISPER}:{model}"),
-        parse_system(f"{Adapter.OPENAI_WHISPER}:{model}:beam=5"),
-        parse_system(f"{Adapter.TRANSFORMERS}:{model}:beam=5"),
-    ]
+    return [parse_system(text.format(model)) for text in _PEERS[model_format]]
 
 
-def ours_for(model: str, model_format: ModelFormat) -> System:
-    """Our own engine for a model of this format."""
-    adapter = Adapter.WHISPER_CPP if model_format is ModelFormat.GGML else Adapter.FASTER_WHISPER
-    return parse_system(f"{adapter}:{model}")
+def model_path(system: System, store: Store) -> Path:
+    """The verified model of `system`, which names it, or gives its path; nothing at all for an engine without one.
+
+    Raises:
+        ModelError: it is not there, of another format, or not what it should be.
+    """
+    if system.adapter is Adapter.SCRIPTED:
+        return Path(os.devnull)
+    return store.resolve(system.model, system.adapter.model_format)
+
+
+def weights_sha256(path: Path, store: Store) -> str:
+    """Digest of the weights at `path`, which `model_path` gave; empty for an engine without a model."""
+    return "" if path == Path(os.devnull) else store.digest(path / "model.bin" if path.is_dir() else path)

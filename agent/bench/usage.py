@@ -1,6 +1,5 @@
 """What a process and everything that it has started cost, from Linux's own accounts."""
 
-import os
 import resource
 import time
 from collections.abc import Iterable
@@ -67,8 +66,3 @@ def _parent(entry: Path) -> int:
         return int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
     except OSError:
         return 0
-
-
-def this_and(helpers: Iterable[int]) -> list[int]:
-    """This process and its helpers."""
-    return [os.getpid(), *helpers]

@@ -1,11 +1,11 @@
 """`edgescribe bench`: measure systems side by side on this machine."""
 
 import argparse
-import json
+import contextlib
+import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,11 @@ from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.bench.clips import Clip
-    from agent.bench.idle import IdleStep
-    from agent.bench.latency_runner import BlockStep
-    from agent.bench.models import ModelShelf
     from agent.bench.records import Journal, Record
-    from agent.bench.runner import Step
-    from agent.bench.stream import Room, StreamStep
-    from agent.bench.summary import Report
+    from agent.bench.runner import Step, Take
+    from agent.bench.streams import Room
     from agent.bench.systems import System
+    from agent.models.store import Store
 
 _QUICK_CLIPS = 12
 _SYSTEM_MEMORY_BYTES = 500_000_000
@@ -43,30 +40,14 @@ openai-whisper, transformers (the extra `peers`). Only ratios within one run mea
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What is to be measured, and what of it is there already."""
-
-    systems: "Sequence[System]"
-    clips: "Sequence[Clip]"
-    paths: dict[str, Path]
-    """Each system's model, by the system's name."""
-    journal: "Journal"
-    """Takes what comes of it."""
-    rooms: "Sequence[Room]"
-    """Where clips are laid into streams."""
-    earlier: "Sequence[Record]"
-    """What an earlier run with the same `--out` wrote into it; empty if there was none."""
-
-
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the verb."""
     parser = subparsers.add_parser(
         "bench",
         help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
         description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
-        "Error rates need the extra `bench`; --latency and --idle do without. Single clips and streams are measured "
-        "where neither is asked for.",
+        "Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams "
+        "are measured where neither is asked for.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -105,14 +86,18 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write everything down, and print the tables; also of a part, if it is ended before its time."""
     from rich.console import Console
 
-    from agent.bench.models import ModelShelf
+    from agent.bench.records import read_journal
+    from agent.bench.report import print_report, write_report
     from agent.bench.scoring import require
-    from agent.bench.stream import rooms
-    from agent.bench.table import print_report
+    from agent.bench.streams import rooms
+    from agent.bench.summary import summarise
+    from agent.config.layers import models_dir
+    from agent.install import extras
+    from agent.models.catalogue import load_catalogue
+    from agent.models.store import Store
 
-    shelf = ModelShelf(settings_from(args))
-    systems = _systems(args, shelf)
-    clips, where = _clips(args), rooms(args.noise)
+    store = Store(models_dir(settings_from(args)), load_catalogue())
+    systems, clips, where = _systems(args, store), _clips(args), rooms(args.noise)
     if not (args.idle or args.latency):
         require(clip.language for clip in clips if clip.text)
     baseline = _baseline(args, systems)
@@ -120,25 +105,28 @@ def run(args: argparse.Namespace) -> int:
     interrupted = False
     try:
         with ended_in_order():
-            _measure(args, shelf, systems, clips, where)
+            _measure(args, store, systems, clips, where)
     except KeyboardInterrupt:
         interrupted = True
-    report = _report(args.out, baseline)
+    report = summarise(read_journal(args.out), baseline)
+    has_page = write_report(report, args.out)
     print_report(report, Console())
-    print(f"All results: {args.out / 'report.html'}, {args.out / 'report.json'}")
+    page = (
+        args.out / "report.html" if has_page else f"no page, which needs the extra `bench`: {extras.missing('bench')}"
+    )
+    print(f"All results: {args.out / 'report.json'}, {page}")
     if interrupted:
         print("edgescribe: ended before its time: go on with the same command and --resume", file=sys.stderr)
         return INTERRUPTED
     return 0 if report.systems or report.latencies or report.idle or report.streams else 1
 
 
-def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
-    from agent.bench.latency_runner import can_be_timed
-    from agent.bench.machine import cores
-    from agent.bench.stream import can_be_streamed
+def _systems(args: argparse.Namespace, store: "Store") -> "list[System]":
+    from agent.bench.latency import can_be_timed
+    from agent.bench.streams import can_be_streamed
     from agent.bench.systems import Adapter, distinct, listening_settings, parse_system, peers_of, with_threads
 
-    systems = [parse_system(text) for text in args.system] or shelf.systems()
+    systems = [parse_system(text) for text in args.system or _installed(store)]
     if not systems:
         raise ConfigError("no model is installed: run `edgescribe models pull tiny.en-q8_0`, or name one with --system")
     if args.peers:
@@ -147,32 +135,50 @@ def _systems(args: argparse.Namespace, shelf: "ModelShelf") -> "list[System]":
         systems += [peer for model, kind in sorted(known) for peer in peers_of(model, kind)]
     if args.idle:
         systems = [system for system in systems if system.adapter.ours]
-        if not systems:
-            raise ConfigError("--idle: none of these is an agent; take our engines")
-    if args.latency:
+    elif args.latency:
         systems = [system for system in systems if can_be_timed(system)]
-    if not systems:
-        raise ConfigError("--latency: none of these is a whole system; take our engines and wyoming-faster-whisper")
-    if args.stream and not any(can_be_streamed(system) for system in systems):
-        raise ConfigError("--stream: none of these is an agent with a model; take our engines")
+    if not systems or (args.stream and not any(can_be_streamed(system) for system in systems)):
+        option = "--idle" if args.idle else "--latency" if args.latency else "--stream"
+        raise ConfigError(
+            f"{option}: none of these is a whole system with a model: take our engines"
+            + (", or wyoming-faster-whisper" if option == "--latency" else "")
+        )
     for system in systems:
         listening_settings(system.options)
-    threads = args.threads or max(1, cores() - 1)
+    threads = args.threads or max(1, len(os.sched_getaffinity(0)) - 1)
     return [with_threads(system, threads) for system in distinct(systems)]
+
+
+def _installed(store: "Store") -> list[str]:
+    from agent.models import ModelFormat
+
+    engines = {ModelFormat.GGML: "whisper_cpp", ModelFormat.CTRANSLATE2: "faster_whisper"}
+    return [f"{engines[model.format]}:{model.name}" for model in store.installed()]
 
 
 def _clips(args: argparse.Namespace) -> "list[Clip]":
     from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, refuse_missing, spread
 
     clips = read_clips(args.places) if args.places else demo_clips()
-    wanted = (args.language, NO_SPEECH)
-    clips = [clip for clip in clips if args.language is None or clip.language in wanted]
-    clips = [clip for clip in clips if clip.set_name not in args.skip]
+    wanted = (args.language, NO_SPEECH) if args.language else None
+    clips = [clip for clip in clips if clip.set_name not in args.skip and (not wanted or clip.language in wanted)]
     if not clips:
         raise ConfigError("no clip is left: --language or --skip leave out everything")
     chosen = spread(clips, args.limit or (_QUICK_CLIPS if args.quick else None))
     refuse_missing(chosen)
     return chosen
+
+
+def _baseline(args: argparse.Namespace, systems: "list[System]") -> str:
+    """Name of the system that the others are compared with: the one that was asked for, or the first peer."""
+    from agent.bench.records import Measurement, read_journal
+    from agent.bench.systems import named
+
+    if args.baseline is None:
+        return next((system.name for system in systems if not system.adapter.ours), systems[0].name)
+    earlier = read_journal(args.out) if args.resume else []
+    measured = [record.system for record in earlier if isinstance(record, Measurement)]
+    return named(args.baseline, list(dict.fromkeys([*(system.name for system in systems), *measured])))
 
 
 def _prepare_folder(folder: Path, *, resume: bool) -> None:
@@ -188,124 +194,74 @@ def _prepare_folder(folder: Path, *, resume: bool) -> None:
 
 
 def _measure(
-    args: argparse.Namespace,
-    shelf: "ModelShelf",
-    systems: "Sequence[System]",
-    clips: "Sequence[Clip]",
-    rooms: "Sequence[Room]",
+    args: argparse.Namespace, store: "Store", systems: "list[System]", clips: "list[Clip]", rooms: "list[Room]"
 ) -> None:
-    from agent.bench import machine
+    import psutil
+
+    from agent.bench.latency import LOADING_S, quiet_sound, take_idle, take_latency
     from agent.bench.records import Journal, read_journal
-    from agent.bench.resuming import news, refuse_others, setup_of, unknown
-    from agent.bench.systems import left_out
+    from agent.bench.runner import (
+        describe,
+        left_out,
+        new_setups,
+        plan_clips,
+        plan_idle,
+        plan_latency,
+        setup_of,
+        take_clip,
+    )
+    from agent.bench.streams import plan_streams, take_stream, whole_texts_in
+    from agent.bench.systems import model_path, weights_sha256
 
     earlier = read_journal(args.out)
-    paths = {system.name: shelf.path(system) for system in systems}
-    setups = [setup_of(system, shelf.sha256(paths[system.name])) for system in systems]
-    refuse_others(args.out, earlier, setups)
-    if names := unknown(earlier, setups):
-        note = f"{args.out} is of an earlier version: whether {', '.join(names)} are the same as then is not known"
-        print(f"edgescribe: {note}", file=sys.stderr)
-    journal = Journal(args.out)
-    try:
+    paths = {system.name: model_path(system, store) for system in systems}
+    setups = [setup_of(system, weights_sha256(paths[system.name], store)) for system in systems]
+    new = new_setups(args.out, earlier, setups)
+    with contextlib.closing(Journal(args.out)) as journal:
         if not earlier:
-            journal.write(machine.describe(shlex.join(["edgescribe", *sys.argv[1:]])))
-        for setup in news(earlier, setups):
-            journal.write(setup)
-        for untaken in () if args.idle else left_out(systems, clips):
-            journal.write(untaken)
-        task = _Task(systems, clips, paths, journal, rooms, earlier)
-        if args.idle or args.latency:
-            _take_rest(args, task) if args.idle else _take_blocks(args, task)
+            journal.write(describe(shlex.join(["edgescribe", *sys.argv[1:]])))
+        for record in (*new, *(() if args.idle else left_out(systems, clips))):
+            journal.write(record)
+        take = partial(_take, args, journal, earlier)
+        if args.idle:
+            sound = quiet_sound(clips, args.idle + LOADING_S)
+            take(plan_idle(systems, args.repeats), 1, lambda step, _pool: take_idle(step, paths, sound))
+            return
+        if args.latency:
+            steps = plan_latency(systems, clips, args.repeats)
+            take(steps, 1, lambda step, pool: take_latency(step, paths, journal, pool))
             return
         if not args.stream:
-            _take_clips(args, task)
-        _take_streams(args, task)
-    finally:
-        journal.close()
+            fit = psutil.virtual_memory().available // _SYSTEM_MEMORY_BYTES
+            resident = args.resident or max(1, min(len(systems), fit))
+            steps = plan_clips(systems, clips, args.repeats, 1 if resident >= len(systems) else _CLIPS_A_BLOCK)
+            take(steps, resident, lambda step, pool: take_clip(step, paths, pool))
+        whole_texts, steps = whole_texts_in(earlier), plan_streams(systems, clips, rooms, args.repeats)
+        take(steps, 2, lambda step, pool: take_stream(step, rooms, paths, journal, pool, whole_texts))
 
 
-def _take_clips(args: argparse.Namespace, task: _Task) -> None:
-    from agent.bench.runner import Runner, done, plan
-
-    resident = args.resident or _resident(len(task.systems))
-    block = 1 if resident >= len(task.systems) else _CLIPS_A_BLOCK
-    steps = plan(task.systems, task.clips, args.repeats, block=block)
-    taken = done(task.earlier)
-    left = [step for step in steps if step.key not in taken]
-    _show_progress(Runner(task.paths, task.journal, resident, args.peer_python).run(left), len(left))
-
-
-def _take_blocks(args: argparse.Namespace, task: _Task) -> None:
-    from agent.bench.latency_runner import LatencyRunner, blocks_done, plan_blocks, refuse_other_clips
-
-    taken = blocks_done(task.earlier)
-    steps = plan_blocks(task.systems, task.clips, args.repeats)
-    refuse_other_clips(task.earlier, steps)
-    left = [step for step in steps if step.key not in taken]
-    _show_progress(LatencyRunner(task.paths, task.journal, args.peer_python).run(left), len(left))
-
-
-def _take_streams(args: argparse.Namespace, task: _Task) -> None:
-    from agent.bench.stream import StreamRunner, plan_streams, streams_done
-
-    taken = streams_done(task.earlier)
-    steps = plan_streams(task.systems, task.clips, task.rooms, args.repeats)
-    left = [step for step in steps if step.key not in taken]
-    _show_progress(StreamRunner(task.paths, task.journal, args.peer_python, task.earlier).run(left), len(left))
-
-
-def _take_rest(args: argparse.Namespace, task: _Task) -> None:
-    from agent.bench.idle import LOADING_S, IdleRunner, idle_done, plan_idle, quiet_sound
-
-    taken = idle_done(task.earlier)
-    left = [step for step in plan_idle(task.systems, args.repeats) if step.key not in taken]
-    sound = quiet_sound(task.clips, args.idle + LOADING_S)
-    _show_progress(IdleRunner(task.paths, task.journal, sound).run(left), len(left))
-
-
-def _show_progress(steps: "Iterable[Step | BlockStep | IdleStep | StreamStep]", total: int) -> None:
+def _take(
+    args: argparse.Namespace,
+    journal: "Journal",
+    earlier: "list[Record]",
+    steps: "list[Step]",
+    resident: int,
+    take: "Take",
+) -> None:
+    """Take the steps that are left, with `resident` systems in memory, and show how far it is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from agent.bench.process import ProcessPool
+    from agent.bench.runner import run_steps, steps_left
+
+    left = steps_left(steps, earlier)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("loading", total=total)
-        for step in steps:
+        task = progress.add_task("loading", total=len(left))
+        for step in run_steps(left, take, journal, ProcessPool(journal, resident, args.peer_python)):
             progress.update(task, advance=1, description=step.system.name)
-
-
-def _baseline(args: argparse.Namespace, systems: "Sequence[System]") -> str:
-    """Name of the system that the others are compared with: the one that was asked for, or the first peer."""
-    from agent.bench.records import Measurement, read_journal
-    from agent.bench.systems import named
-
-    if args.baseline is None:
-        return next((system.name for system in systems if not system.adapter.ours), systems[0].name)
-    earlier = read_journal(args.out) if args.resume else []
-    names = dict.fromkeys(system.name for system in systems)
-    names |= dict.fromkeys(record.system for record in earlier if isinstance(record, Measurement))
-    return named(args.baseline, list(names))
-
-
-def _report(folder: Path, baseline: str) -> "Report":
-    from agent.bench.page import render
-    from agent.bench.records import read_journal
-    from agent.bench.summary import summarise
-
-    report = summarise(read_journal(folder), baseline)
-    document = json.dumps({"v": 1, **asdict(report)}, indent=1, ensure_ascii=False)
-    (folder / "report.json").write_text(document + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(render(report), encoding="utf-8")
-    return report
-
-
-def _resident(systems: int) -> int:
-    import psutil
-
-    fit = psutil.virtual_memory().available // _SYSTEM_MEMORY_BYTES
-    return int(max(1, min(systems, fit)))
 
 
 def _positive(text: str) -> int:

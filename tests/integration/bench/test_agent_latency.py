@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.audio.frames import SAMPLE_RATE_HZ
-from agent.bench.adapters.ours import segment
-from agent.bench.agent_process import run_agent
 from agent.bench.clips import demo_clips, load_pcm
-from agent.bench.latency import delays, quiet_room, string_together
+from agent.bench.latency import delays_of, quiet_room, run_agent, string_together
+from agent.bench.ours import segment
 from agent.bench.systems import parse_system
 
 pytestmark = [
@@ -25,12 +24,12 @@ def test_every_clip_arrives_once_and_no_earlier_than_it_can() -> None:
     clips = demo_clips()[:2]
     playlist = string_together([load_pcm(clip) for clip in clips])
     played = run_agent(parse_system("scripted:none:delay_s=0.1"), Path("/dev/null"), playlist.pcm, "en")
-    found = delays(playlist, list(segment(playlist.pcm)), played.arrivals)
-    assert [delay.clip for delay in found] == [0, 1]
+    found = list(delays_of(playlist, ["first", "second"], segment(playlist.pcm, {}), played.arrivals))
+    assert [delay.clip for delay in found] == ["first", "second"]
     assert all(delay.after_hangover_s >= -0.01 for delay in found)
-    assert all(delay.from_speech_end_s > 0.5 for delay in found)
-    assert played.peak_rss_bytes > played.peak_pss_bytes > 20_000_000
-    assert 0.1 < played.cpu_s < played.wall_s
+    assert all(delay.from_speech_end_s and delay.from_speech_end_s > 0.5 for delay in found)
+    assert played.peak_pss_bytes > 20_000_000
+    assert 0.1 < played.looks[-1].cpu_s < played.looks[-1].age_s
 
 
 def test_an_agent_at_rest_is_seen_from_its_start_to_its_end() -> None:

@@ -65,8 +65,8 @@ def test_a_second_pass_is_taken_when_it_is_asked_for(tmp_path: Path) -> None:
     run(tmp_path, *SCRIPTED, "--limit", "2", "--repeats", "2", "--resume")
     both = measured(tmp_path)
     assert both[: len(first)] == first
-    assert sorted((one.system, one.clip_key) for one in both[len(first) :]) == sorted(
-        (one.system, one.clip_key) for one in first
+    assert sorted((one.system, one.step) for one in both[len(first) :]) == sorted(
+        (one.system, one.step) for one in first
     )
     assert {one.repeat for one in both[len(first) :]} == {1}
 
@@ -81,7 +81,7 @@ def test_results_are_not_mixed_by_accident(tmp_path: Path) -> None:
 def test_taking_turns_in_memory_changes_no_result(tmp_path: Path) -> None:
     """With room for one system only, all clips are still measured."""
     run(tmp_path, *SCRIPTED, "--limit", "3", "--resident", "1")
-    assert len({(m.system, m.clip_key) for m in measured(tmp_path)}) == 6
+    assert len({(m.system, m.step) for m in measured(tmp_path)}) == 6
 
 
 def test_another_run_is_not_taken_for_the_same(tmp_path: Path) -> None:
@@ -93,22 +93,6 @@ def test_another_run_is_not_taken_for_the_same(tmp_path: Path) -> None:
     assert measured(tmp_path) == before
     run(tmp_path, "--system", "scripted:none", "--limit", "2", "--threads", "1", "--resume")
     assert len(measured(tmp_path)) == 2
-
-
-def test_results_of_an_earlier_version_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They do not say what they were measured with: that is said once, and from then on written down."""
-    arguments = ("--system", "scripted:none", "--limit", "2")
-    run(tmp_path, *arguments)
-    path = tmp_path / "out" / FILE_NAME
-    kept = [line for line in path.read_text().splitlines(keepends=True) if '"SystemSetup"' not in line]
-    path.write_text("".join(kept[:-1]))
-    capsys.readouterr()
-    assert run(tmp_path, *arguments, "--resume") == 0
-    (note,) = capsys.readouterr().err.splitlines()
-    assert "scripted:none" in note
-    assert len(measured(tmp_path)) == 2
-    run(tmp_path, *arguments, "--resume")
-    assert capsys.readouterr().err == ""
 
 
 def test_an_engine_without_a_model_has_no_peers(tmp_path: Path) -> None:
@@ -134,7 +118,7 @@ def test_a_recording_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> No
     assert run(tmp_path, str(recordings(tmp_path / "set")), "--system", "scripted:none") == 0
     assert {one.clip_id for one in measured(tmp_path)} == {"0", "2"}
     (failure,) = json.loads((tmp_path / "out" / "report.json").read_text())["failures"]
-    assert (failure["set_name"], failure["clip_id"]) == ("set", "1")
+    assert failure["step"] == "set/1"
     assert "1.wav is not a sound file" in failure["reason"]
 
 

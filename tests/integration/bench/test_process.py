@@ -15,9 +15,9 @@ import pytest
 
 from agent.audio.frames import Pcm16
 from agent.bench import process as process_module
+from agent.bench.child import PeerError, PeerMissing
 from agent.bench.process import SystemProcess
 from agent.bench.systems import parse_system
-from agent.bench.wire_format import PeerError, PeerMissing
 
 PEER = """
 import os, time
@@ -184,3 +184,42 @@ def test_rivals_compete_and_are_not_counted(tmp_path: Path, monkeypatch: pytest.
     finally:
         process.close()
     assert not any(rival.is_running() for rival in rivals)
+
+
+WYOMING = """
+import socket, sys
+from wyoming.asr import Transcript
+from wyoming.event import read_event, write_event
+
+port = int(sys.argv[sys.argv.index("--uri") + 1].rpartition(":")[2])
+with socket.create_server(("127.0.0.1", port)) as server:
+    while True:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rwb") as stream:
+            samples = 0
+            while event := read_event(stream):
+                if event.type == "transcribe":
+                    language = event.data["language"]
+                samples += len(event.payload or b"") // 2
+                if event.type == "audio-stop":
+                    write_event(Transcript(text=f" {language} {samples} ").event(), stream)
+"""
+
+
+def test_a_server_gets_all_of_the_sound_and_is_timed_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each clip has a connection of its own; the server ends with the process."""
+    package = tmp_path / "wyoming_faster_whisper"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(WYOMING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = SystemProcess(parse_system("wyoming-faster-whisper:any"), tmp_path)
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    answers = [process.transcribe(sound(0.1, samples), "de") for samples in (5_000, 8_000)]
+    process.close()
+    assert [answer.text for answer in answers] == ["de 5000", "de 8000"]
+    assert all(0 < answer.after_sound_s <= answer.wall_s for answer in answers)
+    assert helpers
+    assert not any(helper.is_running() for helper in helpers)

@@ -6,7 +6,7 @@ import sys
 for name in ("soundfile", "soxr", "pydantic", "rich", "psutil", "paho"):
     sys.modules[name] = None
 import agent.bench.child
-import agent.models.ct2
+import agent.bench.peers
 """
 
 

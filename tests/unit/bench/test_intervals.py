@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agent.bench.intervals import paired_difference, percentile, rate
+from agent.bench.intervals import percentile, rate
 
 
 def test_a_rate_is_the_sum_of_parts_over_the_sum_of_wholes() -> None:
@@ -26,7 +26,8 @@ def test_the_same_measurements_give_the_same_interval() -> None:
 def test_pairing_removes_what_both_have_in_common() -> None:
     """A system that is worse by one word on every clip is worse for sure, however much the clips differ."""
     theirs = [0.0, 5.0, 1.0, 9.0, 2.0]
-    estimate = paired_difference([errors + 1 for errors in theirs], theirs, [10.0] * 5)
+    ours = [errors + 1 for errors in theirs]
+    estimate = rate([a - b for a, b in zip(ours, theirs, strict=True)], [10.0] * 5)
     assert [estimate.value, estimate.low, estimate.high] == pytest.approx([0.1] * 3)
     assert rate(theirs, [10.0] * 5).high - rate(theirs, [10.0] * 5).low > 0.2
 
@@ -35,6 +36,7 @@ def test_one_clip_has_no_spread() -> None:
     """With a single clip there is nothing to draw from, and the interval is the value."""
     estimate = rate([1.0], [4.0])
     assert (estimate.low, estimate.value, estimate.high) == (0.25, 0.25, 0.25)
+    assert not estimate.known
 
 
 @pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1.0], [0.0]), ([1.0], [1.0, 2.0])])

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from agent.bench.clips import Clip
-from agent.bench.records import LeftOut
-from agent.bench.systems import Adapter, distinct, is_ours, left_out, parse_system, peers_of, with_threads
+from agent.bench.systems import Adapter, are_peers, distinct, parse_system, peers_of, with_threads
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 
@@ -56,19 +55,14 @@ def test_an_english_model_is_not_asked_for_german() -> None:
     assert not parse_system("whisper_cpp:/home/jo/ggml-base.en.bin").takes(clip("de"))
 
 
-def test_what_an_english_model_was_not_asked_is_counted() -> None:
-    """By language, for the report; a model for all languages is not in it."""
-    english, multilingual = parse_system("whisper_cpp:tiny.en-q8_0"), parse_system("whisper_cpp:tiny-q8_0")
-    clips = [clip(language) for language in ("de", "en", "fr", "none", "de")]
-    assert left_out([multilingual, english], clips) == [LeftOut(english.name, {"de": 2, "fr": 1})]
-
-
 @pytest.mark.parametrize("model_format", list(ModelFormat))
 def test_every_peer_takes_the_format_it_is_offered(model_format: ModelFormat) -> None:
     """Peers are run on the very weights of the model they are compared with."""
     peers = peers_of("some-model", model_format)
     assert peers
-    assert all(peer.adapter.model_format is model_format and not is_ours(peer.name) for peer in peers)
+    assert all(
+        peer.adapter.model_format is model_format and are_peers("whisper_cpp:some-model", peer.name) for peer in peers
+    )
 
 
 def test_two_models_of_one_name_are_refused() -> None:
