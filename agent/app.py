@@ -66,7 +66,7 @@ from agent.telemetry.prometheus import PrometheusServer
 from agent.telemetry.vitals import Vitals, VitalsWatch
 from agent.telemetry.watchdog import Supervisor
 from agent.terminal.publisher import TopSink
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from agent.config.settings import Settings
 from agent.config.source import WavSettings
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import utterances_in
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 
 
 @dataclass(frozen=True, slots=True)

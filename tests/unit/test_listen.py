@@ -11,8 +11,7 @@ from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, fram
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings, VadSettings
 from agent.segmenter import FRAMES_AT_REST, Ended, Listener, Segmenter, SegmenterEvent, SpeechStarted
-from agent.vad import VoiceActivityDetector
-from agent.vad.factory import create_detector
+from agent.vad import VoiceActivityDetector, create_detector
 from tests.frames import audio_frames
 from tests.support.clips import clip, silence
 
