@@ -18,10 +18,19 @@ from statistics import fmean
 
 import numpy as np
 
+from agent.audio import Source
 from agent.audio.conditioner import Conditioner
-from agent.audio.frames import FRAME_SAMPLES, LONGEST_FILLED_GAP, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
+from agent.audio.frames import (
+    FRAME_SAMPLES,
+    LONGEST_FILLED_GAP,
+    NS_PER_S,
+    SAMPLE_RATE_HZ,
+    AudioFrame,
+    Pcm16,
+    Utterance,
+    samples,
+)
 from agent.audio.monitor import AudioMonitor
-from agent.channel import Channel
 from agent.config.settings import SegmenterSettings
 from agent.errors import SourceError
 from agent.vad import VoiceActivityDetector
@@ -272,7 +281,7 @@ class Segmenter:
             utterance_id,
             self._tape.read(first, last),
             first,
-            passage.started_ns + (first - passage.start) * 1_000_000_000 // SAMPLE_RATE_HZ,
+            passage.started_ns + (first - passage.start) * NS_PER_S // SAMPLE_RATE_HZ,
             speech_end,
             now,
             lead_samples=first - passage.start,
@@ -315,7 +324,7 @@ def quietest_moment(pcm: Pcm16) -> int:
 
 def _captured_at(position: int, frame: AudioFrame) -> int:
     """Capture time of the sample at `position`, reckoned from `frame`, in monotonic ns."""
-    return frame.captured_ns - (frame.end - position) * 1_000_000_000 // SAMPLE_RATE_HZ
+    return frame.captured_ns - (frame.end - position) * NS_PER_S // SAMPLE_RATE_HZ
 
 
 def utterances_in(
@@ -362,19 +371,25 @@ class ListenCounters:
 
 
 class Listener:
-    """Feeds frames to the detector and the segmenter, and tells what comes of it.
+    """Reads the source, feeds the detector and the segmenter, and passes on what comes of it.
 
-    `run` is the work of the listen thread. It returns when `frames` is closed and read empty. `on_event` is called from
-    that thread with every event of the segmenter, and `on_end` once, when there will be no more, however `run` ends.
-    `monitor` hears the sound as it came; detector and segmenter hear what `conditioner` has made of it.
+    `run` is the work of the listen thread. It returns when the source ends.
+
+    Args:
+        source: Read by that thread only.
+        detector, segmenter: Hear the sound that `conditioner` has made of that of the source.
+        receivers: Called from that thread with every event of the segmenter.
+        on_end: Called once, when there will be no more events, however `run` ends.
+        monitor: Hears the sound as it came.
+        conditioner: None leaves the sound as it is.
     """
 
     def __init__(
         self,
-        frames: Channel[AudioFrame],
+        source: Source,
         detector: VoiceActivityDetector,
         segmenter: Segmenter,
-        on_event: Callable[[SegmenterEvent], None],
+        receivers: Iterable[Callable[[SegmenterEvent], None]],
         on_end: Callable[[], None] = lambda: None,
         monitor: AudioMonitor | None = None,
         conditioner: Conditioner | None = None,
@@ -382,14 +397,19 @@ class Listener:
         self.counters = ListenCounters()
         self.observer: Callable[[AudioFrame, float], None] | None = None
         """Is told of every frame, as it came, and its probability of speech, from the listen thread; any may set it."""
-        self._frames = frames
+        self.busy = False
+        """True while a frame is being worked on; any thread may read."""
+        self.ended = False
+        """True once the source has ended; any thread may read."""
+        self._source = source
         self._detector = detector
         self._segmenter = segmenter
-        self._on_event = on_event
+        self._receivers = tuple(receivers)
         self._on_end = on_end
         self._monitor = monitor
         self._conditioner = conditioner
         self._expected: int | None = None
+        self._ready = 1
 
     @property
     def noise_floor_dbfs(self) -> float | None:
@@ -397,19 +417,42 @@ class Listener:
         return self._detector.noise_floor_dbfs
 
     def run(self) -> None:
-        """Listen until the frames end."""
+        """Listen until the source ends.
+
+        Raises:
+            SourceError: as the source does, after the last utterance.
+        """
+        failure = None
         try:
-            for frame in self._frames:
-                self._note(frame)
-                heard = self._conditioner.condition(frame) if self._conditioner else frame
-                probability = self._detector.probability(heard.pcm)
-                if (observer := self.observer) is not None:
-                    observer(frame, probability)
-                self._tell(self._segmenter.push(heard, probability))
-                self._frames.rouse_at(1 if probability or self._segmenter.listening else FRAMES_AT_REST)
+            try:
+                for frame in self.captured():
+                    self._hear(frame)
+            except SourceError as error:
+                failure = error
             self._tell(self._segmenter.finish())
+            if failure:
+                raise failure
         finally:
             self._on_end()
+
+    def captured(self) -> Iterator[AudioFrame]:
+        """Yield the frames of the source."""
+        try:
+            while (frame := self._source.read(self._ready)) is not None:
+                self.busy = True
+                yield frame
+                self.busy = False
+        finally:
+            self.ended = True
+
+    def _hear(self, frame: AudioFrame) -> None:
+        self._note(frame)
+        heard = self._conditioner.condition(frame) if self._conditioner else frame
+        probability = self._detector.probability(heard.pcm)
+        if (observer := self.observer) is not None:
+            observer(frame, probability)
+        self._tell(self._segmenter.push(heard, probability))
+        self._ready = 1 if probability or self._segmenter.listening else FRAMES_AT_REST
 
     def _note(self, frame: AudioFrame) -> None:
         """Count the frame if it is sound. Reset the detector where sound is missing before it."""
@@ -425,4 +468,5 @@ class Listener:
 
     def _tell(self, events: list[SegmenterEvent]) -> None:
         for event in events:
-            self._on_event(event)
+            for receive in self._receivers:
+                receive(event)

@@ -20,7 +20,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """List the capture devices; `DeviceUnavailable` (exit 69) if there are none."""
-    from agent.audio.alsa_pcm import capture_devices
+    from agent.audio.libasound import capture_devices
     from agent.config.toml import value
 
     devices = capture_devices()

@@ -14,7 +14,7 @@ import psutil
 
 import agent
 from agent.audio import libasound
-from agent.audio.alsa_pcm import CaptureDevice, capture_devices, card_devices
+from agent.audio.libasound import CaptureDevice, capture_devices, card_devices
 from agent.errors import ConfigError
 from agent.install.record import FILE, Record, from_text
 from agent.install.unit import UNIT

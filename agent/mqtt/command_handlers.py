@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
-from agent.audio.switched import SwitchedSource
+from agent.audio.microphone import Microphone
 from agent.config.commanded import LISTENING, Applied, value_at, with_value
 from agent.config.settings import Settings
 from agent.errors import EngineError, ModelError, SourceError
@@ -52,7 +52,7 @@ _FORGETFUL: Final = "; it could not be stored yet"
 class Parts:
     """What a device is made of, as far as commands reach it."""
 
-    source: SwitchedSource
+    source: Microphone
     segmenter: Segmenter
     transcriber: Transcriber
     keeper: Keeper

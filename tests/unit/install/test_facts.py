@@ -8,7 +8,7 @@ from agent.errors import InstallError
 from agent.install import facts
 from agent.install.facts import answers, closed_to_others, hidden_by, look, microphones, program_problem
 from agent.install.record import FILE, Record
-from tests.unit.audio.test_alsa_pcm import CARDS, PCM
+from tests.unit.audio.test_libasound import CARDS, PCM
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.audio.alsa_pcm import CaptureDevice
+from agent.audio.libasound import CaptureDevice
 from agent.config.settings import FasterWhisperSettings, ModelsSettings, MqttSettings, Settings, TlsSettings
 from agent.config.source import AlsaSettings
 from agent.errors import AgentError, ConfigError, DeviceUnavailable, InstallError
