@@ -36,7 +36,7 @@ from agent.errors import SourceError
 from agent.vad import VoiceActivityDetector
 
 
-class Tape:
+class RingBuffer:
     """Contiguous samples from position `start` to `end`: grows at its end, is cut off at its start.
 
     Used from one thread. What is appended is kept as it is (no copy), and must not be written to afterwards.
@@ -69,9 +69,9 @@ class Tape:
             self.start = position
 
     def read(self, start: int, end: int) -> Pcm16:
-        """Copy the samples from `start` to `end`, both within the tape."""
+        """Copy the samples from `start` to `end`, both within the buffer."""
         if not self.start <= start <= end <= self.end:
-            msg = f"samples {start} to {end} are not on a tape from {self.start} to {self.end}"
+            msg = f"samples {start} to {end} are not in the buffer, which has {self.start} to {self.end}"
             raise ValueError(msg)
         if start == end:
             return np.zeros(0, np.int16)
@@ -170,9 +170,9 @@ class Segmenter:
         # A frame and the pause may still follow before the limit is acted upon.
         self._limit = samples(settings.max_length_s * 1000) - PAUSE_SAMPLES - FRAME_SAMPLES
         self._new_id = new_id
-        self._tape = Tape()
+        self._buffer = RingBuffer()
         self._sound_start = self._sound_end = 0
-        """Bounds of the sound on the tape; beyond them is the silence at the edges of a recording."""
+        """Bounds of the sound in the buffer; beyond them is the silence at the edges of a recording."""
         self._passage: _Passage | None = None
 
     @property
@@ -183,7 +183,7 @@ class Segmenter:
     def push(self, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
         """Take the next frame; return what it led to, in order (as a rule: nothing)."""
         events = self._bridge_gap(frame.position)
-        self._tape.append(frame.pcm)
+        self._buffer.append(frame.pcm)
         self._note_edge(frame)
         passage = self._passage
         if passage is None:
@@ -195,39 +195,40 @@ class Segmenter:
         else:
             events += self._wait(passage, frame.end)
         if self._passage is None:
-            self._tape.drop_before(self._tape.end - self._pre_roll)
+            self._buffer.drop_before(self._buffer.end - self._pre_roll)
         return events
 
     def finish(self) -> list[SegmenterEvent]:
         """End the stream: whatever is under way is over. The segmenter may be used again from there."""
-        events = self._end(self._passage, self._tape.end) if self._passage else []
-        self._tape.restart(0)
-        self._sound_start = self._sound_end = 0
+        return self._restart(0)
+
+    def _restart(self, position: int) -> list[SegmenterEvent]:
+        """End what is under way, and go on with an empty buffer at `position`."""
+        events = self._end(self._passage, self._buffer.end) if self._passage else []
+        self._buffer.restart(position)
+        self._sound_start = self._sound_end = position
         return events
 
     def _bridge_gap(self, position: int) -> list[SegmenterEvent]:
-        """Bring the tape to `position`: fill a small gap with zeros, begin anew behind a large one."""
-        gap = position - self._tape.end
+        """Bring the buffer to `position`: fill a small gap with zeros, begin anew behind a large one."""
+        gap = position - self._buffer.end
         if not gap:
             return []
-        if self._tape.empty or not 0 < gap <= LONGEST_FILLED_GAP:
-            events = self._end(self._passage, self._tape.end) if self._passage else []
-            self._tape.restart(position)
-            self._sound_start = self._sound_end = position
-            return events
-        self._tape.append(np.zeros(gap, np.int16))
+        if self._buffer.empty or not 0 < gap <= LONGEST_FILLED_GAP:
+            return self._restart(position)
+        self._buffer.append(np.zeros(gap, np.int16))
         return []
 
     def _note_edge(self, frame: AudioFrame) -> None:
-        """Move the bounds of the sound on the tape."""
+        """Move the bounds of the sound in the buffer."""
         if self._sound_start == self._sound_end:
             self._sound_start = self._sound_end = frame.position + frame.lead_samples
         if not frame.is_edge:
             self._sound_end = frame.end - frame.tail_samples
 
     def _begin(self, frame: AudioFrame) -> _Passage:
-        start = max(self._tape.start, frame.position - self._pre_roll)
-        self._tape.drop_before(start)
+        start = max(self._buffer.start, frame.position - self._pre_roll)
+        self._buffer.drop_before(start)
         return _Passage(None, start, _captured_at(start, frame), frame.position, [], [])
 
     def _hear(self, passage: _Passage, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
@@ -260,16 +261,16 @@ class Segmenter:
         return events
 
     def _end(self, passage: _Passage, now: int) -> list[SegmenterEvent]:
-        """It is over; what lies behind it stays on the tape as the next one's pre-roll."""
+        """It is over; what lies behind it stays in the buffer as the next one's pre-roll."""
         self._passage = None
         if passage.id is None:
             return [Discarded(passage.speech_start, passage.speech_samples * 1000 // SAMPLE_RATE_HZ)]
         utterance = self._utterance(passage, passage.id, now)
-        self._tape.drop_before(utterance.position + len(utterance.pcm))
+        self._buffer.drop_before(utterance.position + len(utterance.pcm))
         return [Ended(utterance)]
 
     def _utterance(self, passage: _Passage, utterance_id: str, now: int) -> Utterance:
-        end = min(passage.speech_end + PAUSE_SAMPLES, self._tape.end)
+        end = min(passage.speech_end + PAUSE_SAMPLES, self._buffer.end)
         utterance = self._sound(passage, utterance_id, end, passage.speech_end, now)
         return _with_speech(utterance, passage.speech_probs)
 
@@ -279,7 +280,7 @@ class Segmenter:
         last = max(first, min(end, self._sound_end))
         return Utterance(
             utterance_id,
-            self._tape.read(first, last),
+            self._buffer.read(first, last),
             first,
             passage.started_ns + (first - passage.start) * NS_PER_S // SAMPLE_RATE_HZ,
             speech_end,
@@ -292,12 +293,12 @@ class Segmenter:
         """Publish what lies before the quietest moment of late; the passage goes on from there."""
         middle = (passage.start + frame.position) // 2
         search_from = max(frame.position - CUT_SEARCH_SAMPLES, middle, passage.speech_ends[0])
-        cut = search_from + quietest_moment(self._tape.read(search_from, frame.position))
+        cut = search_from + quietest_moment(self._buffer.read(search_from, frame.position))
         before = bisect_right(passage.speech_ends, cut)
         cuts_speech = cut > passage.speech_ends[before] - FRAME_SAMPLES
         speech_end = cut if cuts_speech else passage.speech_ends[before - 1]
         piece = replace(self._sound(passage, piece_id, cut, speech_end, frame.end), truncated=True)
-        self._tape.drop_before(cut)
+        self._buffer.drop_before(cut)
         piece = _with_speech(piece, passage.speech_probs[:before])
         del passage.speech_ends[:before], passage.speech_probs[:before]
         passage.id, passage.start, passage.started_ns = self._new_id(), cut, _captured_at(cut, frame)
@@ -422,16 +423,13 @@ class Listener:
         Raises:
             SourceError: as the source does, after the last utterance.
         """
-        failure = None
         try:
-            try:
-                for frame in self.captured():
-                    self._hear(frame)
-            except SourceError as error:
-                failure = error
+            for frame in self.captured():
+                self._hear(frame)
             self._tell(self._segmenter.finish())
-            if failure:
-                raise failure
+        except SourceError:
+            self._tell(self._segmenter.finish())
+            raise
         finally:
             self._on_end()
 
