@@ -1,7 +1,7 @@
 """The composition root: puts the stages together, starts them from the far end to the near one, stops them in reverse.
 
-    [capture] ──frames──▶ [listen] ──utterances──▶ [transcribe] ──▶ publisher ──▶ sinks (thread `mqtt`)
-     source                vad, segmenter           engine
+    microphone ──frames──▶ [listen] ──utterances──▶ [transcribe] ──▶ publisher ──▶ sinks (thread `mqtt`)
+    (thread `alsa`)         vad, segmenter           engine
     [main] signals, telemetry, watchdog, what failed
 
 Stopping means closing the source; the rest follows by itself, stage by stage.
@@ -24,18 +24,16 @@ from agent.asr.loading import (
     load_engine,
 )
 from agent.asr.transcriber import Transcriber
-from agent.audio.capture import capture
 from agent.audio.conditioner import create_conditioner
-from agent.audio.factory import create_source, is_live
-from agent.audio.frames import AudioFrame, Pcm16
+from agent.audio.frames import Pcm16
+from agent.audio.microphone import open_source
 from agent.audio.monitor import AudioMonitor
-from agent.audio.switched import SwitchedSource
-from agent.channel import Channel, Overflow
+from agent.channel import Overflow
 from agent.config.commanded import Applied
 from agent.config.layers import state_dir
-from agent.config.settings import AlsaSettings, Settings
+from agent.config.settings import Settings, WavSettings
 from agent.config.types import AUTO
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError, ConfigError, SourceError
 from agent.governor.factory import create_spool
 from agent.governor.keeper import Keeper, keep_what_waits
 from agent.governor.steering import Governed, Reach, Steering
@@ -46,12 +44,12 @@ from agent.models.languages import languages_of
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttSink
 from agent.mqtt.command_handlers import DeviceIdentity
-from agent.mqtt.hearing import Hearing
 from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
+from agent.mqtt.microphone_health import MicrophoneHealth
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.remote import Remote
 from agent.mqtt.reporting import TelemetryReporter
-from agent.segmenter import Ended, Listener, Paused, Resumed, SegmenterEvent
+from agent.segmenter import Listener
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.naming import broker_name, engine_name, source_name
@@ -61,7 +59,7 @@ from agent.telemetry.tcp import TcpServer
 from agent.telemetry.vitals import Vitals, VitalsWatch, pull_codes
 from agent.telemetry.watchdog import Supervisor
 from agent.terminal.publisher import TopSink
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -173,8 +171,6 @@ def open_assist(
     return assist_server(settings.assist, lambda: Conversation(offer, listen), on_failure)
 
 
-FRAMES_CAPACITY = 256
-"""Eight seconds of sound, should the listener be held up."""
 UTTERANCES_CAPACITY = 16
 """At most 16 times 20 s of speech, 10 MB, should the engine fall behind."""
 TICK_S = 1.0
@@ -222,28 +218,25 @@ class App:
         self._wire_oversight(applied, read_again or (lambda: self._settings), options)
 
     def _wire_stages(self, engine: Engine, *, listening: bool) -> None:
-        """Source, listener and transcriber, with the channels between them."""
+        """Source, listener and transcriber."""
         settings = self._settings
         monitor = AudioMonitor()
-        is_microphone = isinstance(settings.source, AlsaSettings)
-        self._hearing = Hearing(self._publisher, self._counters, monitor, self._alive, live=is_microphone)
-        self._source = SwitchedSource(
-            lambda: create_source(settings.source, self._hearing.anew()),
-            live=is_live(settings.source),
-            listening=listening,
-            on_wait=self._alive,
+        self._source = open_source(settings.source, listening=listening, on_overrun=lambda: self._counters.add("xruns"))
+        self._is_recording = isinstance(settings.source, WavSettings)
+        self._microphone_health = MicrophoneHealth(
+            self._source, monitor, self._publisher, self._counters, is_recording=self._is_recording
         )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
-        self._frames: Channel[AudioFrame] = Channel(FRAMES_CAPACITY, overflow)
         self._spool = create_spool(settings)
         self._keeper = Keeper(self._publisher, self._spool)
         self._transcriber = Transcriber(engine, self._keeper, UTTERANCES_CAPACITY, overflow)
         self._segmenter = create_segmenter(settings)
+        transcribes = self._publisher.policy.transcribes
         self._listener = Listener(
-            self._frames,
+            self._source,
             create_detector(settings.vad),
             self._segmenter,
-            on_event=self._heard,
+            [self._transcriber.heard, self._publisher.heard] if transcribes else [self._publisher.heard],
             on_end=self._transcriber.close,
             monitor=monitor,
             conditioner=create_conditioner(settings.sound),
@@ -252,7 +245,6 @@ class App:
         self._workers = [
             Worker("transcribe", self._transcriber.run, self._on_failure, nice=ENGINE_NICE),
             Worker("listen", self._listener.run, self._on_failure),
-            Worker("capture", lambda: capture(self._source, self._frames, self._alive), self._on_failure),
         ]
 
     def _wire_oversight(self, applied: Applied, read_again: Callable[[], Settings], options: Sequence[str]) -> None:
@@ -284,9 +276,8 @@ class App:
         self._steering = Steering(self._reach(), self._on_failure) if self._source.live else None
         self._supervisor = Supervisor(
             self._notifier,
-            live=self._source.live,
+            source=self._source,
             listener=self._listener,
-            frames=self._frames,
             transcriber=self._transcriber,
             inference_s=lambda duration_s: longest_inference_s(self._remote.settings.engine, duration_s),
         )
@@ -317,7 +308,7 @@ class App:
             self._wake.wait(TICK_S)
             self._wake.clear()
             self._start_reload()
-            self._hearing.tick(listening=self._source.listening)
+            self._microphone_health.update()
             self._monitor.tick()
             if self._steering:
                 self._steering.tick(self._monitor.vitals)
@@ -351,28 +342,12 @@ class App:
     def _working(self) -> bool:
         """Until the recording has ended, and the broker has what waits, or takes no more of it."""
         # A damaged recording ends like others: the words before the damage are still transcribed.
-        failed = self._failed and not (self._failed.name == "capture" and self._settings.source.kind == "wav")
-        if failed or self._stop_wanted:
+        is_damaged = self._is_recording and self._failed and isinstance(self._failed.failure, SourceError)
+        if (self._failed and not is_damaged) or self._stop_wanted:
             return False
         return any(worker.alive for worker in self._workers) or bool(self._mqtt and self._mqtt.delivering)
 
     # The stages, as they are wired.
-
-    def _alive(self) -> None:
-        self._supervisor.capturing()
-
-    def _heard(self, event: SegmenterEvent) -> None:
-        wanted = self._publisher.policy.transcribes
-        match event:
-            case Paused(utterance) if wanted:
-                self._transcriber.draft(utterance)
-            case Resumed():
-                self._transcriber.withdraw()
-            case Ended(utterance) if wanted:
-                self._transcriber.submit(utterance)
-            case _:
-                pass
-        self._publisher.heard(event)
 
     def _reach(self) -> Reach:
         return Reach(
@@ -400,7 +375,7 @@ class App:
         """For `systemctl status`."""
         problems = self._publisher.problems
         well = f"{self._doing}; {', '.join(problems)}" if problems else self._doing
-        return self._hearing.trouble(source_name(self._settings)) or well
+        return self._microphone_health.status(source_name(self._settings)) or well
 
     @property
     def _doing(self) -> str:

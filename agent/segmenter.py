@@ -18,16 +18,25 @@ from statistics import fmean
 
 import numpy as np
 
+from agent.audio import Source
 from agent.audio.conditioner import Conditioner
-from agent.audio.frames import FRAME_SAMPLES, LONGEST_FILLED_GAP, SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, samples
+from agent.audio.frames import (
+    FRAME_SAMPLES,
+    LONGEST_FILLED_GAP,
+    NS_PER_S,
+    SAMPLE_RATE_HZ,
+    AudioFrame,
+    Pcm16,
+    Utterance,
+    samples,
+)
 from agent.audio.monitor import AudioMonitor
-from agent.channel import Channel
 from agent.config.settings import SegmenterSettings
 from agent.errors import SourceError
 from agent.vad import VoiceActivityDetector
 
 
-class Tape:
+class RingBuffer:
     """Contiguous samples from position `start` to `end`: grows at its end, is cut off at its start.
 
     Used from one thread. What is appended is kept as it is (no copy), and must not be written to afterwards.
@@ -60,9 +69,9 @@ class Tape:
             self.start = position
 
     def read(self, start: int, end: int) -> Pcm16:
-        """Copy the samples from `start` to `end`, both within the tape."""
+        """Copy the samples from `start` to `end`, both within the buffer."""
         if not self.start <= start <= end <= self.end:
-            msg = f"samples {start} to {end} are not on a tape from {self.start} to {self.end}"
+            msg = f"samples {start} to {end} are not in the buffer, which has {self.start} to {self.end}"
             raise ValueError(msg)
         if start == end:
             return np.zeros(0, np.int16)
@@ -161,9 +170,9 @@ class Segmenter:
         # A frame and the pause may still follow before the limit is acted upon.
         self._limit = samples(settings.max_length_s * 1000) - PAUSE_SAMPLES - FRAME_SAMPLES
         self._new_id = new_id
-        self._tape = Tape()
+        self._buffer = RingBuffer()
         self._sound_start = self._sound_end = 0
-        """Bounds of the sound on the tape; beyond them is the silence at the edges of a recording."""
+        """Bounds of the sound in the buffer; beyond them is the silence at the edges of a recording."""
         self._passage: _Passage | None = None
 
     @property
@@ -174,7 +183,7 @@ class Segmenter:
     def push(self, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
         """Take the next frame; return what it led to, in order (as a rule: nothing)."""
         events = self._bridge_gap(frame.position)
-        self._tape.append(frame.pcm)
+        self._buffer.append(frame.pcm)
         self._note_edge(frame)
         passage = self._passage
         if passage is None:
@@ -186,39 +195,40 @@ class Segmenter:
         else:
             events += self._wait(passage, frame.end)
         if self._passage is None:
-            self._tape.drop_before(self._tape.end - self._pre_roll)
+            self._buffer.drop_before(self._buffer.end - self._pre_roll)
         return events
 
     def finish(self) -> list[SegmenterEvent]:
         """End the stream: whatever is under way is over. The segmenter may be used again from there."""
-        events = self._end(self._passage, self._tape.end) if self._passage else []
-        self._tape.restart(0)
-        self._sound_start = self._sound_end = 0
+        return self._restart(0)
+
+    def _restart(self, position: int) -> list[SegmenterEvent]:
+        """End what is under way, and go on with an empty buffer at `position`."""
+        events = self._end(self._passage, self._buffer.end) if self._passage else []
+        self._buffer.restart(position)
+        self._sound_start = self._sound_end = position
         return events
 
     def _bridge_gap(self, position: int) -> list[SegmenterEvent]:
-        """Bring the tape to `position`: fill a small gap with zeros, begin anew behind a large one."""
-        gap = position - self._tape.end
+        """Bring the buffer to `position`: fill a small gap with zeros, begin anew behind a large one."""
+        gap = position - self._buffer.end
         if not gap:
             return []
-        if self._tape.empty or not 0 < gap <= LONGEST_FILLED_GAP:
-            events = self._end(self._passage, self._tape.end) if self._passage else []
-            self._tape.restart(position)
-            self._sound_start = self._sound_end = position
-            return events
-        self._tape.append(np.zeros(gap, np.int16))
+        if self._buffer.empty or not 0 < gap <= LONGEST_FILLED_GAP:
+            return self._restart(position)
+        self._buffer.append(np.zeros(gap, np.int16))
         return []
 
     def _note_edge(self, frame: AudioFrame) -> None:
-        """Move the bounds of the sound on the tape."""
+        """Move the bounds of the sound in the buffer."""
         if self._sound_start == self._sound_end:
             self._sound_start = self._sound_end = frame.position + frame.lead_samples
         if not frame.is_edge:
             self._sound_end = frame.end - frame.tail_samples
 
     def _begin(self, frame: AudioFrame) -> _Passage:
-        start = max(self._tape.start, frame.position - self._pre_roll)
-        self._tape.drop_before(start)
+        start = max(self._buffer.start, frame.position - self._pre_roll)
+        self._buffer.drop_before(start)
         return _Passage(None, start, _captured_at(start, frame), frame.position, [], [])
 
     def _hear(self, passage: _Passage, frame: AudioFrame, probability: float) -> list[SegmenterEvent]:
@@ -251,16 +261,16 @@ class Segmenter:
         return events
 
     def _end(self, passage: _Passage, now: int) -> list[SegmenterEvent]:
-        """It is over; what lies behind it stays on the tape as the next one's pre-roll."""
+        """It is over; what lies behind it stays in the buffer as the next one's pre-roll."""
         self._passage = None
         if passage.id is None:
             return [Discarded(passage.speech_start, passage.speech_samples * 1000 // SAMPLE_RATE_HZ)]
         utterance = self._utterance(passage, passage.id, now)
-        self._tape.drop_before(utterance.position + len(utterance.pcm))
+        self._buffer.drop_before(utterance.position + len(utterance.pcm))
         return [Ended(utterance)]
 
     def _utterance(self, passage: _Passage, utterance_id: str, now: int) -> Utterance:
-        end = min(passage.speech_end + PAUSE_SAMPLES, self._tape.end)
+        end = min(passage.speech_end + PAUSE_SAMPLES, self._buffer.end)
         utterance = self._sound(passage, utterance_id, end, passage.speech_end, now)
         return _with_speech(utterance, passage.speech_probs)
 
@@ -270,9 +280,9 @@ class Segmenter:
         last = max(first, min(end, self._sound_end))
         return Utterance(
             utterance_id,
-            self._tape.read(first, last),
+            self._buffer.read(first, last),
             first,
-            passage.started_ns + (first - passage.start) * 1_000_000_000 // SAMPLE_RATE_HZ,
+            passage.started_ns + (first - passage.start) * NS_PER_S // SAMPLE_RATE_HZ,
             speech_end,
             now,
             lead_samples=first - passage.start,
@@ -283,12 +293,12 @@ class Segmenter:
         """Publish what lies before the quietest moment of late; the passage goes on from there."""
         middle = (passage.start + frame.position) // 2
         search_from = max(frame.position - CUT_SEARCH_SAMPLES, middle, passage.speech_ends[0])
-        cut = search_from + quietest_moment(self._tape.read(search_from, frame.position))
+        cut = search_from + quietest_moment(self._buffer.read(search_from, frame.position))
         before = bisect_right(passage.speech_ends, cut)
         cuts_speech = cut > passage.speech_ends[before] - FRAME_SAMPLES
         speech_end = cut if cuts_speech else passage.speech_ends[before - 1]
         piece = replace(self._sound(passage, piece_id, cut, speech_end, frame.end), truncated=True)
-        self._tape.drop_before(cut)
+        self._buffer.drop_before(cut)
         piece = _with_speech(piece, passage.speech_probs[:before])
         del passage.speech_ends[:before], passage.speech_probs[:before]
         passage.id, passage.start, passage.started_ns = self._new_id(), cut, _captured_at(cut, frame)
@@ -315,7 +325,7 @@ def quietest_moment(pcm: Pcm16) -> int:
 
 def _captured_at(position: int, frame: AudioFrame) -> int:
     """Capture time of the sample at `position`, reckoned from `frame`, in monotonic ns."""
-    return frame.captured_ns - (frame.end - position) * 1_000_000_000 // SAMPLE_RATE_HZ
+    return frame.captured_ns - (frame.end - position) * NS_PER_S // SAMPLE_RATE_HZ
 
 
 def utterances_in(
@@ -362,19 +372,25 @@ class ListenCounters:
 
 
 class Listener:
-    """Feeds frames to the detector and the segmenter, and tells what comes of it.
+    """Reads the source, feeds the detector and the segmenter, and passes on what comes of it.
 
-    `run` is the work of the listen thread. It returns when `frames` is closed and read empty. `on_event` is called from
-    that thread with every event of the segmenter, and `on_end` once, when there will be no more, however `run` ends.
-    `monitor` hears the sound as it came; detector and segmenter hear what `conditioner` has made of it.
+    `run` is the work of the listen thread. It returns when the source ends.
+
+    Args:
+        source: Read by that thread only.
+        detector, segmenter: Hear the sound that `conditioner` has made of that of the source.
+        receivers: Called from that thread with every event of the segmenter.
+        on_end: Called once, when there will be no more events, however `run` ends.
+        monitor: Hears the sound as it came.
+        conditioner: None leaves the sound as it is.
     """
 
     def __init__(
         self,
-        frames: Channel[AudioFrame],
+        source: Source,
         detector: VoiceActivityDetector,
         segmenter: Segmenter,
-        on_event: Callable[[SegmenterEvent], None],
+        receivers: Iterable[Callable[[SegmenterEvent], None]],
         on_end: Callable[[], None] = lambda: None,
         monitor: AudioMonitor | None = None,
         conditioner: Conditioner | None = None,
@@ -382,14 +398,19 @@ class Listener:
         self.counters = ListenCounters()
         self.observer: Callable[[AudioFrame, float], None] | None = None
         """Is told of every frame, as it came, and its probability of speech, from the listen thread; any may set it."""
-        self._frames = frames
+        self.busy = False
+        """True while a frame is being worked on; any thread may read."""
+        self.ended = False
+        """True once the source has ended; any thread may read."""
+        self._source = source
         self._detector = detector
         self._segmenter = segmenter
-        self._on_event = on_event
+        self._receivers = tuple(receivers)
         self._on_end = on_end
         self._monitor = monitor
         self._conditioner = conditioner
         self._expected: int | None = None
+        self._ready = 1
 
     @property
     def noise_floor_dbfs(self) -> float | None:
@@ -397,19 +418,39 @@ class Listener:
         return self._detector.noise_floor_dbfs
 
     def run(self) -> None:
-        """Listen until the frames end."""
+        """Listen until the source ends.
+
+        Raises:
+            SourceError: as the source does, after the last utterance.
+        """
         try:
-            for frame in self._frames:
-                self._note(frame)
-                heard = self._conditioner.condition(frame) if self._conditioner else frame
-                probability = self._detector.probability(heard.pcm)
-                if (observer := self.observer) is not None:
-                    observer(frame, probability)
-                self._tell(self._segmenter.push(heard, probability))
-                self._frames.rouse_at(1 if probability or self._segmenter.listening else FRAMES_AT_REST)
+            for frame in self.captured():
+                self._hear(frame)
             self._tell(self._segmenter.finish())
+        except SourceError:
+            self._tell(self._segmenter.finish())
+            raise
         finally:
             self._on_end()
+
+    def captured(self) -> Iterator[AudioFrame]:
+        """Yield the frames of the source."""
+        try:
+            while (frame := self._source.read(self._ready)) is not None:
+                self.busy = True
+                yield frame
+                self.busy = False
+        finally:
+            self.ended = True
+
+    def _hear(self, frame: AudioFrame) -> None:
+        self._note(frame)
+        heard = self._conditioner.condition(frame) if self._conditioner else frame
+        probability = self._detector.probability(heard.pcm)
+        if (observer := self.observer) is not None:
+            observer(frame, probability)
+        self._tell(self._segmenter.push(heard, probability))
+        self._ready = 1 if probability or self._segmenter.listening else FRAMES_AT_REST
 
     def _note(self, frame: AudioFrame) -> None:
         """Count the frame if it is sound. Reset the detector where sound is missing before it."""
@@ -425,4 +466,5 @@ class Listener:
 
     def _tell(self, events: list[SegmenterEvent]) -> None:
         for event in events:
-            self._on_event(event)
+            for receive in self._receivers:
+                receive(event)

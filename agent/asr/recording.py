@@ -11,7 +11,7 @@ from agent.audio.wav import WavSource
 from agent.config.settings import Settings, WavSettings
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import utterances_in
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 
 
 @dataclass(frozen=True, slots=True)

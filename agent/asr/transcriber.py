@@ -19,6 +19,7 @@ from agent.audio.frames import Utterance
 from agent.channel import Channel, Overflow
 from agent.errors import EngineError
 from agent.messages.transcript import Transcript
+from agent.segmenter import Ended, Paused, Resumed, SegmenterEvent
 from agent.worker import attempt
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ class Recipient(Protocol):
 class Transcriber:
     """Owns the engine and its queue of at most `capacity` utterances.
 
-    `draft`, `withdraw`, `submit` and `close` are called from the listen thread, `run` is the transcribe thread.
+    `heard` (or `draft`, `withdraw`, `submit`) and `close` are called from the listen thread, `run` is the transcribe
+    thread.
     `eager` allows drafts, as long as no utterance waits and not too many drafts were for nothing.
     """
 
@@ -125,6 +127,18 @@ class Transcriber:
         self._held: Recognition | None = None
         self.under_way: UnderWay | None = None
         """What is being transcribed; None while nothing is. Any thread may read."""
+
+    def heard(self, event: SegmenterEvent) -> None:
+        """Do what an event of the segmenter asks for."""
+        match event:
+            case Paused(utterance):
+                self.draft(utterance)
+            case Resumed():
+                self.withdraw()
+            case Ended(utterance):
+                self.submit(utterance)
+            case _:
+                pass
 
     def draft(self, utterance: Utterance) -> None:
         """The utterance may be over: begin on it, if nothing else waits."""

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from agent.audio.alsa_pcm import AlsaPcm, Chunk
 from agent.audio.framer import Framer, PcmFormat, RateGuard
 from agent.audio.frames import AudioFrame
+from agent.audio.libasound import AlsaPcm, Chunk
 from agent.channel import Channel
 from agent.config.settings import AlsaSettings
 from agent.errors import DeviceStalled, DeviceUnavailable, SourceError
@@ -18,14 +18,17 @@ STALL_S: Final = 4.0
 OPEN_S: Final = 3.0
 """An open that takes longer will not return: its server (PulseAudio, PipeWire) or a FIFO's writer hangs."""
 POLL_S: Final = 0.2
-BACKLOG_FRAMES: Final = 128
-"""Four seconds: more than a capture thread that does nothing but read and put will ever let pile up."""
+"""How long the thread stays inside libasound."""
+WAIT_S: Final = 0.5
+"""How long `read` waits at a time; at rest frames come in groups of 0.2 s."""
+BACKLOG_FRAMES: Final = 256
+"""Eight seconds of sound, should the listener be held up; then the oldest is dropped, and its place is a gap."""
 MOST_HANGING: Final = 3
 HOPELESS_S: Final = 600.0
 
 
 class Pcm(Protocol):
-    """An open device, see `alsa_pcm.AlsaPcm`. Used by one thread only."""
+    """An open device, see `libasound.AlsaPcm`; tests have others. Used by one thread only."""
 
     format: PcmFormat
 
@@ -134,26 +137,29 @@ class AlsaSource:
                 "restart what serves it (PulseAudio, PipeWire), or replug it"
             )
         if not self._is_open:
-            self._worker.join(POLL_S)
-            raise self._worker.failure or DeviceUnavailable(f'the microphone "{self._name}" was lost')
+            raise self._failure()
 
-    def read(self) -> AudioFrame | None:
+    def _failure(self) -> Exception:
+        """Return why the thread has ended."""
+        self._worker.join(POLL_S)
+        return self._worker.failure or DeviceUnavailable(f'the microphone "{self._name}" was lost')
+
+    def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for the next frame (see `Source.read`); a device that is silent for 4 s counts as lost."""
-        while not self._closing.is_set():
-            frame = self._frames.get(POLL_S)
-            if frame is not None and not self._closing.is_set():
-                self._silent_s = 0.0
-                return frame
-            if self._frames.closed and not self._closing.is_set():
-                self._worker.join(POLL_S)
-                raise self._worker.failure or DeviceUnavailable(f'the microphone "{self._name}" was lost')
-            self._silent_s += POLL_S
+        self._frames.rouse_at(ready)
+        while (frame := self._frames.get(WAIT_S)) is None:
+            if self._closing.is_set():
+                return None
+            if self._frames.closed:
+                raise self._failure()
+            self._silent_s += WAIT_S
             if self._silent_s >= self._stall_s:
                 raise DeviceStalled(
                     f'the microphone "{self._name}" has delivered nothing for {self._stall_s:g} s: replug it, '
                     "or see what else uses it (`fuser -v /dev/snd/*`)"
                 )
-        return None
+        self._silent_s = 0.0
+        return frame
 
     def close(self) -> None:
         """Stop capturing; returns within a second even if libasound hangs."""
@@ -169,37 +175,22 @@ class AlsaSource:
             self._is_open = True
         finally:
             self._opened.set()
-        cutter = _Cutter(pcm.format, self._channel)
+        framer, guard = Framer(pcm.format, self._channel), RateGuard()
+        held: list[AudioFrame] = []  # a burst is held back until it has ended: its sound may be none (see `RateGuard`)
         try:
             while not self._closing.is_set():
                 chunk, now_ns = pcm.read(POLL_S), self._clock_ns()
                 if chunk.overrun:
                     self.xruns += 1
                     self._on_overrun()
-                for frame in cutter.take(chunk, now_ns):
-                    self._frames.put(frame)
+                    framer.overrun()
+                if chunk.data:
+                    held += framer.push(chunk.data, now_ns)
+                    guard.check(len(chunk.data) / pcm.format.bytes_per_s, now_ns)
+                if not guard.suspicious(now_ns):
+                    for frame in held:
+                        self._frames.put(frame)
+                    held.clear()
         finally:
             self._frames.close()
             pcm.close()
-
-
-class _Cutter:
-    """From chunks to frames, those of a burst held back until it has ended: they may be none (see `RateGuard`)."""
-
-    def __init__(self, pcm_format: PcmFormat, channel: int) -> None:
-        self._format = pcm_format
-        self._framer = Framer(pcm_format, channel)
-        self._guard = RateGuard()
-        self._held: list[AudioFrame] = []
-
-    def take(self, chunk: Chunk, now_ns: int) -> list[AudioFrame]:
-        """The frames that can be handed on after this chunk, which came at `now_ns`."""
-        if chunk.overrun:
-            self._framer.overrun()
-        if chunk.data:
-            self._held += self._framer.push(chunk.data, now_ns)
-            self._guard.check(len(chunk.data) / self._format.bytes_per_s, now_ns)
-        if self._guard.suspicious(now_ns):
-            return []
-        ready, self._held = self._held, []
-        return ready

@@ -3,8 +3,13 @@
 A file may hold several recordings one behind the other (`cat a.mp3 b.mp3`, chained Ogg). Decoders stop at the end of
 the first one, and at the length that its header announces. So each is found here, and its header is mended.
 
+MPEG audio (MP2 and MP3) is walked frame by frame: the only way to know how long it is, and where it is damaged.
+libmpg123 believes the length in a Xing frame, and estimates one from the first frame where there is none. It stops
+where the sampling rate or the number of channels changes, and writes about damage to standard error.
+
 Formats: RIFF and RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, AU, FLAC (RFC 9639), Ogg (RFC 3533), ID3
-(https://id3.org), APEv2; MPEG audio in `mpeg.py`.
+(https://id3.org), APEv2, MPEG audio (ISO/IEC 11172-3 and 13818-3), Xing and Info frames
+(http://gabriel.mp3-tech.org/mp3infotag.html).
 """
 
 import os
@@ -14,8 +19,12 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final
 
-from agent.audio.mpeg import mpeg_streams
-from agent.audio.stream import TAGS, Stream, find, size_of
+_TAGS: Final = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
+"""What a tag begins with."""
+_SCAN_BYTES: Final = 1 << 20
+_OVERLAP_BYTES: Final = 64
+"""No pattern is longer."""
+
 
 _HEAD_BYTES: Final = 16 << 20
 """A header that is longer is no header."""
@@ -35,6 +44,24 @@ _STREAMINFO_BYTES: Final = 42
 _FLAC_FRAME: Final = re.compile(rb"\xff[\xf8\xf9][\x10-\xff]", re.DOTALL)
 _CONTAINER: Final = re.compile(rb"(?:RIFF|RF64|BW64|RIFX|FORM)....(?:WAVE|AIFF|AIFC)", re.DOTALL)
 _CHUNK: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One of the recordings in a file: `head`, then the file's bytes from `start` to `end`."""
+
+    head: bytes = b""
+    start: int = 0
+    end: int | None = None
+    """None: to the end of the file."""
+    announced: int | None = None
+    """Samples of each channel that there should be, where the decoder is not shown the number."""
+    is_hint: bool = False
+    """True if `announced` may be wrong without a fault, and tells only how much is missing where there is damage."""
+    shortage: str = ""
+    """What is missing, where that is known without decoding."""
+    endless: bool = False
+    """True if the decoder must not estimate the length from the size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +115,7 @@ def streams(fd: int) -> Iterator[Stream]:
     elif magic == b"fLaC":
         yield from (_flac(fd, first, end) for first, end in _parts(fd, start, _FLAC, _before_tags(fd)))
     elif magic[:1] == b"\xff" and magic[1:2] >= b"\xe2":
-        yield from mpeg_streams(fd, start, size_of(fd, _before_tags(fd)))
+        yield from _mpeg_streams(fd, start, size_of(fd, _before_tags(fd)))
     else:
         yield Stream()
 
@@ -97,7 +124,7 @@ def behind_damage(fd: int, stream: Stream, position: int) -> Stream | None:
     """Return what is left of `stream` behind `position`, if its decoder stops at damage; None if there is nothing."""
     if not stream.head.startswith(b"fLaC"):
         return None
-    start = next(find(fd, _FLAC_FRAME, max(position, stream.start + 1), stream.end), None)
+    start = next(_find(fd, _FLAC_FRAME, max(position, stream.start + 1), stream.end), None)
     if start is None:
         return None
     only_streaminfo = stream.head[:4] + b"\x80" + stream.head[5:]
@@ -106,7 +133,7 @@ def behind_damage(fd: int, stream: Stream, position: int) -> Stream | None:
 
 def _parts(fd: int, start: int, pattern: re.Pattern[bytes], end: int | None) -> Iterator[tuple[int, int | None]]:
     """Divide the file from `start` to `end` where `pattern` is found."""
-    starts = [start, *(position for position in find(fd, pattern, start, end) if position > start)]
+    starts = [start, *(position for position in _find(fd, pattern, start, end) if position > start)]
     return zip(starts, [*starts[1:], end], strict=True)
 
 
@@ -136,7 +163,7 @@ def _before_tags(fd: int) -> int | None:
 def _ogg(fd: int, start: int, end: int | None) -> Stream:
     """Find out whether the last page is all there."""
     tail = max(start, size_of(fd, end) - 2 * _PAGE_BYTES)
-    page = max(find(fd, _OGG_PAGE, tail, end), default=start)
+    page = max(_find(fd, _OGG_PAGE, tail, end), default=start)
     header = os.pread(fd, 27 + 255, page).ljust(27 + 255, b"\0")
     page_end = page + 27 + header[26] + sum(header[27 : 27 + header[26]])
     return Stream(start=start, end=end, shortage="it is cut off in a page" if page_end > size_of(fd, end) else "")
@@ -190,7 +217,7 @@ def _containers(fd: int, start: int) -> Iterator[Stream]:
         ):
             yield from _pieces(fd, start, sound)
             return
-        following = next(find(fd, _CONTAINER, sound.end), None) if sound else None
+        following = next(_find(fd, _CONTAINER, sound.end), None) if sound else None
         yield Stream(start=start, end=following)
 
 
@@ -223,7 +250,7 @@ def _is_end(fd: int, layout: _Layout, position: int) -> bool:
     size = size_of(fd)
     while position + layout.header_bytes <= size:
         beginning = os.pread(fd, 12, position)
-        if beginning.startswith(TAGS) or _CONTAINER.match(beginning):
+        if beginning.startswith(_TAGS) or _CONTAINER.match(beginning):
             return True
         name, length = _chunk(fd, layout, position)
         if not _CHUNK.match(name):
@@ -250,3 +277,146 @@ def _shortage(announced_bytes: int, there_bytes: int) -> str:
     if there_bytes >= announced_bytes or announced_bytes >= _UNKNOWN_BYTES:
         return ""
     return f"its header announces {announced_bytes} bytes of sound, and {there_bytes} are there"
+
+
+# MPEG audio.
+
+_SYNC: Final = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]", re.DOTALL)
+_XING: Final = re.compile(rb"\xff[\xe2-\xff][\x10-\xef].(?:\x00{9}|\x00{17}|\x00{32})(?:Xing|Info)", re.DOTALL)
+_RIGHT_BYTES: Final = 2_048
+"""A Xing frame that is further off tells the length of another recording."""
+_XING_FIELDS: Final = Struct(">III")
+"""Flags, frames, bytes."""
+_KBITS: Final = {
+    "1.2": (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    "1.3": (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    "2.2": (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Bit rates by version and layer, from the number 1 in a header on."""
+_VERSIONS: Final = {3: ("1", 1), 2: ("2", 2), 0: ("2", 4)}
+"""By the number in a header: the version, and what divides its sampling rates; the last is 2.5."""
+_LAYERS: Final = {2: "2", 1: "3"}
+_RATES_HZ: Final = (44_100, 48_000, 32_000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a header says."""
+
+    size_bytes: int
+    samples: int
+    """Of each channel."""
+    form: bytes
+    """What a decoder needs to be the same in all frames: version, layer, sampling rate, and whether it is mono."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Frames of one form, one behind the other."""
+
+    start: int
+    end: int
+    frames: int
+    samples: int
+    """Of each channel, in all frames."""
+
+
+def _mpeg_streams(fd: int, start: int, end: int) -> Iterator[Stream]:
+    """Yield the recordings between `start` and `end`. Raises OSError."""
+    runs = list(_runs(fd, start, end))
+    if not runs:
+        yield Stream(start=start)
+        return
+    for run, following in zip(runs, [*runs[1:], None], strict=True):
+        stream = _mpeg_stream(fd, run)
+        damage = _damage(fd, run.end, following.start) if following else _damage(fd, run.end, end, may_pad=True)
+        yield replace(stream, shortage="; ".join(filter(None, [damage, stream.shortage])))
+
+
+def _runs(fd: int, start: int, end: int) -> Iterator[_Run]:
+    position = start
+    while (begin := _next_frame(fd, position, end)) is not None:
+        position, frames, samples, form = begin, 0, 0, b""
+        while (frame := _frame_at(fd, position, end)) and (not frames or _continues(fd, position, frame, form)):
+            frames, samples, form = frames + 1, samples + frame.samples, frame.form
+            position += frame.size_bytes
+        yield _Run(begin, position, frames, samples)
+
+
+def _continues(fd: int, position: int, frame: _Frame, form: bytes) -> bool:
+    """Whether `frame` belongs to the frames before it, which have `form`."""
+    return frame.form == form and not _XING.match(os.pread(fd, 64, position))
+
+
+def _next_frame(fd: int, start: int, end: int) -> int | None:
+    """Return the position of the next frame that is followed by one of its form, or by the end."""
+    for position in _find(fd, _SYNC, start, end):
+        frame = _frame_at(fd, position, end)
+        if frame:
+            behind = position + frame.size_bytes
+            following = _frame_at(fd, behind, end)
+            if behind == end or (following and following.form == frame.form):
+                return position
+    return None
+
+
+def _frame_at(fd: int, position: int, end: int) -> _Frame | None:
+    """Return the frame at `position`; None where there is none, or not all of it."""
+    header = os.pread(fd, 4, position).ljust(4, b"\0")
+    version, divisor = _VERSIONS.get(header[1] >> 3 & 3, ("", 1))
+    layer, bit_rate, rate = _LAYERS.get(header[1] >> 1 & 3), header[2] >> 4, header[2] >> 2 & 3
+    if not (_SYNC.match(header) and version and layer and 0 < bit_rate < 15 and rate < 3):  # noqa: PLR2004 - reserved
+        return None
+    samples = 1_152 if version == "1" or layer == "2" else 576
+    kbits = _KBITS["2.2" if version == "2" else f"1.{layer}"][bit_rate - 1]
+    size_bytes = samples * kbits * 125 * divisor // _RATES_HZ[rate] + (header[2] >> 1 & 1)
+    if position + size_bytes > end:
+        return None
+    return _Frame(size_bytes, samples, bytes((header[1] & 0xFE, header[2] & 0x0C, header[3] & 0xC0 == 0xC0)))  # noqa: PLR2004 - mono
+
+
+def _mpeg_stream(fd: int, run: _Run) -> Stream:
+    """Return `run` for libmpg123. A Xing frame that does not tell its length is blotted out."""
+    data = os.pread(fd, 128, run.start)
+    xing = _XING.match(data)
+    if not xing:
+        return Stream(start=run.start, end=run.end, announced=run.samples, endless=True)
+    flags, frames, size_bytes = _XING_FIELDS.unpack_from(data.ljust(128), xing.end())
+    knows_frames, knows_bytes = flags & 1, flags & 2
+    right_size = not knows_bytes or abs(size_bytes - (run.end - run.start)) < _RIGHT_BYTES
+    if knows_frames and frames in {run.frames - 1, run.frames} and right_size:
+        return Stream(start=run.start, end=run.end)
+    is_short = knows_frames and frames > run.frames
+    shortage = f"its header announces {frames} frames, and {run.frames} are there" if is_short else ""
+    head = data[: xing.end() - 4] + bytes(4)
+    return Stream(head, run.start + len(head), run.end, run.samples, shortage=shortage, endless=True)
+
+
+def _damage(fd: int, start: int, end: int, *, may_pad: bool = False) -> str:
+    """Say what between frames is no frame: nothing where it is a tag, or zeros that pad the end."""
+    data = os.pread(fd, min(end - start, 1 << 20), start)
+    if not data or data.startswith(_TAGS) or (may_pad and not any(data)):
+        return ""
+    return f"{end - start} bytes at byte {start} are damaged or cut off"
+
+
+# Reading.
+
+
+def size_of(fd: int, end: int | None = None) -> int:
+    """Return `end`, or the size of the file."""
+    return os.fstat(fd).st_size if end is None else end
+
+
+def _find(fd: int, pattern: re.Pattern[bytes], start: int, end: int | None = None) -> Iterator[int]:
+    """Yield the positions of `pattern` from `start` to `end`."""
+    behind = start
+    while data := os.pread(fd, _SCAN_BYTES + _OVERLAP_BYTES, start):
+        for match in pattern.finditer(data):
+            position = start + match.start()
+            if end is not None and position >= end:
+                return
+            if position >= behind:
+                behind = position + 1
+                yield position
+        start += _SCAN_BYTES

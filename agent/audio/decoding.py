@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 import soundfile
 
-from agent.audio.containers import behind_damage, streams
+from agent.audio.containers import Stream, behind_damage, size_of, streams
 from agent.audio.frames import PcmFloat
-from agent.audio.stream import Stream, size_of
 from agent.errors import SourceError
 from agent.install import extras
 

@@ -7,10 +7,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from agent.audio.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioFrame, Pcm16
+from agent.audio.frames import FRAME_SAMPLES, NS_PER_S, SAMPLE_RATE_HZ, AudioFrame, Pcm16
 from agent.errors import DeviceEndless
 
-NS_PER_S: Final = 1_000_000_000
 SAMPLE_BYTES: Final = {"U8": 1, "S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
 """ALSA's names of the sample formats that are understood, and how many bytes a sample takes."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
+NS_PER_S = 1_000_000_000
 FRAME_SAMPLES = 512
 """One step of Silero's voice activity detector at 16 kHz: 32 ms."""
 
@@ -142,7 +143,7 @@ def _cut(pcm: Pcm16, position: int, recording_end: int) -> Iterator[AudioFrame]:
         yield AudioFrame(
             pcm[start : start + FRAME_SAMPLES],
             begin,
-            end * 1_000_000_000 // SAMPLE_RATE_HZ,
+            end * NS_PER_S // SAMPLE_RATE_HZ,
             lead_samples=min(max(0, -begin), FRAME_SAMPLES),
             tail_samples=min(max(0, end - recording_end), FRAME_SAMPLES),
         )

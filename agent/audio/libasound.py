@@ -1,29 +1,53 @@
-"""What we need of libasound, by ctypes: every call here lets other threads run while it waits, `snd_pcm_open` included.
+"""Microphones by libasound, through ctypes: opening, reading, and which devices there are.
 
-pyalsaaudio's does not: a sound server that hangs while a device is being opened would stop the whole process
-(docs/decisions/0011-libasound-by-ctypes.md). Names and numbers are those of alsa/pcm.h.
+Every call here lets other threads run while it waits, `snd_pcm_open` included. pyalsaaudio's does not: a sound server
+that hangs while a device is being opened would stop the whole process (docs/decisions/0011-libasound-by-ctypes.md).
+Names and numbers are those of alsa/pcm.h.
 """
 
 import ctypes
 import errno
 import itertools
+import logging
+import re
+import time
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint, c_ulong, c_void_p
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
-from agent.errors import ConfigError
+from agent.audio.framer import PcmFormat
+from agent.errors import ConfigError, DeviceBusy, DeviceUnavailable, SourceError
+
+log = logging.getLogger(__name__)
 
 SONAME: Final = "libasound.so.2"
 FORMATS: Final = {"S16_LE": 2, "S32_LE": 10, "S24_3LE": 32, "S24_LE": 6}
-"""Sample formats that we understand, the ones that we prefer first, with their numbers."""
+"""Sample formats that we understand, the preferred ones first, with their numbers."""
+RATES_HZ: Final = (16_000, 48_000, 32_000, 96_000, 44_100, 192_000, 22_050)
+"""The pipeline's rate, then its multiples, then others that are not below it."""
+PERIODS_PER_S: Final = 50
+"""Chunks of 20 ms."""
+BUFFER_S: Final = 1.0
+IDLE_S: Final = 0.01
+"""Pause where a device claims to be readable and gives nothing."""
 
-_BYTES: Final = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "S24_LE": 4}
+CHOOSE: Final = "set source.device to"
+"""How a remedy begins that names another microphone; commands that take it otherwise put their own words there."""
+NO_MICROPHONES: Final = frozenset(
+    {"null", "jack", "lavrate", "oss", "samplerate", "speex", "speexrate", "upmix", "usbstream", "vdownmix"}
+)
+"""What ALSA's plug-in packages name as if they were devices."""
+CARD: Final = re.compile(r"^\s*(?P<index>\d+) \[(?P<id>[^\]]*?)\s*\]: .*? - (?P<name>.*)$", re.MULTILINE)
+CAPTURE_PCM: Final = re.compile(
+    r"^(?P<card>\d+)-(?P<device>\d+): [^:]*: (?P<name>[^:]*?)\s*: .*\bcapture\b", re.MULTILINE
+)
+
 _CAPTURE: Final = 1
 _NONBLOCK, _NO_AUTO_CHANNELS = 0x1, 0x20000
 _INTERLEAVED: Final = 3
-
 _PARAMS: Final = (c_void_p, c_void_p)
 _SIGNATURES: Final = {
     "snd_pcm_open": (POINTER(c_void_p), c_char_p, c_int, c_int),
@@ -49,7 +73,7 @@ _SIGNATURES: Final = {
 
 
 class AlsaError(Exception):
-    """A call of libasound failed; never leaves this package."""
+    """A call of libasound failed; never leaves this module."""
 
     def __init__(self, code: int) -> None:
         super().__init__(_library().snd_strerror(code).decode(errors="replace"))
@@ -58,104 +82,167 @@ class AlsaError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How a device should deliver."""
+class CaptureDevice:
+    """A microphone, as it can be named in the settings."""
 
-    channels: int
-    """At least so many."""
-    rates_hz: tuple[int, ...]
-    """The first of these that it can do without converting; otherwise what comes nearest to the first."""
-    converted: bool
-    """Let libasound convert the rate where it can (`plug`). Channels never: it would make up what is not there."""
-    periods_per_s: int
-    buffer_s: float
+    pcm: str
+    """`plughw:CARD=Device,DEV=0`: by card id, which survives replugging, unlike the card's number."""
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
-    """How it does."""
+class Chunk:
+    """The result of one read."""
 
-    rate_hz: int
-    channels: int
-    sample: str
-    """A key of `FORMATS`."""
-    period: int
-    """Samples of each channel that it delivers at a time."""
+    data: bytes
+    """Interleaved samples; empty if nothing came in time."""
+    overrun: bool = False
+    """Sound was lost before this."""
 
 
-class Pcm:
-    """A capture device. Not to be used by two threads at once, `close` included.
+class AlsaPcm:
+    """An open capture device. Used by one thread only, `close` included.
 
-    Raises:
-        ConfigError: there is no libasound.
-        AlsaError: it cannot be opened; by a call that does not say, EINVAL: it cannot do what is wished.
+    Asks for the hardware's own rate and channels, so that the microphone wanted can be picked out of them and the rate
+    be converted well (libasound's own converter folds everything above 8 kHz into speech). Where a device cannot
+    deliver that in samples that we understand, libasound converts after all.
     """
 
-    def __init__(self, device: str, wish: Wish) -> None:
-        self._lib = _library()
+    def __init__(self, device: str, channel: int = 1) -> None:
+        """Open `device`, for the sake of its n-th channel.
+
+        Raises:
+            ConfigError: there is no libasound.
+            DeviceBusy: something else has it open.
+            DeviceUnavailable: there is no such device.
+            SourceError: it has not so many channels, or cannot be made to deliver samples that we understand.
+        """
+        self._name = device
         self._handle = c_void_p()
+        try:
+            self._open(device, channel, converted=False)
+        except AlsaError as error:
+            if error.number == errno.EBUSY:
+                raise DeviceBusy(
+                    f'something else has the microphone "{device}" open ({error}): '
+                    "see what (`sudo fuser -v /dev/snd/*`)"
+                ) from error
+            if error.number != errno.EINVAL:
+                raise DeviceUnavailable(f'cannot open the microphone "{device}" ({error}): {_choice()}') from error
+            self._open_converted(device, channel)
+
+    def _open_converted(self, device: str, channel: int) -> None:
+        """Let libasound convert the rate and the format. Channels never: it would make up those that are missing."""
+        try:
+            self._open(_plugged(device), channel, converted=True)
+        except AlsaError as error:
+            raise SourceError(
+                f'the microphone "{device}" delivers nothing that can be used ({error}): '
+                f"see what it can do (`arecord -D {device} --dump-hw-params`), and whether it has a channel {channel}"
+            ) from error
+        log.info(f'libasound converts what the microphone "{device}" delivers')
+
+    def _open(self, device: str, channel: int, *, converted: bool) -> None:
+        """Raise AlsaError if the device cannot be opened; EINVAL, by a call that does not say: if it cannot do this."""
+        self._lib = _library()
         mode = _NONBLOCK | _NO_AUTO_CHANNELS
         _check(self._lib.snd_pcm_open(byref(self._handle), device.encode(), _CAPTURE, mode))
         params = c_void_p()
         try:
             _check(self._lib.snd_pcm_hw_params_malloc(byref(params)))
-            self.got = self._configure(params, wish)
+            self._configure(params, channel, converted=converted)
         except AlsaError:
             self.close()
             raise
         finally:
             self._lib.snd_pcm_hw_params_free(params)
-        self._buffer = ctypes.create_string_buffer(self.got.period * self.got.channels * 4)
 
-    def _configure(self, params: c_void_p, wish: Wish) -> Got:
+    def _configure(self, params: c_void_p, channel: int, *, converted: bool) -> None:
         lib, pcm = self._lib, self._handle
         _check(lib.snd_pcm_hw_params_any(pcm, params))
-        _check(lib.snd_pcm_hw_params_set_rate_resample(pcm, params, int(wish.converted)))
+        _check(lib.snd_pcm_hw_params_set_rate_resample(pcm, params, int(converted)))
         _check(lib.snd_pcm_hw_params_set_access(pcm, params, _INTERLEAVED))
         sample = next(
             (name for name, code in FORMATS.items() if not lib.snd_pcm_hw_params_set_format(pcm, params, code)), None
         )
         if sample is None:
             raise AlsaError(-errno.EINVAL)
-        channels = c_uint(wish.channels)
+        channels = c_uint(channel)
         _check(lib.snd_pcm_hw_params_set_channels_min(pcm, params, byref(channels)))
         _check(lib.snd_pcm_hw_params_set_channels_first(pcm, params, byref(channels)))
-        possible = (each for each in wish.rates_hz if not lib.snd_pcm_hw_params_test_rate(pcm, params, each, 0))
-        rate, up_or_down = c_uint(next(possible, wish.rates_hz[0])), c_int(0)
+        possible = (each for each in RATES_HZ if not lib.snd_pcm_hw_params_test_rate(pcm, params, each, 0))
+        rate, up_or_down = c_uint(next(possible, RATES_HZ[0])), c_int(0)
         _check(lib.snd_pcm_hw_params_set_rate_near(pcm, params, byref(rate), byref(up_or_down)))
-        period, buffer = c_ulong(rate.value // wish.periods_per_s), c_ulong(round(rate.value * wish.buffer_s))
+        period, buffer = c_ulong(rate.value // PERIODS_PER_S), c_ulong(round(rate.value * BUFFER_S))
         _check(lib.snd_pcm_hw_params_set_period_size_near(pcm, params, byref(period), byref(c_int(0))))
         _check(lib.snd_pcm_hw_params_set_buffer_size_near(pcm, params, byref(buffer)))
         _check(lib.snd_pcm_hw_params(pcm, params))
-        return Got(rate.value, channels.value, sample, period.value)
+        self.format = PcmFormat(rate.value, channels.value, sample)
+        self._period = period.value
+        self._buffer = ctypes.create_string_buffer(self._period * self.format.frame_bytes)
 
-    def read(self) -> bytes:
-        """Up to a period of interleaved samples; nothing if there are none now.
+    def read(self, timeout_s: float) -> Chunk:
+        """Return what has been captured; an empty chunk if that is nothing within `timeout_s`.
 
         Raises:
-            AlsaError: EPIPE after an overrun, and then the device runs again; anything else: it is lost.
+            DeviceUnavailable: the device is gone or broken; only closing it and opening it again helps.
         """
-        count = int(self._lib.snd_pcm_readi(self._handle, self._buffer, self.got.period))
-        if count >= 0:
-            return self._buffer.raw[: count * self.got.channels * _BYTES[self.got.sample]]
-        if count == -errno.EAGAIN:
-            return b""
-        if count == -errno.EPIPE:
-            _check(self._lib.snd_pcm_prepare(self._handle))
-        raise AlsaError(count)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Whether there is something to `read`, an error included, within `timeout_s`."""
-        return bool(self._lib.snd_pcm_wait(self._handle, round(timeout_s * 1_000)))
+        count = int(self._lib.snd_pcm_readi(self._handle, self._buffer, self._period))
+        if count == -errno.EPIPE and (count := int(self._lib.snd_pcm_prepare(self._handle))) >= 0:
+            return Chunk(b"", overrun=True)
+        if count < 0 and count != -errno.EAGAIN:
+            raise DeviceUnavailable(f'the microphone "{self._name}" was lost ({AlsaError(count)})')
+        if count <= 0:
+            if self._lib.snd_pcm_wait(self._handle, round(timeout_s * 1_000)):
+                time.sleep(IDLE_S)
+            return Chunk(b"")
+        return Chunk(self._buffer.raw[: count * self.format.frame_bytes])
 
     def close(self) -> None:
-        """Release it; idempotent."""
+        """Release the device; idempotent."""
         if self._handle:
             self._lib.snd_pcm_close(self._handle)
             self._handle = c_void_p()
 
 
-def capture_names() -> Iterator[str]:
+def capture_devices(proc: Path = Path("/proc/asound")) -> tuple[CaptureDevice, ...]:
+    """Every capture device: the cards that the kernel lists, then the PCMs that libasound's configuration names."""
+    # With a colon they are the many forms of the same hardware (hw:, sysdefault:, dsnoop: …).
+    by_name = [name for name in _capture_names() if ":" not in name and name not in NO_MICROPHONES]
+    return (*card_devices(proc), *(CaptureDevice(name, "named in ALSA's configuration") for name in by_name))
+
+
+def card_devices(proc: Path) -> tuple[CaptureDevice, ...]:
+    """The capture devices of the sound cards below `proc` (`/proc/asound`); none where there is no sound driver."""
+    try:
+        cards, pcms = (proc / "cards").read_text(), (proc / "pcm").read_text()
+    except OSError:
+        return ()
+    by_index = {int(card["index"]): card for card in CARD.finditer(cards)}
+    devices = []
+    for pcm in CAPTURE_PCM.finditer(pcms):
+        if card := by_index.get(int(pcm["card"])):
+            name = f"plughw:CARD={card['id']},DEV={int(pcm['device'])}"
+            devices.append(CaptureDevice(name, f"{card['name']}, {pcm['name']}"))
+    return tuple(devices)
+
+
+def _choice() -> str:
+    """The remedy: what there is instead."""
+    devices = capture_devices()
+    if not devices:
+        return "there is no microphone on this machine; plug one in (`edgescribe devices` lists them)"
+    return f"{CHOOSE} {' or '.join(device.pcm for device in devices)}"
+
+
+def _plugged(device: str) -> str:
+    """The same device behind libasound's converter."""
+    if device.startswith("hw:"):
+        return f"plug{device}"
+    return device if device.startswith("plug") else f"plug:'{device}'"
+
+
+def _capture_names() -> Iterator[str]:
     """Every PCM that libasound's configuration names for capture."""
     lib, hints = _library(), POINTER(c_void_p)()
     if lib.snd_device_name_hint(-1, b"pcm", byref(hints)):

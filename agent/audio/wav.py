@@ -11,7 +11,16 @@ import numpy as np
 import soxr
 
 from agent.audio.decoding import Block, SoundFile
-from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, AudioFrame, Pcm16, PcmFloat, frames_of
+from agent.audio.frames import (
+    FRAME_SAMPLES,
+    FULL_SCALE,
+    NS_PER_S,
+    SAMPLE_RATE_HZ,
+    AudioFrame,
+    Pcm16,
+    PcmFloat,
+    frames_of,
+)
 from agent.config.settings import WavSettings
 from agent.errors import SourceError
 
@@ -50,7 +59,7 @@ class WavSource:
         self._reading = threading.Lock()
         self._closed = threading.Event()
 
-    def read(self) -> AudioFrame | None:
+    def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for the next frame (see `Source.read`)."""
         if self._epoch_ns is None:
             self._epoch_ns = self._clock()
@@ -63,7 +72,10 @@ class WavSource:
             self._recording.check()
             return None
         due_ns = self._epoch_ns + frame.captured_ns
-        if self.live and self._closed.wait(max(0, due_ns - self._clock()) / 1e9):
+        early_ns = due_ns - self._clock()
+        # After a wait for several frames, the following ones are late, and are not waited for.
+        wait_s = early_ns / NS_PER_S + (ready - 1) * FRAME_SAMPLES / SAMPLE_RATE_HZ if early_ns > 0 else 0.0
+        if self.live and self._closed.wait(wait_s):
             return None
         return replace(frame, captured_ns=due_ns)
 

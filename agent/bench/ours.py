@@ -13,7 +13,7 @@ from agent.bench.systems import VAD_OPTION, Adapter, engine_settings, listening_
 from agent.config.settings import EngineSettings
 from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 
 _LONGEST_WHOLE_S = 29.0
 """What an engine takes in one piece; anything longer goes through the segmenter in any case."""

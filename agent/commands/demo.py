@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def _must_open(device: str) -> None:
     """Try the microphone before a model is fetched for it, and name what this command takes, which has no settings."""
     from agent.audio.alsa import AlsaSource
-    from agent.audio.alsa_pcm import CHOOSE
+    from agent.audio.libasound import CHOOSE
     from agent.config.settings import AlsaSettings
     from agent.errors import SourceError
 

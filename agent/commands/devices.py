@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from agent.audio.alsa_pcm import capture_devices
+from agent.audio.libasound import capture_devices
 from agent.config.toml import value
 from agent.errors import DeviceUnavailable
 

@@ -15,7 +15,7 @@ import psutil
 
 import agent
 from agent.audio import libasound
-from agent.audio.alsa_pcm import CaptureDevice, capture_devices, card_devices
+from agent.audio.libasound import CaptureDevice, capture_devices, card_devices
 from agent.errors import ConfigError, InstallError
 from agent.messages import identity
 

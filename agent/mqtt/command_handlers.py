@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
-from agent.audio.switched import SwitchedSource
+from agent.audio.microphone import Microphone
 from agent.config.commanded import LISTENING, Applied, value_at, with_value
 from agent.config.reload import Reload, plan_reload
 from agent.config.settings import Settings
@@ -78,7 +78,7 @@ class ControlledDevice:
         settings: Settings,
         applied: Applied,
         *,
-        source: SwitchedSource,
+        source: Microphone,
         transcriber: Transcriber,
         keeper: Keeper,
         load_engine: Callable[[Settings], Engine],

@@ -15,7 +15,7 @@ from typing import Final
 from agent import __version__
 from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
-from agent.audio.switched import SwitchedSource
+from agent.audio.microphone import Microphone
 from agent.config.commanded import Applied, value_at
 from agent.config.keywords import keyword_rules
 from agent.config.layers import models_dir, state_dir
@@ -71,7 +71,7 @@ class Remote:
         *,
         settings: Settings,
         applied: Applied,
-        source: SwitchedSource,
+        source: Microphone,
         transcriber: Transcriber,
         keeper: Keeper,
         publisher: Publisher,

@@ -8,8 +8,7 @@ from typing import Final
 
 from agent.asr.own_time import OwnTime
 from agent.asr.transcriber import Transcriber, UnderWay
-from agent.audio.frames import AudioFrame
-from agent.channel import Channel
+from agent.audio.microphone import Microphone
 from agent.segmenter import Listener
 from agent.systemd import Notifier
 
@@ -29,8 +28,7 @@ class Supervisor:
 
     Args:
         notifier: The way to systemd.
-        live: Whether the source is a microphone, or paced like one: a file that is read flat out waits for the engine.
-        listener, frames, transcriber: What is looked after.
+        source, listener, transcriber: What is looked after. A source that is not live waits for the engine.
         inference_s: Longest own time (`starvation.py`) that an utterance of so many seconds may take, restarts of the
             engine included.
         clock_s: Monotonic.
@@ -40,31 +38,24 @@ class Supervisor:
         self,
         notifier: Notifier,
         *,
-        live: bool,
+        source: Microphone,
         listener: Listener,
-        frames: Channel[AudioFrame],
         transcriber: Transcriber,
         inference_s: Callable[[float], float],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notifier = notifier
-        self._live = live
+        self._source = source
         self._listener = listener
-        self._frames = frames
         self._transcriber = transcriber
         self._inference_s = inference_s
         self._clock_s = clock_s
         self._own_time_s: Callable[[], float] = OwnTime(self._process)
-        self._captured_s: float | None = None
         self._listened = (-1, clock_s())
         self._began: tuple[UnderWay | None, float] = (None, 0.0)
         self._said = ""
         self.stalled = False
         """True while a stage is late."""
-
-    def capturing(self) -> None:
-        """Sign of life of the capture stage; called from its thread, for each frame and for each attempt to get any."""
-        self._captured_s = self._clock_s()
 
     def tick(self, status: str) -> None:
         """Look at every stage, and tell systemd; `status` is what to say as long as all is well."""
@@ -84,12 +75,13 @@ class Supervisor:
 
         A stage that waits for input owes no sign of life.
         """
-        if self._live and self._captured_s is not None and not self._frames.closed:
-            yield "capture", self._captured_s, CAPTURE_S
+        alive_s = self._source.alive_s
+        if self._source.live and alive_s is not None and not self._listener.ended:
+            yield "capture", alive_s, CAPTURE_S
         frames_heard = self._listener.counters.frames
         # Who listens to a file that is read flat out waits for room in the engine's queue, and that may take a while.
-        waits = not self._live and self._transcriber.waiting > 0
-        if waits or frames_heard != self._listened[0] or not len(self._frames):
+        waits = not self._source.live and self._transcriber.waiting > 0
+        if waits or frames_heard != self._listened[0] or not self._listener.busy:
             self._listened = (frames_heard, now_s)
         yield "listen", self._listened[1], LISTEN_S
         under_way, own_time_s = self._transcriber.under_way, self._own_time_s()

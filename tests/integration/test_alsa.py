@@ -13,17 +13,15 @@ import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
 from agent.audio.alsa import AlsaSource
-from agent.audio.alsa_pcm import CaptureDevice, capture_devices
-from agent.audio.capture import capture
-from agent.audio.factory import create_source
 from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
-from agent.audio.reconnecting import MicrophoneEvents, ReconnectingSource
-from agent.channel import Channel, Overflow
+from agent.audio.libasound import CaptureDevice, capture_devices
+from agent.audio.microphone import Microphone, open_source
+from agent.channel import Overflow
 from agent.commands import devices
 from agent.config.settings import AlsaSettings, SegmenterSettings
 from agent.errors import DeviceUnavailable, EngineError, SourceError
 from agent.messages.transcript import Transcript
-from agent.segmenter import Ended, Listener, Segmenter, SegmenterEvent
+from agent.segmenter import Listener, Segmenter
 from agent.vad.energy import EnergyDetector
 from tests.support.clips import clip, silence
 from tests.support.receiver import eventually
@@ -132,7 +130,7 @@ def test_an_endless_source_is_noticed(microphone: VirtualMicrophone, source: Als
 def test_a_missing_microphone_is_named_with_those_that_exist(microphone: VirtualMicrophone) -> None:
     """One line: which device, why, and what could be chosen instead."""
     with pytest.raises(DeviceUnavailable) as caught:
-        create_source(AlsaSettings(device="plughw:CARD=Absent"))
+        open_source(AlsaSettings(device="plughw:CARD=Absent"))
     message = str(caught.value)
     assert message.startswith('cannot open the microphone "plughw:CARD=Absent" (')
     assert microphone.device in message.partition("set source.device to ")[2]
@@ -148,7 +146,7 @@ def test_libasound_itself_stays_silent(microphone: VirtualMicrophone, *, prctl_m
     script = (
         "import ctypes\n"
         f"if {prctl_mdwe}: ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)\n"
-        "from agent.audio.alsa_pcm import AlsaPcm\n"
+        "from agent.audio.libasound import AlsaPcm\n"
         "from agent.errors import DeviceUnavailable\n"
         "try: AlsaPcm('plughw:CARD=Absent')\n"
         "except DeviceUnavailable: print('absent')\n"
@@ -162,9 +160,9 @@ def test_libasound_itself_stays_silent(microphone: VirtualMicrophone, *, prctl_m
 def test_a_microphone_that_returns_is_used_again(microphone: VirtualMicrophone) -> None:
     """A stall is announced once, and ends what was being said; then frames follow, with the gap in their positions."""
     told: list[str] = []
-    events = MicrophoneEvents(absent=lambda _: told.append("absent"), back=lambda: told.append("back"))
     settings = AlsaSettings(device=microphone.device)
-    source = ReconnectingSource(lambda: AlsaSource(settings, stall_s=1.5), wait_at_start=False, events=events)
+    source = Microphone(lambda: AlsaSource(settings, stall_s=1.5))
+    source.on_change = lambda: told.append("absent" if source.trouble else "back")
     player = playing(microphone, noise(0.64))
     before = [frame for frame in (source.read() for _ in range(20)) if frame]
     player.join()
@@ -312,24 +310,16 @@ class Taking:
 
 def test_however_slow_the_engine_not_a_frame_is_lost(microphone: VirtualMicrophone, source: AlsaSource) -> None:
     """The whole way from libasound through all stages: what was spoken is what was listened to, sample for sample."""
-    microphone.hold(1 << 20)  # what waits here while the machine is busy is not the capture thread's to lose
+    microphone.hold(1 << 20)  # what waits here while the machine is busy is not ours to lose
     quiet = silence(1.0)
     words = clip("en_pls-hold-while-try")[:16_000]
     spoken = np.concatenate([quiet, quiet, *(part for _ in range(4) for part in (words, quiet))])
     spoken = spoken[: len(spoken) // 2_560 * 2_560]  # whole frames, and whole chunks
-    frames: Channel[AudioFrame] = Channel(256)
     engine, detector, ids = SlowEngine(), Taking(), itertools.count()
     transcriber = Transcriber(engine, Nobody(), 16, Overflow.DROP_OLDEST)
     segmenter = Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids)))
-
-    def submit(event: SegmenterEvent) -> None:
-        if isinstance(event, Ended):
-            transcriber.submit(event.utterance)
-
-    listener = Listener(frames, detector, segmenter, submit, transcriber.close)
-    stages = [
-        threading.Thread(target=work) for work in (lambda: capture(source, frames), listener.run, transcriber.run)
-    ]
+    listener = Listener(source, detector, segmenter, [transcriber.heard], transcriber.close)
+    stages = [threading.Thread(target=work) for work in (listener.run, transcriber.run)]
     for stage in stages:
         stage.start()
     microphone.play(spoken)
@@ -338,5 +328,5 @@ def test_however_slow_the_engine_not_a_frame_is_lost(microphone: VirtualMicropho
     for stage in stages:
         stage.join()
     assert np.array_equal(np.concatenate(detector.heard), spoken)
-    assert (source.xruns, frames.dropped, detector.resets) == (0, 0, 0)
+    assert (source.xruns, detector.resets) == (0, 0)
     assert engine.transcribed >= 3

@@ -10,31 +10,55 @@ import pytest
 from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance, frames_of, samples
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings, VadSettings
+from agent.errors import SourceError
 from agent.segmenter import FRAMES_AT_REST, Ended, Listener, Segmenter, SegmenterEvent, SpeechStarted
-from agent.vad import VoiceActivityDetector
-from agent.vad.factory import create_detector
+from agent.vad import VoiceActivityDetector, create_detector
 from tests.frames import audio_frames
 from tests.support.clips import clip, silence
 
 
-class Stage:
-    """A listener with its channels, its events kept."""
+class Frames:
+    """A source that has them all at once, and remembers how many it was asked to wait for."""
 
-    def __init__(self, frames: Sequence[AudioFrame], detector: VoiceActivityDetector | None = None) -> None:
-        incoming: Channel[AudioFrame] = Channel(max(1, len(frames)))
+    live = False
+
+    def __init__(self, frames: Sequence[AudioFrame], failure: SourceError | None = None) -> None:
+        self.asked: list[int] = []
+        self._frames = iter(frames)
+        self._failure = failure
+
+    def read(self, ready: int = 1) -> AudioFrame | None:
+        """The next one."""
+        self.asked.append(ready)
+        frame = next(self._frames, None)
+        if frame is None and self._failure:
+            raise self._failure
+        return frame
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+class Stage:
+    """A listener with its source, its events kept."""
+
+    def __init__(
+        self,
+        frames: Sequence[AudioFrame],
+        detector: VoiceActivityDetector | None = None,
+        failure: SourceError | None = None,
+    ) -> None:
+        self.source = Frames(frames, failure)
         self.ended = 0
         self.events: list[SegmenterEvent] = []
         ids = count()
         self.listener = Listener(
-            incoming,
+            self.source,
             detector or create_detector(VadSettings()),
             Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids))),
-            self.events.append,
+            [self.events.append],
             self._end,
         )
-        for frame in frames:
-            incoming.put(frame)
-        incoming.close()
 
     def run(self) -> list[Utterance]:
         """Listen to everything; the utterances that came out."""
@@ -109,30 +133,21 @@ def test_where_sound_was_lost_the_detector_begins_anew() -> None:
 
 def test_only_a_quiet_room_lets_the_listener_sleep_on() -> None:
     """Frames are waited for in sixes while the gate is shut, and one by one from onset to end of an utterance."""
-
-    class Asked(Channel[AudioFrame]):
-        def __init__(self, capacity: int) -> None:
-            super().__init__(capacity)
-            self.counts: list[int] = []
-
-        def rouse_at(self, count: int) -> None:
-            self.counts.append(count)
-            super().rouse_at(count)
-
     speech = clip("en_conf-waitforleader")
-    frames = audio_frames(np.concatenate([silence(6), speech, silence(6)]))
-    incoming = Asked(len(frames))
-    for frame in frames:
-        incoming.put(frame)
-    incoming.close()
-    events: list[SegmenterEvent] = []
-    detector, ids = create_detector(VadSettings()), count()
-    segmenter = Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids)))
-    Listener(incoming, detector, segmenter, events.append).run()
-    (ended,) = (event.utterance for event in events if isinstance(event, Ended))
-    within = incoming.counts[ended.speech_end // FRAME_SAMPLES - 10 : ended.closed_at // FRAME_SAMPLES - 1]
-    assert set(within) == {1}
-    assert incoming.counts[150] == incoming.counts[-1] == FRAMES_AT_REST
+    stage = Stage(audio_frames(np.concatenate([silence(6), speech, silence(6)])))
+    (ended,) = stage.run()
+    asked = stage.source.asked[1:]  # after each frame, for the next
+    assert set(asked[ended.speech_end // FRAME_SAMPLES - 10 : ended.closed_at // FRAME_SAMPLES - 1]) == {1}
+    assert asked[150] == asked[-1] == FRAMES_AT_REST
+
+
+def test_the_words_before_a_damaged_part_are_not_lost() -> None:
+    """A recording that cannot be read to its end gives its utterances first; the error comes out of `run`."""
+    stage = Stage(audio_frames(clip("en_dir-intro")[:40_000]), failure=SourceError("cut off"))
+    with pytest.raises(SourceError, match="cut off"):
+        stage.run()
+    assert any(isinstance(event, Ended) for event in stage.events)
+    assert (stage.ended, stage.listener.ended) == (1, True)
 
 
 def test_a_failure_closes_the_outgoing_channel() -> None:
@@ -154,10 +169,9 @@ def test_a_failure_closes_the_outgoing_channel() -> None:
 
 
 def test_a_slow_reader_of_the_flat_out_run_loses_nothing() -> None:
-    """Through waiting channels of capacity 1 the same utterances come out as through wide ones."""
+    """Through a waiting channel of capacity 1 the same utterances come out as through a wide one."""
     frames = audio_frames(conversation())
     wide = Stage(frames).run()
-    incoming: Channel[AudioFrame] = Channel(1, Overflow.WAIT)
     outgoing: Channel[Utterance] = Channel(1, Overflow.WAIT)
     ids = count()
 
@@ -166,19 +180,11 @@ def test_a_slow_reader_of_the_flat_out_run_loses_nothing() -> None:
             outgoing.put(event.utterance)
 
     segmenter = Segmenter(SegmenterSettings(), 0.5, lambda: str(next(ids)))
-    listener = Listener(incoming, create_detector(VadSettings()), segmenter, pass_on, outgoing.close)
-
-    def capture() -> None:
-        for frame in frames:
-            incoming.put(frame)
-        incoming.close()
-
-    threads = [threading.Thread(target=work) for work in (listener.run, capture)]
-    for thread in threads:
-        thread.start()
+    listener = Listener(Frames(frames), create_detector(VadSettings()), segmenter, [pass_on], outgoing.close)
+    thread = threading.Thread(target=listener.run)
+    thread.start()
     received = list(outgoing)
-    for thread in threads:
-        thread.join(60)
+    thread.join(60)
     assert [(u.id, u.position, u.pcm.tobytes()) for u in received] == [
         (u.id, u.position, u.pcm.tobytes()) for u in wide
     ]

@@ -171,12 +171,12 @@ def test_talk_without_end_and_silence_without_end_need_no_more_memory() -> None:
     """Ten minutes of either leave no more on the tape than one utterance, and one pre-roll."""
     subject, frames = segmenter(), audio_frames(noise(18_750))
     run(subject, frames[:-1], [0.9] * (len(frames) - 1), finish=False)
-    assert subject._tape.end - subject._tape.start <= samples(20_000), "looks inside: memory has no other face"
+    assert subject._buffer.end - subject._buffer.start <= samples(20_000), "looks inside: memory has no other face"
     assert subject._passage is not None
     assert len(subject._passage.speech_ends) <= samples(20_000) / FRAME_SAMPLES
     subject.finish()
     run(subject, frames, [0.0] * len(frames), finish=False)
-    assert subject._tape.end - subject._tape.start == samples(SETTINGS.pre_roll_ms)
+    assert subject._buffer.end - subject._buffer.start == samples(SETTINGS.pre_roll_ms)
 
 
 def test_at_the_limit_a_pause_is_cut_enough() -> None:

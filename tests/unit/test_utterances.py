@@ -9,7 +9,7 @@ from agent.audio.frames import SAMPLE_RATE_HZ, AudioFrame, Pcm16, Utterance, fra
 from agent.config.settings import SegmenterSettings, VadSettings
 from agent.errors import SourceError
 from agent.segmenter import Segmenter, utterances_in
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 from tests.support.clips import clip, silence
 
 

@@ -13,7 +13,7 @@ from agent.asr.loading import create_segmenter
 from agent.asr.recording import Passage, transcribe
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
-from agent.vad.factory import create_detector
+from agent.vad import create_detector
 from agent.wyoming import words_in
 from tests.support.clips import clip
 

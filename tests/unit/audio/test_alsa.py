@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from agent.audio.alsa import AlsaSource, Hanging
-from agent.audio.alsa_pcm import Chunk
 from agent.audio.framer import PcmFormat
 from agent.audio.frames import Pcm16
+from agent.audio.libasound import Chunk
 from agent.config.settings import AlsaSettings
 from agent.errors import AgentError, DeviceEndless, DeviceStalled, DeviceUnavailable, SourceError
 from tests.support.receiver import eventually

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from agent.audio import alsa
-from agent.audio.alsa_pcm import CHOOSE
+from agent.audio.libasound import CHOOSE
 from agent.commands import demo, models
 from agent.errors import DeviceUnavailable
 

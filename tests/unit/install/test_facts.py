@@ -5,7 +5,7 @@ import pytest
 from agent.errors import InstallError
 from agent.install import facts
 from agent.install.facts import RECORD, Record, closed_to_others, hidden_by, look, microphones, program_problem
-from tests.unit.audio.test_alsa_pcm import CARDS, PCM
+from tests.unit.audio.test_libasound import CARDS, PCM
 
 
 @pytest.fixture

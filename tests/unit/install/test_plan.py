@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.audio.alsa_pcm import CaptureDevice
+from agent.audio.libasound import CaptureDevice
 from agent.config.settings import (
     AlsaSettings,
     FasterWhisperSettings,

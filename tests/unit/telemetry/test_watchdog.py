@@ -11,6 +11,7 @@ import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
 from agent.audio.frames import AudioFrame, Utterance
+from agent.audio.microphone import Microphone
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings
 from agent.errors import EngineError
@@ -71,6 +72,24 @@ class Nobody:
         """Let it pass."""
 
 
+class Waiting:
+    """A source whose frames come out of a channel."""
+
+    live = True
+
+    def __init__(self, frames: Channel[AudioFrame]) -> None:
+        self._frames = frames
+
+    def read(self, ready: int = 1) -> AudioFrame | None:
+        """Wait for one."""
+        self._frames.rouse_at(ready)
+        return self._frames.get()
+
+    def close(self) -> None:
+        """No more will come."""
+        self._frames.close()
+
+
 @dataclass
 class Rig:
     """A supervisor with stages of its own, a clock that stands still, and what systemd is told."""
@@ -85,14 +104,14 @@ class Rig:
     frames: Channel[AudioFrame] = field(default_factory=lambda: Channel(8))
 
     def __post_init__(self) -> None:
+        self.source = Microphone(lambda: Waiting(self.frames), live=self.live)
         self.transcriber = Transcriber(self.engine, Nobody(), 4, Overflow.WAIT)
         segmenter = Segmenter(SegmenterSettings(), 0.5, lambda: "01")
-        self.listener = Listener(self.frames, self.detector, segmenter, lambda _event: None)
+        self.listener = Listener(self.source, self.detector, segmenter, [])
         self.supervisor = Supervisor(
             self.notifier,
-            live=self.live,
+            source=self.source,
             listener=self.listener,
-            frames=self.frames,
             transcriber=self.transcriber,
             inference_s=lambda duration_s: 5.0 + duration_s,
             clock_s=lambda: self.now_s,
@@ -133,34 +152,34 @@ def test_a_sign_of_life_at_every_look_while_all_is_well(rig: Rig) -> None:
 
 def test_a_microphone_that_falls_silent_without_a_word_is_noticed(rig: Rig) -> None:
     """Frames, or attempts to get some: without either, no sign of life reaches systemd, and the status says why."""
-    rig.supervisor.capturing()
+    rig.source.alive_s = rig.now_s
     assert "WATCHDOG=1" in rig.told(after_s=CAPTURE_S)
     assert rig.told(after_s=1.0) == ["STATUS=stalled: capture has been silent for 21 s"]
     assert rig.supervisor.stalled
-    rig.supervisor.capturing()
+    rig.source.alive_s = rig.now_s
     assert rig.told(after_s=1.0) == ["WATCHDOG=1", "STATUS=listening"]
     assert not rig.supervisor.stalled
 
 
 def test_a_capture_that_has_ended_in_good_order_owes_nothing(rig: Rig) -> None:
     """While the rest drains, however long that takes."""
-    rig.supervisor.capturing()
-    rig.frames.close()
+    rig.source.alive_s = rig.now_s
+    rig.listener.ended = True
     assert "WATCHDOG=1" in rig.told(after_s=10 * CAPTURE_S)
 
 
 def test_frames_that_nobody_takes_are_noticed(rig: Rig) -> None:
-    """A listener that hangs, while sound comes in."""
+    """A listener that hangs with one."""
     rig.told(after_s=0.0)
-    rig.put_frame()
+    rig.listener.busy = True
     assert rig.told(after_s=LISTEN_S) == ["WATCHDOG=1"]
     assert rig.told(after_s=1.0) == ["STATUS=stalled: listen has been silent for 11 s"]
 
 
 def test_a_listener_that_takes_frames_is_alive_though_more_wait(rig: Rig) -> None:
-    """A full channel is no fault as long as it moves."""
+    """It may always have one in hand."""
+    rig.listener.busy = True
     for _ in range(4):
-        rig.put_frame()
         rig.listener.counters.frames += 1
         assert "WATCHDOG=1" in rig.told(after_s=LISTEN_S)
 
@@ -173,12 +192,13 @@ def test_a_quiet_room_that_is_muted_leaves_no_stage_late(rig: Rig) -> None:
     wait_until(lambda: rig.listener.counters.frames == 1)
     for _ in range(FRAMES_AT_REST // 2):
         rig.put_frame()
-    rig.told(after_s=0.0)
-    wait_until(lambda: not len(rig.frames))
+    wait_until(lambda: rig.listener.counters.frames == 1 + FRAMES_AT_REST // 2)
+    rig.source.off()
+    rig.source.alive_s = rig.now_s  # its own clock is the real one
     told = [line for _ in range(15) for line in rig.told(after_s=1.0)]
-    rig.frames.close()
+    rig.source.close()
     worker.join(60)
-    assert told == ["WATCHDOG=1"] * 15
+    assert told == ["WATCHDOG=1", "STATUS=listening", *["WATCHDOG=1"] * 14]
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -197,7 +217,7 @@ def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
         for live in (False, True):
             rig = Rig(manager, Notifier({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}), live=live)
             rig.told(after_s=0.0)
-            rig.put_frame()
+            rig.listener.busy = True
             rig.transcriber.submit(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512))
             assert ("WATCHDOG=1" in rig.told(after_s=3 * LISTEN_S)) is not live
 
@@ -262,11 +282,9 @@ def test_the_engine_is_looked_for_where_it_computes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("agent.telemetry.watchdog.OwnTime", own_time)
     engine = Stuck()
     transcriber = Transcriber(engine, Nobody(), 4, Overflow.WAIT)
-    frames: Channel[AudioFrame] = Channel(8)
-    listener = Listener(frames, Quiet(), Segmenter(SegmenterSettings(), 0.5, lambda: "01"), lambda _event: None)
-    Supervisor(
-        Notifier({}), live=True, listener=listener, frames=frames, transcriber=transcriber, inference_s=lambda _: 5.0
-    )
+    source = Microphone(lambda: Waiting(Channel(8)))
+    listener = Listener(source, Quiet(), Segmenter(SegmenterSettings(), 0.5, lambda: "01"), [])
+    Supervisor(Notifier({}), source=source, listener=listener, transcriber=transcriber, inference_s=lambda _: 5.0)
     (process,) = asked
     assert process() == os.getpid()
     vars(engine)["pid"] = 7

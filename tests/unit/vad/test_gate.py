@@ -5,8 +5,15 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16
-from agent.vad.gate import QUIET_FRAMES, REPLAYED_FRAMES, STEADY_FRAMES, EnergyGate, GatedDetector
-from agent.vad.level import HISTORY_FRAMES, UPDATE_FRAMES
+from agent.vad.energy import (
+    HISTORY_FRAMES,
+    QUIET_FRAMES,
+    REPLAYED_FRAMES,
+    STEADY_FRAMES,
+    UPDATE_FRAMES,
+    EnergyGate,
+    GatedDetector,
+)
 from agent.vad.silero import SileroDetector
 from tests.support.clips import clip, clip_names, frames_of, silence
 

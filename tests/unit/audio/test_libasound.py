@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.audio import alsa_pcm
-from agent.audio.alsa_pcm import AlsaPcm, CaptureDevice, card_devices
-from agent.audio.libasound import AlsaError
+from agent.audio.libasound import AlsaError, AlsaPcm, CaptureDevice, card_devices
 from agent.errors import DeviceBusy
 
 CARDS = """\
@@ -55,10 +53,11 @@ class BusyError(AlsaError):
 def test_a_microphone_that_somebody_has_open_is_said_with_how_to_find_out_who(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another device in the settings would be no remedy."""
 
-    def pcm(*_: Any) -> None:
+    def pcm(*_: Any, converted: bool) -> None:
+        assert not converted
         raise BusyError
 
-    monkeypatch.setattr(alsa_pcm, "Pcm", pcm)
+    monkeypatch.setattr(AlsaPcm, "_open", pcm)
     with pytest.raises(DeviceBusy) as caught:
         AlsaPcm("plughw:CARD=Device")
     assert str(caught.value) == (

@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 from agent.config.settings import VadSettings
-from agent.vad.energy import EnergyDetector
-from agent.vad.factory import create_detector
-from agent.vad.gate import GatedDetector
+from agent.vad import create_detector
+from agent.vad.energy import EnergyDetector, GatedDetector
 from agent.vad.silero import SileroDetector
 
 
@@ -22,7 +21,7 @@ def test_listening_loads_no_inference_library() -> None:
     program = (
         "import sys, numpy\n"
         "from agent.config.settings import VadSettings\n"
-        "from agent.vad.factory import create_detector\n"
+        "from agent.vad import create_detector\n"
         "create_detector(VadSettings(gate=False)).probability(numpy.zeros(512, numpy.int16))\n"
         "print([name for name in ('onnxruntime', 'torch', 'ctranslate2', 'av') if name in sys.modules])\n"
     )
