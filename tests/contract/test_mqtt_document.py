@@ -9,7 +9,7 @@ import agent.messages.failed
 import agent.messages.telemetry  # noqa: F401 - what is declared beside `agent.messages`
 from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
 from agent.messages import Message
-from agent.mqtt.disk_condition import Condition
+from agent.mqtt.outbox_store import Condition
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
 
