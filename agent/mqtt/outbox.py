@@ -333,7 +333,7 @@ class StoredOutbox(Outbox):
             return self._queue.batch()
 
     def _commit(self) -> bool:
-        """Write one batch; True if there was something to write."""
+        """Write one batch; True if there is more to write."""
         if not any(batch := self._batch()):
             return False
         try:
@@ -347,7 +347,7 @@ class StoredOutbox(Outbox):
         with self._changed:
             self._queue.written(batch, self._now_s)
             self._changed.notify_all()
-        return True
+            return self._queue.has_work
 
     def _make_room_on_disk(self, count: int) -> None:
         """Delete the oldest messages; if not even that works, they stay."""

@@ -139,6 +139,7 @@ class OutboxQueue:
         self._pause_until_s = float("-inf")
         self._pause_s = _QUOTA_PAUSE_S[0]
         self._delivered: dict[int, Outgoing] = {}
+        self._delivered_bytes = 0
         self._replay_keys = itertools.count(_REPLAY_KEY)
         self._unsaved: dict[int, QueueEntry] = {}
         self._unsaved_bytes = 0
@@ -259,7 +260,7 @@ class OutboxQueue:
                 del self._refused[next(iter(self._refused))]
         self._forget(entry, now_s)
         if result is PublishResult.DELIVERED and message and self._replayable and entry.replayable:
-            self._remember(message, now_s)
+            self._remember(message)
 
     def defer(self, entry: QueueEntry, until_s: float) -> None:
         """Set a message in flight aside until `until_s`."""
@@ -275,6 +276,7 @@ class OutboxQueue:
         """Forget everything that is not in flight, uncounted, and everything delivered; return the former's number."""
         pending = self.pending
         self._delivered.clear()
+        self._delivered_bytes = 0
         for entry in tuple(self._entries.values()):
             if entry.lane is Lane.IN_FLIGHT and entry.home is not Lane.REPLAY:
                 entry.replayable = False
@@ -381,6 +383,11 @@ class OutboxQueue:
             self._delete_at_s = float("inf")
         self.make_room(now_s)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._unsaved or self._gone or self._refused)
+
     def _delete_soon(self, now_s: float) -> None:
         self._delete_at_s = min(self._delete_at_s, now_s + GRACE_S)
 
@@ -412,8 +419,8 @@ class OutboxQueue:
 
     def replay(self, wanted: SeqRange, now_s: float) -> Replay:
         """Send delivered transcripts of `wanted` again, oldest first; none while an earlier replay has not gone."""
-        self._limit_delivered(now_s)
-        here = sorted(self._delivered)
+        oldest_s = now_s - self._settings.max_age_s
+        here = sorted(seq for seq, message in self._delivered.items() if message.accepted_s > oldest_s)
         available = SeqRange(here[0], here[-1]) if here else None
         found = [seq for seq in here if wanted.first <= seq <= wanted.last]
         missing = tuple(_gaps(wanted, found))
@@ -426,19 +433,19 @@ class OutboxQueue:
             self._move(entry, Lane.REPLAY)
         return Replay(len(found), missing, available)
 
-    def _remember(self, message: Outgoing, now_s: float) -> None:
-        if message.seq is not None and message.backlog_topic is not None:  # not a number without words
-            self._delivered.pop(message.seq, None)
-            self._delivered[message.seq] = message
-            self._limit_delivered(now_s)
+    def _remember(self, message: Outgoing) -> None:
+        if message.seq is None or message.backlog_topic is None:  # a number without words
+            return
+        if earlier := self._delivered.pop(message.seq, None):
+            self._delivered_bytes -= _size_bytes(earlier)
+        self._delivered[message.seq] = message
+        self._delivered_bytes += _size_bytes(message)
+        while len(self._delivered) > _REPLAYABLE_MESSAGES or self._delivered_bytes > _REPLAYABLE_BYTES:
+            self._delivered_bytes -= _size_bytes(self._delivered.pop(next(iter(self._delivered))))
 
-    def _limit_delivered(self, now_s: float) -> None:
-        oldest_s = now_s - self._settings.max_age_s
-        self._delivered = {seq: one for seq, one in self._delivered.items() if one.accepted_s > oldest_s}
-        size_bytes = sum(len(one.payload) + OVERHEAD_BYTES for one in self._delivered.values())
-        while len(self._delivered) > _REPLAYABLE_MESSAGES or size_bytes > _REPLAYABLE_BYTES:
-            oldest = self._delivered.pop(next(iter(self._delivered)))
-            size_bytes -= len(oldest.payload) + OVERHEAD_BYTES
+
+def _size_bytes(message: Outgoing) -> int:
+    return len(message.payload) + OVERHEAD_BYTES
 
 
 def _order(entry: QueueEntry) -> tuple[float, int]:
