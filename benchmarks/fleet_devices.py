@@ -27,7 +27,7 @@ from agent.messages import (
 )
 from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
 from agent.mqtt.client import MqttSink
-from agent.mqtt.outbox_factory import create_outbox
+from agent.mqtt.outbox import create_outbox
 from agent.mqtt.reporting import TelemetrySchedule
 from agent.worker import Worker
 

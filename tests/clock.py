@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from agent.mqtt.message_age import Stamp
+from agent.mqtt.outbox_store import Stamp
 
 
 class FakeClock:

@@ -92,7 +92,7 @@ class SegmenterSettings(Section):
     """`commands` ends an utterance early, because somebody waits for it. `dictation` keeps sentences that follow each
     other together, so that the engine has more to go by."""
     hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] | None = None
-    """Silence that ends an utterance. Default: 800 for `commands`, 1200 for `dictation`."""
+    """Silence that ends an utterance. Default: 800 for `commands`, 1000 for `dictation`."""
     min_speech_ms: Annotated[int, Field(ge=0, le=2_000)] = 160
     """Less speech than this is taken for a click or a bark, and no utterance. The shortest words reach 300."""
     max_length_s: Annotated[float, Field(ge=4.0, le=29.0)] = 20.0
@@ -101,7 +101,7 @@ class SegmenterSettings(Section):
     @property
     def effective_hang_over_ms(self) -> int:
         """`hang_over_ms`, with the default of the use filled in."""
-        return self.hang_over_ms or {"commands": 800, "dictation": 1200}[self.use]
+        return self.hang_over_ms or {"commands": 800, "dictation": 1000}[self.use]
 
 
 class EngineIsolation(Section):

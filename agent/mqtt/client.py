@@ -1,6 +1,6 @@
 """Messages to an MQTT broker: MQTT 5, or 3.1.1 where the broker knows no better.
 
-send() ─▶ Mailbox ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
+send() ─▶ OutgoingQueue ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
              ▲                                               │
              └─ settled: leaves the outbox ◀─ acknowledged ◀─┘
 """
@@ -20,11 +20,12 @@ from agent.config.settings import MqttSettings
 from agent.messages import Message, Status
 from agent.messages.telemetry import Mqtt
 from agent.mqtt.connection import Ack, Connection, LinkDown
-from agent.mqtt.delivery import NOTHING, Fate, Inbox, Outbox, Outgoing, Replay, SeqRange, fate_of
+from agent.mqtt.delivery import NOTHING, Inbox, Outgoing, PublishResult, Replay, SeqRange, publish_result
 from agent.mqtt.link_report import Reporter
-from agent.mqtt.outgoing import Item, Mailbox
+from agent.mqtt.outbox import Outbox
+from agent.mqtt.outgoing import OutgoingQueue
 from agent.mqtt.packet import Oversized, PacketTooLarge
-from agent.mqtt.poison import LOSSES, OnItsWay, Suspicion
+from agent.mqtt.poison import LOSSES, InFlight, PoisonMessageDetector
 from agent.mqtt.reconnect import Approach, Backoff, Cause, Subscriptions
 from agent.mqtt.tls import tls_context
 from agent.worker import Worker
@@ -72,7 +73,7 @@ class MqttSink:
             tls_context(settings.tls)  # better a clear error now than a line in the log every few minutes
         self._settings = settings
         self._device_id = device_id
-        self._mailbox = Mailbox(outbox)
+        self._queue = OutgoingQueue(outbox)
         self._outbox = outbox
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._backoff = backoff or Backoff(chance, ceiling_s=settings.reconnect_max_s)
@@ -86,8 +87,8 @@ class MqttSink:
         self._progress_s = float("-inf")
         self._ack_ms = Window()
         self._ack_lock = threading.Lock()
-        self._on_its_way: dict[int, OnItsWay] = {}
-        self._suspicion = Suspicion()
+        self._in_flight: dict[int, InFlight] = {}
+        self._poison = PoisonMessageDetector()
         self._stopping = threading.Event()
         self._deadline_s = float("inf")
         self._bell, self._ear = socket.socketpair()
@@ -102,22 +103,22 @@ class MqttSink:
 
     def post(self, outgoing: Outgoing) -> None:
         """As `send`, for what goes to a topic outside our own."""
-        if not self._mailbox.put(outgoing):
+        if not self._queue.put(outgoing):
             self._report.overflow()
         self._wake()
 
     def repeat(self) -> None:
         """Send every retained value again, if there is a connection: somebody has forgotten them."""
-        self._mailbox.repeat()
+        self._queue.repeat()
         self._wake()
 
     def has_taken(self, topics: Collection[str]) -> bool:
         """Whether the broker has answered what was last retained on each of `topics`; it may have refused it."""
-        return not self._mailbox.owes(topics)
+        return not self._queue.owes(topics)
 
     def purge(self) -> int:
         """Forget what waits and is not on its way; return how many messages that were."""
-        return self._mailbox.purge()
+        return self._queue.purge()
 
     def replay(self, wanted: SeqRange) -> Replay:
         """Send transcripts again that were delivered, as far as they are still here."""
@@ -204,7 +205,7 @@ class MqttSink:
                 self._leave_out(connection.oversized)
             elif down.cause is not Cause.TAKEN_OVER:
                 self._suspect()
-            if self._connected and self._suspicion.unwelcome:
+            if self._connected and self._poison.unwelcome:
                 down = LinkDown(Cause.GREETING, down.reason)
             self._disconnected()
             self._after(down, connected_s)
@@ -228,8 +229,7 @@ class MqttSink:
             log.debug(f"mqtt: asking less of the broker ({down.reason})")
             return
         wait_s = self._backoff.wait_s(down.cause, connected_s)
-        suspect = None if self._suspicion.prime is None else self._suspicion.prime.outgoing
-        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=suspect)
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=self._poison.prime)
         self._stopping.wait(wait_s)
 
     def _leave_out(self, oversized: Oversized) -> None:
@@ -239,27 +239,27 @@ class MqttSink:
 
     def _suspect(self) -> None:
         """The link broke: set aside what it breaks on again and again."""
-        culprit = self._suspicion.lost(self._on_its_way.values(), time.monotonic())
+        culprit = self._poison.lost(self._in_flight.values(), time.monotonic())
         if culprit is None:
             return
-        self._report.set_aside(culprit.outgoing, LOSSES)
+        self._report.set_aside(culprit, LOSSES)
         if culprit.key is not None:
-            self._outbox.settle(culprit.key, Fate.REFUSED)
+            self._outbox.acknowledge(culprit, PublishResult.REFUSED)
         else:
-            self._mailbox.set_aside(culprit.outgoing)
+            self._queue.set_aside(culprit)
 
     def _disconnected(self) -> None:
         self._connected = False
-        self._on_its_way.clear()
-        self._mailbox.disconnected()
+        self._in_flight.clear()
+        self._queue.disconnected()
 
     def _serve(self, connection: Connection) -> None:
         """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
         self._connections += 1
         self._progress_s = time.monotonic()
-        self._mailbox.connected(self._status("online"))
+        self._queue.connected(self._status("online"))
         self._connected = True
-        self._suspicion.connected(time.monotonic())
+        self._poison.connected(time.monotonic())
         while not self._finished():
             connection.subscribe(self._subscriptions.wanted(time.monotonic()))
             self._feed(connection)
@@ -276,67 +276,67 @@ class MqttSink:
 
     def _has_room(self, connection: Connection) -> bool:
         """Whether one more message may be on its way."""
-        return len(self._on_its_way) < self._suspicion.window(connection.window, time.monotonic())
+        return len(self._in_flight) < self._poison.window(connection.window, time.monotonic())
 
     def _finished(self) -> bool:
         if not self._stopping.is_set():
             return False
-        drained = self._mailbox.idle and not self._on_its_way
+        drained = self._queue.idle and not self._in_flight
         return drained or time.monotonic() >= self._deadline_s
 
     def _feed(self, connection: Connection) -> None:
         """Publish what the window and the network have room for."""
         while self._has_room(connection) and not connection.congested:
-            if (item := self._mailbox.next_certain()) is None:
+            if (message := self._queue.next_certain()) is None:
                 break
-            self._publish(connection, item)
-        while not connection.congested and (item := self._mailbox.next_fleeting()):
-            self._publish(connection, item)
+            self._publish(connection, message)
+        while not connection.congested and (message := self._queue.next_fleeting()):
+            self._publish(connection, message)
 
-    def _publish(self, connection: Connection, item: Item) -> None:
+    def _publish(self, connection: Connection, message: Outgoing) -> None:
         now_s = time.monotonic()
-        expiry_s = item.outgoing.remaining_s(now_s)
+        expiry_s = message.remaining_s(now_s)
         if expiry_s is not None and expiry_s <= 0:
-            self._done(item, Fate.EXPIRED)
+            self._done(message, PublishResult.EXPIRED)
             return
         try:
-            packet_id = connection.publish(item.outgoing, expiry_s)
+            packet_id = connection.publish(message, expiry_s)
         except PacketTooLarge as error:
-            self._report.too_large(item.outgoing, error.size_bytes, error.limit_bytes)
-            self._done(item, Fate.REFUSED)
+            self._report.too_large(message, error.size_bytes, error.limit_bytes)
+            self._done(message, PublishResult.REFUSED)
             return
-        if item.outgoing.qos:
-            self._on_its_way[packet_id] = OnItsWay(item, now_s)
+        if message.qos:
+            self._in_flight[packet_id] = InFlight(message, now_s)
 
     def _settle(self, acks: tuple[Ack, ...], connection: Connection) -> None:
         for ack in acks:
             # paho acknowledges QoS 0 messages too, as soon as they are written: those are not on their way.
-            if (sent := self._on_its_way.pop(ack.packet_id, None)) is None:
+            if (sent := self._in_flight.pop(ack.packet_id, None)) is None:
                 continue
-            if self._suspicion.answered():
+            if self._poison.answered():
                 self._report.up(connection.version, self._outbox.pending, retained=connection.retained)
             with self._ack_lock:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
             if ack.refusal is not None:
-                refused = self._report.refused if sent.item.outgoing.payload else self._report.not_erased
-                refused(sent.item.outgoing, ack.refusal)
+                refused = self._report.refused if sent.message.payload else self._report.not_erased
+                refused(sent.message, ack.refusal)
             else:
                 self._progress_s = time.monotonic()
-            self._done(sent.item, fate_of(ack.code))
+            self._done(sent.message, publish_result(ack.code))
 
-    def _done(self, item: Item, fate: Fate) -> None:
+    def _done(self, message: Outgoing, result: PublishResult) -> None:
         """What became of a message that is not on its way any more."""
-        self._suspicion.settled(item)
-        if item.key is not None:
-            self._outbox.settle(item.key, fate)
+        self._poison.acknowledged(message)
+        if message.key is not None:
+            self._outbox.acknowledge(message, result)
         else:
-            self._mailbox.settled(item.outgoing)
+            self._queue.acknowledge(message)
 
     def _farewell(self, connection: Connection) -> None:
         """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""
-        self._publish(connection, Item(self._status("offline")))
+        self._publish(connection, self._status("offline"))
         limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
-        while self._on_its_way and time.monotonic() < limit_s:
+        while self._in_flight and time.monotonic() < limit_s:
             self._settle(connection.step(None, limit_s - time.monotonic()), connection)
 
     def _hush(self) -> None:

@@ -9,8 +9,8 @@ from agent.errors import SinkError
 from agent.messages.privacy import PublishPolicy
 from agent.mqtt import Sink
 from agent.mqtt.client import PROGRESS_S, MqttSink
-from agent.mqtt.delivery import Inbox, Outbox
-from agent.mqtt.outbox_factory import create_outbox
+from agent.mqtt.delivery import Inbox
+from agent.mqtt.outbox import Outbox, create_outbox
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.stdout import StdoutSink
 from agent.telemetry.counters import Counters

@@ -3,10 +3,10 @@
 import threading
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from agent.messages.partial import PartialTranscript
-from agent.mqtt.delivery import Outbox, Outgoing
+from agent.mqtt.delivery import Outgoing
+from agent.mqtt.outbox import Outbox
 
 _FLEETING = 32
 """QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
@@ -14,16 +14,7 @@ _ANSWERS = 64
 """Answers that may wait likewise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Something to be published now."""
-
-    outgoing: Outgoing
-    key: int | None = None
-    """Its key in the outbox; None for what is not kept there."""
-
-
-class Mailbox:
+class OutgoingQueue:
     """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
 
     So are answers (QoS 1, but not to be kept): who asked has given up by then. An empty retained message, which makes
@@ -45,7 +36,7 @@ class Mailbox:
 
     def put(self, outgoing: Outgoing) -> bool:
         """Accept a message; False if the outbox had to drop an older one for it."""
-        if outgoing.qos and outgoing.kept and not outgoing.retained:
+        if outgoing.qos and outgoing.persistent and not outgoing.retained:
             return self.outbox.put(outgoing)
         with self._lock:
             if outgoing.retained:
@@ -88,7 +79,7 @@ class Mailbox:
             self._online = False
             self._fleeting.clear()
             self._answers.clear()
-        self.outbox.rewind()
+        self.outbox.requeue()
 
     @property
     def idle(self) -> bool:
@@ -96,18 +87,17 @@ class Mailbox:
         with self._lock:
             return not (self._unsent or self._answers or self._fleeting) and self.outbox.due_in_s() > 0
 
-    def next_certain(self) -> Item | None:
-        """What is to be acknowledged, in order: retained values, answers, then the outbox."""
+    def next_certain(self) -> Outgoing | None:
+        """The next QoS 1 message: retained values first, then answers, then the outbox."""
         with self._lock:
             if self._unsent:
-                return Item(self._unsent.pop(next(iter(self._unsent))))
+                return self._unsent.pop(next(iter(self._unsent)))
             if self._answers:
-                return Item(self._answers.popleft())
-        entry = self.outbox.take()
-        return Item(entry.outgoing, entry.key) if entry else None
+                return self._answers.popleft()
+        return self.outbox.take()
 
-    def settled(self, outgoing: Outgoing) -> None:
-        """The broker has answered a message that is not in the outbox, or nobody will ask it any more."""
+    def acknowledge(self, outgoing: Outgoing) -> None:
+        """End the flight of a message that is not in the outbox."""
         with self._lock:
             if self._owed.get(outgoing.topic) is outgoing:
                 del self._owed[outgoing.topic]
@@ -117,7 +107,7 @@ class Mailbox:
 
         A broker that hangs up on one erasure, since it is not allowed, does so on each of them: none is sent again.
         """
-        self.settled(outgoing)
+        self.acknowledge(outgoing)
         with self._lock:
             if not outgoing.payload:
                 self._owed = {topic: owed for topic, owed in self._owed.items() if owed.payload}
@@ -129,7 +119,7 @@ class Mailbox:
         with self._lock:
             return not self._owed.keys().isdisjoint(topics)
 
-    def next_fleeting(self) -> Item | None:
+    def next_fleeting(self) -> Outgoing | None:
         """The oldest QoS 0 message."""
         with self._lock:
-            return Item(self._fleeting.popleft()) if self._fleeting else None
+            return self._fleeting.popleft() if self._fleeting else None

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from agent.mqtt.outgoing import Item
+from agent.mqtt.delivery import Outgoing
 from agent.mqtt.reconnect import STABLE_S
 
 LOSSES: Final = 5
@@ -23,20 +23,20 @@ _CERTAIN: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class OnItsWay:
+class InFlight:
     """A message that the broker has not acknowledged yet."""
 
-    item: Item
+    message: Outgoing
     sent_s: float
     """Monotonic time."""
 
 
-class Suspicion:
+class PoisonMessageDetector:
     """What may be to blame for lost links. The birth, which is made anew for each connection, never is."""
 
     def __init__(self) -> None:
         self._suspects: set[object] = set()
-        self._prime: Item | None = None
+        self._prime: Outgoing | None = None
         self._losses = 0
         self._by_prime = False
         self._connected_s = 0.0
@@ -66,41 +66,41 @@ class Suspicion:
         """
         return 1 if self._suspects and now_s - self._connected_s < STABLE_S else widest
 
-    def settled(self, item: Item) -> None:
+    def acknowledged(self, message: Outgoing) -> None:
         """The broker has answered, or nobody asks it any more."""
-        self._suspects.discard(_identity(item))
-        if self._prime is not None and _identity(self._prime) == _identity(item):
+        self._suspects.discard(_identity(message))
+        if self._prime is not None and _identity(self._prime) == _identity(message):
             self._prime, self._losses = None, 0
 
-    def lost(self, on_their_way: Collection[OnItsWay], now_s: float) -> Item | None:
+    def lost(self, in_flight: Collection[InFlight], now_s: float) -> Outgoing | None:
         """The link broke with these not acknowledged; return the one to be set aside, if that is certain now."""
         self._by_prime = False
         if not self._answered and now_s - self._connected_s < STRAIGHT_S:
             self._unanswered += 1
         self._answered = True  # a connection counts once
-        if not on_their_way:
+        if not in_flight:
             return None
-        straight = [sent.item for sent in on_their_way if now_s - sent.sent_s < STRAIGHT_S]
-        self._suspects = {_identity(item) for item in straight}
-        if len(on_their_way) > 1:
+        straight = [sent.message for sent in in_flight if now_s - sent.sent_s < STRAIGHT_S]
+        self._suspects = {_identity(message) for message in straight}
+        if len(in_flight) > 1:
             return None
         if not straight:
             self._prime, self._losses = None, 0
             return None
-        (item,) = straight
-        again = self._prime is not None and _identity(self._prime) == _identity(item)
-        self._prime, self._losses, self._by_prime = item, self._losses + 1 if again else 1, True
+        (message,) = straight
+        again = self._prime is not None and _identity(self._prime) == _identity(message)
+        self._prime, self._losses, self._by_prime = message, self._losses + 1 if again else 1, True
         if self._losses < LOSSES:
             return None
-        self.settled(item)
-        return item
+        self.acknowledged(message)
+        return message
 
     @property
-    def prime(self) -> Item | None:
+    def prime(self) -> Outgoing | None:
         """The message that more than one loss points at, the last one included."""
         return self._prime if self._by_prime and self._losses >= _CERTAIN else None
 
 
-def _identity(item: Item) -> object:
+def _identity(message: Outgoing) -> object:
     """A message of the outbox is told by its key: read again from disk, its age differs a little."""
-    return item.outgoing if item.key is None else item.key
+    return message if message.key is None else message.key

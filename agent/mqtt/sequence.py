@@ -11,13 +11,14 @@ import contextlib
 import logging
 import os
 import threading
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from agent.config.state_file import read_json, write_json
-from agent.mqtt.state_folder import memory_file
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Sequence:
         self._path = folder / _FILE
         self._boot_id = boot_id
         self._lock = threading.Lock()
-        self._memory = None if runtime_dir is None else _open_memory(memory_file(runtime_dir, folder))
+        self._memory = None if runtime_dir is None else _open_memory(_memory_file(runtime_dir, folder))
         self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
         in_memory = _read_memory(self._memory, boot_id)
         self.damaged = False
@@ -184,3 +185,19 @@ def _read_memory(handle: int | None, boot_id: str) -> int | None:
     if boot != boot_id or not number.strip().isdecimal():
         return None
     return next_seq if is_possible(next_seq := int(number)) else None
+
+
+def runtime_dir(environment: Mapping[str, str]) -> Path | None:
+    """Return a folder in memory that outlives this process: `$RUNTIME_DIRECTORY` (systemd), else `$XDG_RUNTIME_DIR`.
+
+    systemd removes the first one when the service stops, unless the unit says `RuntimeDirectoryPreserve=restart`.
+    """
+    if folders := environment.get("RUNTIME_DIRECTORY"):
+        return Path(folders.split(":")[0])
+    home = environment.get("XDG_RUNTIME_DIR")
+    return Path(home) if home else None
+
+
+def _memory_file(folder: Path, state_folder: Path) -> Path:
+    """Return a name in `folder` that agents with other state folders do not use."""
+    return folder / f"edgescribe-sequence-{zlib.crc32(str(state_folder.absolute()).encode()):08x}"

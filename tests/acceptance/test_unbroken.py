@@ -294,7 +294,8 @@ def test_a_damaged_database_keeps_nobody_from_speaking(
     tell(f"garbage at {share:.0%}: {len(saved)} of {len(said(before))} saved, {len(first) - len(saved)} new arrived")
     assert [one for one in first if one not in saved] == said(agent), "in order and unaltered, like those saved"
     assert len(said(agent)) == 60
-    assert len(saved) >= 20  # of 60: it depends on which page of a small database the garbage hits
+    # Of 60: it depends on which page of a small database the garbage hits. Without the first page nothing can be read.
+    assert len(saved) >= (20 if share else 0)
     assert codes == {"outbox_corrupt"}
 
 

@@ -7,9 +7,8 @@ from typing import Protocol
 import pytest
 
 from agent.config.settings import OutboxSettings
-from agent.mqtt.delivery import Entry, Outbox, Outgoing
-from agent.mqtt.outbox import SqliteOutbox
-from agent.mqtt.outbox_memory import MemoryOutbox
+from agent.mqtt.delivery import Outgoing
+from agent.mqtt.outbox import Outbox, StoredOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.messages import transcript
@@ -38,12 +37,12 @@ def open_outbox(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 
     def open_one(max_messages: int, *, replayable: bool = True) -> Outbox:
         chance = random.Random(1)  # noqa: S311 - jitter, not a secret
+        settings = OutboxSettings(mode=request.param, max_messages=max_messages)
         outbox: Outbox
         if request.param == "memory":
-            outbox = MemoryOutbox(max_messages, clock=clock, chance=chance, replayable=replayable)
+            outbox = Outbox(settings, clock=clock, chance=chance, replayable=replayable)
         else:
-            settings = OutboxSettings(mode=request.param, max_messages=max_messages)
-            outbox = SqliteOutbox(
+            outbox = StoredOutbox(
                 settings, tmp_path, failures.append, clock=clock, chance=chance, replayable=replayable
             )
         opened.append(outbox)
@@ -66,16 +65,16 @@ def fill(outbox: Outbox, clock: FakeClock, seqs: range) -> None:
         assert outbox.put(outgoing(clock, seq))
 
 
-def take(outbox: Outbox) -> Entry:
+def take(outbox: Outbox) -> Outgoing:
     """Take a message that must be there."""
     entry = outbox.take()
     assert entry is not None
     return entry
 
 
-def take_all(outbox: Outbox, clock: FakeClock) -> list[Entry]:
+def take_all(outbox: Outbox, clock: FakeClock) -> list[Outgoing]:
     """Take whatever comes within the next minutes, and settle nothing."""
-    entries: list[Entry] = []
+    entries: list[Outgoing] = []
     for _ in range(1_000):
         while entry := outbox.take():
             entries.append(entry)
@@ -85,6 +84,6 @@ def take_all(outbox: Outbox, clock: FakeClock) -> list[Entry]:
     return entries
 
 
-def seqs_of(entries: list[Entry]) -> list[int]:
+def seqs_of(entries: list[Outgoing]) -> list[int]:
     """The numbers in the payloads."""
-    return [json.loads(entry.outgoing.payload)["seq"] for entry in entries]
+    return [json.loads(entry.payload)["seq"] for entry in entries]

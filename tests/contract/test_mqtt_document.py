@@ -11,7 +11,7 @@ from agent.config.tunables import COMMANDED, Tunable
 from agent.config.types import Fraction, Language, in_words
 from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
 from agent.messages import Message, State
-from agent.mqtt.disk_condition import Condition
+from agent.mqtt.outbox_store import Condition
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from agent.messages import Info
-from agent.mqtt.delivery import Entry, Fate, Outgoing
+from agent.mqtt.delivery import Outgoing, PublishResult
 from tests.clock import FakeClock
 from tests.contract.conftest import MAX_AGE_S, Open, fill, outgoing, seqs_of, take, take_all
 from tests.messages import info
@@ -27,7 +27,7 @@ def test_messages_come_out_in_the_order_they_went_in(open_outbox: Open, clock: F
     """First in, first out, each once and byte for byte."""
     outbox = open_outbox(10)
     fill(outbox, clock, range(3))
-    assert [take(outbox).outgoing for _ in range(3)] == [outgoing(clock, seq) for seq in range(3)]
+    assert [take(outbox) for _ in range(3)] == [outgoing(clock, seq) for seq in range(3)]
     assert outbox.take() is None
     assert outbox.due_in_s() == float("inf")
 
@@ -36,10 +36,10 @@ def test_a_message_is_pending_until_it_is_settled(open_outbox: Open, clock: Fake
     """Being on its way is not having arrived; to settle twice does no harm."""
     outbox = open_outbox(10)
     fill(outbox, clock, range(1))
-    key = take(outbox).key
+    entry = take(outbox)
     assert outbox.pending == 1
-    outbox.settle(key, Fate.DELIVERED)
-    outbox.settle(key, Fate.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert (outbox.pending, outbox.dropped) == (0, 0)
 
 
@@ -48,8 +48,8 @@ def test_a_lost_connection_puts_everything_back_in_order(open_outbox: Open, cloc
     outbox = open_outbox(10)
     fill(outbox, clock, range(5))
     entries = [take(outbox) for _ in range(3)]
-    outbox.settle(entries[1].key, Fate.DELIVERED)
-    outbox.rewind()
+    outbox.acknowledge(entries[1], PublishResult.DELIVERED)
+    outbox.requeue()
     assert seqs_of([take(outbox) for _ in range(4)]) == [0, 2, 3, 4]
 
 
@@ -82,9 +82,9 @@ def test_a_refused_message_counts_as_dropped(open_outbox: Open, clock: FakeClock
     """What the broker will not have is gone, and known to be gone."""
     outbox = open_outbox(10)
     fill(outbox, clock, range(1))
-    key = take(outbox).key
-    outbox.settle(key, Fate.REFUSED)
-    outbox.settle(key, Fate.REFUSED)
+    entry = take(outbox)
+    outbox.acknowledge(entry, PublishResult.REFUSED)
+    outbox.acknowledge(entry, PublishResult.REFUSED)
     assert (outbox.pending, outbox.dropped) == (0, 1)
 
 
@@ -93,7 +93,7 @@ def test_a_broker_without_room_is_left_alone_for_a_while(open_outbox: Open, cloc
     outbox = open_outbox(10)
     fill(outbox, clock, range(2))
     for pause_s in (1.0, 2.0, 4.0):
-        outbox.settle(take(outbox).key, Fate.BUSY)
+        outbox.acknowledge(take(outbox), PublishResult.BUSY)
         assert outbox.take() is None
         assert outbox.due_in_s() == pytest.approx(pause_s)
         clock.advance(pause_s)
@@ -104,13 +104,13 @@ def test_what_is_not_authorised_is_parked_and_lets_others_pass(open_outbox: Open
     """A parked message waits for a quarter of an hour or a new connection, and blocks nobody meanwhile."""
     outbox = open_outbox(10)
     fill(outbox, clock, range(2))
-    outbox.settle(take(outbox).key, Fate.PARKED)
+    outbox.acknowledge(take(outbox), PublishResult.DEFERRED)
     assert seqs_of([take(outbox)]) == [1]
     assert outbox.take() is None
-    outbox.rewind()
+    outbox.requeue()
     first = take(outbox)
     assert seqs_of([first]) == [0]
-    outbox.settle(first.key, Fate.PARKED)
+    outbox.acknowledge(first, PublishResult.DEFERRED)
     take(outbox)
     clock.advance(900)
     assert seqs_of(take_all(outbox, clock)) == [0]
@@ -121,7 +121,7 @@ def test_late_transcripts_go_to_the_backlog_marked_and_slowly(open_outbox: Open,
     outbox = open_outbox(100)
     fill(outbox, clock, range(10))
     clock.advance(3_600)
-    outbox.rewind()
+    outbox.requeue()
     assert outbox.take() is None
     assert 0 < outbox.due_in_s() <= 30
     clock.advance(outbox.due_in_s())
@@ -129,7 +129,7 @@ def test_late_transcripts_go_to_the_backlog_marked_and_slowly(open_outbox: Open,
     entries = take_all(outbox, clock)
     assert seqs_of(entries) == list(range(10))
     assert clock.now.monotonic_s - began_s == pytest.approx(1.8)
-    late = entries[0].outgoing
+    late = entries[0]
     assert late.topic == "edgescribe/v1/pi-1/transcript/backlog"
     assert json.loads(late.payload) == json.loads(outgoing(clock, 0).payload) | {"replayed": True}
     assert late.remaining_s(began_s) == pytest.approx(MAX_AGE_S - 3_630, abs=31)
@@ -140,14 +140,14 @@ def test_live_words_overtake_the_backlog(open_outbox: Open, clock: FakeClock) ->
     outbox = open_outbox(100)
     fill(outbox, clock, range(5))
     clock.advance(61)
-    outbox.rewind()
+    outbox.requeue()
     assert outbox.take() is None
     clock.advance(outbox.due_in_s())
     assert seqs_of([take(outbox)]) == [0]
     fill(outbox, clock, range(5, 6))
     live = take(outbox)
     assert seqs_of([live]) == [5]
-    assert live.outgoing.topic.endswith("/transcript")
+    assert live.topic.endswith("/transcript")
     assert seqs_of(take_all(outbox, clock)) == [1, 2, 3, 4]
 
 
@@ -158,7 +158,7 @@ def test_every_connection_begins_its_replay_with_a_delay_of_its_own(open_outbox:
     clock.advance(61)
     delays_s = set()
     for _ in range(5):
-        outbox.rewind()
+        outbox.requeue()
         delays_s.add(outbox.due_in_s())
     assert len(delays_s) == 5
     assert all(0 <= delay_s <= 30 for delay_s in delays_s)
@@ -170,9 +170,9 @@ def test_expired_messages_are_dropped_and_counted(open_outbox: Open, clock: Fake
     outbox.put(Outgoing.of("pi-1", REPLY, clock.now.monotonic_s))
     fill(outbox, clock, range(1))
     clock.advance(61)
-    assert [entry.outgoing.schema for entry in take_all(outbox, clock)] == ["transcript/1"]
+    assert [entry.schema for entry in take_all(outbox, clock)] == ["transcript/1"]
     assert outbox.dropped == 1
-    outbox.rewind()
+    outbox.requeue()
     clock.advance(MAX_AGE_S)
     assert take_all(outbox, clock) == []
     assert (outbox.pending, outbox.dropped) == (0, 2)
@@ -185,9 +185,9 @@ def test_a_wall_clock_that_jumps_expires_nothing(open_outbox: Open, clock: FakeC
         fill(outbox, clock, range(1))
         clock.jump_wall(jump_s)
         entry = take(outbox)
-        assert entry.outgoing.remaining_s(clock.now.monotonic_s) == 86_400
-        assert entry.outgoing.topic.endswith("/transcript")
-        outbox.settle(entry.key, Fate.DELIVERED)
+        assert entry.remaining_s(clock.now.monotonic_s) == 86_400
+        assert entry.topic.endswith("/transcript")
+        outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert outbox.dropped == 0
 
 
@@ -199,7 +199,7 @@ def test_a_purge_leaves_only_what_is_on_its_way(open_outbox: Open, clock: FakeCl
     assert outbox.purge() == 3
     assert outbox.take() is None
     assert (outbox.pending, outbox.dropped) == (1, 0)
-    outbox.settle(entry.key, Fate.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert outbox.pending == 0
 
 
@@ -231,11 +231,11 @@ def test_threads_may_put_while_another_takes(open_outbox: Open, clock: FakeClock
     writers = [threading.Thread(target=fill, args=(outbox, clock, range(n, n + 100))) for n in (0, 100, 200, 300)]
     for writer in writers:
         writer.start()
-    entries: list[Entry] = []
+    entries: list[Outgoing] = []
     while any(writer.is_alive() for writer in writers) or outbox.pending:
         if entry := outbox.take():
             entries.append(entry)
-            outbox.settle(entry.key, Fate.DELIVERED)
+            outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert sorted(seqs_of(entries)) == list(range(400))
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from agent.mqtt.delivery import Fate, Outbox, Outgoing, Replay, SeqRange
+from agent.mqtt.delivery import Outgoing, PublishResult, Replay, SeqRange
+from agent.mqtt.outbox import Outbox
 from tests.clock import FakeClock
 from tests.contract.conftest import MAX_AGE_S, Open, fill, outgoing, seqs_of, take, take_all
 from tests.messages import failed, transcript
@@ -14,7 +15,7 @@ def deliver(outbox: Outbox, clock: FakeClock, seqs: range) -> None:
     """Transcripts with these numbers come, go, and arrive."""
     fill(outbox, clock, seqs)
     for _ in seqs:
-        outbox.settle(take(outbox).key, Fate.DELIVERED)
+        outbox.acknowledge(take(outbox), PublishResult.DELIVERED)
 
 
 def test_what_was_delivered_goes_again_when_it_is_wanted(open_outbox: Open, clock: FakeClock) -> None:
@@ -29,11 +30,11 @@ def test_what_was_delivered_goes_again_when_it_is_wanted(open_outbox: Open, cloc
     entries = take_all(outbox, clock)
     assert seqs_of(entries) == [7, 8]
     assert clock.now.monotonic_s - began_s == pytest.approx(0.2)
-    again = entries[0].outgoing
+    again = entries[0]
     assert again.topic == "edgescribe/v1/pi-1/transcript/backlog"
     assert json.loads(again.payload) == json.loads(outgoing(clock, 7).payload) | {"replayed": True}
     for entry in entries:
-        outbox.settle(entry.key, Fate.DELIVERED)
+        outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert outbox.replay(SeqRange(8, 8)).again == 1
 
 
@@ -68,9 +69,9 @@ def test_live_words_and_the_backlog_go_before_a_replay(open_outbox: Open, clock:
     fill(outbox, clock, range(20, 21))
     entries = take_all(outbox, clock)
     assert seqs_of(entries) == [20, 10, 11, 0, 1, 2]
-    outbox.settle(entries[3].key, Fate.DELIVERED)
-    outbox.settle(entries[0].key, Fate.DELIVERED)
-    outbox.rewind()
+    outbox.acknowledge(entries[3], PublishResult.DELIVERED)
+    outbox.acknowledge(entries[0], PublishResult.DELIVERED)
+    outbox.requeue()
     assert seqs_of(take_all(outbox, clock)) == [10, 11, 1, 2]
 
 
@@ -82,14 +83,15 @@ def test_a_busy_broker_delays_a_replay_and_a_refusal_ends_it(open_outbox: Open, 
     clock.advance(30)
     outbox.due_in_s()
     clock.advance(30)
-    outbox.settle(take(outbox).key, Fate.BUSY)
+    outbox.acknowledge(take(outbox), PublishResult.BUSY)
     assert outbox.take() is None
     clock.advance(1)
     entries = take_all(outbox, clock)
     assert seqs_of(entries) == [0, 1, 2]
-    for entry, fate in zip(entries, (Fate.PARKED, Fate.REFUSED, Fate.EXPIRED), strict=True):
-        outbox.settle(entry.key, fate)
-    outbox.rewind()
+    results = (PublishResult.DEFERRED, PublishResult.REFUSED, PublishResult.EXPIRED)
+    for entry, result in zip(entries, results, strict=True):
+        outbox.acknowledge(entry, result)
+    outbox.requeue()
     assert take_all(outbox, clock) == []
     assert (outbox.pending, outbox.dropped) == (0, 0)
 
@@ -99,7 +101,7 @@ def test_what_is_kept_for_a_replay_is_bounded_in_bytes_and_in_age(open_outbox: O
     outbox = open_outbox(500)
     for seq in range(60):
         assert outbox.put(Outgoing.of("pi-1", transcript(seq, "word " * 1_600), clock.now.monotonic_s))
-        outbox.settle(take(outbox).key, Fate.DELIVERED)
+        outbox.acknowledge(take(outbox), PublishResult.DELIVERED)
     available = outbox.replay(SeqRange(1_000, 1_000)).available
     assert available
     assert available.last == 59
@@ -113,7 +115,7 @@ def test_what_failed_is_not_repeated(open_outbox: Open, clock: FakeClock) -> Non
     outbox = open_outbox(500)
     deliver(outbox, clock, range(1))
     outbox.put(Outgoing.of("pi-1", failed(1), clock.now.monotonic_s))
-    outbox.settle(take(outbox).key, Fate.DELIVERED)
+    outbox.acknowledge(take(outbox), PublishResult.DELIVERED)
     assert outbox.replay(SeqRange(0, 1)) == Replay(1, (SeqRange(1, 1),), SeqRange(0, 0))
 
 
@@ -125,7 +127,7 @@ def test_a_purge_forgets_what_was_delivered(open_outbox: Open, clock: FakeClock)
     fill(outbox, clock, range(4, 5))
     entry = take(outbox)
     outbox.purge()
-    outbox.settle(entry.key, Fate.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert take_all(outbox, clock) == []
     assert outbox.replay(SeqRange(0, 4)) == Replay(0, (SeqRange(0, 4),), None)
 

@@ -5,9 +5,9 @@ import pytest
 
 from agent.config.settings import MqttSettings
 from agent.mqtt.client import MqttSink
-from agent.mqtt.outbox_memory import MemoryOutbox
 from agent.mqtt.reconnect import Backoff
 from agent.worker import Worker
+from tests.support.outboxes import memory_outbox
 
 OpenSink = Callable[[MqttSettings], MqttSink]
 
@@ -20,7 +20,7 @@ def open_sink() -> Iterator[OpenSink]:
 
     def open_one(settings: MqttSettings) -> MqttSink:
         backoff = Backoff(random.Random(1), ceiling_s=0.3)  # noqa: S311 - jitter, not a secret
-        outbox = MemoryOutbox(settings.outbox.max_messages)
+        outbox = memory_outbox(settings.outbox.max_messages)
         sink = MqttSink(settings, "pi-1", outbox, failures.append, backoff=backoff, will_delay_s=1)
         sinks.append(sink)
         return sink

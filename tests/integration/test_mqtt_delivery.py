@@ -84,9 +84,9 @@ def test_closing_delivers_what_waits_and_says_offline(start_mosquitto: StartMosq
 _SPEAK_AND_WAIT = """
 import sys, time
 from agent.config.settings import MqttSettings
-from agent.mqtt.outbox_memory import MemoryOutbox
+from tests.support.outboxes import memory_outbox
 from agent.mqtt.client import MqttSink
-sink = MqttSink(MqttSettings(port=int(sys.argv[1])), "pi-1", MemoryOutbox(10), print, will_delay_s=int(sys.argv[2]))
+sink = MqttSink(MqttSettings(port=int(sys.argv[1])), "pi-1", memory_outbox(10), print, will_delay_s=int(sys.argv[2]))
 time.sleep(60)
 """
 

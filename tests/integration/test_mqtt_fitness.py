@@ -12,7 +12,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.config.settings import MqttSettings
 from agent.mqtt.client import MqttSink
 from agent.mqtt.delivery import Inbox, Incoming
-from agent.mqtt.outbox_memory import MemoryOutbox
 from agent.mqtt.packet import COMMAND_LIMIT_BYTES
 from agent.mqtt.reconnect import Backoff
 from agent.worker import Worker
@@ -20,6 +19,7 @@ from tests.integration.conftest import OpenSink
 from tests.integration.scripted_broker import CONNECT, HANG_UP, PUBLISH, SUBSCRIBE, ScriptedBroker, accommodating
 from tests.messages import info, transcript
 from tests.support.mosquitto import Authority, StartMosquitto
+from tests.support.outboxes import memory_outbox
 from tests.support.receiver import LIMIT_S, Receiver, eventually
 
 COMMANDS = "edgescribe/v1/pi-1/cmd/+"
@@ -65,7 +65,7 @@ def subscribing() -> Iterator[Subscribing]:
         backoff = Promptly()
         mqtt = MqttSettings.model_validate({"host": "127.0.0.1", "port": port, **settings})
         inbox = Inbox((COMMANDS,), received.append)
-        sinks.append(MqttSink(mqtt, "pi-1", MemoryOutbox(100), failures.append, backoff=backoff, inbox=inbox))
+        sinks.append(MqttSink(mqtt, "pi-1", memory_outbox(100), failures.append, backoff=backoff, inbox=inbox))
         return sinks[-1], backoff, received
 
     yield open_one

@@ -23,7 +23,7 @@ from agent.segmenter import (
 )
 from tests.frames import audio_frames
 
-SETTINGS = SegmenterSettings()
+SETTINGS = SegmenterSettings(hang_over_ms=600)
 FRAME_MS = 32
 
 
@@ -35,7 +35,7 @@ def counting_ids() -> Callable[[], str]:
 
 def segmenter(threshold: float = 0.5, **changes: float) -> Segmenter:
     """A segmenter with some settings changed."""
-    return Segmenter(SegmenterSettings.model_validate(changes), threshold, counting_ids())
+    return Segmenter(SegmenterSettings.model_validate({"hang_over_ms": 600} | changes), threshold, counting_ids())
 
 
 def noise(frames: int, seed: int = 0) -> Pcm16:
@@ -132,6 +132,15 @@ def test_the_end_of_the_stream_ends_the_utterance() -> None:
     events = run(segmenter(), audio_frames(pcm), [0.0] * 20 + [0.9] * 20)
     assert kinds(events) == [SpeechStarted, Ended]
     np.testing.assert_array_equal(ended(events)[0].pcm, pcm[20 * FRAME_SAMPLES - samples(SETTINGS.pre_roll_ms) :])
+
+
+@pytest.mark.parametrize(
+    ("changes", "hang_over_ms"),
+    [({}, 800), ({"use": "dictation"}, 1000), ({"use": "dictation", "hang_over_ms": 300}, 300)],
+)
+def test_the_use_says_how_long_a_pause_may_be(changes: dict[str, object], hang_over_ms: int) -> None:
+    """Unless the setting itself does."""
+    assert SegmenterSettings.model_validate(changes).effective_hang_over_ms == hang_over_ms
 
 
 def test_the_pre_roll_takes_nothing_from_the_utterance_before() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.config.settings import OutboxSettings
 from agent.mqtt.delivery import Outgoing
-from agent.mqtt.outbox import SqliteOutbox
+from agent.mqtt.outbox import StoredOutbox
 from agent.worker import Worker
 from tests.messages import transcript
 
@@ -26,8 +26,8 @@ def main(mode: str, folder: Path) -> None:
     """Take stock, then speak for ever."""
     careless = mode == "careless"
     settings = OutboxSettings.model_validate({"mode": "strict" if careless else mode, "max_free_pct": 50})
-    outbox = SqliteOutbox(settings, folder / "state", fail)
-    if careless and (db := outbox._disk._store._db):
+    outbox = StoredOutbox(settings, folder / "state", fail)
+    if careless and (db := outbox._store._db):
         db.execute("PRAGMA synchronous = OFF")  # nobody can ask for this, and it shows why
     tell(f"FOUND {outbox.pending} {','.join(outbox.conditions) or 'sound'}")
     while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.settings import OutboxSettings
-from agent.mqtt.outbox import SqliteOutbox
+from agent.mqtt.outbox import StoredOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.deploy.power_cut.machine import Machine, Session, missing
@@ -33,7 +33,7 @@ def what_is_left(machine: Machine) -> list[int]:
     """Numbers of all transcripts on the card."""
     failures: list[Worker] = []
     clock = FakeClock()
-    outbox = SqliteOutbox(OutboxSettings(max_free_pct=50), machine.remove_card(), failures.append, clock=clock)
+    outbox = StoredOutbox(OutboxSettings(max_free_pct=50), machine.remove_card(), failures.append, clock=clock)
     kept = deliver_all(outbox, clock)
     outbox.close()
     assert failures == []

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from agent.config.settings import OutboxSettings
-from agent.mqtt.delivery import Fate, Outgoing
-from agent.mqtt.outbox import SqliteOutbox
+from agent.mqtt.delivery import Outgoing, PublishResult
+from agent.mqtt.outbox import StoredOutbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.messages import transcript
 
-Open = Callable[..., SqliteOutbox]
+Open = Callable[..., StoredOutbox]
 """Opens an outbox in a folder, with the settings that are given."""
 
 
@@ -25,11 +25,11 @@ def clock() -> FakeClock:
 @pytest.fixture
 def open_outbox(clock: FakeClock) -> Iterator[Open]:
     """Opens outboxes, and closes them in the end. No thread of theirs may have failed."""
-    opened: list[SqliteOutbox] = []
+    opened: list[StoredOutbox] = []
     failures: list[Worker] = []
 
-    def open_one(folder: Path, **settings: object) -> SqliteOutbox:
-        outbox = SqliteOutbox(
+    def open_one(folder: Path, **settings: object) -> StoredOutbox:
+        outbox = StoredOutbox(
             OutboxSettings.model_validate(settings), folder, failures.append, memory_folder=folder, clock=clock
         )
         opened.append(outbox)
@@ -41,7 +41,7 @@ def open_outbox(clock: FakeClock) -> Iterator[Open]:
     assert [worker.failure for worker in failures] == []
 
 
-def say(outbox: SqliteOutbox, clock: FakeClock, count: int, text: str = "turn on the light") -> list[int]:
+def say(outbox: StoredOutbox, clock: FakeClock, count: int, text: str = "turn on the light") -> list[int]:
     """Put transcripts; return their numbers."""
     seqs = [outbox.next_seq() for _ in range(count)]
     for seq in seqs:
@@ -49,17 +49,17 @@ def say(outbox: SqliteOutbox, clock: FakeClock, count: int, text: str = "turn on
     return seqs
 
 
-def deliveries(outbox: SqliteOutbox, clock: FakeClock) -> list[dict[str, Any]]:
+def deliveries(outbox: StoredOutbox, clock: FakeClock) -> list[dict[str, Any]]:
     """Take and settle until nothing is left, time passing as the outbox asks for; return the payloads."""
     payloads: list[dict[str, Any]] = []
     while (due_in_s := outbox.due_in_s()) != float("inf"):
         clock.advance(due_in_s)
         while entry := outbox.take():
-            payloads.append(json.loads(entry.outgoing.payload))
-            outbox.settle(entry.key, Fate.DELIVERED)
+            payloads.append(json.loads(entry.payload))
+            outbox.acknowledge(entry, PublishResult.DELIVERED)
     return payloads
 
 
-def deliver_all(outbox: SqliteOutbox, clock: FakeClock) -> list[int]:
+def deliver_all(outbox: StoredOutbox, clock: FakeClock) -> list[int]:
     """As `deliveries`; return the numbers."""
     return [payload["seq"] for payload in deliveries(outbox, clock)]

@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.mqtt.delivery import Fate
-from agent.mqtt.disk_condition import Condition, StorageDown
-from agent.mqtt.outbox_desk import CHUNK
-from agent.mqtt.outbox_repair import KEPT
-from agent.mqtt.stored_message import Batch
+from agent.mqtt.delivery import PublishResult
+from agent.mqtt.outbox_queue import CHUNK, Batch
+from agent.mqtt.outbox_store import DAMAGED_KEPT, Condition, StorageDown
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
 from tests.messages import transcript
@@ -66,7 +64,7 @@ def test_a_disk_that_others_have_filled_stops_nobody(
     assert set(outbox.conditions) == {"outbox_disk_full"}
     entry = outbox.take()
     assert entry
-    outbox.settle(entry.key, Fate.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     assert outbox.dropped == 0
     (folder / "others").unlink()
     clock.advance(61)
@@ -84,28 +82,28 @@ def test_a_connection_that_changes_while_a_full_disk_makes_room_is_survived(
     say(outbox, clock, 70)
     outbox.flush()
     deleting, go_on = threading.Event(), threading.Event()
-    write, states = outbox._disk.write, iter(("full", "slow"))
+    write, states = outbox._store.write, iter(("full", "slow"))
 
-    def write_slowly(batch: Batch, now_s: float) -> None:
+    def write_slowly(batch: Batch) -> None:
         match next(states, "well"):
             case "full":
                 raise StorageDown(Condition.DISK_FULL, "database or disk is full")
             case "slow":
                 deleting.set()
                 assert go_on.wait(30)
-        write(batch, now_s)
+        write(batch)
 
-    monkeypatch.setattr(outbox._disk, "write", write_slowly)
+    monkeypatch.setattr(outbox._store, "write", write_slowly)
     say(outbox, clock, 1)
     clock.advance(3)
     writer = threading.Thread(target=outbox.flush)
     writer.start()
     assert deleting.wait(30)
-    outbox.rewind()
+    outbox.requeue()
     entry = outbox.take()
     assert entry
-    assert json.loads(entry.outgoing.payload)["seq"] > CHUNK
-    outbox.settle(entry.key, Fate.DELIVERED)
+    assert json.loads(entry.payload)["seq"] > CHUNK
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     go_on.set()
     writer.join()
     assert outbox.pending + outbox.dropped == 70
@@ -224,15 +222,22 @@ def test_a_damaged_database_never_lies_and_never_stops_the_agent(
     assert not outbox.conditions
 
 
-def test_a_database_without_its_first_page_is_saved(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
-    """Header and schema are the same in every database of ours: nothing is lost with them."""
+def test_a_database_without_its_first_page_is_set_aside_and_begun_anew(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock
+) -> None:
+    """Nothing of it can be read: the file is kept, numbers go on, and new words arrive."""
     first = open_outbox(tmp_path)
     old = say(first, clock, 300)
     first.close()
     damage(tmp_path / "outbox.db", 0.0, 4_096)
+    damaged = (tmp_path / "outbox.db").read_bytes()
     outbox = open_outbox(tmp_path)
     assert set(outbox.conditions) == {"outbox_corrupt"}
-    assert deliver_all(outbox, clock) == old
+    new = say(outbox, clock, 1)
+    assert new == [old[-1] + 1]
+    assert deliver_all(outbox, clock) == new
+    (aside,) = tmp_path.glob("outbox.db.corrupt-*")
+    assert aside.read_bytes() == damaged
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
@@ -253,12 +258,12 @@ def test_damage_under_a_running_agent_costs_what_was_damaged_and_no_more(
 
 def test_only_so_many_damaged_databases_are_kept(tmp_path: Path, open_outbox: Open) -> None:
     """A card that goes bad every day does not fill itself with its own ruins."""
-    for _ in range(KEPT + 2):
+    for _ in range(DAMAGED_KEPT + 2):
         (tmp_path / "outbox.db").write_bytes(b"no database at all" * 1_000)
         outbox = open_outbox(tmp_path)
         assert set(outbox.conditions) == {"outbox_corrupt"}
         outbox.close()
-    assert len(list(tmp_path.glob("outbox.db.corrupt-*"))) == KEPT
+    assert len(list(tmp_path.glob("outbox.db.corrupt-*"))) == DAMAGED_KEPT
 
 
 def test_what_is_said_in_the_room_is_for_the_owner_only(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
@@ -401,7 +406,7 @@ def test_a_folder_that_cannot_be_made_again_stops_no_delivery(
     assert len(set(outbox.conditions)) == 2
     entry = outbox.take()
     assert entry
-    outbox.settle(entry.key, Fate.DELIVERED)
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
     folder.unlink()
     clock.advance(11)
     outbox.flush()
@@ -428,6 +433,5 @@ def test_what_was_deleted_is_noticed_without_a_word_being_said(
     outbox = open_outbox(tmp_path / "state")
     shutil.rmtree(tmp_path / "state")
     clock.advance(11)
-    outbox.settle(0, Fate.DELIVERED)  # an unknown key
     say(outbox, clock, 1)  # wakes it, since its clock stands still
     assert eventually(lambda: outbox.conditions == ("outbox_deleted",))

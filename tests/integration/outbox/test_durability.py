@@ -10,10 +10,9 @@ import pytest
 
 from agent.config.settings import OutboxSettings
 from agent.mqtt import outbox as sqlite
-from agent.mqtt import outbox_desk
-from agent.mqtt.delivery import Fate, Outgoing
-from agent.mqtt.outbox import SqliteOutbox
-from agent.mqtt.outbox_store import DEAD_LETTERS
+from agent.mqtt.delivery import Outgoing, PublishResult
+from agent.mqtt.outbox import StoredOutbox
+from agent.mqtt.outbox_queue import DEAD_LETTERS, GRACE_S
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
@@ -36,12 +35,12 @@ def snapshot(folder: Path, to: Path) -> Path:
     return to
 
 
-def deliver_next(outbox: SqliteOutbox) -> int:
+def deliver_next(outbox: StoredOutbox) -> int:
     """Take a message and settle it; return its number."""
     entry = outbox.take()
     assert entry
-    outbox.settle(entry.key, Fate.DELIVERED)
-    return int(json.loads(entry.outgoing.payload)["seq"])
+    outbox.acknowledge(entry, PublishResult.DELIVERED)
+    return int(json.loads(entry.payload)["seq"])
 
 
 def test_a_healthy_link_writes_nothing_to_the_card(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:
@@ -63,7 +62,7 @@ def test_what_is_not_acknowledged_within_two_seconds_is_stored(
     outbox = open_outbox(tmp_path)
     say(outbox, clock, 2)
     outbox.take()
-    clock.advance(outbox_desk.GRACE_S)
+    clock.advance(GRACE_S)
     assert eventually(lambda: len(stored(tmp_path)) == 2)
 
 
@@ -86,12 +85,12 @@ def test_strict_has_it_on_disk_before_it_can_leave(tmp_path: Path, open_outbox: 
         say(outbox, clock, 1)
         assert len(stored(tmp_path)) == count
     assert [deliver_next(outbox) for _ in range(5)] == [1, 2, 3, 4, 5]
-    clock.advance(outbox_desk.GRACE_S)
+    clock.advance(GRACE_S)
     outbox.flush()
     assert stored(tmp_path) == []
 
 
-def after_a_power_cut(folder: Path, open_outbox: Open, clock: FakeClock) -> SqliteOutbox:
+def after_a_power_cut(folder: Path, open_outbox: Open, clock: FakeClock) -> StoredOutbox:
     """A strict outbox with what the folder holds at this moment, on the next boot."""
     copy = snapshot(folder, folder / f"{clock.now.boot_id}-ended")
     shutil.copy(folder / "sequence.json", copy)
@@ -139,7 +138,7 @@ def test_a_restart_brings_back_what_was_not_delivered_as_live_as_it_is(
     assert again.pending == 3
     entry = again.take()
     assert entry
-    assert entry.outgoing == Outgoing.of("pi-1", transcript(2), clock.now.monotonic_s - 10)
+    assert entry == Outgoing.of("pi-1", transcript(2), clock.now.monotonic_s - 10)
     assert again.next_seq() == 5
 
 
@@ -154,8 +153,8 @@ def test_after_a_reboot_everything_is_late(tmp_path: Path, open_outbox: Open, cl
     clock.advance(again.due_in_s())
     entry = again.take()
     assert entry
-    assert entry.outgoing.topic.endswith("/transcript/backlog")
-    assert entry.outgoing.remaining_s(clock.now.monotonic_s) == pytest.approx(7 * 86_400 - 3_600, abs=31)
+    assert entry.topic.endswith("/transcript/backlog")
+    assert entry.remaining_s(clock.now.monotonic_s) == pytest.approx(7 * 86_400 - 3_600, abs=31)
 
 
 def test_a_week_ends_across_reboots_as_soon_as_the_clock_is_known(
@@ -180,7 +179,7 @@ def test_refused_messages_are_kept_aside_and_bounded(tmp_path: Path, open_outbox
     outbox = open_outbox(tmp_path)
     say(outbox, clock, DEAD_LETTERS + 20)
     while entry := outbox.take():
-        outbox.settle(entry.key, Fate.REFUSED)
+        outbox.acknowledge(entry, PublishResult.REFUSED)
     outbox.flush()
     newest = list(range(21, DEAD_LETTERS + 21))
     assert stored(tmp_path, "dead_letter") == newest
@@ -217,17 +216,17 @@ def test_a_purge_reaches_what_could_not_be_read_at_the_start(
     assert stored(tmp_path) == []
 
 
-@pytest.mark.parametrize("fate", [None, Fate.REFUSED])
+@pytest.mark.parametrize("result", [None, PublishResult.REFUSED])
 def test_a_purge_leaves_no_word_in_the_files(
-    tmp_path: Path, open_outbox: Open, clock: FakeClock, fate: Fate | None
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, result: PublishResult | None
 ) -> None:
     """Not in the database, not in its log, not among the refused."""
     outbox = open_outbox(tmp_path, mode="strict")
     say(outbox, clock, 50, SECRET)
-    if fate:
+    if result:
         entry = outbox.take()
         assert entry
-        outbox.settle(entry.key, fate)
+        outbox.acknowledge(entry, result)
         outbox.flush()
     assert SECRET.encode() in b"".join(contents(tmp_path).values())
     outbox.purge()
@@ -254,7 +253,7 @@ def test_changes_of_the_condition_are_told(tmp_path: Path, clock: FakeClock) -> 
     (tmp_path / "outbox.db").write_bytes(b"nonsense" * 1_000)
     told: list[bool] = []
     failures: list[Worker] = []
-    outbox = SqliteOutbox(OutboxSettings(), tmp_path, failures.append, on_change=lambda: told.append(True), clock=clock)
+    outbox = StoredOutbox(OutboxSettings(), tmp_path, failures.append, on_change=lambda: told.append(True), clock=clock)
     assert outbox.conditions == ("outbox_corrupt",)
     assert told
     told.clear()
@@ -269,7 +268,7 @@ def test_memory_is_bounded_where_no_disk_helps(tmp_path: Path, open_outbox: Open
     """With the disk gone for days, the newest 8 MiB are kept, and the rest is counted."""
     outbox = open_outbox(tmp_path, max_free_pct=50)
     (tmp_path / "outbox.db").unlink()
-    outbox._disk._store.close()  # as after an error: the file cannot be opened any more
+    outbox._store._disconnect()  # as after an error: the file cannot be opened any more
     (tmp_path / "outbox.db").mkdir()
     outbox.flush()
     say(outbox, clock, 2_000, "word " * 1_600)
@@ -278,7 +277,7 @@ def test_memory_is_bounded_where_no_disk_helps(tmp_path: Path, open_outbox: Open
     assert 900 < outbox.pending < 1_100
     entry = outbox.take()
     assert entry
-    assert json.loads(entry.outgoing.payload)["seq"] == outbox.dropped + 1
+    assert json.loads(entry.payload)["seq"] == outbox.dropped + 1
 
 
 def test_a_disk_that_hangs_holds_nobody_up_for_ever(
@@ -287,7 +286,7 @@ def test_a_disk_that_hangs_holds_nobody_up_for_ever(
     """With `strict`, words wait for the disk for so long and then go without it; `health` says so until it answers."""
     monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.2)
     outbox = open_outbox(tmp_path, mode="strict")
-    with outbox._disk._store.lock:  # as long as this is held, nothing gets through to the disk
+    with outbox._store.lock:  # as long as this is held, nothing gets through to the disk
         speaker = threading.Thread(target=say, args=(outbox, clock, 1))
         speaker.start()
         speaker.join(30)

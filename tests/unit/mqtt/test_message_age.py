@@ -1,6 +1,6 @@
 import pytest
 
-from agent.mqtt.message_age import Stamp
+from agent.mqtt.outbox_store import Stamp
 
 DAY_S = 86_400.0
 

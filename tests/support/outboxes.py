@@ -1,0 +1,9 @@
+"""Outboxes without a disk."""
+
+from agent.config.settings import OutboxSettings
+from agent.mqtt.outbox import Outbox
+
+
+def memory_outbox(max_messages: int) -> Outbox:
+    """Return an outbox in memory, with room for so many messages."""
+    return Outbox(OutboxSettings(mode="memory", max_messages=max_messages))
