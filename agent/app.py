@@ -39,9 +39,8 @@ from agent.config.reload import Reload
 from agent.config.settings import Settings
 from agent.config.source import AlsaSettings
 from agent.errors import AgentError, ConfigError
-from agent.governor.factory import create_spool
-from agent.governor.keeper import Keeper, keep_what_waits
-from agent.governor.steering import Governed, Reach, Steering
+from agent.governor.runner import Governed, GovernorRunner
+from agent.governor.spool import create_spool
 from agent.install import extras
 from agent.messages import State, identity
 from agent.messages.telemetry import TelemetryMessage
@@ -254,8 +253,8 @@ class App:
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._frames: Channel[AudioFrame] = Channel(FRAMES_CAPACITY, overflow)
         self._spool = create_spool(settings)
-        self._keeper = Keeper(self._publisher, self._spool)
-        self._transcriber = Transcriber(engine, self._keeper, UTTERANCES_CAPACITY, overflow)
+        keep = self._spool.put if self._spool else lambda _utterance: False
+        self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow, keep)
         self._segmenter = create_segmenter(settings)
         self._listener = Listener(
             self._frames,
@@ -293,7 +292,7 @@ class App:
             publisher=self._publisher,
             on_failure=self._on_failure,
         )
-        self._steering = Steering(self._reach(), self._on_failure) if self._source.live else None
+        self._governor_runner = self._governor() if self._source.live else None
         self._supervisor = Supervisor(
             self._notifier,
             live=self._source.live,
@@ -314,8 +313,8 @@ class App:
         self._mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
         sinks += self._monitor.sinks
         self._monitor.open(self._mqtt)
-        if self._steering:
-            self._steering.open()
+        if self._governor_runner:
+            self._governor_runner.open()
         self._remote.open(self._mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         assist = open_assist(self._settings, self._transcriber, self._remote.state, self._on_failure)
@@ -329,8 +328,8 @@ class App:
             self._start_reload()
             self._hearing.tick(listening=self._source.listening)
             self._monitor.tick()
-            if self._steering:
-                self._steering.tick(self._monitor.vitals)
+            if self._governor_runner:
+                self._governor_runner.tick(self._monitor.vitals)
             self._remote.tick()
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
@@ -338,8 +337,8 @@ class App:
             self._publisher.conditions("stalled", ("stalled",) if self._supervisor.stalled else ())
         if assist:
             assist.close()
-        if self._steering:
-            self._steering.close()
+        if self._governor_runner:
+            self._governor_runner.close()
         return self._shut_down(sinks)
 
     def stop(self) -> None:
@@ -375,7 +374,7 @@ class App:
         wanted = self._publisher.policy.transcribes
         match event:
             case Paused(utterance) if wanted:
-                self._transcriber.draft(utterance)
+                self._transcriber.speculate(utterance)
             case Resumed():
                 self._transcriber.withdraw()
             case Ended(utterance) if wanted:
@@ -389,24 +388,30 @@ class App:
             self._source,
             self._segmenter,
             self._transcriber,
-            self._keeper,
+            self._forget,
             self._publisher,
             self._load_engine,
             self._governed,
         )
 
-    def _reach(self) -> Reach:
-        return Reach(
+    def _governor(self) -> GovernorRunner:
+        return GovernorRunner(
             self._governed,
             settings=lambda: self._remote.settings,
             changing=self._remote.changing,
             load_engine=lambda settings: load_engine(settings, self._engine_lost),
             transcriber=self._transcriber,
-            keeper=self._keeper,
+            recipient=self._publisher,
             spool=self._spool,
             conditions=self._publisher.conditions,
-            tell=self._remote.applied,
+            applied=self._remote.applied,
+            on_failure=self._on_failure,
         )
+
+    def _forget(self) -> int:
+        """Delete what was said until now and has no words; return how many utterances that were."""
+        waiting = self._transcriber.forget()  # first: what comes out of the engine from now on goes nowhere
+        return waiting + (self._spool.purge() if self._spool else 0)
 
     def _load_engine(self, settings: Settings) -> Engine:
         return load_engine(self._governed.overlay(settings), self._engine_lost)
@@ -471,7 +476,7 @@ class App:
         survivors = [
             worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
         ]
-        keep_what_waits(self._transcriber, self._keeper)
+        self._transcriber.abandon()
         connected = bool(self._mqtt and self._mqtt.connected)
         lost = sum(sink.close(FAREWELL_S) for sink in sinks)
         survivors += self._monitor.close()

@@ -14,8 +14,7 @@ from agent.audio.switched import SwitchedSource
 from agent.config.commanded import LISTENING, Applied, value_at, with_value
 from agent.config.settings import Settings
 from agent.errors import EngineError, ModelError, SourceError
-from agent.governor.keeper import Keeper
-from agent.governor.steering import Governed
+from agent.governor.runner import Governed
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
 from agent.mqtt.command_golden import listen_to_it
@@ -55,7 +54,8 @@ class Parts:
     source: SwitchedSource
     segmenter: Segmenter
     transcriber: Transcriber
-    keeper: Keeper
+    forget: Callable[[], int]
+    """Deletes the utterances that have no words yet, on disk or for the engine; returns how many."""
     publisher: Publisher
     load_engine: Callable[[Settings], Engine]
     """Raises ModelError or EngineError."""

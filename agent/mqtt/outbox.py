@@ -45,7 +45,7 @@ class SqliteOutbox:
         ConfigError: another agent uses the folder, or we may not write to it.
     """
 
-    def __init__(  # noqa: PLR0913 - three of them are for tests, which own the clock, the chance and the folder
+    def __init__(
         self,
         settings: OutboxSettings,
         folder: Path,

@@ -96,7 +96,7 @@ class Publisher:
         self._counters.transcribed(rtf=rtf, latency=latency_ms)
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Publish what is understood so far, where that is wanted."""
         policy = self.policy
         if policy.publishes_partials and policy.accepts(transcript):

@@ -170,9 +170,7 @@ class Remote:
 
     def purge(self) -> int:
         """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""
-        kept = self._parts.keeper.forget()  # first: what comes out of the engine from now on goes nowhere
-        waiting = len(self._parts.transcriber.set_aside(0.0))
-        return kept + waiting + (self._mqtt.purge() if self._mqtt else 0)
+        return self._parts.forget() + (self._mqtt.purge() if self._mqtt else 0)
 
     def replay(self, wanted: SeqRange) -> Replay:
         """Send transcripts again."""

@@ -281,7 +281,7 @@ class Nobody:
     def recognised(self, recognition: Recognition) -> None:
         """There are no words."""
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Nor are there any yet."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

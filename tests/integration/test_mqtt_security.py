@@ -135,7 +135,7 @@ def test_tls_works_with_the_authority_named(
         ("good", "localhost.localdomain", "Hostname mismatch"),
     ],
 )
-def test_a_broker_that_cannot_be_verified_gets_nothing(  # noqa: PLR0913, PLR0917 - fixtures and a table
+def test_a_broker_that_cannot_be_verified_gets_nothing(
     start_mosquitto: StartMosquitto,
     open_sink: OpenSink,
     authority: Authority,

@@ -153,7 +153,7 @@ class Notebook:
         """Write it down."""
         self.ids.append(recognition.utterance.id)
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Nothing is drafted here."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

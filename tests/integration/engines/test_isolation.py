@@ -266,7 +266,7 @@ class _Notebook:
     def recognised(self, recognition: Recognition) -> None:
         self.ids.append(recognition.utterance.id)
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         pass
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

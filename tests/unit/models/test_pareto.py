@@ -9,7 +9,7 @@ from agent.models.pareto import choose, dominates, keeps_up, pareto_front
 LIMITS = Limits(memory_mb=400)
 
 
-def measured(  # noqa: PLR0913 - each test names the one figure that it is about
+def measured(
     model: str = "tiny.en-q8_0",
     *,
     engine: Engine = "whisper_cpp",

@@ -112,11 +112,11 @@ def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
     """Off by default, never with less than full privacy, never without words; no number is used up."""
     for policy in (PublishPolicy(), PublishPolicy(privacy="keywords", partials=True)):
         rig.publisher.policy = policy
-        rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+        rig.publisher.partial(UTTERANCE, TRANSCRIPT)
     assert rig.basket.messages == []
     rig.publisher.policy = PublishPolicy(partials=True)
-    rig.publisher.drafted(UTTERANCE, replace(TRANSCRIPT, text="", verdict=Verdict.REJECTED))
-    rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+    rig.publisher.partial(UTTERANCE, replace(TRANSCRIPT, text="", verdict=Verdict.REJECTED))
+    rig.publisher.partial(UTTERANCE, TRANSCRIPT)
     (partial,) = rig.basket.messages
     assert isinstance(partial, PartialTranscript)
     assert (partial.id, partial.text, partial.duration_s) == ("u1", "turn on the light", 2.0)

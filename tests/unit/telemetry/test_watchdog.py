@@ -61,7 +61,7 @@ class Nobody:
     def recognised(self, recognition: Recognition) -> None:
         """Let it pass."""
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Let it pass."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
