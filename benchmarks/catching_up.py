@@ -28,7 +28,7 @@ from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model
+from agent.models.selection import chosen_model
 from agent.models.store import Store
 
 _LONGEST_S: Final = 28.0

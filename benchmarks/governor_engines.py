@@ -6,8 +6,7 @@ from typing import Final
 
 from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.governor.ladder import Profile, build_ladder, measured_profiles
-from agent.models.calibration_file import NAME, read_calibration
-from agent.models.calibration_records import Candidate, Engine, Measurement
+from agent.models.calibration import NAME, Candidate, Engine, Measurement, read_calibration
 
 TOP: Final = "base-q8_0"
 SLOWER: Final = 4.7

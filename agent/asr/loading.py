@@ -13,9 +13,8 @@ from agent.config.commanded import Applied
 from agent.config.layers import models_dir
 from agent.config.settings import EngineSettings, Settings
 from agent.errors import EngineError, ModelError
-from agent.models.calibrated import resolve
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model, language_problem
+from agent.models.selection import chosen_model, language_problem, resolve
 from agent.models.store import Store
 from agent.segmenter import Segmenter
 from agent.worker import at_lower_priority

@@ -14,7 +14,7 @@ from agent.errors import ModelError
 if TYPE_CHECKING:
     from agent.calibrate.run import Tell
     from agent.config.settings import Settings
-    from agent.models.calibration_records import Calibration
+    from agent.models.calibration import Calibration
 
 _MINUTES = 3.0
 _LONGEST_MIN = 60.0
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _pull(settings)
 
     from agent.calibrate.run import calibrate
-    from agent.models.calibration_file import NAME, as_json, folder_of
+    from agent.models.calibration import NAME, as_json, folder_of
 
     os.nice(_NICE)
     seconds = 60 * args.minutes
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _must_be_able_to_keep_it(settings: "Settings") -> None:
     """Minutes of measuring for a file that cannot be written would be lost."""
     from agent.diagnostics.facts import write_problem
-    from agent.models.calibration_file import NAME, CalibrationError, folder_of
+    from agent.models.calibration import NAME, CalibrationError, folder_of
 
     folder = folder_of(settings)
     if problem := write_problem(folder):
@@ -92,11 +92,11 @@ def _hints(settings: "Settings", calibration: "Calibration") -> "Iterator[str]":
 
 def _pull(settings: "Settings") -> None:
     """Fetch what could suit and is not here. One that cannot be had does not keep the others from being measured."""
+    from agent.calibrate.candidates import memory_budget_mb, worth_pulling
     from agent.calibrate.run import wanted
     from agent.commands.models import pull
     from agent.config.layers import models_dir
-    from agent.models.calibration_machine import installed_engines, memory_budget_mb
-    from agent.models.candidates import worth_pulling
+    from agent.models.calibration import installed_engines
     from agent.models.catalogue import load_catalogue
     from agent.models.store import Store
 

@@ -63,7 +63,7 @@ def problems_of_settings(loaded: "Loaded") -> Iterator[str]:
 
 def contradictions(loaded: "Loaded") -> Iterator[str]:
     """What cannot work together. Decided by the settings alone."""
-    from agent.models.chosen import language_problem
+    from agent.models.selection import language_problem
 
     engine = loaded.settings.engine
     if engine.kind == "scripted" or engine.kind == "auto":  # noqa: PLR1714 - mypy narrows by `==` only
@@ -195,9 +195,8 @@ def missing_parts(
 def model_problem(loaded: "Loaded") -> str | None:
     """Why the model cannot be used, with the command that brings it; None if it can."""
     from agent.config.layers import models_dir
-    from agent.models.calibrated import resolve
     from agent.models.catalogue import load_catalogue
-    from agent.models.chosen import chosen_model
+    from agent.models.selection import chosen_model, resolve
     from agent.models.store import Store
 
     try:
@@ -211,7 +210,7 @@ def model_problem(loaded: "Loaded") -> str | None:
 
 def auto_warning(loaded: "Loaded") -> str:
     """What is not as it should be where the calibration chooses the engine; what is *wrong* says `model_problem`."""
-    from agent.models.calibrated import resolve
+    from agent.models.selection import resolve
 
     try:
         return resolve(loaded.settings).warning

@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.diagnostics.finding import Finding, Status
 from agent.install.extras import Installation
-from agent.models.memory import memory_need_mb
+from agent.models.catalogue import memory_need_mb
 
 LEAST_FREE_MB: Final = 500
 """Room for a model that is being pulled and quantised, and for a queue."""

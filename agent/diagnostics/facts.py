@@ -20,10 +20,9 @@ from agent.errors import AgentError, ConfigError, DeviceBusy, ModelError, Source
 from agent.install import extras
 from agent.messages import identity
 from agent.models import ModelFormat
-from agent.models.calibrated import in_words, resolve
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model, format_for
 from agent.models.files import nearest_folder
+from agent.models.selection import chosen_model, format_for, in_words, resolve
 from agent.models.store import Store
 from agent.telemetry.naming import broker_name
 

@@ -6,7 +6,7 @@ from agent.config.layers import Loaded, models_dir, state_dir
 from agent.config.schema import Group, Setting, default_kinds, dotted, groups
 from agent.config.toml import value
 from agent.errors import ModelError
-from agent.models.calibrated import in_words, resolve
+from agent.models.selection import in_words, resolve
 
 MASK = "**********"
 

@@ -18,13 +18,11 @@ from agent.config.settings import (
     Settings,
     WhisperCppSettings,
 )
-from agent.models.calibrated import usable
-from agent.models.calibration_file import CalibrationError, folder_of, read_calibration
-from agent.models.calibration_records import Measurement
-from agent.models.candidates import LIKELIEST, engine_for, for_language, size_rank
+from agent.models.calibration import CalibrationError, Measurement, folder_of, read_calibration
 from agent.models.catalogue import Model, load_catalogue
-from agent.models.chosen import format_for
+from agent.models.choice import LIKELIEST, engine_for, for_language, size_rank
 from agent.models.languages import knows
+from agent.models.selection import format_for, usable
 from agent.models.store import Store
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from agent.config.settings import AutoSettings, ScriptedSettings, Settings
 from agent.messages import Info, State, identity
 from agent.messages.identity import Machine
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import format_for
 from agent.models.languages import languages_of
+from agent.models.selection import format_for
 from agent.models.store import Store
 from agent.mqtt.client import MqttSink
 from agent.mqtt.command_calibrate import Calibrator

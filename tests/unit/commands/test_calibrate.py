@@ -4,7 +4,7 @@ import pytest
 
 from agent.calibrate import run as calibration
 from agent.commands import calibrate, models
-from agent.models.calibration_file import CalibrationError
+from agent.models.calibration import CalibrationError
 
 
 def test_what_could_not_be_kept_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from agent.diagnostics.checks import (
 )
 from agent.diagnostics.finding import Finding, Status
 from agent.install.extras import Installation
-from agent.models.memory import memory_need_mb
+from agent.models.catalogue import memory_need_mb
 
 MODEL = ModelFacts("tiny.en-q8_0", ctranslate2=False, size="tiny", size_bytes=43_550_795, problem="")
 PI_4 = Facts(

@@ -6,7 +6,7 @@ import pytest
 from agent.config.governor import GovernorSettings
 from agent.config.settings import FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
 from agent.governor.ladder import build_ladder, catalogued_profiles, create_ladder, measured_profiles, take_over
-from agent.models.calibration_records import Candidate, Measurement
+from agent.models.calibration import Candidate, Measurement
 from agent.models.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()
