@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.asr import Engine
-from agent.asr.isolated import longest_inference_s
+from agent.asr.engine_process import longest_inference_s
 from agent.asr.loading import (
     ENGINE_NICE,
     as_commanded,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.asr import Engine, transcribe_many
+from agent.asr.cpu import engine_threads
 from agent.asr.factory import create_engine
-from agent.asr.threads import engine_threads
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
 from agent.bench.scoring import score

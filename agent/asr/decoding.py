@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.asr.confidence import (
-    Attempt,
+    DecodingResult,
     Sound,
     agree,
     better,
@@ -27,9 +27,9 @@ from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
 from agent.messages.transcript import Evidence, Segment, Transcript, Verdict
 
-Decode = Callable[[PcmFloat, Window], Attempt]
+Decode = Callable[[PcmFloat, Window], DecodingResult]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
-DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[Attempt]]
+DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[DecodingResult]]
 """The same for several at once, each with its window; answers in their order."""
 
 
@@ -43,7 +43,7 @@ class Label:
     """Catalogue name."""
 
 
-def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
+def transcribe_with_fallback(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
     """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
 
     Retries are for loops, echoes, and words that end before the speech does.
@@ -60,11 +60,11 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
     began_ns = time.monotonic_ns()
     whole = utterance.with_edges()
     _check_length(whole)
-    attempt = decode(to_float(whole.pcm), policy.window(whole.duration_s))
-    return _without_edges(utterance, _conclude(whole, attempt, decode, label, _since_s(began_ns)))
+    result = decode(to_float(whole.pcm), policy.window(whole.duration_s))
+    return _without_edges(utterance, _conclude(whole, result, decode, label, _since_s(began_ns)))
 
 
-def hear_many(
+def transcribe_many_with_fallback(
     utterances: Sequence[Utterance], policy: ContextPolicy, decode_many: DecodeMany, decode: Decode, label: Label
 ) -> list[Transcript]:
     """Transcribe several utterances, their first windows at once; what the evidence asks for then is done one by one.
@@ -79,45 +79,45 @@ def hear_many(
     for whole in wholes:
         _check_length(whole)
     windows = [policy.window(whole.duration_s) for whole in wholes]
-    attempts = decode_many([to_float(whole.pcm) for whole in wholes], windows)
+    results = decode_many([to_float(whole.pcm) for whole in wholes], windows)
     s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
     return [
-        _without_edges(utterance, _conclude(whole, attempt, decode, label, s_per_position * window.positions))
-        for utterance, whole, attempt, window in zip(utterances, wholes, attempts, windows, strict=True)
+        _without_edges(utterance, _conclude(whole, result, decode, label, s_per_position * window.positions))
+        for utterance, whole, result, window in zip(utterances, wholes, results, windows, strict=True)
     ]
 
 
-def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Label, spent_s: float) -> Transcript:
-    """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
+def _conclude(utterance: Utterance, result: DecodingResult, decode: Decode, label: Label, spent_s: float) -> Transcript:
+    """Make a transcript of the first result, which took `spent_s`: look again where it asks for that, and judge."""
     began_ns = time.monotonic_ns()
     sound, samples, second = _sound(utterance), to_float(utterance.pcm), None
-    tries = [attempt, *_retries(attempt, samples, sound, decode)]
+    tries = [result, *_retries(result, samples, sound, decode)]
     for retry in tries[1:]:
-        attempt = better(attempt, retry, sound)
-    if needs_second_look(attempt, sound):
+        result = better(result, retry, sound)
+    if needs_second_look(result, sound):
         second = decode(samples, _another_window(tries, sound.duration_s))
         tries.append(second)
-    verdict = judge(attempt, sound, second)
+    verdict = judge(result, sound, second)
     rejected = verdict is Verdict.REJECTED
     return Transcript(
         utterance_id=utterance.id,
-        text="" if rejected else spoken(attempt.text),
-        language=attempt.language,
-        segments=() if rejected else _spoken_segments(attempt.segments),
+        text="" if rejected else spoken(result.text),
+        language=result.language,
+        segments=() if rejected else _spoken_segments(result.segments),
         engine=label.engine,
         model=label.model,
         inference_s=spent_s + _since_s(began_ns),
-        audio_ctx=attempt.audio_ctx,
+        audio_ctx=result.audio_ctx,
         tokens=sum(one.tokens for one in tries),
         retries=len(tries) - 1,
-        evidence=_evidence(attempt),
+        evidence=_evidence(result),
         verdict=verdict,
     )
 
 
-def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Attempt]:
+def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Decode) -> list[DecodingResult]:
     """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
-    retries: list[Attempt] = []
+    retries: list[DecodingResult] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
         worth_it = _positions([first, *retries]) + window.positions <= MOST_TIMES * first.audio_ctx
@@ -149,13 +149,13 @@ def _sound(utterance: Utterance) -> Sound:
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
-def _positions(tries: Sequence[Attempt]) -> int:
-    return sum(attempt.audio_ctx for attempt in tries)
+def _positions(tries: Sequence[DecodingResult]) -> int:
+    return sum(result.audio_ctx for result in tries)
 
 
-def _another_window(tries: Sequence[Attempt], duration_s: float) -> Window:
+def _another_window(tries: Sequence[DecodingResult], duration_s: float) -> Window:
     """A window in which the sound was not decoded yet: half of the full one, as a rule."""
-    used = {attempt.audio_ctx for attempt in tries}
+    used = {result.audio_ctx for result in tries}
     windows = [policy.window(duration_s) for policy in (WIDER, FOLLOW, ROOMY)]
     return next((window for window in windows if window.positions not in used), windows[0])
 
@@ -176,10 +176,10 @@ def _without_edges(utterance: Utterance, transcript: Transcript) -> Transcript:
     return replace(transcript, segments=segments)
 
 
-def _evidence(attempt: Attempt) -> Evidence:
+def _evidence(result: DecodingResult) -> Evidence:
     return Evidence(
-        avg_logprob=attempt.avg_logprob,
-        no_speech_prob=attempt.no_speech_prob,
-        compression_ratio=compression_ratio(attempt.text),
-        language_prob=attempt.language_prob,
+        avg_logprob=result.avg_logprob,
+        no_speech_prob=result.no_speech_prob,
+        compression_ratio=compression_ratio(result.text),
+        language_prob=result.language_prob,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
 
 if TYPE_CHECKING:
-    from agent.asr.recording import Passage
+    from agent.asr.loading import Passage
 
 FILE_HANG_OVER_MS = 1_000
 FILE_MAX_LENGTH_S = 28.0
@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
         segmenter__max_length_s=FILE_MAX_LENGTH_S,
     )
 
-    from agent.asr.loading import load_engine
-    from agent.asr.recording import transcribe
+    from agent.asr.loading import load_engine, transcribe
     from agent.errors import SourceError
 
     engine = load_engine(settings)

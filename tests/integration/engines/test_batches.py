@@ -13,9 +13,8 @@ import pytest
 
 from agent.asr import BatchEngine, batch_size
 from agent.asr.context import WINDOW_S
-from agent.asr.engine_process import Offspring
+from agent.asr.engine_process import EngineProcess, ProcessEngine
 from agent.asr.factory import create_engine
-from agent.asr.isolated import ProcessEngine
 from agent.asr.transcriber import Recognition, Transcriber
 from agent.audio.frames import Pcm16, Utterance
 from agent.channel import Overflow
@@ -131,7 +130,7 @@ class ThreeAtOnce(ProcessEngine):
     wanted: threading.Event
     """Set as soon as somebody has made sure that there is a process for what he is about to ask."""
 
-    def _ready(self) -> Offspring:
+    def _ready(self) -> EngineProcess:
         offspring = super()._ready()
         self.wanted.set()
         return offspring
