@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agent.config.settings import Settings
     from agent.models.catalogue import Model
-    from agent.models.progress import Progress
+    from agent.models.download import Progress
     from agent.models.store import Store
 
 _MB = 1e6
@@ -192,7 +192,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _quantise(args: argparse.Namespace) -> int:
-    from agent.models.quantise import QUANTISATIONS, quantise
+    from agent.models.ggml import QUANTISATIONS, quantise
 
     quantise(args.source, args.target, QUANTISATIONS[args.type])
     return _report(args.target)
