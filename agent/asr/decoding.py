@@ -8,7 +8,7 @@ All of it together costs at most a few times what the first window costs (`conte
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.asr.confidence import (
     DecodingResult,
@@ -61,7 +61,7 @@ def transcribe_with_fallback(utterance: Utterance, policy: ContextPolicy, decode
     whole = utterance.with_edges()
     _check_length(whole)
     result = decode(to_float(whole.pcm), policy.window(whole.duration_s))
-    return _without_edges(utterance, _conclude(whole, result, decode, label, _since_s(began_ns)))
+    return _conclude(utterance, whole, result, decode, label, _since_s(began_ns))
 
 
 def transcribe_many_with_fallback(
@@ -82,15 +82,20 @@ def transcribe_many_with_fallback(
     results = decode_many([to_float(whole.pcm) for whole in wholes], windows)
     s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
     return [
-        _without_edges(utterance, _conclude(whole, result, decode, label, s_per_position * window.positions))
+        _conclude(utterance, whole, result, decode, label, s_per_position * window.positions)
         for utterance, whole, result, window in zip(utterances, wholes, results, windows, strict=True)
     ]
 
 
-def _conclude(utterance: Utterance, result: DecodingResult, decode: Decode, label: Label, spent_s: float) -> Transcript:
-    """Make a transcript of the first result, which took `spent_s`: look again where it asks for that, and judge."""
+def _conclude(
+    utterance: Utterance, whole: Utterance, result: DecodingResult, decode: Decode, label: Label, spent_s: float
+) -> Transcript:
+    """Make a transcript of the first result, which took `spent_s`: look again where it asks for that, and judge.
+
+    `whole` is the utterance with its edges; the times of the transcript count from the start of `utterance`.
+    """
     began_ns = time.monotonic_ns()
-    sound, samples, second = _sound(utterance), to_float(utterance.pcm), None
+    sound, samples, second = _sound(whole), to_float(whole.pcm), None
     tries = [result, *_retries(result, samples, sound, decode)]
     for retry in tries[1:]:
         result = better(result, retry, sound)
@@ -103,14 +108,16 @@ def _conclude(utterance: Utterance, result: DecodingResult, decode: Decode, labe
         utterance_id=utterance.id,
         text="" if rejected else spoken(result.text),
         language=result.language,
-        segments=() if rejected else _spoken_segments(result.segments),
+        segments=() if rejected else _segments(result.segments, utterance),
         engine=label.engine,
         model=label.model,
         inference_s=spent_s + _since_s(began_ns),
         audio_ctx=result.audio_ctx,
         tokens=sum(one.tokens for one in tries),
         retries=len(tries) - 1,
-        evidence=_evidence(result),
+        evidence=Evidence(
+            result.avg_logprob, result.no_speech_prob, compression_ratio(result.text), result.language_prob
+        ),
         verdict=verdict,
     )
 
@@ -120,13 +127,13 @@ def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Dec
     retries: list[DecodingResult] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
-        worth_it = _positions([first, *retries]) + window.positions <= MOST_TIMES * first.audio_ctx
+        spent = sum(one.audio_ctx for one in (first, *retries))
+        worth_it = spent + window.positions <= MOST_TIMES * first.audio_ctx
         if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
-            retries.append(decode(samples, window))
-            said_again = not went_wrong(retries[-1], sound) and agree(latest.text, retries[-1].text)
-            if said_again:
+            before, latest = latest, decode(samples, window)
+            retries.append(latest)
+            if not went_wrong(latest, sound) and agree(before.text, latest.text):
                 break
-            latest = retries[-1]
     return retries
 
 
@@ -149,10 +156,6 @@ def _sound(utterance: Utterance) -> Sound:
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
-def _positions(tries: Sequence[DecodingResult]) -> int:
-    return sum(result.audio_ctx for result in tries)
-
-
 def _another_window(tries: Sequence[DecodingResult], duration_s: float) -> Window:
     """A window in which the sound was not decoded yet: half of the full one, as a rule."""
     used = {result.audio_ctx for result in tries}
@@ -160,26 +163,10 @@ def _another_window(tries: Sequence[DecodingResult], duration_s: float) -> Windo
     return next((window for window in windows if window.positions not in used), windows[0])
 
 
-def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return tuple(
-        Segment(segment.start_s, segment.end_s, text) for segment in segments if (text := spoken(segment.text))
-    )
+def _segments(decoded: Sequence[Segment], utterance: Utterance) -> tuple[Segment, ...]:
+    """Return the segments with words, with times from the start of `utterance`, without the silence around it."""
 
+    def at(decoded_s: float) -> float:
+        return min(max(0.0, decoded_s - utterance.lead_samples / SAMPLE_RATE_HZ), utterance.duration_s)
 
-def _without_edges(utterance: Utterance, transcript: Transcript) -> Transcript:
-    """Return `transcript` with its times counted from the start of `utterance`, without the silence around it."""
-    lead_s, length_s = utterance.lead_samples / SAMPLE_RATE_HZ, utterance.duration_s
-    segments = tuple(
-        Segment(min(max(0.0, one.start_s - lead_s), length_s), min(max(0.0, one.end_s - lead_s), length_s), one.text)
-        for one in transcript.segments
-    )
-    return replace(transcript, segments=segments)
-
-
-def _evidence(result: DecodingResult) -> Evidence:
-    return Evidence(
-        avg_logprob=result.avg_logprob,
-        no_speech_prob=result.no_speech_prob,
-        compression_ratio=compression_ratio(result.text),
-        language_prob=result.language_prob,
-    )
+    return tuple(Segment(at(one.start_s), at(one.end_s), text) for one in decoded if (text := spoken(one.text)))

@@ -260,32 +260,29 @@ class _Refusal:
 
 
 class RecentWorst:
-    """The greatest of the values of so many seconds, to a tenth of that time."""
-
-    PARTS: Final = 10
+    """The greatest value of the last `window_s` seconds."""
 
     def __init__(self, window_s: float) -> None:
-        self._part_s = window_s / self.PARTS
-        self._parts: deque[tuple[int, float]] = deque(maxlen=self.PARTS)
+        self._window_s = window_s
+        self._falling: deque[tuple[float, float]] = deque()
+        """Times and values, each value less than the one before: a later and greater one makes others irrelevant."""
 
     def look(self, now_s: float, value: float) -> None:
         """Take in the value of this moment."""
-        part = int(now_s // self._part_s)
-        if self._parts and self._parts[-1][0] == part:
-            self._parts[-1] = part, max(value, self._parts[-1][1])
-        else:
-            self._parts.append((part, value))
-        while self._parts[0][0] <= part - self.PARTS:
-            self._parts.popleft()
+        while self._falling and self._falling[-1][1] <= value:
+            self._falling.pop()
+        self._falling.append((now_s, value))
+        while self._falling[0][0] <= now_s - self._window_s:
+            self._falling.popleft()
 
     def forget(self) -> None:
         """Begin anew."""
-        self._parts.clear()
+        self._falling.clear()
 
     @property
     def value(self) -> float:
         """0 before the first."""
-        return max((value for _part, value in self._parts), default=0.0)
+        return self._falling[0][1] if self._falling else 0.0
 
 
 class TemperatureTrend:

@@ -37,9 +37,8 @@ class Progress(Protocol):
         """`done_bytes` of `total_bytes` of `label` are there; equal means that it is complete."""
 
 
-_PROBE_S = 6.0
-"""In all, for finding out whether anybody answers: a dead hub must not hold up the mirror."""
-_PROBE_ADDRESS_S = 2.0
+_PROBE_S = 2.0
+"""For each address, to find out whether a server answers there: a dead hub must not hold up the mirror."""
 _STALL_S = 20.0
 _ATTEMPTS = 4
 _CHUNK_BYTES = 1 << 18
@@ -102,26 +101,13 @@ def probe(url: str) -> None:
         raise ModelError(f"{url}: not an http or https address; check models.hub_url")
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname):
         return
-    deadline = time.monotonic() + _PROBE_S
-    reason = "no address"
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        addresses = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+        socket.create_connection((parts.hostname, port), _PROBE_S).close()
+    except socket.gaierror as error:
         raise HubUnreachable(f"{parts.hostname} cannot be found ({_reason(error)})") from error
-    for family, kind, protocol, _, address in addresses:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            break
-        with socket.socket(family, kind, protocol) as connection:
-            connection.settimeout(min(left_s, _PROBE_ADDRESS_S))
-            try:
-                connection.connect(address)
-            except OSError as error:
-                reason = _reason(error)
-            else:
-                return
-    raise HubUnreachable(f"{parts.hostname} does not answer ({reason})")
+    except (OSError, ValueError) as error:
+        raise HubUnreachable(f"{parts.hostname} does not answer ({_reason(error)})") from error
 
 
 class _DiskError(OSError):
