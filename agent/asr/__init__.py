@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # numpy starts threads, and an engine process may not have any before it is confined
+    from agent.asr.transcript import Transcript
     from agent.audio.frames import Utterance
-    from agent.messages.transcript import Transcript
 
 
 class Engine(Protocol):

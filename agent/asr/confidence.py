@@ -14,7 +14,7 @@ import regex
 
 from agent.asr.context import FULL_WINDOW
 from agent.asr.subtitles import Stock, is_sung, spoken, stock
-from agent.messages.transcript import Segment, Verdict
+from agent.asr.transcript import Segment, Verdict
 
 MAX_COMPRESSION_RATIO: Final = 2.4
 MAX_TOKENS_PER_SECOND: Final = 12.0

@@ -20,9 +20,9 @@ from agent.asr.context import CPU_BATCH, CUDA_BATCH, Window, batches, common_win
 from agent.asr.cpu import engine_threads
 from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
 from agent.asr.mel import log_mel
+from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import FasterWhisperSettings

@@ -23,9 +23,9 @@ from agent.asr.confidence import (
 )
 from agent.asr.context import FOLLOW, FULL, MOST_TIMES, ROOMY, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.asr.subtitles import spoken
+from agent.asr.transcript import Evidence, Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
-from agent.messages.transcript import Evidence, Segment, Transcript, Verdict
 
 Decode = Callable[[PcmFloat, Window], DecodingResult]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""

@@ -26,9 +26,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.asr.own_time import OwnTime
 from agent.asr.pipe import Packet, pack, receive, send
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.errors import AgentError, EngineError, ModelError
-from agent.messages.transcript import Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import EngineIsolation, EngineSettings

@@ -11,6 +11,7 @@ from ulid import ULID
 from agent.asr import Engine
 from agent.asr.engine_process import ProcessEngine
 from agent.asr.factory import create_engine
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.audio.wav import WavSource
 from agent.config.commanded import Applied
@@ -18,7 +19,6 @@ from agent.config.layers import models_dir
 from agent.config.settings import EngineSettings, Settings
 from agent.config.source import WavSettings
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Transcript, Verdict
 from agent.models.catalogue import load_catalogue
 from agent.models.selection import chosen_model, language_problem, resolve
 from agent.models.store import Store

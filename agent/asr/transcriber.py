@@ -17,10 +17,10 @@ from typing import Final, Protocol, TypeGuard
 
 from agent.asr import Engine, batch_size, process_id, transcribe_many
 from agent.asr.pace import EnginePace, SpeculationBudget
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Channel, Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from agent.worker import attempt
 
 log = logging.getLogger(__name__)

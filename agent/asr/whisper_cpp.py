@@ -22,9 +22,9 @@ from agent.asr.confidence import DecodingResult
 from agent.asr.context import Window, policy_for
 from agent.asr.cpu import engine_threads
 from agent.asr.decoding import Label, transcribe_with_fallback
+from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import WhisperCppSettings

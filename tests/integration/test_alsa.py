@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.alsa import AlsaSource
 from agent.audio.alsa_pcm import CaptureDevice, capture_devices
 from agent.audio.capture import capture
@@ -23,7 +24,6 @@ from agent.commands import devices
 from agent.config.settings import SegmenterSettings
 from agent.config.source import AlsaSettings
 from agent.errors import DeviceUnavailable, EngineError, SourceError
-from agent.messages.transcript import Transcript
 from agent.segmenter import Ended, Listener, Segmenter, SegmenterEvent
 from agent.vad.energy import EnergyDetector
 from tests.support.clips import clip, silence

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agent.asr.transcriber import Transcriber, UnderWay
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from tests.unit.asr.test_transcriber import CountingEngine, Notebook, utterance
 
 

@@ -6,12 +6,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.asr import Engine
 from agent.asr.factory import create_engine
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.adapters import Setup
 from agent.bench.systems import VAD_OPTION, Adapter, engine_settings, listening_settings
 from agent.bench.wire_format import Heard, PeerError
 from agent.config.settings import EngineSettings
-from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in
 from agent.vad.factory import create_detector
 

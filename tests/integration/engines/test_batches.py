@@ -16,11 +16,11 @@ from agent.asr.context import WINDOW_S
 from agent.asr.engine_process import EngineProcess, ProcessEngine
 from agent.asr.factory import create_engine
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Pcm16, Utterance
 from agent.channel import Overflow
 from agent.config.settings import FasterWhisperSettings, ScriptedSettings
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from tests.support.clips import clip, clip_names, silence
 
 Pulled = Callable[[str], Path]

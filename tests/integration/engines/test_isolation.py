@@ -18,11 +18,11 @@ import pytest
 
 from agent.asr.engine_process import EngineProcess, ProcessEngine
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Transcript
 from tests.support.clips import clip
 
 SLOW_S = 0.4

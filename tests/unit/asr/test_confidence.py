@@ -17,7 +17,7 @@ from agent.asr.confidence import (
     needs_second_look,
     repeats_itself,
 )
-from agent.messages.transcript import Segment, Verdict
+from agent.asr.transcript import Segment, Verdict
 
 SENTENCE = "Please enter a new extension, followed by pound."
 LOOP = " ".join(["ask,"] * 30)

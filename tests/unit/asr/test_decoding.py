@@ -10,9 +10,9 @@ import pytest
 from agent.asr.confidence import DecodingResult
 from agent.asr.context import FULL, FULL_WINDOW, WIDER, ContextPolicy, Window
 from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
+from agent.asr.transcript import Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError
-from agent.messages.transcript import Segment, Transcript, Verdict
 
 LABEL = Label("scripted", "none")
 FOLLOW = ContextPolicy(min_positions=384, margin_positions=128)

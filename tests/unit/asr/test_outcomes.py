@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 WORDS = Transcript("01A", "words", "en", (), "scripted", "scripted", 1.0, 0)

@@ -7,10 +7,10 @@ import pytest
 
 from agent.asr.pace import GRACE_S
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 
 
 @dataclass

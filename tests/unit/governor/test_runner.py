@@ -11,13 +11,13 @@ import pytest
 
 from agent.asr.scripted import Scripted
 from agent.asr.transcriber import NoTimeError, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.config.settings import ScriptedSettings
 from agent.errors import EngineError
 from agent.governor.runner import Governed, GovernorRunner
 from agent.governor.spool import Spool
-from agent.messages.transcript import Transcript
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from agent.asr.engine_process import ProcessDied, ProcessEngine
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
-from agent.messages.transcript import Transcript
 from agent.mqtt.command_golden import SENTENCE, listen_to_it
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.config.keywords import keyword_rules
 from agent.errors import EngineError
@@ -13,7 +14,6 @@ from agent.messages import Health, Message, TranscriptMessage, Vad, topic_for
 from agent.messages.failed import TranscriptFailed
 from agent.messages.partial import PartialTranscript
 from agent.messages.privacy import PublishPolicy
-from agent.messages.transcript import Transcript, Verdict
 from agent.mqtt.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import STAGES, Counters

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import AudioFrame, Utterance
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from agent.segmenter import FRAMES_AT_REST, Listener, Segmenter
 from agent.systemd import Notifier
 from agent.telemetry.watchdog import CAPTURE_S, LISTEN_S, Supervisor
