@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.asr import Engine
-from agent.asr.isolated import longest_inference_s
+from agent.asr.engine_process import longest_inference_s
 from agent.asr.loading import (
     ENGINE_NICE,
     as_commanded,
@@ -34,9 +34,8 @@ from agent.config.layers import state_dir
 from agent.config.settings import Settings, WavSettings
 from agent.config.types import AUTO
 from agent.errors import AgentError, ConfigError, SourceError
-from agent.governor.factory import create_spool
-from agent.governor.keeper import Keeper, keep_what_waits
-from agent.governor.steering import Governed, Reach, Steering
+from agent.governor.runner import Governed, GovernorRunner
+from agent.governor.spool import create_spool
 from agent.install import extras
 from agent.log import set_level
 from agent.messages import State, identity
@@ -228,8 +227,8 @@ class App:
         )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._spool = create_spool(settings)
-        self._keeper = Keeper(self._publisher, self._spool)
-        self._transcriber = Transcriber(engine, self._keeper, UTTERANCES_CAPACITY, overflow)
+        keep = self._spool.put if self._spool else lambda _utterance: False
+        self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow, keep)
         self._segmenter = create_segmenter(settings)
         transcribes = self._publisher.policy.transcribes
         self._listener = Listener(
@@ -255,7 +254,7 @@ class App:
             applied=applied,
             source=self._source,
             transcriber=self._transcriber,
-            keeper=self._keeper,
+            forget=self._forget,
             publisher=self._publisher,
             load_engine=self._load_engine,
             governed=self._governed,
@@ -273,7 +272,7 @@ class App:
             publisher=self._publisher,
             on_failure=self._on_failure,
         )
-        self._steering = Steering(self._reach(), self._on_failure) if self._source.live else None
+        self._governor_runner = self._governor() if self._source.live else None
         self._supervisor = Supervisor(
             self._notifier,
             source=self._source,
@@ -294,8 +293,8 @@ class App:
         self._mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
         sinks += self._monitor.sinks
         self._monitor.open(self._mqtt)
-        if self._steering:
-            self._steering.open()
+        if self._governor_runner:
+            self._governor_runner.open()
         self._remote.open(self._mqtt)
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         self._remote.start()
@@ -310,8 +309,8 @@ class App:
             self._start_reload()
             self._microphone_health.update()
             self._monitor.tick()
-            if self._steering:
-                self._steering.tick(self._monitor.vitals)
+            if self._governor_runner:
+                self._governor_runner.tick(self._monitor.vitals)
             self._remote.tick()
             self._publisher.repeat_speaking()
             self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
@@ -319,8 +318,8 @@ class App:
             self._publisher.conditions("stalled", ("stalled",) if self._supervisor.stalled else ())
         if assist:
             assist.close()
-        if self._steering:
-            self._steering.close()
+        if self._governor_runner:
+            self._governor_runner.close()
         return self._shut_down(sinks)
 
     def stop(self) -> None:
@@ -349,18 +348,24 @@ class App:
 
     # The stages, as they are wired.
 
-    def _reach(self) -> Reach:
-        return Reach(
+    def _governor(self) -> GovernorRunner:
+        return GovernorRunner(
             self._governed,
             settings=lambda: self._remote.settings,
             changing=self._remote.changing,
             load_engine=lambda settings: load_engine(settings, self._engine_lost),
             transcriber=self._transcriber,
-            keeper=self._keeper,
+            recipient=self._publisher,
             spool=self._spool,
             conditions=self._publisher.conditions,
-            tell=self._remote.applied,
+            applied=self._remote.applied,
+            on_failure=self._on_failure,
         )
+
+    def _forget(self) -> int:
+        """Delete what was said until now and has no words; return how many utterances that were."""
+        waiting = self._transcriber.forget()  # first: what comes out of the engine from now on goes nowhere
+        return waiting + (self._spool.purge() if self._spool else 0)
 
     def _load_engine(self, settings: Settings) -> Engine:
         return load_engine(self._governed.overlay(settings), self._engine_lost)
@@ -416,7 +421,7 @@ class App:
         survivors = [
             worker.name for worker in reversed(self._workers) if not worker.join(max(0.0, until_s - time.monotonic()))
         ]
-        keep_what_waits(self._transcriber, self._keeper)
+        self._transcriber.abandon()
         connected = bool(self._mqtt and self._mqtt.connected)
         lost = sum(sink.close(FAREWELL_S) for sink in sinks)
         survivors += self._monitor.close()

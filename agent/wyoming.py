@@ -24,11 +24,11 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
 from wyoming.ping import Ping, Pong
 
 from agent import __version__
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.framer import PcmFormat, one_channel
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.config.settings import AssistSettings
 from agent.errors import AgentError
-from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in
 from agent.telemetry.tcp import Client, ClientError, TcpServer
 from agent.vad import VoiceActivityDetector

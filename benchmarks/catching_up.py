@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.asr import Engine, transcribe_many
+from agent.asr.cpu import engine_threads
 from agent.asr.factory import create_engine
-from agent.asr.threads import engine_threads
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
 from agent.bench.scoring import align
@@ -28,7 +28,7 @@ from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model
+from agent.models.selection import chosen_model
 from agent.models.store import Store
 
 _LONGEST_S: Final = 28.0

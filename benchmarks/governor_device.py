@@ -3,9 +3,9 @@
 [speech] ─▶ draft, submit ─▶ Channel ─▶ engine: so much work at this clock ─▶ words
                                │ full          ▲ exchange, late
                                ▼               │
-                            [spool] ◀── tick every second: Governor ◀── temperature, queue, Pace
+                            [spool] ◀── tick every second: Governor ◀── temperature, queue, pace
 
-What `agent/asr/transcriber.py` and `agent/governor/steering.py` do with threads is done here in order of time.
+What `agent/asr/transcriber.py` and `agent/governor/runner.py` do with threads is done here in order of time.
 """
 
 import random
@@ -19,12 +19,11 @@ from governor_record import Fate, Record
 from governor_speech import HOUR_S, Spoken
 
 from agent.app import UTTERANCES_CAPACITY
-from agent.asr.speculative import DraftBudget
+from agent.asr.pace import EnginePace, SpeculationBudget
 from agent.asr.transcriber import LONGEST_REST_S
 from agent.channel import Channel, Overflow
-from agent.governor.governor import Decision, Governor, Signals
-from agent.governor.pace import Pace
-from agent.governor.steering import IDLE_S
+from agent.governor.policy import Decision, Governor, Signals
+from agent.governor.runner import IDLE_S
 from agent.telemetry.vitals import Vitals
 
 TICK_S: Final = 1.0
@@ -43,7 +42,7 @@ class Device:
         self._now_s = plan.begin_s
         self._chip = Chip(plan.board, plan.begin_s, chance)
         self._governor = Governor(tuple(level.cost for level in ways.levels), plan.limits)
-        self._pace, self._budget = Pace(), DraftBudget()
+        self._pace, self._budget = EnginePace(), SpeculationBudget()
         self._jobs: Channel[Job | Exchange] = Channel(UTTERANCES_CAPACITY, Overflow.DROP_OLDEST, self._crowded_out)
         self._spool = Kept(plan.spool_bytes if plan.governed else 0)
         self._level, self._duty = 0, 1.0
@@ -118,7 +117,7 @@ class Device:
 
     def _offer_draft(self, spoken: Spoken, length_s: float) -> None:
         self._withdrawn = False
-        if self._ways.levels[self._level].eager and not len(self._jobs) and self._budget.allows:
+        if self._ways.levels[self._level].speculative and not len(self._jobs) and self._budget.allows:
             self._jobs.put(Job(spoken, length_s, self._now_s, "draft"))
 
     # The engine.
@@ -178,7 +177,7 @@ class Device:
 
     def _exchange(self, level: int) -> None:
         self._discard_draft()
-        self._pace.another_engine()
+        self._pace.rtf = 0.0
         self._level, self._load = level, None
 
     def _became(self, spoken: Spoken, fate: Fate) -> None:

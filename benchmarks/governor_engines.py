@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
-from agent.governor.ladder import Level, build_ladder, measured_rungs
-from agent.models.calibration_file import NAME, read_calibration
-from agent.models.calibration_records import Candidate, Engine, Measurement
+from agent.governor.ladder import Profile, build_ladder, measured_profiles
+from agent.models.calibration import NAME, Candidate, Engine, Measurement, read_calibration
 
 TOP: Final = "base-q8_0"
 SLOWER: Final = 4.7
@@ -28,7 +27,7 @@ _CPU_PER_SPEECH: Final[tuple[tuple[Engine, str, float, float], ...]] = (
 class Ways:
     """The ladder, and what each level takes at full clock."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Profile, ...]
     rtf: tuple[float, ...]
     """Inference time for a second of speech."""
     load_s: tuple[float, ...]
@@ -66,8 +65,9 @@ def ways(measurements: tuple[Measurement, ...], model: str, slower: float, floor
     if top is None:
         msg = f"{model} was not measured; there is {', '.join(sorted({one.candidate.model for one in measurements}))}"
         raise ValueError(msg)
-    settings = WhisperCppSettings if top.engine == "whisper_cpp" else FasterWhisperSettings
-    levels = build_ladder(settings(model=model, language="en"), measured_rungs(measurements, model), floor)
+    kind = WhisperCppSettings if top.engine == "whisper_cpp" else FasterWhisperSettings
+    settings = kind(model=model, language="en")
+    levels = build_ladder(settings, measured_profiles(measurements, settings), floor)
     best = {level.model: _cheapest(measurements, level.model) for level in levels}
     return Ways(
         levels,

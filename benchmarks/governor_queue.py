@@ -7,7 +7,7 @@ from typing import Final
 from governor_board import Board
 from governor_speech import HANG_OVER_S, LOOK_S, Spoken
 
-from agent.governor.governor import Limits
+from agent.governor.policy import Limits
 
 _BYTES_PER_S: Final = 32_000
 

@@ -24,7 +24,7 @@ from governor_record import Record, table
 from governor_speech import HOUR_S, LENGTHS_S, day, lengths_from
 
 from agent.errors import AgentError
-from agent.governor.governor import Limits
+from agent.governor.policy import Limits
 
 DAY_H: Final = 24.0
 SCENARIOS: Final = {"busy-day": (), "neighbour": (Neighbour(14.25, 14.75, 0.1),)}
@@ -85,7 +85,7 @@ def _live(
 
 def _print(args: argparse.Namespace, records: dict[str, list[Record]], levels: Ways) -> None:
     ladder = [
-        {"model": level.model, "eager": level.eager, "rtf": round(rtf, 3)}
+        {"model": level.model, "eager": level.speculative, "rtf": round(rtf, 3)}
         for level, rtf in zip(levels.levels, levels.rtf, strict=True)
     ]
     if args.json:

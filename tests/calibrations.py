@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from agent.models.calibration_machine import fingerprint
-from agent.models.calibration_records import VERSION, Calibration, Candidate, Engine, Limits, Measurement, Skipped
-from agent.models.pareto import choose, pareto_front
+from agent.models.calibration import VERSION, Calibration, Candidate, Engine, Limits, Measurement, Skipped, fingerprint
+from agent.models.choice import choose, pareto_front
 
 
 def measurement(

@@ -11,9 +11,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.models.hf import hugging_face_name
-from agent.models.vocabulary import byte_alphabet
-from agent.models.whisper import FloatArray, HyperParameters, WhisperWeights, mel_filters, tensor_shapes
+from agent.models.convert import hugging_face_name
+from agent.models.whisper import FloatArray, HyperParameters, WhisperWeights, byte_alphabet, mel_filters, tensor_shapes
 
 HYPER = HyperParameters(
     n_vocab=300,

@@ -1,10 +1,11 @@
 """Speech to text behind one protocol."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from agent.audio.frames import Utterance
-from agent.messages.transcript import Transcript
+if TYPE_CHECKING:  # numpy starts threads, and an engine process may not have any before it is confined
+    from agent.asr.transcript import Transcript
+    from agent.audio.frames import Utterance
 
 
 class Engine(Protocol):
@@ -14,7 +15,7 @@ class Engine(Protocol):
     the same thread or after it has ended. Nothing is transcribed after `close`. An engine never touches the network.
     """
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
+    def transcribe(self, utterance: "Utterance") -> "Transcript":
         """Return the words of `utterance` (at most 30 s).
 
         Raises:
@@ -33,7 +34,7 @@ class BatchEngine(Engine, Protocol):
     def batch_size(self) -> int:
         """How many utterances at once are worth while at most; may change between two calls."""
 
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
+    def transcribe_many(self, utterances: "Sequence[Utterance]") -> "Sequence[Transcript]":
         """Return the words of each of `utterances` (at most 30 s each), in their order.
 
         Called like `transcribe`.
@@ -54,7 +55,7 @@ def process_id(engine: Engine) -> int | None:
     return pid
 
 
-def transcribe_many(engine: Engine, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
+def transcribe_many(engine: Engine, utterances: "Sequence[Utterance]") -> "Sequence[Transcript]":
     """Return the words of each of `utterances`, in their order: at once where the engine can, else one after another.
 
     Raises:

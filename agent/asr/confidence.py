@@ -14,7 +14,7 @@ import regex
 
 from agent.asr.context import FULL_WINDOW
 from agent.asr.subtitles import Stock, is_sung, spoken, stock
-from agent.messages.transcript import Segment, Verdict
+from agent.asr.transcript import Segment, Verdict
 
 MAX_COMPRESSION_RATIO: Final = 2.4
 MAX_TOKENS_PER_SECOND: Final = 12.0
@@ -57,7 +57,7 @@ _DIGITS: Final = dict(
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DecodingResult:
     """One decoding of an utterance, before anything is made of it."""
 
     text: str
@@ -138,41 +138,39 @@ def _longest_run(words: Sequence[str], period: int) -> int:
     return longest + period if longest else 0
 
 
-def is_loop(attempt: Attempt, duration_s: float) -> bool:
+def is_loop(result: DecodingResult, duration_s: float) -> bool:
     """True if the decoder ran in circles instead of listening.
 
     Signs: the text compresses too well, the same words follow each other, more tokens than anybody can say in
     `duration_s`, or it did not stop before the token cap.
     """
-    ratio = compression_ratio(attempt.text)
+    ratio = compression_ratio(result.text)
     return (
-        attempt.capped
-        or attempt.tokens > duration_s * MAX_TOKENS_PER_SECOND + TOKENS_OF_GRACE
+        result.capped
+        or result.tokens > duration_s * MAX_TOKENS_PER_SECOND + TOKENS_OF_GRACE
         or (ratio is not None and ratio > MAX_COMPRESSION_RATIO)
-        or repeats_itself(attempt.text)
+        or repeats_itself(result.text)
     )
 
 
-def lost_tail(attempt: Attempt, sound: Sound) -> bool:
+def lost_tail(result: DecodingResult, sound: Sound) -> bool:
     """True if the words end well before the speech does: Whisper took the end of a sentence for the end of the sound.
 
     Its timestamps tell.
     """
     return (
-        sound.speech_end_s is not None
-        and bool(spoken(attempt.text))
-        and sound.speech_end_s - attempt.end_s > LOST_TAIL_S
+        sound.speech_end_s is not None and bool(spoken(result.text)) and sound.speech_end_s - result.end_s > LOST_TAIL_S
     )
 
 
-def continues(first: Attempt, rest: Attempt, duration_s: float) -> bool:
+def continues(first: DecodingResult, rest: DecodingResult, duration_s: float) -> bool:
     """True if `rest`, decoded from the `duration_s` seconds behind `first`, has words to add to it."""
     said, again = _words(first.text), _words(rest.text)
     nothing = not spoken(rest.text) or is_silence(rest) or stock(rest.text)
     return not (nothing or is_loop(rest, duration_s) or said[-len(again) :] == again)
 
 
-def followed_by(first: Attempt, rest: Attempt) -> Attempt:
+def followed_by(first: DecodingResult, rest: DecodingResult) -> DecodingResult:
     """Return `first` with the words of `rest` behind it, which was decoded from `first.end_s` on."""
     tokens = first.tokens + rest.tokens
     logprob = None
@@ -188,92 +186,92 @@ def followed_by(first: Attempt, rest: Attempt) -> Attempt:
     )
 
 
-def went_wrong(attempt: Attempt, sound: Sound) -> bool:
+def went_wrong(result: DecodingResult, sound: Sound) -> bool:
     """True if the decoder ran in circles, or stopped before the speech did."""
-    return is_loop(attempt, sound.duration_s) or lost_tail(attempt, sound)
+    return is_loop(result, sound.duration_s) or lost_tail(result, sound)
 
 
-def needs_retry(attempt: Attempt, sound: Sound) -> bool:
+def needs_retry(result: DecodingResult, sound: Sound) -> bool:
     """True if a wider window may well hear something else: where the decoder went wrong, or after an echo."""
-    return attempt.audio_ctx < FULL_WINDOW and (went_wrong(attempt, sound) or is_echo(attempt.text))
+    return result.audio_ctx < FULL_WINDOW and (went_wrong(result, sound) or is_echo(result.text))
 
 
-def says_silence(attempt: Attempt) -> bool:
+def says_silence(result: DecodingResult) -> bool:
     """True if Whisper's own no-speech probability says that there was no speech."""
-    return attempt.no_speech_prob is not None and attempt.no_speech_prob > SILENCE_NO_SPEECH_PROB
+    return result.no_speech_prob is not None and result.no_speech_prob > SILENCE_NO_SPEECH_PROB
 
 
-def is_silence(attempt: Attempt) -> bool:
+def is_silence(result: DecodingResult) -> bool:
     """True if Whisper itself takes the sound for silence: it says so, and is not sure of its words either."""
-    return says_silence(attempt) and attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
+    return says_silence(result) and result.avg_logprob is not None and result.avg_logprob < DOUBTFUL_AVG_LOGPROB
 
 
-def better(first: Attempt, retry: Attempt, sound: Sound) -> Attempt:
-    """Return the attempt to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
+def better(first: DecodingResult, retry: DecodingResult, sound: Sound) -> DecodingResult:
+    """Return the result to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
 
     Of two loops the one that repeats less, of two texts that end too early the one that ends later; and who looked for
     an end and heard nothing at all has not disproved the beginning.
     """
     first_loops, retry_loops = is_loop(first, sound.duration_s), is_loop(retry, sound.duration_s)
     if first_loops and retry_loops:
-        return min(first, retry, key=lambda attempt: (attempt.capped, compression_ratio(attempt.text) or 0.0))
+        return min(first, retry, key=lambda result: (result.capped, compression_ratio(result.text) or 0.0))
     if first_loops or retry_loops:
         return first if retry_loops else retry
     if lost_tail(first, sound) and (lost_tail(retry, sound) or not spoken(retry.text)):
-        return max(retry, first, key=lambda attempt: attempt.end_s)
+        return max(retry, first, key=lambda result: result.end_s)
     return retry
 
 
-def is_stock(attempt: Attempt, sound: Sound) -> bool:
+def is_stock(result: DecodingResult, sound: Sound) -> bool:
     """True if the text is one of those that Whisper has for sounds without words, and something speaks for that.
 
     A person may say all of them. Evidence against a person is Whisper's own no-speech probability. For thanks and names
     of sounds it is doubt or less sound than a word takes, where there was little of it: sneezes are "Thank you!" to
     Whisper. For longer ones it is doubt of the words and of the voice together.
     """
-    kind = stock(attempt.text)
-    if kind is None or attempt.avg_logprob is None:
+    kind = stock(result.text)
+    if kind is None or result.avg_logprob is None:
         return False
-    unsure = attempt.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
+    unsure = result.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
     sneezed = sound.speech_s is not None and sound.speech_s < SHORTEST_STOCK_S
     hardly_voice = sound.speech_prob is None or sound.speech_prob < SURE_OF_VOICE
     short_one = kind in (Stock.THANKS, Stock.SOUND) and sound.brief and (unsure or sneezed)
-    return says_silence(attempt) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
+    return says_silence(result) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
 
 
-def suspicion(attempt: Attempt, sound: Sound) -> float:
+def suspicion(result: DecodingResult, sound: Sound) -> float:
     """Return how little convinced detector and Whisper were together: 0 for entirely, 2 for half and half.
 
     Neither alone tells noise from words: far-field speech has a mean log probability of -1.3 and a detector that is
     sure; a word at the very beginning of the sound has a detector that is not, and words that are certain. Without a
     detector, and where there was more sound than a moment, there is no suspicion.
     """
-    if sound.speech_prob is None or attempt.avg_logprob is None or not sound.brief:
+    if sound.speech_prob is None or result.avg_logprob is None or not sound.brief:
         return 0.0
     if sound.speech_prob >= SURE_OF_VOICE:
         return 0.0
-    return VAD_WEIGHT * (1.0 - sound.speech_prob) - attempt.avg_logprob
+    return VAD_WEIGHT * (1.0 - sound.speech_prob) - result.avg_logprob
 
 
-def is_noise(attempt: Attempt, sound: Sound) -> bool:
+def is_noise(result: DecodingResult, sound: Sound) -> bool:
     """True if what is suspicious has one thing more against it.
 
     Nobody could be less sure; Whisper takes it for silence; or it is shorter than any word.
     """
-    doubt = suspicion(attempt, sound)
+    doubt = suspicion(result, sound)
     too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
-    unsure = attempt.avg_logprob is not None and attempt.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
-    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(attempt) or (too_short and unsure)))
+    unsure = result.avg_logprob is not None and result.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
+    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(result) or (too_short and unsure)))
 
 
-def is_nothing(attempt: Attempt, sound: Sound) -> bool:
+def is_nothing(result: DecodingResult, sound: Sound) -> bool:
     """True if one look suffices: no words, silence, a stock phrase, noise."""
-    return not spoken(attempt.text) or is_silence(attempt) or is_stock(attempt, sound) or is_noise(attempt, sound)
+    return not spoken(result.text) or is_silence(result) or is_stock(result, sound) or is_noise(result, sound)
 
 
-def needs_second_look(attempt: Attempt, sound: Sound) -> bool:
+def needs_second_look(result: DecodingResult, sound: Sound) -> bool:
     """True if it takes a decoding in another window to tell: words come out again, inventions change."""
-    return not is_nothing(attempt, sound) and suspicion(attempt, sound) > SUSPICIOUS
+    return not is_nothing(result, sound) and suspicion(result, sound) > SUSPICIOUS
 
 
 def agree(first: str, second: str) -> bool:
@@ -286,17 +284,17 @@ def _words(text: str) -> list[str]:
     return [_DIGITS.get(word, word) for word in regex.findall(r"\w+", text.lower())]
 
 
-def judge(attempt: Attempt, sound: Sound, second: Attempt | None = None) -> Verdict:
-    """Return what the evidence says about the words of `attempt`; `second` is the second look, where one was needed.
+def judge(result: DecodingResult, sound: Sound, second: DecodingResult | None = None) -> Verdict:
+    """Return what the evidence says about the words of `result`; `second` is the second look, where one was needed.
 
     Rejected are texts without words, silence, stock texts, noise, and suspicious words that a second look did not find
     or that go round in circles. Doubtful are loops and lost ends that the full window did not cure, songs, words that
     Whisper was not sure of or takes for no speech, and words that needed the second look.
     """
-    if is_nothing(attempt, sound):
+    if is_nothing(result, sound):
         return Verdict.REJECTED
-    if second is not None and (is_loop(attempt, sound.duration_s) or not agree(attempt.text, second.text)):
+    if second is not None and (is_loop(result, sound.duration_s) or not agree(result.text, second.text)):
         return Verdict.REJECTED
-    unsure = attempt.avg_logprob is not None and attempt.avg_logprob < DOUBTFUL_AVG_LOGPROB
-    doubts = (unsure, second is not None, went_wrong(attempt, sound), says_silence(attempt), is_sung(attempt.text))
+    unsure = result.avg_logprob is not None and result.avg_logprob < DOUBTFUL_AVG_LOGPROB
+    doubts = (unsure, second is not None, went_wrong(result, sound), says_silence(result), is_sung(result.text))
     return Verdict.DOUBTFUL if any(doubts) else Verdict.CONFIDENT

@@ -6,6 +6,7 @@ wheel on a CPU that lacks what it needs is killed by SIGILL, at some sentence: h
 
 import ctypes
 import json
+import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -101,3 +102,15 @@ def _arm64_features() -> frozenset[str]:
 
 def _named(bits: int, names: dict[str, int]) -> frozenset[str]:
     return frozenset(name for name, bit in names.items() if bits >> bit & 1)
+
+
+def engine_threads(setting: int, cores: int | None = None) -> int:
+    """Return the number of inference threads: `setting`, or for 0 all `cores` but one, and never fewer than one.
+
+    A core stays free because inference that takes them all collapses the moment anything else runs: OpenMP's threads
+    wait for the slowest. `cores` defaults to those this process may use (the unit or a container may allow fewer than
+    the machine has).
+    """
+    if setting:
+        return setting
+    return max(1, (len(os.sched_getaffinity(0)) if cores is None else cores) - 1)

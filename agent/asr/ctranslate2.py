@@ -6,24 +6,23 @@ PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
+from tokenizers import Tokenizer
 
-from agent.asr.batches import CPU_BATCH, CUDA_BATCH, batches, common_window
-from agent.asr.confidence import Attempt
-from agent.asr.context import Window, policy_for
-from agent.asr.decoding import Label, hear, hear_many
+from agent.asr.confidence import DecodingResult
+from agent.asr.context import CPU_BATCH, CUDA_BATCH, Window, batches, common_window, policy_for
+from agent.asr.cpu import engine_threads
+from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
 from agent.asr.mel import log_mel
-from agent.asr.threads import engine_threads
-from agent.asr.tokens import Tokens
+from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import FasterWhisperSettings
@@ -34,7 +33,7 @@ _PATIENCE = 0.6
 """Share of the beam that has to come to its end before the best of those is taken (docs/decisions/0016)."""
 
 
-class FasterWhisper:
+class CTranslate2Engine:
     """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.BatchEngine`.
 
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
@@ -67,7 +66,7 @@ class FasterWhisper:
             EngineError: inference failed, or the engine is closed.
         """
         with self._usable(f"utterance {utterance.id}"):
-            return hear(utterance, self._policy, self._decode, self._label)
+            return transcribe_with_fallback(utterance, self._policy, self._decode, self._label)
 
     def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
         """Return the words of each of `utterances` (at most 30 s each), in their order.
@@ -76,7 +75,7 @@ class FasterWhisper:
             EngineError: inference failed, or the engine is closed.
         """
         with self._usable(f"{len(utterances)} utterances at once"):
-            return hear_many(utterances, self._policy, self._decode_many, self._decode, self._label)
+            return transcribe_many_with_fallback(utterances, self._policy, self._decode_many, self._decode, self._label)
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -97,17 +96,17 @@ class FasterWhisper:
     def _on_cuda(self) -> bool:
         return bool(self._model.device == "cuda")
 
-    def _decode(self, samples: PcmFloat, window: Window) -> Attempt:
+    def _decode(self, samples: PcmFloat, window: Window) -> DecodingResult:
         return self._decode_batch([samples], [window])[0]
 
-    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[Attempt]:
-        attempts: dict[int, Attempt] = {}
+    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[DecodingResult]:
+        attempts: dict[int, DecodingResult] = {}
         for batch in batches(windows, frugal=not self._on_cuda):
             together = self._decode_batch([sounds[index] for index in batch], [windows[index] for index in batch])
             attempts.update(zip(batch, together, strict=True))
         return [attempts[index] for index in range(len(sounds))]
 
-    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Attempt]:
+    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[DecodingResult]:
         """Decode all of `sounds` in the largest of `windows`."""
         common = common_window(windows)
         encoded = self._encode(sounds, common)
@@ -134,9 +133,9 @@ class FasterWhisper:
 
     def _attempt(
         self, result: Any, duration_s: float, window: Window, language: str, language_prob: float | None
-    ) -> Attempt:
+    ) -> DecodingResult:
         tokens = result.sequences_ids[0]
-        return Attempt(
+        return DecodingResult(
             text=self._tokens.text(tokens),
             segments=self._tokens.segments(tokens, duration_s),
             tokens=sum(token < self._tokens.end_of_text for token in tokens),
@@ -231,3 +230,87 @@ def _suppressed_ids(path: Path) -> list[int]:
             f"{path} is not a model's description (an object, numbers in suppress_ids): pull the model again"
         )
     return ids
+
+
+TIMESTAMPS_PER_SECOND = 50
+MAX_PROMPT_TOKENS = 223
+"""Half of the decoder's 448 positions, less one for `<|startofprev|>` (openai/whisper does the same)."""
+
+
+class Tokens:
+    """Text to tokens and back, by the `tokenizer.json` beside the weights.
+
+    Layout of vocabulary and prompt: `whisper/tokenizer.py` in openai/whisper. Text tokens come first, then
+    `<|endoftext|>`, the control tokens, and from `<|notimestamps|>` + 1 on the timestamps, 20 ms apart.
+
+    Raises:
+        ModelError: `tokenizer.json` is absent or not a Whisper tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: pull the model again with `edgescribe models pull`")
+        self._path = path
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self.end_of_text = self._control("<|endoftext|>")
+        self.start = self._control("<|startoftranscript|>")
+        self.first_timestamp = self._control("<|notimestamps|>") + 1
+
+    def prompt(self, language: str | None, initial_prompt: str) -> list[int]:
+        """Return what the decoder starts from; `language` is None for an English-only model.
+
+        Raises:
+            ModelError: the model does not know the language.
+        """
+        previous = self._previous(initial_prompt)
+        if language is None:
+            return [*previous, self.start]
+        spoken = self._tokenizer.token_to_id(f"<|{language}|>")
+        if spoken is None:
+            raise ModelError(f"this model does not know the language {language!r}: set engine.language to another one")
+        return [*previous, self.start, spoken, self._control("<|transcribe|>")]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """Return what the text tokens among `tokens` say, stripped."""
+        return str(self._tokenizer.decode([token for token in tokens if token < self.end_of_text])).strip()
+
+    def segments(self, tokens: Sequence[int], duration_s: float) -> tuple[Segment, ...]:
+        """Divide `tokens` at its timestamps, which are clamped to `duration_s`; segments without text are left out."""
+        return tuple(
+            Segment(min(start_s, duration_s), min(max(start_s, end_s), duration_s), text)
+            for start_s, end_s, part in self._parts(tokens, duration_s)
+            if (text := self.text(part))
+        )
+
+    def suppressed(self, from_config: Iterable[int]) -> list[int]:
+        """Return the tokens that are never to be sampled: those of `config.json`, and the control tokens."""
+        names = ("<|transcribe|>", "<|translate|>", "<|startoftranscript|>", "<|startofprev|>", "<|startoflm|>")
+        controls = (self._tokenizer.token_to_id(name) for name in names)
+        return sorted({*from_config, *(token for token in controls if token is not None)})
+
+    def _parts(self, tokens: Sequence[int], duration_s: float) -> Iterator[tuple[float, float, list[int]]]:
+        """Yield start, end and tokens of each part; a part that no timestamp closes ends with the sound."""
+        start_s, part = 0.0, list[int]()
+        for token in tokens:
+            if token < self.first_timestamp:
+                part.append(token)
+                continue
+            at_s = (token - self.first_timestamp) / TIMESTAMPS_PER_SECOND
+            if part:
+                yield start_s, at_s, part
+            start_s, part = at_s, []
+        if part:
+            yield start_s, duration_s, part
+
+    def _previous(self, initial_prompt: str) -> list[int]:
+        if not initial_prompt.strip():
+            return []
+        words = self._tokenizer.encode(f" {initial_prompt.strip()}", add_special_tokens=False).ids
+        return [self._control("<|startofprev|>"), *words[-MAX_PROMPT_TOKENS:]]
+
+    def _control(self, name: str) -> int:
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise ModelError(f"{self._path} is not Whisper's: it has no {name}")
+        return int(token)

@@ -8,10 +8,10 @@ All of it together costs at most a few times what the first window costs (`conte
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.asr.confidence import (
-    Attempt,
+    DecodingResult,
     Sound,
     agree,
     better,
@@ -27,16 +27,16 @@ from agent.asr.confidence import (
 )
 from agent.asr.context import FOLLOW, FULL, MOST_TIMES, ROOMY, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.asr.subtitles import spoken
+from agent.asr.transcript import Evidence, Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
-from agent.messages.transcript import Evidence, Segment, Transcript, Verdict
 
 MOST_RESTS = 3
 """How often at most the sound behind the last word is decoded by itself."""
 
-Decode = Callable[[PcmFloat, Window], Attempt]
+Decode = Callable[[PcmFloat, Window], DecodingResult]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
-DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[Attempt]]
+DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[DecodingResult]]
 """The same for several at once, each with its window; answers in their order."""
 
 
@@ -50,7 +50,7 @@ class Label:
     """Catalogue name."""
 
 
-def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
+def transcribe_with_fallback(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
     """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
 
     Retries are for loops, echoes, and words that end before the speech does. Where speech still goes on behind the last
@@ -68,11 +68,11 @@ def hear(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Lab
     began_ns = time.monotonic_ns()
     whole = utterance.with_edges()
     _check_length(whole)
-    attempt = decode(to_float(whole.pcm), policy.window(whole.duration_s))
-    return _without_edges(utterance, _conclude(whole, attempt, decode, label, _since_s(began_ns)))
+    result = decode(to_float(whole.pcm), policy.window(whole.duration_s))
+    return _conclude(utterance, whole, result, decode, label, _since_s(began_ns))
 
 
-def hear_many(
+def transcribe_many_with_fallback(
     utterances: Sequence[Utterance], policy: ContextPolicy, decode_many: DecodeMany, decode: Decode, label: Label
 ) -> list[Transcript]:
     """Transcribe several utterances, their first windows at once; what the evidence asks for then is done one by one.
@@ -87,74 +87,83 @@ def hear_many(
     for whole in wholes:
         _check_length(whole)
     windows = [policy.window(whole.duration_s) for whole in wholes]
-    attempts = decode_many([to_float(whole.pcm) for whole in wholes], windows)
+    results = decode_many([to_float(whole.pcm) for whole in wholes], windows)
     s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
     return [
-        _without_edges(utterance, _conclude(whole, attempt, decode, label, s_per_position * window.positions))
-        for utterance, whole, attempt, window in zip(utterances, wholes, attempts, windows, strict=True)
+        _conclude(utterance, whole, result, decode, label, s_per_position * window.positions)
+        for utterance, whole, result, window in zip(utterances, wholes, results, windows, strict=True)
     ]
 
 
-def _conclude(utterance: Utterance, attempt: Attempt, decode: Decode, label: Label, spent_s: float) -> Transcript:
-    """Make a transcript of the first attempt, which took `spent_s`: look again where it asks for that, and judge."""
+def _conclude(
+    utterance: Utterance, whole: Utterance, result: DecodingResult, decode: Decode, label: Label, spent_s: float
+) -> Transcript:
+    """Make a transcript of the first result, which took `spent_s`: look again where it asks for that, and judge.
+
+    `whole` is the utterance with its edges; the times of the transcript count from the start of `utterance`.
+    """
     began_ns = time.monotonic_ns()
-    sound, samples, second = _sound(utterance), to_float(utterance.pcm), None
-    tries = [attempt, *_retries(attempt, samples, sound, decode)]
+    sound, samples, second = _sound(whole), to_float(whole.pcm), None
+    tries = [result, *_retries(result, samples, sound, decode)]
     for retry in tries[1:]:
-        attempt = better(attempt, retry, sound)
-    attempt, rests = _go_on(attempt, samples, sound, decode)
+        result = better(result, retry, sound)
+    result, rests = _go_on(result, samples, sound, decode)
     tries += rests
-    if needs_second_look(attempt, sound):
+    if needs_second_look(result, sound):
         second = decode(samples, _another_window(tries, sound.duration_s))
         tries.append(second)
-    verdict = judge(attempt, sound, second)
+    verdict = judge(result, sound, second)
     rejected = verdict is Verdict.REJECTED
     return Transcript(
         utterance_id=utterance.id,
-        text="" if rejected else spoken(attempt.text),
-        language=attempt.language,
-        segments=() if rejected else _spoken_segments(attempt.segments),
+        text="" if rejected else spoken(result.text),
+        language=result.language,
+        segments=() if rejected else _segments(result.segments, utterance),
         engine=label.engine,
         model=label.model,
         inference_s=spent_s + _since_s(began_ns),
-        audio_ctx=attempt.audio_ctx,
+        audio_ctx=result.audio_ctx,
         tokens=sum(one.tokens for one in tries),
         retries=len(tries) - 1,
-        evidence=_evidence(attempt),
+        evidence=Evidence(
+            result.avg_logprob, result.no_speech_prob, compression_ratio(result.text), result.language_prob
+        ),
         verdict=verdict,
     )
 
 
-def _retries(first: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Attempt]:
+def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Decode) -> list[DecodingResult]:
     """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
-    retries: list[Attempt] = []
+    retries: list[DecodingResult] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
-        worth_it = _positions([first, *retries]) + window.positions <= MOST_TIMES * first.audio_ctx
+        spent = sum(one.audio_ctx for one in (first, *retries))
+        worth_it = spent + window.positions <= MOST_TIMES * first.audio_ctx
         if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
-            retries.append(decode(samples, window))
-            said_again = not went_wrong(retries[-1], sound) and agree(latest.text, retries[-1].text)
-            if said_again:
+            before, latest = latest, decode(samples, window)
+            retries.append(latest)
+            if not went_wrong(latest, sound) and agree(before.text, latest.text):
                 break
-            latest = retries[-1]
     return retries
 
 
-def _go_on(attempt: Attempt, samples: PcmFloat, sound: Sound, decode: Decode) -> tuple[Attempt, list[Attempt]]:
+def _go_on(
+    result: DecodingResult, samples: PcmFloat, sound: Sound, decode: Decode
+) -> tuple[DecodingResult, list[DecodingResult]]:
     """Decode what lies behind the last word while speech goes on there, as `seek` in openai/whisper does.
 
     Returns:
         All words, and the further decodings.
     """
-    rests: list[Attempt] = []
-    while len(rests) < MOST_RESTS and not is_loop(attempt, sound.duration_s) and lost_tail(attempt, sound):
-        rest = samples[round(attempt.end_s * SAMPLE_RATE_HZ) :]
+    rests: list[DecodingResult] = []
+    while len(rests) < MOST_RESTS and not is_loop(result, sound.duration_s) and lost_tail(result, sound):
+        rest = samples[round(result.end_s * SAMPLE_RATE_HZ) :]
         duration_s = len(rest) / SAMPLE_RATE_HZ
         rests.append(decode(rest, FOLLOW.window(duration_s)))
-        if not continues(attempt, rests[-1], duration_s):
+        if not continues(result, rests[-1], duration_s):
             break
-        attempt = followed_by(attempt, rests[-1])
-    return attempt, rests
+        result = followed_by(result, rests[-1])
+    return result, rests
 
 
 def _since_s(began_ns: int) -> float:
@@ -176,37 +185,17 @@ def _sound(utterance: Utterance) -> Sound:
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
-def _positions(tries: Sequence[Attempt]) -> int:
-    return sum(attempt.audio_ctx for attempt in tries)
-
-
-def _another_window(tries: Sequence[Attempt], duration_s: float) -> Window:
+def _another_window(tries: Sequence[DecodingResult], duration_s: float) -> Window:
     """A window in which the sound was not decoded yet: half of the full one, as a rule."""
-    used = {attempt.audio_ctx for attempt in tries}
+    used = {result.audio_ctx for result in tries}
     windows = [policy.window(duration_s) for policy in (WIDER, FOLLOW, ROOMY)]
     return next((window for window in windows if window.positions not in used), windows[0])
 
 
-def _spoken_segments(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return tuple(
-        Segment(segment.start_s, segment.end_s, text) for segment in segments if (text := spoken(segment.text))
-    )
+def _segments(decoded: Sequence[Segment], utterance: Utterance) -> tuple[Segment, ...]:
+    """Return the segments with words, with times from the start of `utterance`, without the silence around it."""
 
+    def at(decoded_s: float) -> float:
+        return min(max(0.0, decoded_s - utterance.lead_samples / SAMPLE_RATE_HZ), utterance.duration_s)
 
-def _without_edges(utterance: Utterance, transcript: Transcript) -> Transcript:
-    """Return `transcript` with its times counted from the start of `utterance`, without the silence around it."""
-    lead_s, length_s = utterance.lead_samples / SAMPLE_RATE_HZ, utterance.duration_s
-    segments = tuple(
-        Segment(min(max(0.0, one.start_s - lead_s), length_s), min(max(0.0, one.end_s - lead_s), length_s), one.text)
-        for one in transcript.segments
-    )
-    return replace(transcript, segments=segments)
-
-
-def _evidence(attempt: Attempt) -> Evidence:
-    return Evidence(
-        avg_logprob=attempt.avg_logprob,
-        no_speech_prob=attempt.no_speech_prob,
-        compression_ratio=compression_ratio(attempt.text),
-        language_prob=attempt.language_prob,
-    )
+    return tuple(Segment(at(one.start_s), at(one.end_s), text) for one in decoded if (text := spoken(one.text)))

@@ -2,7 +2,7 @@
 
 python -m agent.asr.engine_child FD [MODEL]
 
-Started by `agent/asr/isolated.py`; FD is the socket to it, MODEL the verified file or folder.
+Started by `agent/asr/engine_process.py`; FD is the socket to it, MODEL the verified file or folder.
 """
 
 import os

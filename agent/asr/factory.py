@@ -60,7 +60,7 @@ def _whisper_cpp(settings: "WhisperCppSettings", model_path: Path) -> Engine:
 
 def _faster_whisper(settings: "FasterWhisperSettings", model_path: Path) -> Engine:
     try:
-        from agent.asr.ctranslate2 import FasterWhisper  # noqa: PLC0415 - see above
+        from agent.asr.ctranslate2 import CTranslate2Engine  # noqa: PLC0415 - see above
     except ImportError as error:
         raise EngineError(f"CTranslate2 is not installed ({error}): {extras.missing('faster-whisper')}") from error
-    return FasterWhisper(settings, model_path, settings.model)
+    return CTranslate2Engine(settings, model_path, settings.model)

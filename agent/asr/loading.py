@@ -1,23 +1,28 @@
 """From settings to the stages that more than one verb needs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from ulid import ULID
 
 from agent.asr import Engine
+from agent.asr.engine_process import ProcessEngine
 from agent.asr.factory import create_engine
-from agent.asr.isolated import ProcessEngine
+from agent.asr.transcript import Transcript, Verdict
+from agent.audio.frames import Utterance
+from agent.audio.wav import WavSource
 from agent.config.commanded import Applied
 from agent.config.layers import models_dir
-from agent.config.settings import EngineSettings, Settings
+from agent.config.settings import EngineSettings, Settings, WavSettings
 from agent.errors import EngineError, ModelError
-from agent.models.calibrated import resolve
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model, language_problem
+from agent.models.selection import chosen_model, language_problem, resolve
 from agent.models.store import Store
-from agent.segmenter import Segmenter
+from agent.segmenter import Segmenter, utterances_in
+from agent.vad import create_detector
 from agent.worker import at_lower_priority
 
 log = logging.getLogger(__name__)
@@ -103,3 +108,34 @@ def _gives_way(applied: Applied, why: object) -> bool:
         return False
     log.warning(f"what a command made of the engine does not work any more ({why}); it is as configured")
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """An utterance of the recording, with its words."""
+
+    utterance: Utterance
+    transcript: Transcript
+
+
+def transcribe(path: Path, settings: Settings, engine: Engine, channel: int | None = None) -> Iterator[Passage]:
+    """Yield the passages of a recording in which words were found, as soon as each is transcribed.
+
+    `channel` counts from 1; None mixes all of them.
+
+    Raises:
+        SourceError: the file cannot be read; or, behind the last passage, some of it could not be read.
+        EngineError: the engine failed.
+    """
+    for utterance in _utterances(WavSettings(path=path, pace="flat_out", channel=channel), settings):
+        transcript = engine.transcribe(utterance)
+        if transcript.text and transcript.verdict is not Verdict.REJECTED:
+            yield Passage(utterance, transcript)
+
+
+def _utterances(recording: WavSettings, settings: Settings) -> Iterator[Utterance]:
+    source = WavSource(recording)
+    try:
+        yield from utterances_in(iter(source.read, None), create_detector(settings.vad), create_segmenter(settings))
+    finally:
+        source.close()

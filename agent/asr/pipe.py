@@ -3,7 +3,7 @@
 4 bytes  length of the head, little-endian    4 bytes  length of the samples
 the head, JSON in UTF-8                       the samples, int16 little-endian, 16 kHz
 
-A question is an utterance, or a packet that says how many of them follow, all to be answered at once.
+A question is a packet that says how many utterances follow, all to be answered at once.
 """
 
 import json
@@ -11,12 +11,12 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 
-from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance
+from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 
 _LENGTHS: Final = struct.Struct("<II")
 _SAMPLE_BYTES: Final = 2
@@ -25,6 +25,7 @@ MAX_HEAD_BYTES: Final = 1 << 20
 input, and is not believed."""
 MAX_PCM_BYTES: Final = 60 * SAMPLE_RATE_HZ * _SAMPLE_BYTES
 """Twice Whisper's window."""
+_FIELDS: Final = tuple(field.name for field in fields(Utterance) if field.name != "pcm")
 POLL_S: Final = 0.5
 """How often a side that waits asks whether its time is over."""
 
@@ -72,40 +73,19 @@ def receive(channel: socket.socket, expired: Expired | None = None) -> Packet:
     return Packet(head, bytes(_exactly(channel, pcm_bytes, expired)))
 
 
-def pack_utterance(utterance: Utterance, deadline_s: float) -> Packet:
-    """`utterance`, to be transcribed within `deadline_s` seconds."""
-    head = {
-        "id": utterance.id,
-        "position": utterance.position,
-        "started_ns": utterance.started_ns,
-        "speech_end": utterance.speech_end,
-        "closed_at": utterance.closed_at,
-        "truncated": utterance.truncated,
-        "speech_s": utterance.speech_s,
-        "speech_prob": utterance.speech_prob,
-        "lead_samples": utterance.lead_samples,
-        "tail_samples": utterance.tail_samples,
-    }
-    return Packet({"utterance": head, "deadline_s": deadline_s}, np.ascontiguousarray(utterance.pcm).tobytes())
-
-
-def unpack_utterance(packet: Packet) -> Utterance:
-    """The utterance in a packet."""
-    pcm: Pcm16 = np.frombuffer(packet.pcm, np.int16)
-    return Utterance(pcm=pcm, **packet.head["utterance"])
-
-
-def pack_batch(utterances: Sequence[Utterance], deadline_s: float) -> list[Packet]:
-    """`utterances`, to be transcribed within `deadline_s` seconds, all together."""
-    head = Packet({"batch": len(utterances), "deadline_s": deadline_s})
-    return [head, *(pack_utterance(utterance, deadline_s) for utterance in utterances)]
+def pack(utterances: Sequence[Utterance], deadline_s: float) -> list[Packet]:
+    """Return the question for the words of `utterances`, to be answered within `deadline_s` seconds, all together."""
+    question = [Packet({"utterances": len(utterances), "deadline_s": deadline_s})]
+    for utterance in utterances:
+        head = {name: getattr(utterance, name) for name in _FIELDS}
+        question.append(Packet(head, np.ascontiguousarray(utterance.pcm).tobytes()))
+    return question
 
 
 def receive_utterances(channel: socket.socket, question: Packet) -> list[Utterance]:
-    """The utterances of `question`, those that follow it on `channel` included; raises what `receive` does."""
-    if "batch" not in question.head:
-        return [unpack_utterance(question)]
-    return [unpack_utterance(receive(channel)) for _ in range(question.head["batch"])]
+    """Return the utterances that follow `question` on `channel`; raises what `receive` does."""
+    packets = [receive(channel) for _ in range(question.head["utterances"])]
+    return [Utterance(pcm=np.frombuffer(packet.pcm, np.int16), **packet.head) for packet in packets]
 
 
 def _exactly(channel: socket.socket, length: int, expired: Expired | None) -> bytearray:

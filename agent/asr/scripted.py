@@ -3,9 +3,9 @@
 import time
 from typing import TYPE_CHECKING
 
+from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import Utterance
 from agent.errors import EngineError
-from agent.messages.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import ScriptedSettings

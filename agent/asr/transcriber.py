@@ -1,32 +1,36 @@
-"""The transcribe stage: utterances in, words out; and the work begins before the pause is over.
+"""The transcribe stage: utterances in, words out. Decoding begins speculatively, before the pause is over.
 
-listen thread      Paused ──▶ draft()     Resumed ──▶ withdraw()      Ended ──▶ submit()
-                      │                        │                         │
-transcribe thread     └─▶ decode, keep it      └─▶ forget it             └─▶ publish at once, or decode now,
-                                                                             with those that wait, if the engine can
+listen thread      Paused ──▶ speculate()   Resumed ──▶ withdraw()   Ended ──▶ submit()
+                      │                          │                      │
+transcribe thread     └─▶ decode, hold it        └─▶ forget it          └─▶ publish at once, or decode now,
+                                                                            with those that wait, if the engine can
 """
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol, TypeGuard
 
 from agent.asr import Engine, batch_size, process_id, transcribe_many
-from agent.asr.speculative import DraftBudget
+from agent.asr.pace import EnginePace, SpeculationBudget
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Channel, Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from agent.segmenter import Ended, Paused, Resumed, SegmenterEvent
 from agent.worker import attempt
 
 log = logging.getLogger(__name__)
 
-NS_PER_S = 1_000_000_000
-LONGEST_REST_S = 10.0
+NS_PER_S: Final = 1_000_000_000
+LONGEST_REST_S: Final = 10.0
 """Between two utterances, where the board has to cool down."""
+REMEMBERED: Final = 64
+"""Utterances whose end was reported: more than can be in work at the same time."""
 
 
 class NoTimeError(EngineError):
@@ -42,7 +46,7 @@ class Recognition:
     queue_s: float
     """Seconds the finished utterance waited before the engine took it; 0 if it was decoded inside the pause."""
     wait_s: float
-    """Seconds from the end of the pause to the words; what the draft spent inside the pause does not count."""
+    """Seconds from the end of the pause to the words; speculative decoding inside the pause does not count."""
     late: bool = False
     """The engine had no time for it when it was said, and it was kept until there was."""
 
@@ -72,67 +76,93 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class _Job:
     utterance: Utterance
-    is_draft: bool
+    is_final: bool
+    """False for a speculative one."""
     submitted_ns: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Errand:
-    """Something to be done with the engine, between two utterances."""
+class EngineTask:
+    """Work for the engine between two utterances."""
 
     work: Callable[[], Transcript | None]
     utterance: Utterance | None
-    """What the engine is to transcribe, if that is what it is about."""
+    """The utterance that the engine is to transcribe, if the work is that."""
     answer: "Future[Transcript | None]"
 
 
 class Recipient(Protocol):
-    """Is told what became of every utterance. Nothing is told after `Transcriber.run` has returned."""
+    """Receives the outcome of every utterance, one call at a time. Nothing comes after `Transcriber.run` has ended."""
 
     def recognised(self, recognition: Recognition) -> None:
         """Called from the transcribe thread: here are the words."""
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
-        """Called from the transcribe thread: this is what was understood, should no more follow."""
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
+        """Called from the transcribe thread: these are the words, should no more follow."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
-        """Called from the transcribe thread: the engine failed on this one; the next is tried all the same."""
+        """Called from any thread: the engine failed on this one; the next is tried all the same."""
 
     def dropped(self, utterance: Utterance) -> None:
-        """Called from the listen thread: this one had to make room for newer ones."""
+        """Called from any thread: this one had to make room for newer ones."""
+
+
+def _drop_all(_utterance: Utterance) -> bool:
+    return False
 
 
 class Transcriber:
     """Owns the engine and its queue of at most `capacity` utterances.
 
-    `heard` (or `draft`, `withdraw`, `submit`) and `close` are called from the listen thread, `run` is the transcribe
-    thread.
-    `eager` allows drafts, as long as no utterance waits and not too many drafts were for nothing.
+    `heard` (or `speculate`, `withdraw`, `submit`) and `close` are called from the listen thread, `run` is the
+    transcribe thread. The outcome of an utterance is reported once: an engine may be done just when an utterance is
+    given up.
+
+    Args:
+        engine: Is closed at the end of `run`.
+        recipient: Receives the outcomes.
+        capacity: Utterances in the queue.
+        overflow: What happens when it is full.
+        keep: Stores an utterance for which there is no room; returns False if it cannot. Then it is dropped.
+        speculative: Whether speculative decoding is allowed, while no utterance waits and the waste is small.
     """
 
     def __init__(
-        self, engine: Engine, recipient: Recipient, capacity: int, overflow: Overflow, *, eager: bool = True
+        self,
+        engine: Engine,
+        recipient: Recipient,
+        capacity: int,
+        overflow: Overflow,
+        keep: Callable[[Utterance], bool] = _drop_all,
+        *,
+        speculative: bool = True,
     ) -> None:
         self._engine = engine
         self._recipient = recipient
         self._capacity = capacity
-        self._jobs: Channel[_Job | _Errand] = Channel(capacity, overflow, self._dropped)
-        self.eager = eager
-        """Whether drafts are decoded at all. Any thread may change it."""
+        self._keep = keep
+        self._jobs: Channel[_Job | EngineTask] = Channel(capacity, overflow, self._crowded_out)
+        self.speculative = speculative
+        """Whether speculative decoding is allowed. Any thread may change it."""
         self.duty = 1.0
         """Share of the time in which the engine may work; less lets the board cool down. Any thread may change it."""
-        self._budget = DraftBudget()
+        self.pace = EnginePace()
+        """How fast and how busy the engine is; utterances that were kept until there was time do not count."""
+        self._budget = SpeculationBudget()
         self._wanted: _Job | None = None
-        """The last draft that was asked for, as long as no speech has overtaken it."""
+        """The last speculative job, as long as no speech has overtaken it."""
         self._held: Recognition | None = None
         self.under_way: UnderWay | None = None
         """What is being transcribed; None while nothing is. Any thread may read."""
+        self._reporting = threading.Lock()
+        self._reported: deque[str] = deque(maxlen=REMEMBERED)
+        self._forgotten_ns = float("-inf")
 
     def heard(self, event: SegmenterEvent) -> None:
         """Do what an event of the segmenter asks for."""
         match event:
             case Paused(utterance):
-                self.draft(utterance)
+                self.speculate(utterance)
             case Resumed():
                 self.withdraw()
             case Ended(utterance):
@@ -140,20 +170,20 @@ class Transcriber:
             case _:
                 pass
 
-    def draft(self, utterance: Utterance) -> None:
+    def speculate(self, utterance: Utterance) -> None:
         """The utterance may be over: begin on it, if nothing else waits."""
-        if self.eager and not len(self._jobs) and self._budget.allows:
-            self._wanted = _Job(utterance, is_draft=True, submitted_ns=time.monotonic_ns())
+        if self.speculative and not len(self._jobs) and self._budget.allows:
+            self._wanted = _Job(utterance, is_final=False, submitted_ns=time.monotonic_ns())
             self._jobs.put(self._wanted)
 
     def withdraw(self) -> None:
-        """Speech resumed: the last draft is void, and if it still waits, nothing more waits for its sake."""
+        """Speech resumed: the last speculative job is void, and is taken out of the queue."""
         self._wanted = None
-        self._jobs.take_out(lambda job: isinstance(job, _Job) and job.is_draft)
+        self._jobs.take_out(lambda job: isinstance(job, _Job) and not job.is_final)
 
     def submit(self, utterance: Utterance) -> None:
         """The utterance is over: its words are wanted."""
-        self._jobs.put(_Job(utterance, is_draft=False, submitted_ns=time.monotonic_ns()))
+        self._jobs.put(_Job(utterance, is_final=True, submitted_ns=time.monotonic_ns()))
 
     def exchange(self, engine: Engine, timeout_s: float | None = None) -> None:
         """Go on with `engine`, from between two utterances on; the old one is freed. Called from any other thread.
@@ -167,16 +197,17 @@ class Transcriber:
         def work() -> None:
             self._discard_held()
             old, self._engine = self._engine, engine
+            self.pace.rtf = 0.0  # measurements of the old engine say nothing about the new one
             old.close()
 
         try:
-            self._between(_Errand(work, None, Future()), timeout_s, self._jobs.put_first)
+            self._between(EngineTask(work, None, Future()), timeout_s, self._jobs.put_first)
         except EngineError:
             engine.close()
             raise
 
     def probe(self, utterance: Utterance, timeout_s: float) -> Transcript:
-        """Transcribe `utterance` between two others, and tell nobody else. Called from any other thread.
+        """Transcribe `utterance` between two others, and report it to the caller only. Called from any other thread.
 
         Raises:
             EngineError: the engine failed.
@@ -184,39 +215,77 @@ class Transcriber:
         """
         if self.waiting >= self._capacity:
             raise NoTimeError("the engine is behind: its queue is full")
-        errand = _Errand(lambda: self._engine.transcribe(utterance), utterance, Future())
-        transcript = self._between(errand, timeout_s, self._jobs.put)
+        task = EngineTask(lambda: self._engine.transcribe(utterance), utterance, Future())
+        transcript = self._between(task, timeout_s, self._jobs.put)
         if transcript is None:
             raise EngineError("nothing was transcribed")
         return transcript
 
-    def _between(self, errand: _Errand, timeout_s: float | None, put: Callable[[_Errand], bool]) -> Transcript | None:
-        if not put(errand):
+    def _between(
+        self, task: EngineTask, timeout_s: float | None, put: Callable[[EngineTask], bool]
+    ) -> Transcript | None:
+        if not put(task):
             raise NoTimeError("the agent is stopping")
         try:
-            return errand.answer.result(timeout_s)
+            return task.answer.result(timeout_s)
         except TimeoutError as error:
-            if not errand.answer.cancel():
+            if not task.answer.cancel():
                 # It has begun at this very moment; an inference has a deadline of its own.
-                return errand.answer.result()
+                return task.answer.result()
             raise NoTimeError(f"the engine had no time within {timeout_s:.0f} s") from error
         except CancelledError as error:
             raise NoTimeError("the engine is behind: its queue was full") from error
 
+    def report(self, utterance: Utterance, tell: Callable[[], None], *, is_end: bool = True) -> None:
+        """Call `tell`, unless the outcome of `utterance` was reported before, or it is purged. Called from any thread.
+
+        `is_end` is False for a report that another one of the same utterance follows.
+        """
+        with self._reporting:
+            if utterance.started_ns < self._forgotten_ns:
+                log.info(f"{utterance.id}: purged")
+            elif utterance.id in self._reported:
+                log.info(f"{utterance.id}: its outcome was reported before")
+            else:
+                if is_end:
+                    self._reported.append(utterance.id)
+                tell()
+
+    def forget(self) -> int:
+        """Report nothing more of what was said until now; return how many utterances waited. Called from any thread.
+
+        When it returns, no report of what was said before is under way.
+        """
+        with self._reporting:
+            self._forgotten_ns = time.monotonic_ns()
+        return len(self._take_waiting(0.0))
+
+    def set_aside(self, older_than_s: float) -> None:
+        """Keep or drop what has waited longer than that. Called from any other thread."""
+        for utterance in self._take_waiting(older_than_s):
+            self._set_aside(utterance)
+
+    def abandon(self) -> None:
+        """The agent stops now: keep what waits, and report what is in work as failed. Called after `close`.
+
+        What is in work is not kept, since an engine that hangs on it would hang on it again.
+        """
+        self.set_aside(0.0)
+        error = EngineError("the engine was not done with it when the agent had to stop")
+        for utterance in self.under_way.owed if self.under_way else ():
+            self._failed(utterance, error)
+
     @property
     def queue(self) -> Queue:
         """How much waits, and for how long; any thread may ask."""
-        jobs = [job for job in self._jobs.snapshot() if isinstance(job, _Job) and _is_final(job)]
+        jobs = [job for job in self._jobs.snapshot() if _is_final(job)]
         oldest_ns = min((job.submitted_ns for job in jobs), default=None)
         age_s = 0.0 if oldest_ns is None else (time.monotonic_ns() - oldest_ns) / NS_PER_S
         return Queue(age_s, sum(job.utterance.duration_s for job in jobs))
 
-    def set_aside(self, older_than_s: float) -> list[Utterance]:
-        """Take out what has waited longer than that, for somebody else to keep. Called from any other thread."""
+    def _take_waiting(self, older_than_s: float) -> list[Utterance]:
         before_ns = time.monotonic_ns() - round(older_than_s * NS_PER_S)
-        taken = self._jobs.take_out(
-            lambda job: isinstance(job, _Job) and _is_final(job) and job.submitted_ns < before_ns
-        )
+        taken = self._jobs.take_out(lambda job: _is_final(job) and job.submitted_ns < before_ns)
         return [job.utterance for job in taken if isinstance(job, _Job)]
 
     def close(self) -> None:
@@ -237,12 +306,12 @@ class Transcriber:
         """Transcribe until the queue is closed and empty, then free the engine."""
         try:
             for job in self._jobs:
-                if isinstance(job, _Errand):
-                    self._run_errand(job)
+                if isinstance(job, EngineTask):
+                    self._run_task(job)
                     continue
                 began_s = time.monotonic()
-                if job.is_draft:
-                    self._decode_draft(job)
+                if not job.is_final:
+                    self._decode_speculatively(job)
                 elif not self._came_true(job):
                     self._decode([job, *self._also_waiting()])
                 self.under_way = None
@@ -255,9 +324,9 @@ class Transcriber:
         if self.duty < 1.0 and not self._jobs.closed:
             time.sleep(min(LONGEST_REST_S, worked_s * (1.0 / self.duty - 1.0)))
 
-    def _decode_draft(self, job: _Job) -> None:
+    def _decode_speculatively(self, job: _Job) -> None:
         self._discard_held()
-        # It may have been withdrawn since it was taken from the queue, and what was just discarded one too many.
+        # It may have been withdrawn since it was taken from the queue, and the one just discarded one too many.
         if job is not self._wanted or not self._budget.allows:
             return
         utterance = job.utterance
@@ -265,23 +334,25 @@ class Transcriber:
         try:
             transcript = self._engine.transcribe(utterance)
         except EngineError as error:
-            # The utterance itself will follow, and is tried again then.
-            log.debug("draft of %s: %s", utterance.id, error)
+            # The finished utterance follows, and is tried again then.
+            log.debug("speculative decoding of %s: %s", utterance.id, error)
             return
         self._held = Recognition(utterance, transcript, queue_s=0.0, wait_s=0.0)
-        self._recipient.drafted(utterance, transcript)
+        self.pace.inferred(time.monotonic(), transcript.inference_s, utterance.duration_s)
+        self.report(utterance, lambda: self._recipient.partial(utterance, transcript), is_end=False)
 
     def _came_true(self, job: _Job) -> bool:
-        """Publish the words of the draft that turned out to be this utterance; False if there are none."""
+        """Publish the held words if they are of exactly this utterance; False if not."""
         held, self._held = self._held, None
         if held is None:
             return False
-        useful = _same(held.utterance, job.utterance)
+        # More speech makes an utterance longer, and never shorter.
+        useful = held.utterance.id == job.utterance.id and len(held.utterance.pcm) == len(job.utterance.pcm)
         self._budget.spent(held.transcript.inference_s, useful=useful)
         if useful:
-            # Where the draft was still being decoded when the pause was over, the rest of it was waited for.
+            # If decoding went on when the pause was over, the rest of it was waited for.
             waited_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
-            self._recipient.recognised(replace(held, utterance=job.utterance, wait_s=waited_s))
+            self._recognised(replace(held, utterance=job.utterance, wait_s=waited_s))
         return useful
 
     def _also_waiting(self) -> list[_Job]:
@@ -300,53 +371,65 @@ class Transcriber:
                 log.warning(f"{len(jobs)} utterances are transcribed one by one, as that failed at once: {error}")
             else:
                 for job, transcript in zip(jobs, transcripts, strict=True):
-                    self._recognised(job, transcript, taken_ns)
+                    self._decoded(job, transcript, taken_ns)
                 return
         for number, job in enumerate(jobs):
             self._begin([job.utterance], owed=utterances[number:])
             try:
                 transcript = self._engine.transcribe(job.utterance)
             except EngineError as error:
-                self._recipient.failed(job.utterance, error)
+                self._failed(job.utterance, error)
             else:
-                self._recognised(job, transcript, taken_ns)
+                self._decoded(job, transcript, taken_ns)
 
     def _begin(self, utterances: Sequence[Utterance], owed: Sequence[Utterance] = ()) -> None:
         duration_s = sum(utterance.duration_s for utterance in utterances)
         self.under_way = UnderWay(duration_s, time.monotonic(), tuple(owed))
 
-    def _recognised(self, job: _Job, transcript: Transcript, taken_ns: int) -> None:
+    def _decoded(self, job: _Job, transcript: Transcript, taken_ns: int) -> None:
         self._budget.spent(transcript.inference_s, useful=True)
+        self.pace.inferred(time.monotonic(), transcript.inference_s, job.utterance.duration_s)
         queue_s = (taken_ns - job.submitted_ns) / NS_PER_S
         wait_s = (time.monotonic_ns() - job.submitted_ns) / NS_PER_S
-        self._recipient.recognised(Recognition(job.utterance, transcript, queue_s, wait_s))
+        self._recognised(Recognition(job.utterance, transcript, queue_s, wait_s))
 
-    def _run_errand(self, errand: _Errand) -> None:
-        if not errand.answer.set_running_or_notify_cancel():
+    def _run_task(self, task: EngineTask) -> None:
+        if not task.answer.set_running_or_notify_cancel():
             return
-        if errand.utterance:
-            self._begin([errand.utterance])
+        if task.utterance:
+            self._begin([task.utterance])
         # The thread that waits for the answer gets the exception, and this one goes on.
-        if error := attempt(lambda: errand.answer.set_result(errand.work())):
-            errand.answer.set_exception(error)
+        if error := attempt(lambda: task.answer.set_result(task.work())):
+            task.answer.set_exception(error)
         self.under_way = None
-
-    def _dropped(self, job: _Job | _Errand) -> None:
-        if isinstance(job, _Errand):
-            job.answer.cancel()
-        elif not job.is_draft:
-            self._recipient.dropped(job.utterance)
 
     def _discard_held(self) -> None:
         if self._held:
             self._budget.spent(self._held.transcript.inference_s, useful=False)
             self._held = None
 
+    # Outcomes.
 
-def _is_final(job: _Job | _Errand) -> bool:
-    return isinstance(job, _Job) and not job.is_draft
+    def _recognised(self, recognition: Recognition) -> None:
+        self.report(recognition.utterance, lambda: self._recipient.recognised(recognition))
+
+    def _failed(self, utterance: Utterance, error: EngineError) -> None:
+        self.report(utterance, lambda: self._recipient.failed(utterance, error))
+
+    def _crowded_out(self, job: _Job | EngineTask) -> None:
+        if isinstance(job, EngineTask):
+            job.answer.cancel()
+        elif job.is_final:
+            self._set_aside(job.utterance)
+
+    def _set_aside(self, utterance: Utterance) -> None:
+        def keep_or_drop() -> None:
+            if not self._keep(utterance):
+                self._reported.append(utterance.id)
+                self._recipient.dropped(utterance)
+
+        self.report(utterance, keep_or_drop, is_end=False)
 
 
-def _same(draft: Utterance, final: Utterance) -> bool:
-    """Whether both are the same samples: more speech makes an utterance longer, and never shorter."""
-    return draft.id == final.id and len(draft.pcm) == len(final.pcm)
+def _is_final(job: _Job | EngineTask) -> TypeGuard[_Job]:
+    return isinstance(job, _Job) and job.is_final

@@ -1,11 +1,14 @@
 """whisper.cpp, through pywhispercpp's low-level module."""
 
+import ctypes
 import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,14 +18,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import _pywhispercpp as pw
 
-from agent.asr.confidence import Attempt
+from agent.asr.confidence import DecodingResult
 from agent.asr.context import Window, policy_for
-from agent.asr.decoding import Label, hear
-from agent.asr.no_speech import no_speech_reader
-from agent.asr.threads import engine_threads
+from agent.asr.cpu import engine_threads
+from agent.asr.decoding import Label, transcribe_with_fallback
+from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from agent.config.settings import WhisperCppSettings
@@ -71,7 +73,7 @@ class WhisperCpp:
         """
         if self._context is None:
             raise EngineError("the whisper_cpp engine is closed: create a new one")
-        return hear(utterance, self._policy, self._decode, self._label)
+        return transcribe_with_fallback(utterance, self._policy, self._decode, self._label)
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -79,14 +81,14 @@ class WhisperCpp:
             pw.whisper_free(self._context)
             self._context = None
 
-    def _decode(self, samples: PcmFloat, window: Window) -> Attempt:
+    def _decode(self, samples: PcmFloat, window: Window) -> DecodingResult:
         padded = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
         language, language_prob = self._language(padded, window)
         self._run(padded, self._parameters(window, language))
         duration_s = len(samples) / SAMPLE_RATE_HZ
         logprobs, tokens = self._tokens()
         segments = self._segments(duration_s)
-        return Attempt(
+        return DecodingResult(
             text="".join(segment.text for segment in segments).strip(),
             segments=segments,
             tokens=len(logprobs),
@@ -207,3 +209,54 @@ def _captured_log() -> Iterator[list[str]]:
 
 def _last(lines: list[str]) -> str:
     return lines[-1] if lines else "it does not say why"
+
+
+# Whisper's own no-speech probability (openai/whisper, `whisper/decoding.py`): that of `<|nospeech|>` right behind
+# `<|startoftranscript|>`. pywhispercpp does not export it, and with multilingual models whisper.cpp's own figure is of
+# the sound before. The encoder's output is still there after a transcription, so one step of the decoder
+# gives it, in 4 to 8 ms. The library's C functions do that; ctypes releases the GIL meanwhile.
+#
+# They want a pointer to the context. pybind11 keeps it behind the head of the Python object: there is the address of
+# the wrapper, whose only field is the pointer. With another version of the binding the probability is None.
+
+_KNOWN_LAYOUTS: Final = ("1.5.",)
+"""Beginnings of the versions of pywhispercpp whose layout was looked at."""
+_SYMBOLS: Final = ("whisper_decode", "whisper_get_logits", "whisper_token_nosp")
+
+NoSpeech = Callable[[int], float | None]
+"""Given a number of threads, the probability for what was transcribed last, in [0, 1]; None where it cannot be told."""
+
+
+def no_speech_reader(context: Any) -> NoSpeech:
+    """Return what reads the probability from `context`, a loaded model; it must not be used once that is freed."""
+    library = ctypes.CDLL(pw.__file__)
+    known = version("pywhispercpp").startswith(_KNOWN_LAYOUTS) and sys.implementation.name == "cpython"
+    if not known or not all(hasattr(library, symbol) for symbol in _SYMBOLS):
+        return lambda _threads: None
+    _declare(library)
+    pointer = _pointer(context)
+    start = ctypes.c_int32(int(pw.whisper_token_sot(context)))
+    no_speech, tokens = int(library.whisper_token_nosp(pointer)), int(pw.whisper_model_n_vocab(context))
+
+    def read(threads: int) -> float | None:
+        if library.whisper_decode(pointer, ctypes.byref(start), 1, 0, threads):
+            return None
+        logits = np.ctypeslib.as_array(library.whisper_get_logits(pointer), (tokens,)).astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        return float(weights[no_speech] / weights.sum())
+
+    return read
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Tell ctypes the signatures in `whisper.h`."""
+    tokens = ctypes.POINTER(ctypes.c_int32)
+    library.whisper_decode.argtypes = [ctypes.c_void_p, tokens, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.whisper_get_logits.argtypes = [ctypes.c_void_p]
+    library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+    library.whisper_token_nosp.argtypes = [ctypes.c_void_p]
+
+
+def _pointer(context: Any) -> int | None:
+    wrapper = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    return ctypes.c_void_p.from_address(wrapper).value if wrapper else None

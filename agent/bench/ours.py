@@ -7,11 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.asr import Engine
 from agent.asr.factory import create_engine
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.child import Driver, Heard, PeerError, Setup
 from agent.bench.systems import VAD_OPTION, Adapter, engine_settings, listening_settings
 from agent.config.settings import EngineSettings
-from agent.messages.transcript import Transcript, Verdict
 from agent.segmenter import Segmenter, utterances_in
 from agent.vad import create_detector
 

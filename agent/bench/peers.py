@@ -15,8 +15,8 @@ from typing import Any
 
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, to_float
 from agent.bench.child import Driver, Heard, PeerError, Setup, tied
+from agent.models.convert import hugging_face_name
 from agent.models.ct2 import read_ctranslate2
-from agent.models.hf import hugging_face_name
 from agent.models.whisper import HyperParameters
 
 _ENGLISH_VOCABULARY = 51_864

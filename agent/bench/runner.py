@@ -31,7 +31,7 @@ from agent.bench.records import (
 from agent.bench.systems import System, engine_settings
 from agent.config.settings import EngineSettings
 from agent.errors import AgentError, ConfigError, SourceError
-from agent.models.calibration_machine import fingerprint
+from agent.models.calibration import fingerprint
 
 CLIPS_A_BLOCK = 12
 """Of a recording that is played to whole systems."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from agent.models.calibration_records import Calibration, Measurement, Skipped
+from agent.models.calibration import Calibration, Measurement, Skipped
 
 _WIDTH = 110
 BUSY_PCT = 25.0

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from agent.calibrate.candidates import memory_budget_mb, worth_pulling
 from agent.calibrate.report import print_calibration
 from agent.calibrate.run import Tell, calibrate, wanted
 from agent.commands.ending import ended_in_order
@@ -17,10 +18,14 @@ from agent.config.layers import models_dir
 from agent.config.settings import Settings
 from agent.diagnostics.facts import write_problem
 from agent.errors import ModelError
-from agent.models.calibration_file import NAME, CalibrationError, as_json, folder_of
-from agent.models.calibration_machine import installed_engines, memory_budget_mb
-from agent.models.calibration_records import Calibration
-from agent.models.candidates import worth_pulling
+from agent.models.calibration import (
+    NAME,
+    Calibration,
+    CalibrationError,
+    as_json,
+    folder_of,
+    installed_engines,
+)
 from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
 

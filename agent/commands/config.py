@@ -11,7 +11,7 @@ from agent.config.schema import Setting, dotted, groups
 from agent.config.settings import Settings
 from agent.config.toml import value
 from agent.errors import ModelError
-from agent.models.calibrated import in_words, resolve
+from agent.models.selection import in_words, resolve
 
 MASK: Final = "**********"
 

@@ -19,7 +19,7 @@ from agent.config.settings import Settings
 from agent.errors import ModelError
 from agent.messages.presentation import colours
 from agent.models.catalogue import Quantisation, load_catalogue
-from agent.models.progress import Progress
+from agent.models.download import Progress
 from agent.models.store import Store
 
 _MB: Final = 1e6
@@ -161,7 +161,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _quantise(args: argparse.Namespace) -> int:
-    from agent.models.quantise import QUANTISATIONS, quantise
+    from agent.models.ggml import QUANTISATIONS, quantise
 
     quantise(args.source, args.target, QUANTISATIONS[args.type])
     return _report(args.target)

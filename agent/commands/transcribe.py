@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.asr.loading import load_engine
-from agent.asr.recording import Passage, transcribe
+from agent.asr.loading import Passage, load_engine, transcribe
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
 from agent.errors import SourceError
 from agent.messages.presentation import clock, colours, confidence_pct

@@ -10,7 +10,7 @@ from agent.diagnostics import Finding, Status
 from agent.diagnostics.configuration import LOCAL_HOSTS, advice, problems
 from agent.diagnostics.facts import Facts
 from agent.errors import DeviceBusy
-from agent.models.calibrated import in_words
+from agent.models.selection import in_words
 from agent.telemetry.naming import broker_name, source_name
 
 ok, warn, fail = (partial(Finding, status) for status in (Status.OK, Status.WARN, Status.FAIL))

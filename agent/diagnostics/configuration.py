@@ -15,10 +15,9 @@ from agent.config.schema import by_path, dotted
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
 from agent.errors import ModelError
 from agent.install import extras
-from agent.models.calibrated import resolve
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model, language_problem
 from agent.models.languages import is_english_only
+from agent.models.selection import chosen_model, language_problem, resolve
 from agent.models.store import Store
 
 CT2_SUFFIX: Final = "-ct2"

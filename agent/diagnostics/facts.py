@@ -19,11 +19,9 @@ from agent.errors import AgentError, ConfigError, InstallError, ModelError, Sour
 from agent.install import extras, systemctl
 from agent.messages import identity
 from agent.models import ModelFormat
-from agent.models.calibrated import resolve
-from agent.models.catalogue import load_catalogue
-from agent.models.chosen import chosen_model, format_for
+from agent.models.catalogue import load_catalogue, memory_need_mb
 from agent.models.files import nearest_folder
-from agent.models.memory import memory_need_mb
+from agent.models.selection import chosen_model, format_for, resolve
 from agent.models.store import Store
 from agent.telemetry.host import wear_pct
 

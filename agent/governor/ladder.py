@@ -1,32 +1,48 @@
-"""The ways to transcribe on this device, the best one first: what the governor steps up and down on. Pure.
+"""The ways to transcribe on this device, the best one first. The governor steps down and up on them.
 
-Each rung costs less than the one above. The first is what the settings say; then the drafts go (they cost up to a third
-more), then a full window follows the utterance, then smaller models take over, down to the floor.
+Each profile costs less than the one above. The first is what the settings say. Then speculative decoding goes (it costs
+up to a third more), then a full window follows the utterance, then smaller models take over, down to the floor.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
-from agent.models.calibration_records import Measurement
-from agent.models.candidates import LIKELIEST, size_rank
-from agent.models.catalogue import Model
+from agent.config.layers import models_dir
+from agent.config.settings import (
+    EngineCommon,
+    EngineSettings,
+    FasterWhisperSettings,
+    ScriptedSettings,
+    Settings,
+    WhisperCppSettings,
+)
+from agent.models.calibration import CalibrationError, Measurement, folder_of, read_calibration
+from agent.models.catalogue import Model, load_catalogue
+from agent.models.choice import LIKELIEST, engine_for, for_language, size_rank
+from agent.models.languages import knows
+from agent.models.selection import format_for, usable
+from agent.models.store import Store
+
+log = logging.getLogger(__name__)
 
 CHEAPER: Final = 0.85
-"""A model that was measured belongs on the ladder if it takes at most so much of the CPU time of the one above."""
+"""A measured model belongs on the ladder if it takes at most this share of the CPU time of the one above."""
 SLIMMER: Final = 0.8
-"""One with fewer bits is worth a step if it takes at most so much of the room."""
+"""A model with fewer bits is worth a step if it takes at most this share of the room."""
+
+WhisperSettings = WhisperCppSettings | FasterWhisperSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class Profile:
     """One way to transcribe."""
 
     engine: EngineSettings
     """Kind, model, window and threads."""
-    eager: bool = True
-    """Whether utterances are decoded ahead, inside the pause that may end them."""
+    speculative: bool = False
+    """Whether decoding begins inside the pause that may end an utterance."""
     cost: float | None = None
     """CPU seconds for a second of speech, where that was measured."""
 
@@ -36,64 +52,93 @@ class Level:
         return self.engine.kind if isinstance(self.engine, ScriptedSettings) else self.engine.model
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """A model that may take over, with the engine that runs it."""
+def create_ladder(settings: Settings, top: EngineSettings) -> tuple[Profile, ...]:
+    """Return the profiles from `top` down; `top` is what the settings and commands ask for.
 
-    engine: str
-    """`whisper_cpp` or `faster_whisper`."""
-    model: str
-    cost: float | None = None
-    """CPU seconds for a second of speech, where that was measured."""
-
-
-def build_ladder(top: EngineSettings, rungs: Sequence[Rung], floor: str = "") -> tuple[Level, ...]:
-    """Levels from `top` down, through `rungs` in their order, to `floor` (a model) if that is among them."""
-    cost = next(
-        (rung.cost for rung in rungs if not isinstance(top, ScriptedSettings) and rung.model == top.model), None
-    )
-    levels = [Level(top, eager=True, cost=cost), Level(top, eager=False, cost=cost)]
+    Raises:
+        ModelError: `governor.models` or `governor.floor` names an unknown model.
+    """
     if isinstance(top, ScriptedSettings):
-        return tuple(levels)
-    thrifty = top
-    if top.context == "full":
-        thrifty = top.model_copy(update={"context": "follow"})
-        levels.append(Level(thrifty, eager=False, cost=cost))
-    for rung in rungs:
-        if levels[-1].model == floor:
+        return build_ladder(top, ())
+    store, floor = Store(models_dir(settings), load_catalogue()), settings.governor.floor
+    if floor and floor != top.model:
+        store.catalogue.find(floor)
+    smaller = _named(settings.governor.models, top, store) or _calibrated(settings, top, store)
+    if not smaller and top.model in store.catalogue:
+        models = for_language(store.installed(format_for(top)), top.language)
+        smaller = catalogued_profiles(models, store.catalogue.find(top.model), top)
+    ladder = build_ladder(top, smaller, floor)
+    if floor and floor not in {profile.model for profile in ladder}:
+        log.warning(f"governor.floor: {floor} is not among the models that may take over; it changes nothing")
+    return ladder
+
+
+def build_ladder(top: EngineSettings, smaller: Sequence[Profile], floor: str = "") -> tuple[Profile, ...]:
+    """Return the profiles from `top` down, through `smaller` in their order, to the model `floor` if that is there."""
+    model = Profile(top).model
+    cost = next((profile.cost for profile in smaller if profile.model == model), None)
+    ladder = [Profile(top, speculative=True, cost=cost), Profile(top, cost=cost)]
+    if not isinstance(top, ScriptedSettings) and top.context == "full":
+        ladder.append(Profile(_frugal(top), cost=cost))
+    for profile in smaller:
+        if ladder[-1].model == floor:
             break
-        if rung.model != top.model:
-            levels.append(Level(_with_model(thrifty, rung), eager=False, cost=rung.cost))
-    return tuple(levels)
+        if profile.model != model:
+            ladder.append(profile)
+    return tuple(ladder)
 
 
-def _with_model(engine: WhisperCppSettings | FasterWhisperSettings, rung: Rung) -> EngineSettings:
-    if rung.engine == engine.kind:
-        return engine.model_copy(update={"model": rung.model})
-    common = engine.model_dump(include={"isolation", "budget_s", "language", "initial_prompt", "threads", "context"})
-    kind = WhisperCppSettings if rung.engine == "whisper_cpp" else FasterWhisperSettings
-    return kind(**common, model=rung.model)
+def take_over(top: WhisperSettings, engine: str, model: str, cost: float | None = None) -> Profile:
+    """Return the profile in which `model`, run by the kind `engine`, takes over from `top`, with its other settings."""
+    kept = _frugal(top)
+    if engine == kept.kind:
+        return Profile(kept.model_copy(update={"model": model}), cost=cost)
+    kind = WhisperCppSettings if engine == "whisper_cpp" else FasterWhisperSettings
+    common = kept.model_dump(include=set(EngineCommon.model_fields))
+    return Profile(kind(**common, model=model), cost=cost)
 
 
-def measured_rungs(measurements: Sequence[Measurement], model: str) -> tuple[Rung, ...]:
-    """What a calibration found to be cheaper than `model`, the dearest first, each clearly cheaper than the last.
+def _frugal(top: WhisperSettings) -> WhisperSettings:
+    return top.model_copy(update={"context": "follow"}) if top.context == "full" else top
 
-    What another one beats in everything is no rung: whoever stepped down to it would step up by going on. `model`
-    itself leads, if it was measured; if it was not, there is nothing to compare with, and so nothing.
+
+def _named(names: Sequence[str], top: WhisperSettings, store: Store) -> tuple[Profile, ...]:
+    models = [store.catalogue.find(name) for name in names]
+    if foreign := [model.name for model in models if not knows(model.name, top.language)]:
+        log.warning(f'governor.models: {", ".join(foreign)} cannot take over: engine.language is "{top.language}"')
+    if missing := [model.name for model in models if model.name not in foreign and not store.has(model.name)]:
+        log.warning(
+            f"governor.models: {', '.join(missing)} not on this device: run `edgescribe models pull {missing[0]}`"
+        )
+    usable_here = [model for model in models if model.name not in {*foreign, *missing}]
+    return tuple(take_over(top, engine_for(model), model.name) for model in usable_here)
+
+
+def _calibrated(settings: Settings, top: WhisperSettings, store: Store) -> tuple[Profile, ...]:
+    try:
+        calibration = read_calibration(folder_of(settings))
+    except CalibrationError:
+        return ()
+    return measured_profiles(usable(calibration.measurements, top.language, store), top)
+
+
+def measured_profiles(measurements: Sequence[Measurement], top: WhisperSettings) -> tuple[Profile, ...]:
+    """Return the models that a calibration found to be cheaper than `top`, each clearly cheaper than the one before.
+
+    A model that another one beats in everything is left out: going on would be a step up. The model of `top` leads if
+    it was measured. If it was not, there is nothing to compare with.
     """
     cheapest: dict[str, Measurement] = {}
-    for one in measurements:  # of one model with several numbers of threads, the one that takes least
-        known = cheapest.get(one.candidate.model)
-        if known is None or one.cpu_per_speech < known.cpu_per_speech:
-            cheapest[one.candidate.model] = one
-    if model not in cheapest:
+    for one in sorted(measurements, key=lambda one: -one.cpu_per_speech):
+        cheapest[one.candidate.model] = one  # of several numbers of threads the one that takes least
+    if top.model not in cheapest:
         return ()
-    found = [cheapest[model]]
+    found = [cheapest[top.model]]
     for one in sorted(cheapest.values(), key=lambda one: -one.cpu_per_speech):
         beaten = any(_beats(other, one) for other in cheapest.values())
         if not beaten and one.cpu_per_speech <= CHEAPER * found[-1].cpu_per_speech:
             found.append(one)
-    return tuple(Rung(one.candidate.engine, one.candidate.model, one.cpu_per_speech) for one in found)
+    return tuple(take_over(top, one.candidate.engine, one.candidate.model, one.cpu_per_speech) for one in found)
 
 
 def _beats(other: Measurement, one: Measurement) -> bool:
@@ -105,26 +150,19 @@ def _beats(other: Measurement, one: Measurement) -> bool:
     )
 
 
-def catalogued_rungs(models: Sequence[Model], model: Model, engine: str) -> tuple[Rung, ...]:
-    """Where nothing was measured: one model of each smaller size of Whisper, and below them what takes least memory.
+def catalogued_profiles(models: Sequence[Model], model: Model, top: WhisperSettings) -> tuple[Profile, ...]:
+    """Return one model of each size below `model`, and last the one that takes least memory. For want of measurements.
 
     `models` are those on the device that the engine can load and that know the language. Of a size the quantisation is
     taken that is the fastest on most processors; fewer bits save memory, and on many no time.
     """
-    smaller = sorted((one for one in models if size_rank(one.size) < size_rank(model.size)), key=_preference)
-    by_size = {one.size: one for one in reversed(smaller)}  # so that the first of each size stays
-    found = sorted(by_size.values(), key=lambda one: -size_rank(one.size))
+    smaller = sorted(
+        (one for one in models if size_rank(one.size) < size_rank(model.size)),
+        key=lambda one: (-size_rank(one.size), LIKELIEST.index(one.quantisation)),
+    )
+    found = list({one.size: one for one in reversed(smaller)}.values())[::-1]  # the first of each size
     last = found[-1] if found else model
     slimmest = min((one for one in models if one.size == last.size), key=lambda one: one.size_bytes, default=last)
     if slimmest.size_bytes <= SLIMMER * last.size_bytes:
         found.append(slimmest)
-    return tuple(Rung(engine, one.name) for one in found)
-
-
-def _preference(model: Model) -> int:
-    return LIKELIEST.index(model.quantisation)
-
-
-def on_level(settings: Settings, level: Level) -> Settings:
-    """`settings` with the engine of `level`."""
-    return settings.model_copy(update={"engine": level.engine})
+    return tuple(take_over(top, top.kind, one.name) for one in found)

@@ -1,4 +1,4 @@
-"""Utterances that nobody had time for, on disk until somebody has: oldest first, bounded, for this agent's eyes only.
+"""Utterances that the engine has no time for, on disk until it has: oldest first, bounded, readable by the agent only.
 
 One file an utterance, `<id>.npz` (numpy, no pickle): the samples, and JSON with all else. It appears whole or not at
 all, and goes when its words are published. A crash in between means the same words twice, with the same id.
@@ -15,7 +15,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,6 +24,8 @@ from pydantic import Field, TypeAdapter
 from ulid import ULID
 
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
+from agent.config.layers import state_dir
+from agent.config.settings import Settings
 from agent.config.state_file import parse_json
 from agent.messages.identity import boot_id, time_synced
 
@@ -72,6 +74,7 @@ class _Rest:
 
 
 _REST: Final = TypeAdapter(_Rest)
+_OF_UTTERANCE: Final = tuple({field.name for field in fields(_Rest)} & {field.name for field in fields(Utterance)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +83,9 @@ class Kept:
 
     path: Path
     utterance: Utterance
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """One whose sound is not to be had any more."""
-
-    path: Path
-    utterance: Utterance
-    """Silence, as long as the file was, with the id and roughly the beginning of what is lost."""
-    why: str
-    """For people."""
+    """If it is lost: silence, as long as the file was, with the id and roughly the beginning of the utterance."""
+    lost: str = ""
+    """Why its sound cannot be read any more; empty if it can."""
 
 
 class Spool:
@@ -140,7 +135,7 @@ class Spool:
                 return False
         return True
 
-    def oldest(self) -> Kept | Lost | None:
+    def oldest(self) -> Kept | None:
         """The oldest utterance; what cannot be read now comes after all others. To be removed when it was told.
 
         None if nothing is `ready`, or a file could not be read: then there is a pause before the next attempt.
@@ -185,7 +180,7 @@ class Spool:
             # Ids are ULIDs: they sort by time.
             return min(self._sizes, key=lambda path: (self._failures.get(path, 0), path), default=None)
 
-    def _unread(self, path: Path, error: OSError) -> Lost | None:
+    def _unread(self, path: Path, error: OSError) -> Kept | None:
         with self._lock:
             failures = self._failures[path] = self._failures.get(path, 0) + 1
             if failures < READS:
@@ -195,13 +190,13 @@ class Spool:
         log.warning(f"{path}: cannot be read now ({error.strerror}); tried again in {READ_AGAIN_S:.0f} s")
         return None
 
-    def _lost(self, path: Path, why: str) -> Lost | None:
+    def _lost(self, path: Path, why: str) -> Kept | None:
         with self._lock:
             size_bytes = self._sizes.get(path)
         if size_bytes is None:  # purged meanwhile: nobody is to hear of it
             return None
         log.warning(f"{path}: {why}; given up")
-        return Lost(path, _stand_in(path, size_bytes), f"it was kept until there was time, and {why}")
+        return Kept(path, _stand_in(path, size_bytes), f"it was kept until there was time, and {why}")
 
     def _found(self) -> Iterator[Path]:
         if not self._folder.is_dir():
@@ -235,22 +230,12 @@ def _delete(path: Path) -> bool:
 
 def _described(utterance: Utterance) -> bytes:
     age_ns = time.monotonic_ns() - utterance.started_ns
-    rest = _Rest(
-        id=utterance.id,
-        position=utterance.position,
-        started_ns=utterance.started_ns,
-        started_s=time.time() - age_ns / _NS_PER_S,
-        boot_id=boot_id(),
-        speech_end=utterance.speech_end,
-        closed_at=utterance.closed_at,
-        truncated=utterance.truncated,
-        speech_s=utterance.speech_s,
-        speech_prob=utterance.speech_prob,
-        synced=time_synced(),
-        lead_samples=utterance.lead_samples,
-        tail_samples=utterance.tail_samples,
-    )
-    return json.dumps(asdict(rest)).encode()
+    rest = {name: getattr(utterance, name) for name in _OF_UTTERANCE} | {
+        "started_s": time.time() - age_ns / _NS_PER_S,
+        "boot_id": boot_id(),
+        "synced": time_synced(),
+    }
+    return json.dumps(rest).encode()
 
 
 def _stand_in(path: Path, size_bytes: int) -> Utterance:
@@ -280,17 +265,14 @@ def _parsed(path: Path, data: bytes) -> Utterance:
     if not 0 <= time.monotonic_ns() - started_ns <= _OLDEST_NS:
         msg = "said at no possible time"
         raise ValueError(msg)
-    return Utterance(
-        rest.id,
-        pcm,
-        rest.position,
-        started_ns,
-        rest.speech_end,
-        rest.closed_at,
-        truncated=rest.truncated,
-        speech_s=rest.speech_s,
-        speech_prob=rest.speech_prob,
-        dated=dated,
-        lead_samples=rest.lead_samples,
-        tail_samples=rest.tail_samples,
-    )
+    kept = {name: getattr(rest, name) for name in _OF_UTTERANCE} | {"started_ns": started_ns, "dated": dated}
+    return Utterance(pcm=pcm, **kept)
+
+
+def create_spool(settings: Settings) -> Spool | None:
+    """Return the spool that the settings describe; None where nothing is to be kept. Then its folder is emptied."""
+    folder, max_bytes = state_dir(settings), settings.governor.spool_mib << 20
+    if settings.governor.enabled and max_bytes and settings.publish.privacy == "full":
+        return Spool(folder, max_bytes)
+    Spool(folder, 0).purge()
+    return None

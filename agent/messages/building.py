@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance, clipped_samples, rms_dbfs, snr_db
 from agent.messages import Keyword, Latency, TranscriptMessage, cut_text
 from agent.messages.partial import PartialTranscript
-from agent.messages.transcript import Transcript, Verdict
 
 _NS_PER_S = 1_000_000_000
 

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from agent.asr.transcript import Transcript, Verdict
 from agent.config.keywords import KeywordRule, keyword_rules, keywords_in
 from agent.config.settings import PublishSettings
-from agent.messages.transcript import Transcript, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import difflib
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,12 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Quantisation = Literal["f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
+
+PROCESS_MB: Final = {"tiny": 110, "base": 131, "small": 200}
+"""Memory of the process without the ggml file, by Whisper size: tiny and base measured, small reckoned."""
+CTRANSLATE2_MB: Final = {"tiny": 258, "base": 349, "small": 800}
+"""Memory of the process with an int8 model of CTranslate2; likewise."""
+OTHER_PROCESS_MB: Final = 300
 
 
 class _Part(BaseModel):
@@ -202,3 +208,17 @@ def _manifest_path() -> Path:
     # In a wheel it lies beside this file, in a source checkout in the top-level folder `models`.
     in_wheel = here / "manifest.toml"
     return in_wheel if in_wheel.is_file() else here.parent.parent / "models" / "manifest.toml"
+
+
+def memory_need_mb(size: str, size_bytes: int, *, ctranslate2: bool) -> int:
+    """Return about how much the agent takes with a model, all included.
+
+    Args:
+        size: Whisper's size class; empty for a user's own file.
+        size_bytes: Size of its files.
+        ctranslate2: It is a CTranslate2 folder, and no ggml file.
+    """
+    file_mb = size_bytes // 1_000_000
+    if ctranslate2:
+        return CTRANSLATE2_MB.get(size, OTHER_PROCESS_MB + file_mb)
+    return PROCESS_MB.get(size, OTHER_PROCESS_MB) + file_mb

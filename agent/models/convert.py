@@ -1,13 +1,32 @@
-"""From a folder with weights to a ggml file of the wanted type."""
+"""From a CTranslate2 or a Hugging Face folder to a ggml file of the wanted type.
 
+A Hugging Face folder holds `model.safetensors`, `config.json` and a tokenizer. safetensors (huggingface/safetensors,
+"Format"): u64 length of the header, the header in JSON (name → dtype, shape, data_offsets), the data. Nothing in it is
+executed, and torch is not needed.
+"""
+
+import json
+import math
+import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from agent.errors import ModelError
 from agent.models.ct2 import read_ctranslate2
-from agent.models.ggml import TensorType, write_ggml
-from agent.models.hf import read_hugging_face
-from agent.models.quantise import quantise
-from agent.models.whisper import WhisperWeights
+from agent.models.files import Reader, open_reader
+from agent.models.ggml import TensorType, quantise, write_ggml
+from agent.models.whisper import (
+    FloatArray,
+    HyperParameters,
+    WhisperWeights,
+    check_tensors,
+    mel_filters,
+    read_json,
+    read_vocabulary,
+    tensor_shapes,
+)
 
 
 def read_weights(folder: Path) -> WhisperWeights:
@@ -39,3 +58,112 @@ def convert(folder: Path, target: Path, kind: TensorType = TensorType.F16) -> No
         quantise(intermediate, target, kind)
     finally:
         intermediate.unlink(missing_ok=True)
+
+
+_MAX_HEADER_BYTES = 16 * 2**20
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_HYPER = {
+    "n_vocab": "vocab_size",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
+    "n_mels": "num_mel_bins",
+}
+"""Our hyper-parameters by the keys of transformers' `WhisperConfig`."""
+_RENAMED = (
+    (r"^(encoder|decoder)\.blocks\.", r"model.\1.layers."),
+    (r"\.cross_attn_ln\.", ".encoder_attn_layer_norm."),
+    (r"\.attn_ln\.", ".self_attn_layer_norm."),
+    (r"\.mlp_ln\.", ".final_layer_norm."),
+    (r"\.cross_attn\.", ".encoder_attn."),
+    (r"\.attn\.", ".self_attn."),
+    (r"\.(query|key|value)\.", lambda match: f".{match[1][0]}_proj."),
+    (r"\.out\.", ".out_proj."),
+    (r"\.mlp\.0\.", ".fc1."),
+    (r"\.mlp\.2\.", ".fc2."),
+    (r"^(encoder|decoder)\.positional_embedding$", r"model.\1.embed_positions.weight"),
+    (r"^decoder\.token_embedding\.", "model.decoder.embed_tokens."),
+    (r"^encoder\.ln_post\.", "model.encoder.layer_norm."),
+    (r"^decoder\.ln\.", "model.decoder.layer_norm."),
+    (r"^encoder\.conv", "model.encoder.conv"),
+)
+
+
+def read_hugging_face(folder: Path) -> WhisperWeights:
+    """Read the Whisper model in `folder`, which transformers' `save_pretrained` or `git clone` made.
+
+    Raises:
+        ModelError: the folder is incomplete, damaged, or not Whisper.
+    """
+    hyper = _hyper_parameters(folder / "config.json")
+    reader = open_reader(folder / "model.safetensors")
+    header = _read_header(reader)
+    tensors = {name: _tensor(reader, header, hugging_face_name(name)) for name in tensor_shapes(hyper)}
+    weights = WhisperWeights(hyper, read_vocabulary(folder, hyper.n_vocab), mel_filters(hyper.n_mels), tensors)
+    return check_tensors(weights, reader.source)
+
+
+def hugging_face_name(name: str) -> str:
+    """What transformers calls the tensor that OpenAI calls `name`."""
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _hyper_parameters(path: Path) -> HyperParameters:
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("model_type") != "whisper":
+        raise ModelError(f"{path}: not the configuration of a Whisper model")
+    values: dict[str, int] = {}
+    for ours, theirs in _HYPER.items():
+        if type(value := config.get(theirs)) is not int:
+            raise ModelError(f"{path}: {theirs} is missing or not a whole number")
+        values[ours] = value
+    hyper = HyperParameters(**values)
+    hyper.check(str(path))
+    return hyper
+
+
+def _read_header(reader: Reader) -> dict[str, Any]:
+    (size_bytes,) = reader.integers("Q")
+    if size_bytes > min(_MAX_HEADER_BYTES, reader.remaining_bytes):
+        raise ModelError(f"{reader.source}: not a safetensors file, or cut short")
+    try:
+        header = json.loads(reader.take(size_bytes))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{reader.source}: not a safetensors file: its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise ModelError(f"{reader.source}: not a safetensors file: its header is not a table")
+    return header
+
+
+def _tensor(reader: Reader, header: dict[str, Any], name: str) -> FloatArray:
+    # Models that were saved without their language head leave out the prefix.
+    entry = header.get(name, header.get(name.removeprefix("model.")))
+    match entry:
+        case None:
+            raise ModelError(f"{reader.source}: tensor {name} is missing; the model is incomplete")
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]} if all(
+            type(size) is int and size >= 0 for size in shape
+        ):
+            return _view(reader, name, dtype, (*shape,), (start, end))
+        case _:
+            raise ModelError(f"{reader.source}: the header's entry for {name} is malformed")
+
+
+def _view(reader: Reader, name: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int]) -> FloatArray:
+    if dtype not in _ITEM_BYTES:
+        raise ModelError(f"{reader.source}: tensor {name} is {dtype[:20]}; only F32, F16 and BF16 can be converted")
+    start, end = span
+    if not 0 <= start <= end <= reader.remaining_bytes or end - start != math.prod(shape) * _ITEM_BYTES[dtype]:
+        raise ModelError(f"{reader.source}: tensor {name} does not lie where the header says; cut short or damaged")
+    raw = reader.data[reader.offset + start : reader.offset + end]
+    if dtype == "BF16":  # the upper half of a float32
+        raw = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.uint8)
+    item: np.dtype[np.float16 | np.float32] = np.dtype(np.float16 if dtype == "F16" else np.float32)
+    return raw.view(item).reshape(shape)

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import ModelError
-from agent.models.binary import Reader, open_reader
-from agent.models.vocabulary import check_tokens, is_multilingual, read_json, read_vocabulary
+from agent.models.files import Reader, open_reader
 from agent.models.whisper import (
     FloatArray,
     HyperParameters,
     WhisperWeights,
     check_tensors,
+    check_tokens,
+    is_multilingual,
     mel_filters,
+    read_json,
+    read_vocabulary,
     tensor_shapes,
 )
 

@@ -1,4 +1,4 @@
-"""whisper.cpp's legacy ggml container: written from weights, read back with every length checked.
+"""whisper.cpp's legacy ggml container: written, read with every length checked, quantised.
 
 Layout, all little-endian (whisper.cpp, `models/convert-pt-to-ggml.py` and `whisper_model_load`): u32 magic; eleven i32,
 the hyper-parameters and ftype; i32 n_mels, i32 n_fft and the mel filters, f32; i32 count of tokens, each i32 length and
@@ -18,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import ModelError
-from agent.models.binary import Reader, open_reader
-from agent.models.files import atomic_write
-from agent.models.vocabulary import LEAST_ORDINARY_TOKENS
-from agent.models.whisper import N_FFT_BINS, FloatArray, HyperParameters, WhisperWeights, tensor_shapes
+from agent.models.files import Reader, atomic_write, open_reader
+from agent.models.whisper import (
+    LEAST_ORDINARY_TOKENS,
+    N_FFT_BINS,
+    FloatArray,
+    HyperParameters,
+    WhisperWeights,
+    tensor_shapes,
+)
 
 MAGIC = 0x67676D6C
 _MAX_DIMS = 3
@@ -267,3 +272,49 @@ def write_tensor_header(file: BinaryIO, name: str, shape: tuple[int, ...], kind:
     encoded = name.encode("ascii")
     file.write(struct.pack(f"<{3 + len(shape)}i", len(shape), len(encoded), kind, *reversed(shape)))
     file.write(encoded)
+
+
+QUANTISATIONS = {kind.name.lower(): kind for kind in TensorType if kind > TensorType.F16}
+"""`q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`."""
+_FLOATS: dict[TensorType, np.dtype[np.float16 | np.float32]] = {
+    TensorType.F32: np.dtype(np.float32),
+    TensorType.F16: np.dtype(np.float16),
+}
+_CHUNK_VALUES = 2**20
+"""Weights quantised at a time: 4 MiB of float32 and a few temporaries."""
+
+
+def quantise(source: Path, target: Path, kind: TensorType) -> None:
+    """Write `source`, an f16 or f32 ggml file, to `target` with its matrices as blocks of `kind`, atomically.
+
+    Raises:
+        ModelError: `source` is not a sound float ggml file, or `target` cannot be written.
+    """
+    model = read_ggml(source)
+    if model.type not in _FLOATS:
+        raise ModelError(f"{source}: is {model.type.name.lower()} already; quantise from f16 to lose no more than once")
+    with atomic_write(target) as file:
+        write_header(file, model.hyper, kind, model.mel_filters, model.vocabulary)
+        for entry in model.tensors:
+            if len(entry.shape) != 2 or entry.name in F32_ALWAYS:  # noqa: PLR2004 - a matrix
+                write_tensor_header(file, entry.name, entry.shape, entry.type)
+                file.write(model.raw(entry).tobytes())
+            else:
+                write_tensor_header(file, entry.name, entry.shape, kind)
+                for start in range(0, entry.shape[0], _rows(entry)):
+                    file.write(_blocks(model, entry, kind, start))
+
+
+def _rows(entry: TensorEntry) -> int:
+    return max(1, _CHUNK_VALUES // entry.shape[1])
+
+
+def _blocks(model: GgmlFile, entry: TensorEntry, kind: TensorType, start: int) -> bytes:
+    if entry.type not in _FLOATS or entry.shape[1] % kind.block[0]:
+        raise ModelError(f"tensor {entry.name} cannot be quantised: rows of {entry.shape[1]} {entry.type.name} values")
+    # Imported here: the service loads this module at every start, and never quantises.
+    from gguf import GGMLQuantizationType, quants  # noqa: PLC0415
+
+    values = model.raw(entry).view(_FLOATS[entry.type]).reshape(entry.shape)[start : start + _rows(entry)]
+    blocks = quants.quantize(values.astype(np.float32), GGMLQuantizationType[kind.name])
+    return bytes(blocks.tobytes())

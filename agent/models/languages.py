@@ -10,7 +10,7 @@ from agent.errors import ModelError
 from agent.models.catalogue import Catalogue, load_catalogue
 from agent.models.ct2 import ctranslate2_vocabulary_size
 from agent.models.ggml import ggml_vocabulary_size
-from agent.models.vocabulary import is_multilingual
+from agent.models.whisper import is_multilingual
 
 _NAMED_SO = re.compile(r"(tiny|base|small|medium)\.en\b")
 """As OpenAI names them; there is no large one."""

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from agent.errors import ModelError
 from agent.models.catalogue import DerivedSource, HubSource, MirrorSource, Model, Source
 from agent.models.convert import convert
-from agent.models.fetch import Download, HubUnreachable, fetch
+from agent.models.download import Download, HubUnreachable, Progress, fetch, fetch_from_mirror
 from agent.models.files import digest_of, mismatch
 from agent.models.ggml import TensorType
-from agent.models.mirror import fetch_from_mirror
-from agent.models.progress import Progress
 
 if TYPE_CHECKING:
     from agent.models.store import Store

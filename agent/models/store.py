@@ -13,19 +13,89 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from agent.config.state_file import read_json, sync
 from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
-from agent.models.files import atomic_write, looking, mismatch, nearest_folder, write_error
+from agent.models.download import Progress
+from agent.models.files import atomic_write, digest_of, looking, mismatch, nearest_folder, read_error, write_error
 from agent.models.ggml import check_ggml
-from agent.models.ledger import Ledger
-from agent.models.progress import Progress
 from agent.models.pull import MADE_HERE, Pull
 
 _WORK = ".pull"
+
+
+_FILE = "verified.json"
+_VERSION = 1
+
+
+class Ledger:
+    """Remembers digests in `root`/verified.json, and which user's own files are trusted.
+
+    A file that has not changed is not read again before every start. Changed means another inode, modification time or
+    size. A user who can write into the store can also forge this, and could as well replace the program; the ledger
+    guards against damage and against files from elsewhere.
+
+    A ledger that cannot be read counts as empty, one that cannot be written costs only time: the next start computes
+    again.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / _FILE
+
+    def digest(self, path: Path, *, fresh: bool = False) -> str:
+        """SHA-256 of `path`: as remembered if it has not changed since, else (and if `fresh`) computed.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        before = _stat(path)
+        known = self._read("verified").get(str(path))
+        if not fresh and isinstance(known, dict) and before.items() <= known.items() and "sha256" in known:
+            return str(known["sha256"])
+        sha256 = digest_of(path)
+        if _stat(path) != before:
+            raise ModelError(f"{path}: changed while it was read; try again when nobody writes to it")
+        with suppress(ModelError):  # a store that the service may only read is fine
+            self._write("verified", str(path), before | {"sha256": sha256})
+        return sha256
+
+    def trusted(self, path: Path) -> str | None:
+        """The digest under which a user's own file was first used; None if it never was."""
+        found = self._read("trusted").get(str(path))
+        return found if isinstance(found, str) else None
+
+    def trust(self, path: Path, sha256: str) -> None:
+        """Remember that a user's own file is the one with this digest.
+
+        Raises:
+            ModelError: the ledger cannot be written.
+        """
+        self._write("trusted", str(path), sha256)
+
+    def _read(self, part: str) -> dict[str, Any]:
+        try:
+            document = read_json(self._path)
+        except (OSError, ValueError):
+            return {}
+        found = document.get(part) if isinstance(document, dict) and document.get("version") == _VERSION else None
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, part: str, key: str, value: object) -> None:
+        parts = {name: self._read(name) for name in ("verified", "trusted")}
+        for name in list(parts["verified"]):
+            if not os.path.exists(name):  # noqa: PTH110 - never raises
+                del parts["verified"][name]
+        parts[part][key] = value
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        with atomic_write(self._path) as file:
+            file.write(json.dumps({"version": _VERSION, **parts}, indent=1).encode())
 
 
 class Store:
@@ -302,3 +372,11 @@ def _own_files(path: Path, model_format: ModelFormat) -> tuple[Path, ...]:
         raise ModelError(f"{path}: is a file, and CTranslate2 needs a folder")
     check_ctranslate2(path)
     return tuple(sorted(file for file in path.iterdir() if file.is_file()))
+
+
+def _stat(path: Path) -> dict[str, object]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise read_error(path, error) from error
+    return {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "size_bytes": status.st_size}

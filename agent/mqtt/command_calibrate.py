@@ -16,7 +16,7 @@ from typing import Any, Final
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from agent.models.calibration_records import Calibration, Measurement
+from agent.models.calibration import Calibration, Measurement
 from agent.mqtt.commands import Later, Outcome, fault
 from agent.worker import Worker
 

@@ -16,7 +16,6 @@ from agent.config.reload import Reload, plan_reload
 from agent.config.settings import Settings
 from agent.config.tunables import COMMANDED, Tunable
 from agent.errors import EngineError, ModelError, SourceError
-from agent.governor.keeper import Keeper
 from agent.messages.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
@@ -64,7 +63,8 @@ class ControlledDevice:
         identity: Which device this is.
         settings: What is in force: what the configuration says, with what commands have changed before.
         applied: Where changes are kept.
-        source, transcriber, keeper: The stages that commands reach.
+        source, transcriber: The stages that commands reach.
+        forget: Deletes the utterances that have no words yet, on disk or for the engine; returns how many.
         load_engine: Raises ModelError or EngineError.
         apply: Puts settings in force, but for the engine.
         tell: Says what is in force, after a change.
@@ -80,7 +80,7 @@ class ControlledDevice:
         *,
         source: Microphone,
         transcriber: Transcriber,
-        keeper: Keeper,
+        forget: Callable[[], int],
         load_engine: Callable[[Settings], Engine],
         apply: Callable[[Settings], None],
         tell: Callable[[], None],
@@ -98,7 +98,7 @@ class ControlledDevice:
         self._applied = applied
         self._source = source
         self._transcriber = transcriber
-        self._keeper = keeper
+        self._forget = forget
         self._load_engine = load_engine
         self._apply = apply
         self._tell = tell
@@ -182,9 +182,7 @@ class ControlledDevice:
 
     def _purge(self) -> int:
         """Delete what waits for the broker, on disk or for the engine; what the engine has will be told to nobody."""
-        kept = self._keeper.forget()  # first: what comes out of the engine from now on goes nowhere
-        waiting = len(self._transcriber.set_aside(0.0))
-        return kept + waiting + (self.mqtt.purge() if self.mqtt else 0)
+        return self._forget() + (self.mqtt.purge() if self.mqtt else 0)
 
     def _set(self, tunable: Tunable, value: object) -> Outcome:
         """Put another value in force, keep it and tell."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from agent.asr.transcriber import Recognition
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance, clipped_samples
 from agent.errors import EngineError
 from agent.messages import Health, Message, Vad
@@ -16,7 +17,6 @@ from agent.messages.building import Delay, Moment, keyword_messages, latency, pa
 from agent.messages.failed import TranscriptFailed
 from agent.messages.identity import time_synced
 from agent.messages.privacy import PublishPolicy
-from agent.messages.transcript import Transcript
 from agent.mqtt import Sink
 from agent.segmenter import Discarded, Ended, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import Counters
@@ -96,7 +96,7 @@ class Publisher:
         self._counters.transcribed(rtf=rtf, latency=latency_ms)
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Publish what is understood so far, where that is wanted."""
         policy = self.policy
         if policy.publishes_partials and policy.accepts(transcript):

@@ -21,12 +21,11 @@ from agent.config.keywords import keyword_rules
 from agent.config.layers import models_dir, state_dir
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
 from agent.errors import AgentError
-from agent.governor.keeper import Keeper
-from agent.governor.steering import Governed
+from agent.governor.runner import Governed
 from agent.messages import Info, State, identity
 from agent.models.catalogue import load_catalogue
-from agent.models.chosen import format_for
 from agent.models.languages import languages_of
+from agent.models.selection import format_for
 from agent.models.store import Store
 from agent.mqtt.client import MqttSink
 from agent.mqtt.command_calibrate import Calibrator
@@ -56,7 +55,8 @@ class Remote:
         who: Which device this is.
         settings: What is in force: what the configuration says, with what commands have changed before.
         applied: Where changes are kept.
-        source, transcriber, keeper, publisher: The stages that commands reach.
+        source, transcriber, publisher: The stages that commands reach.
+        forget: Deletes the utterances that have no words yet; returns how many.
         load_engine: Raises ModelError or EngineError.
         governed: What the governor makes of the settings at the moment.
         apply: Puts settings in force, but for the engine.
@@ -73,7 +73,7 @@ class Remote:
         applied: Applied,
         source: Microphone,
         transcriber: Transcriber,
-        keeper: Keeper,
+        forget: Callable[[], int],
         publisher: Publisher,
         load_engine: Callable[[Settings], Engine],
         governed: Governed,
@@ -100,7 +100,7 @@ class Remote:
             applied,
             source=source,
             transcriber=transcriber,
-            keeper=keeper,
+            forget=forget,
             load_engine=load_engine,
             apply=apply,
             tell=self.applied,

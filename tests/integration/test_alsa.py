@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.alsa import AlsaSource
 from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
 from agent.audio.libasound import CaptureDevice, capture_devices
@@ -20,7 +21,6 @@ from agent.channel import Overflow
 from agent.commands import devices
 from agent.config.settings import AlsaSettings, SegmenterSettings
 from agent.errors import DeviceUnavailable, EngineError, SourceError
-from agent.messages.transcript import Transcript
 from agent.segmenter import Listener, Segmenter
 from agent.vad.energy import EnergyDetector
 from tests.support.clips import clip, silence
@@ -278,7 +278,7 @@ class Nobody:
     def recognised(self, recognition: Recognition) -> None:
         """There are no words."""
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Nor are there any yet."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

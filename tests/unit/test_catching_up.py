@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agent.asr.transcriber import Transcriber, UnderWay
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from tests.unit.asr.test_transcriber import CountingEngine, Notebook, utterance
 
 
@@ -87,7 +87,7 @@ def test_a_single_one_is_no_batch() -> None:
 def test_a_batch_ends_before_a_draft() -> None:
     """A draft is decoded by itself, and kept until its pause is over: order and ids stay what they are."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a"))  # nothing waits yet
+    rig.transcriber.speculate(utterance("a"))  # nothing waits yet
     rig.submit("a", "b", "c")
     notebook = rig.finish()
     assert notebook.ids == ["busy", "a", "b", "c"]
@@ -98,7 +98,7 @@ def test_a_batch_ends_before_a_draft() -> None:
 def test_a_draft_that_was_overtaken_goes_into_the_batch_anew() -> None:
     """More speech came: the longer utterance is decoded, with those behind it."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a", 1600))
+    rig.transcriber.speculate(utterance("a", 1600))
     rig.transcriber.submit(utterance("a", 3200))
     rig.submit("b")
     notebook = rig.finish()

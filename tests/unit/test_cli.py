@@ -10,7 +10,7 @@ import agent
 from agent import cli
 from agent.commands import models
 from agent.commands.options import engine_kind_for, password_from
-from agent.models.quantise import QUANTISATIONS
+from agent.models.ggml import QUANTISATIONS
 
 HEAVY = ("numpy", "pydantic", "rich", "paho", "soundfile", "pywhispercpp", "ctranslate2", "asyncio")
 

@@ -6,7 +6,7 @@ import agent
 
 PACKAGE: Final = Path(agent.__file__).parent
 ORDER: Final = (
-    *("errors", "log", "systemd", "worker", "channel", "install.extras", "audio.frames"),
+    *("errors", "log", "systemd", "worker", "channel", "install.extras", "audio.frames", "asr.transcript"),
     *("config", "messages", "audio", "models", "vad", "segmenter", "asr", "telemetry", "governor", "mqtt"),
     *("wyoming", "terminal", "bench", "calibrate", "app", "install", "diagnostics", "commands", "cli", "__main__"),
 )

@@ -13,15 +13,14 @@ import pytest
 
 from agent.asr import BatchEngine, batch_size
 from agent.asr.context import WINDOW_S
-from agent.asr.engine_process import Offspring
+from agent.asr.engine_process import EngineProcess, ProcessEngine
 from agent.asr.factory import create_engine
-from agent.asr.isolated import ProcessEngine
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Pcm16, Utterance
 from agent.channel import Overflow
 from agent.config.settings import FasterWhisperSettings, ScriptedSettings
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from tests.support.clips import clip, clip_names, silence
 
 Pulled = Callable[[str], Path]
@@ -131,7 +130,7 @@ class ThreeAtOnce(ProcessEngine):
     wanted: threading.Event
     """Set as soon as somebody has made sure that there is a process for what he is about to ask."""
 
-    def _ready(self) -> Offspring:
+    def _ready(self) -> EngineProcess:
         offspring = super()._ready()
         self.wanted.set()
         return offspring
@@ -153,7 +152,7 @@ class Notebook:
         """Write it down."""
         self.ids.append(recognition.utterance.id)
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Nothing is drafted here."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

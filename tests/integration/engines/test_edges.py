@@ -9,8 +9,7 @@ import soundfile
 
 from agent.asr import Engine
 from agent.asr.factory import create_engine
-from agent.asr.loading import create_segmenter
-from agent.asr.recording import Passage, transcribe
+from agent.asr.loading import Passage, create_segmenter, transcribe
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
 from agent.vad import create_detector

@@ -16,14 +16,13 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.asr.engine_process import Offspring
-from agent.asr.isolated import ProcessEngine
+from agent.asr.engine_process import EngineProcess, ProcessEngine
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.config.settings import EngineSettings, FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError
-from agent.messages.transcript import Transcript
 from tests.support.clips import clip
 
 SLOW_S = 0.4
@@ -112,13 +111,13 @@ def test_a_process_that_loads_can_be_told_already(start: Start, monkeypatch: pyt
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
     seen: list[int | None] = []
-    load = Offspring.load
+    load = EngineProcess.load
 
-    def look(offspring: Offspring, settings: EngineSettings) -> None:
+    def look(offspring: EngineProcess, settings: EngineSettings) -> None:
         seen.extend([offspring.pid, engine.pid])
         load(offspring, settings)
 
-    monkeypatch.setattr(Offspring, "load", look)
+    monkeypatch.setattr(EngineProcess, "load", look)
     engine.transcribe(utterance())
     assert seen == [engine.pid] * 2
 
@@ -230,7 +229,7 @@ def test_the_engines_own_library_stays_out_of_the_agent(pulled: Callable[[str], 
     """Memory is not paid for twice: only the process loads the engine."""
     code = (
         "import sys; from pathlib import Path; from agent.config.settings import WhisperCppSettings\n"
-        "from agent.asr.isolated import ProcessEngine\n"
+        "from agent.asr.engine_process import ProcessEngine\n"
         f"engine = ProcessEngine(WhisperCppSettings(), lambda: Path({str(pulled('tiny.en-q8_0'))!r}))\n"
         "mapped = Path('/proc/self/maps').read_text(), Path(f'/proc/{engine.pid}/maps').read_text()\n"
         "engine.close()\n"
@@ -266,7 +265,7 @@ class _Notebook:
     def recognised(self, recognition: Recognition) -> None:
         self.ids.append(recognition.utterance.id)
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         pass
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

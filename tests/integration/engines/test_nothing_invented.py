@@ -10,10 +10,10 @@ import soundfile
 
 from agent.asr import Engine
 from agent.asr.factory import create_engine
-from agent.asr.recording import transcribe
+from agent.asr.loading import transcribe
+from agent.asr.transcript import Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance
 from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
-from agent.messages.transcript import Verdict
 from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights

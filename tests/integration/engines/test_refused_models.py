@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.asr.isolated import ProcessEngine
+from agent.asr.engine_process import ProcessEngine
 from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.errors import ModelError
 from agent.models.ct2 import check_ctranslate2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.asr import Engine
-from agent.asr.isolated import ProcessEngine
+from agent.asr.engine_process import ProcessEngine
 from agent.asr.loading import ENGINE_NICE, load_engine
 from agent.audio.frames import Utterance
 from agent.config.settings import FasterWhisperSettings, ModelsSettings, Settings, WhisperCppSettings

@@ -10,8 +10,7 @@ from agent.audio.frames import to_float
 from agent.models.catalogue import load_catalogue
 from agent.models.convert import convert
 from agent.models.files import digest_of
-from agent.models.ggml import TensorType
-from agent.models.quantise import quantise
+from agent.models.ggml import TensorType, quantise
 from tests.support.clips import clip
 
 pytestmark = pytest.mark.weights

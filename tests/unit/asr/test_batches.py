@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from agent.asr.batches import batches, common_window
-from agent.asr.context import FOLLOW, FULL, FULL_WINDOW, Window
+from agent.asr.context import FOLLOW, FULL, FULL_WINDOW, Window, batches, common_window
 
 
 def windows(*seconds: float) -> list[Window]:

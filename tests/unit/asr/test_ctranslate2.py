@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from agent.asr import ctranslate2 as faster_whisper
-from agent.asr.ctranslate2 import FasterWhisper
+from agent.asr.ctranslate2 import CTranslate2Engine
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import ModelError
@@ -65,7 +65,7 @@ def test_a_damaged_description_is_refused_with_the_remedy(folder: Path, content:
     """One line that names the file, whatever is in it."""
     (folder / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json.*pull the model again"):
-        FasterWhisper(FasterWhisperSettings(), folder, "none")
+        CTranslate2Engine(FasterWhisperSettings(), folder, "none")
 
 
 def test_who_runs_past_his_own_cap_in_a_batch_is_decoded_as_if_alone(
@@ -73,7 +73,7 @@ def test_who_runs_past_his_own_cap_in_a_batch_is_decoded_as_if_alone(
 ) -> None:
     """The cap of a batch is that of its longest; a loop in a short one is not to be longer for its company."""
     monkeypatch.setattr(faster_whisper, "_load", lambda *_: Model())
-    engine = FasterWhisper(FasterWhisperSettings(), folder, "none")
+    engine = CTranslate2Engine(FasterWhisperSettings(), folder, "none")
     noise = np.random.default_rng(1).normal(0, 3_000, 2 * SAMPLE_RATE_HZ).astype(np.int16)
     looping, longer = (
         Utterance(name, pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm))

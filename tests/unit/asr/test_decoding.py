@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.asr.confidence import Attempt
+from agent.asr.confidence import DecodingResult
 from agent.asr.context import FULL, FULL_WINDOW, WIDER, ContextPolicy, Window
-from agent.asr.decoding import Label, hear, hear_many
+from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
+from agent.asr.transcript import Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError
-from agent.messages.transcript import Segment, Transcript, Verdict
 
 LABEL = Label("scripted", "none")
 FOLLOW = ContextPolicy(min_positions=384, margin_positions=128)
@@ -36,22 +36,22 @@ class Decoder:
         self._texts = list(texts)
         self.windows: list[Window] = []
 
-    def __call__(self, samples: PcmFloat, window: Window) -> Attempt:
+    def __call__(self, samples: PcmFloat, window: Window) -> DecodingResult:
         """Decode nothing."""
         self.windows.append(window)
         early_s, _, text = self._texts.pop(0).rpartition("|")
         segments = (Segment(0.0, len(samples) / SAMPLE_RATE_HZ - float(early_s or 0), text),) if text else ()
-        return Attempt(text, segments, len(text.split()), False, window.positions, "en", avg_logprob=-0.2)
+        return DecodingResult(text, segments, len(text.split()), False, window.positions, "en", avg_logprob=-0.2)
 
 
 def unsure(decoder: Decoder, policy: ContextPolicy = FOLLOW) -> Transcript:
     """What becomes of a short sound that the detector was not sure of."""
-    return hear(replace(utterance(1.2), speech_s=0.5, speech_prob=0.4), policy, decoder, LABEL)
+    return transcribe_with_fallback(replace(utterance(1.2), speech_s=0.5, speech_prob=0.4), policy, decoder, LABEL)
 
 
 def heard(decoder: Decoder, policy: ContextPolicy = FOLLOW, seconds: float = 3.0) -> Transcript:
     """What becomes of `seconds` of sound."""
-    return hear(utterance(seconds), policy, decoder, LABEL)
+    return transcribe_with_fallback(utterance(seconds), policy, decoder, LABEL)
 
 
 def test_one_short_window_is_all_that_an_ordinary_utterance_costs() -> None:
@@ -84,7 +84,9 @@ def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
 def test_a_short_one_is_not_worth_all_of_the_window(texts: list[str], seconds: float) -> None:
     """Somebody waits for the answer: the decodings together cost a few times what a clear one costs."""
     decoder = Decoder(*texts, "")
-    transcript = hear(replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder, LABEL)
+    transcript = transcribe_with_fallback(
+        replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder, LABEL
+    )
     positions = [window.positions for window in decoder.windows]
     assert sum(positions) < 5 * positions[0]
     assert FULL_WINDOW not in positions
@@ -143,14 +145,14 @@ def test_who_looks_for_an_end_and_hears_nothing_takes_back_no_words() -> None:
 def test_silence_behind_the_speech_needs_no_words() -> None:
     """It is the end of the speech that counts, not that of the sound, and from the utterance's own start."""
     told = replace(utterance(6.0), position=50 * SAMPLE_RATE_HZ, speech_end=54 * SAMPLE_RATE_HZ)
-    transcript = hear(told, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    transcript = transcribe_with_fallback(told, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
     assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
 def test_the_end_of_a_recording_is_no_end_of_speech() -> None:
     """Where no detector was asked, what comes behind the words may be silence."""
     whole = replace(utterance(6.0), speech_s=None)
-    transcript = hear(whole, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    transcript = transcribe_with_fallback(whole, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
     assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
@@ -234,7 +236,7 @@ class BatchDecoder:
         self._decoder = Decoder(*texts)
         self.calls: list[list[int]] = []
 
-    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Attempt]:
+    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[DecodingResult]:
         """Decode nothing."""
         self.calls.append([window.positions for window in windows])
         time.sleep(0.05)
@@ -250,7 +252,7 @@ def several(*seconds: float) -> list[Utterance]:
 def test_several_are_decoded_at_once_and_answered_in_order() -> None:
     """One call for all, each with the window that it would have alone."""
     together, alone = BatchDecoder("One.", "Two.", "Three."), Decoder()
-    transcripts = hear_many(several(3.0, 8.0, 1.0), FOLLOW, together, alone, LABEL)
+    transcripts = transcribe_many_with_fallback(several(3.0, 8.0, 1.0), FOLLOW, together, alone, LABEL)
     assert together.calls == [[384, 528, 384]]
     assert alone.windows == []
     assert [(transcript.utterance_id, transcript.text) for transcript in transcripts] == [
@@ -263,7 +265,7 @@ def test_several_are_decoded_at_once_and_answered_in_order() -> None:
 def test_a_loop_in_a_batch_is_retried_by_itself() -> None:
     """The others are done; what was wrong with one costs them nothing."""
     together, alone = BatchDecoder("One.", LOOP, "Three."), Decoder("Two.")
-    transcripts = hear_many(several(3.0, 3.0, 3.0), FOLLOW, together, alone, LABEL)
+    transcripts = transcribe_many_with_fallback(several(3.0, 3.0, 3.0), FOLLOW, together, alone, LABEL)
     assert [window.positions for window in alone.windows] == [768]
     assert [(transcript.text, transcript.retries) for transcript in transcripts] == [
         ("One.", 0),
@@ -277,7 +279,7 @@ def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
     sure, doubtful = several(3.0, 1.2)
     doubtful = replace(doubtful, speech_s=0.5, speech_prob=0.4)
     alone = Decoder("Thanks!")
-    transcripts = hear_many([sure, doubtful], FOLLOW, BatchDecoder("One.", "RAGE!"), alone, LABEL)
+    transcripts = transcribe_many_with_fallback([sure, doubtful], FOLLOW, BatchDecoder("One.", "RAGE!"), alone, LABEL)
     assert [transcript.verdict for transcript in transcripts] == [Verdict.CONFIDENT, Verdict.REJECTED]
     assert [window.positions for window in alone.windows] == [768]
 
@@ -285,7 +287,9 @@ def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
 def test_the_time_for_a_batch_is_shared_out() -> None:
     """The sum is what it took: a real-time factor over many utterances stays right. Larger windows take more."""
     began_s = time.monotonic()
-    transcripts = hear_many(several(3.0, 20.0), FOLLOW, BatchDecoder("One.", "Two."), Decoder(), LABEL)
+    transcripts = transcribe_many_with_fallback(
+        several(3.0, 20.0), FOLLOW, BatchDecoder("One.", "Two."), Decoder(), LABEL
+    )
     shares_s = [transcript.inference_s for transcript in transcripts]
     assert 0.05 <= sum(shares_s) <= time.monotonic() - began_s
     assert shares_s[0] < shares_s[1]
@@ -295,7 +299,7 @@ def test_one_that_is_too_long_spoils_the_batch_before_it_begins() -> None:
     """Whoever asked tries each by itself, and finds out which."""
     together = BatchDecoder()
     with pytest.raises(EngineError, match=r"01U1.*31\.0 s"):
-        hear_many(several(3.0, 31.0), FOLLOW, together, Decoder(), LABEL)
+        transcribe_many_with_fallback(several(3.0, 31.0), FOLLOW, together, Decoder(), LABEL)
     assert together.calls == []
 
 
@@ -303,14 +307,16 @@ def test_an_engine_hears_the_silence_at_the_edges_and_times_are_those_of_the_rec
     """Half a second before 2 s of sound, a quarter behind: 2.75 s are decoded; segments lie within the 2 s."""
     lengths: list[int] = []
 
-    def decode(samples: PcmFloat, window: Window) -> Attempt:
+    def decode(samples: PcmFloat, window: Window) -> DecodingResult:
         lengths.append(len(samples))
         segments = (Segment(0.25, 1.5, "Turn on"), Segment(1.5, 2.75, "the light."))
-        return Attempt("Turn on the light.", segments, 4, False, window.positions, "en", avg_logprob=-0.2)
+        return DecodingResult("Turn on the light.", segments, 4, False, window.positions, "en", avg_logprob=-0.2)
 
     at_the_edges = replace(utterance(2.0), lead_samples=8_000, tail_samples=4_000, speech_end=33_000)
-    one = hear(at_the_edges, FOLLOW, decode, LABEL)
-    (other,) = hear_many([at_the_edges], FOLLOW, lambda sounds, windows: [decode(sounds[0], windows[0])], decode, LABEL)
+    one = transcribe_with_fallback(at_the_edges, FOLLOW, decode, LABEL)
+    (other,) = transcribe_many_with_fallback(
+        [at_the_edges], FOLLOW, lambda sounds, windows: [decode(sounds[0], windows[0])], decode, LABEL
+    )
     assert lengths == [44_000, 44_000]
     for transcript in (one, other):
         assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(0.0, 1.0), (1.0, 2.0)]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from agent.asr import engine_process
-from agent.asr.engine_process import Lost, Offspring
-from agent.asr.isolated import ProcessEngine
+from agent.asr.engine_process import EngineProcess, ProcessDied, ProcessEngine
 from agent.config.settings import ScriptedSettings
 from agent.errors import AgentError, EngineError, ModelError
 from tests.starved import no_descriptors
@@ -20,8 +19,8 @@ from tests.starved import no_descriptors
 def test_without_descriptors_no_process_starts_and_that_is_an_error_of_the_engine() -> None:
     """Whoever wants one tries again later: so it is with every process that is lost."""
     with no_descriptors():
-        with pytest.raises(Lost, match=r"could not be started \(Too many open files\)"):
-            Offspring(None)
+        with pytest.raises(ProcessDied, match=r"could not be started \(Too many open files\)"):
+            EngineProcess(None)
         with pytest.raises(EngineError, match="the engine process could not be started"):
             ProcessEngine(ScriptedSettings(), lambda: None)
 
@@ -33,8 +32,8 @@ def test_without_memory_for_a_fork_it_is_the_same(monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(Lost, match=r"could not be started \(Cannot allocate memory\)"):
-        Offspring(None)
+    with pytest.raises(ProcessDied, match=r"could not be started \(Cannot allocate memory\)"):
+        EngineProcess(None)
 
 
 @pytest.mark.parametrize(

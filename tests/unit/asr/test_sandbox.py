@@ -51,6 +51,15 @@ def need(part: str, model: Path) -> None:
         pytest.skip(f"this kernel cannot confine: {part}")
 
 
+def test_nothing_has_started_a_thread_before(model: Path) -> None:
+    """A thread from before would stay unconfined: numpy starts some when it is imported."""
+    assert ask("['numpy' in sys.modules, threading.active_count(), len(os.listdir('/proc/self/task'))]", model) == [
+        False,
+        1,
+        1,
+    ]
+
+
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET"])
 def test_no_network(family: str, model: Path) -> None:
     """A socket to anywhere but this machine is refused where it is made."""

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agent.asr.threads import engine_threads
+from agent.asr.cpu import engine_threads
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3), (8, 7)])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from agent.asr.tokens import MAX_PROMPT_TOKENS, Tokens
+from agent.asr.ctranslate2 import MAX_PROMPT_TOKENS, Tokens
+from agent.asr.transcript import Segment
 from agent.errors import ModelError
-from agent.messages.transcript import Segment
 
 WORDS = ["turn", "on", "the", "light", "off"]
 CONTROLS = [

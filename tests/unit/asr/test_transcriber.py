@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from agent.asr.speculative import GRACE_S
+from agent.asr.pace import GRACE_S
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Notebook:
         """Write it down."""
         self.recognitions.append(recognition)
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Write it down."""
         self.drafts.append(f"{utterance.id}: {transcript.text}")
 
@@ -80,10 +80,12 @@ class CountingEngine:
 class Rig:
     """A transcriber in its thread, with an engine that waits to be let go."""
 
-    def __init__(self, capacity: int = 8, *, eager: bool = True) -> None:
+    def __init__(self, capacity: int = 8, *, speculative: bool = True) -> None:
         self.engine = CountingEngine()
         self.notebook = Notebook()
-        self.transcriber = Transcriber(self.engine, self.notebook, capacity, Overflow.DROP_OLDEST, eager=eager)
+        self.transcriber = Transcriber(
+            self.engine, self.notebook, capacity, Overflow.DROP_OLDEST, speculative=speculative
+        )
         self._thread = threading.Thread(target=self.transcriber.run, daemon=True)
         self._thread.start()
 
@@ -113,7 +115,7 @@ def test_every_utterance_is_answered_in_order() -> None:
 def test_a_draft_that_comes_true_is_not_decoded_again() -> None:
     """If the pause completes, what was decoded inside it is published, with no time in the queue."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a"))
+    rig.transcriber.speculate(utterance("a"))
     rig.engine.wait_until_started()
     rig.transcriber.submit(utterance("a"))
     notebook = rig.finish()
@@ -125,7 +127,7 @@ def test_a_draft_that_comes_true_is_not_decoded_again() -> None:
 def test_a_draft_that_speech_overtook_is_never_published() -> None:
     """If speech resumes, the longer utterance is decoded anew and only its words are published."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a", 1600))
+    rig.transcriber.speculate(utterance("a", 1600))
     rig.engine.wait_until_started()
     rig.transcriber.withdraw()
     rig.transcriber.submit(utterance("a", 3200))
@@ -139,7 +141,7 @@ def test_a_withdrawn_draft_that_was_not_begun_costs_nothing() -> None:
     rig = Rig()
     rig.transcriber.submit(utterance("busy"))
     rig.engine.wait_until_started()
-    rig.transcriber.draft(utterance("a"))
+    rig.transcriber.speculate(utterance("a"))
     rig.transcriber.withdraw()
     rig.finish()
     assert rig.engine.asked == ["busy"]
@@ -148,12 +150,12 @@ def test_a_withdrawn_draft_that_was_not_begun_costs_nothing() -> None:
 def test_a_withdrawn_draft_is_not_revived_by_the_next() -> None:
     """While the first is under way, the second waits in vain; the third is what was said, and is what is decoded."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a", 1000))
+    rig.transcriber.speculate(utterance("a", 1000))
     rig.engine.wait_until_started()
     rig.transcriber.withdraw()
-    rig.transcriber.draft(utterance("a", 2000))
+    rig.transcriber.speculate(utterance("a", 2000))
     rig.transcriber.withdraw()
-    rig.transcriber.draft(utterance("a", 3000))
+    rig.transcriber.speculate(utterance("a", 3000))
     assert rig.transcriber.waiting == 1
     rig.engine.allow(2)
     rig.engine.wait_until_started()
@@ -173,18 +175,20 @@ def test_drafts_for_nothing_cost_at_most_their_share_of_the_useful_work(resumed:
     rig = Rig()
     rig.engine.allow(10_000)
     for number in range(60):
-        rig.transcriber.draft(utterance("overtaken", 2 * number))
+        rig.transcriber.speculate(utterance(f"overtaken {number}", 2 * number))
         rig.transcriber.probe(utterance("probe"), timeout_s=60.0)
         if resumed:
             rig.transcriber.withdraw()
         if not resumed or number % 3 == 0:
-            rig.transcriber.submit(utterance("overtaken", 2 * number + 1))
+            rig.transcriber.submit(utterance(f"overtaken {number}", 2 * number + 1))
             rig.transcriber.probe(utterance("probe"), timeout_s=60.0)
     notebook = rig.finish()
     useful_s = len(notebook.recognitions) * 0.5
     allowed_s = GRACE_S + 0.3 * useful_s
     assert allowed_s - 0.5 <= len(notebook.drafts) * 0.5 <= allowed_s + 0.5
-    assert rig.engine.asked.count("overtaken") == len(notebook.drafts) + len(notebook.recognitions)
+    assert len([name for name in rig.engine.asked if name != "probe"]) == len(notebook.drafts) + len(
+        notebook.recognitions
+    )
 
 
 def test_no_drafts_while_utterances_wait() -> None:
@@ -193,15 +197,15 @@ def test_no_drafts_while_utterances_wait() -> None:
     rig.transcriber.submit(utterance("busy"))
     rig.engine.wait_until_started()
     rig.transcriber.submit(utterance("waits"))
-    rig.transcriber.draft(utterance("a"))
+    rig.transcriber.speculate(utterance("a"))
     rig.finish()
     assert rig.engine.asked == ["busy", "waits"]
 
 
 def test_no_drafts_where_they_are_switched_off() -> None:
     """Without `eager` an utterance is decoded once, after its end."""
-    rig = Rig(eager=False)
-    rig.transcriber.draft(utterance("a"))
+    rig = Rig(speculative=False)
+    rig.transcriber.speculate(utterance("a"))
     rig.transcriber.submit(utterance("a"))
     rig.finish()
     assert rig.engine.asked == ["a"]
@@ -220,7 +224,7 @@ def test_a_failure_costs_one_utterance_only() -> None:
 def test_a_draft_that_fails_is_tried_again_as_an_utterance() -> None:
     """A failed draft is no loss: the finished utterance gets its own attempt, and its own report."""
     rig = Rig()
-    rig.transcriber.draft(utterance("bad"))
+    rig.transcriber.speculate(utterance("bad"))
     rig.engine.wait_until_started()
     rig.transcriber.submit(utterance("bad"))
     notebook = rig.finish()
@@ -232,7 +236,7 @@ def test_what_a_draft_understood_is_told_each_time() -> None:
     """At every pause, whether or not speech resumes; a draft that fails has nothing to tell."""
     rig = Rig()
     for name, length in (("bad", 800), ("a", 1600), ("a", 3200)):
-        rig.transcriber.draft(utterance(name, length))
+        rig.transcriber.speculate(utterance(name, length))
         rig.engine.wait_until_started()
         rig.transcriber.withdraw()
         rig.engine.allow(1)
@@ -272,8 +276,9 @@ def test_what_has_waited_too_long_can_be_set_aside() -> None:
     queue = rig.transcriber.queue
     assert queue.age_s >= 0.05
     assert queue.speech_s == 1.5
-    assert [one.id for one in rig.transcriber.set_aside(0.04)] == ["old"]
-    assert rig.finish().ids == ["under way", "new"]
+    rig.transcriber.set_aside(0.04)
+    notebook = rig.finish()
+    assert (notebook.drops, notebook.ids) == (["old"], ["under way", "new"])
 
 
 def test_a_probe_pushes_nothing_out() -> None:
@@ -304,7 +309,7 @@ def test_a_full_queue_drops_the_oldest_and_says_which() -> None:
 def test_the_wait_counts_from_the_end_of_the_pause(length: int) -> None:
     """`wait_s` is what the subscriber waits beyond the pause: never negative, with a draft or without."""
     rig = Rig()
-    rig.transcriber.draft(utterance("a", 1600))
+    rig.transcriber.speculate(utterance("a", 1600))
     rig.engine.wait_until_started()
     rig.transcriber.submit(utterance("a", length))
     assert rig.finish().recognitions[0].wait_s >= 0.0

@@ -8,7 +8,7 @@ import pytest
 from agent.calibrate import run as calibration
 from agent.calibrate.measure import Findings
 from agent.commands import calibrate
-from agent.models.calibration_records import Skipped
+from agent.models.calibration import Skipped
 
 
 def parsed(tmp_path: Path, *arguments: str) -> argparse.Namespace:

@@ -1,14 +1,19 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
+from agent.audio.frames import Pcm16
+from agent.bench.child import Answer, Loaded
 from agent.bench.clips import Clip
-from agent.calibrate.measure import MOST_PASSES, Findings, Sample, Survey, p95
+from agent.bench.process import SystemProcess
+from agent.calibrate import measure
+from agent.calibrate.measure import MOST_PASSES, Findings, Survey, p95
 from agent.errors import AgentError, EngineError
-from agent.models.calibration_records import Candidate, Limits
-from agent.models.candidates import Contender, engine_for
+from agent.models.calibration import Candidate, Limits
 from agent.models.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()
@@ -17,6 +22,12 @@ CLIPS = [
     for n, duration_s in enumerate((2.0, 3.0, 5.0))
 ]
 LOAD_S = 2.0
+LOADED = Loaded(LOAD_S)
+
+
+@pytest.fixture(autouse=True)
+def _silence_for_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "load_pcm", lambda clip: np.zeros(round(16_000 * clip.duration_s), np.int16))
 
 
 @dataclass
@@ -29,7 +40,7 @@ class Device:
     now_s: float = 0.0
     started: list[Candidate] = field(default_factory=list)
     open: set[Candidate] = field(default_factory=set)
-    most_mb: int = 0
+    most_open: int = 0
     broken: frozenset[str] = frozenset()
     disturbed_until_s: float = 0.0
     """Until then, everything takes five times as long."""
@@ -39,46 +50,45 @@ class Device:
         """Seconds on its own clock."""
         return self.now_s
 
-    def start(self, candidate: Candidate, limit_s: float) -> "FakeTrial":
+    def start(self, candidate: Candidate, limit_s: float) -> "FakeProcess":
         """Load a candidate, unless it is broken."""
         if candidate.model in self.broken:
             raise EngineError(f"{candidate.model} cannot be loaded")
         self.started.append(candidate)
         self.open.add(candidate)
-        self.most_mb = max(self.most_mb, self.mb * len(self.open))
+        self.most_open = max(self.most_open, len(self.open))
         self.now_s += min(LOAD_S, limit_s)
-        return FakeTrial(self, candidate)
+        return FakeProcess(self, candidate)
 
 
 @dataclass
-class FakeTrial:
+class FakeProcess:
     """One that is loaded."""
 
     device: Device
     candidate: Candidate
-    load_s: float = LOAD_S
+    loaded: Loaded = LOADED
 
-    def transcribe(self, clip: Clip, limit_s: float) -> Sample:
+    def transcribe(self, pcm: Pcm16, _language: str, limit_s: float) -> Answer:
         """Let the time pass that it takes."""
-        wall_s = clip.duration_s * self.device.rtf[self.candidate.model] / self.candidate.threads
+        wall_s = len(pcm) / 16_000 * self.device.rtf[self.candidate.model] / self.candidate.threads
         wall_s *= 5 if self.device.now_s < self.device.disturbed_until_s else 1
         self.device.now_s += min(wall_s, limit_s)
         if wall_s > limit_s:
             raise AgentError("no answer in time")
-        return Sample(self.device.heard, wall_s, wall_s * self.candidate.threads, self.device.mb)
+        cpu_s, peak_bytes = wall_s * self.candidate.threads, self.device.mb * 1_000_000
+        return Answer(self.device.heard, wall_s=wall_s, cpu_s=cpu_s, peak_rss_bytes=peak_bytes, pss_bytes=peak_bytes)
 
     def close(self) -> None:
         """Let go."""
         self.device.open.discard(self.candidate)
 
 
-def survey(
-    device: Device, *models: str, threads: Sequence[int] = (1,), budget_s: float = 1_000.0, memory_mb: int = 10_000
-) -> Findings:
+def survey(device: Device, *models: str, threads: Sequence[int] = (1,), budget_s: float = 1_000.0) -> Findings:
     """Measure the models in that order."""
-    found = [CATALOGUE.find(name) for name in models]
-    running = Survey(CLIPS, device.start, Limits(memory_mb), budget_s, clock=device.clock)
-    result = running.run([Contender(engine_for(model), model) for model in found], threads)
+    start = cast("Callable[[Candidate, float], SystemProcess]", device.start)
+    running = Survey(CLIPS, start, Limits(memory_mb=10_000), budget_s, clock=device.clock)
+    result = running.run([CATALOGUE.find(name) for name in models], threads)
     assert device.open == set(), "a process was left behind"
     return result
 
@@ -164,16 +174,11 @@ def test_what_fails_to_load_does_not_keep_the_others_from_it() -> None:
     assert [(one.model, one.why) for one in found.skipped] == [("tiny.en-q8_0", "tiny.en-q8_0 cannot be loaded")]
 
 
-def test_no_more_processes_are_kept_than_memory_allows() -> None:
-    """Where all would not fit, they are loaded again for the next pass instead."""
-    names = ("tiny.en-q8_0", "tiny.en-ct2", "tiny.en-q4_0")
-    rtf = dict(zip(names, (0.3, 0.2, 0.1), strict=True))
-    roomy, tight = Device(rtf, mb=300), Device(rtf, mb=300)
-    survey(roomy, *names, memory_mb=10_000)
-    survey(tight, *names, memory_mb=650)
-    assert roomy.most_mb == 900
-    assert len(roomy.started) == 3
-    assert tight.most_mb == 600
+def test_one_process_is_loaded_at_a_time() -> None:
+    """No other one takes memory or time from it."""
+    device = Device({"tiny.en-q8_0": 0.3, "tiny.en-ct2": 0.2, "tiny.en-q4_0": 0.1})
+    survey(device, *device.rtf)
+    assert device.most_open == 1
 
 
 def test_the_95th_percentile_of_a_few_is_the_largest() -> None:

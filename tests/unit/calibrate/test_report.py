@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from agent.calibrate.report import print_calibration
-from agent.models.calibration_records import Skipped
+from agent.models.calibration import Skipped
 from tests.calibrations import calibration, measurement
 
 

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from agent.commands import calibrate
-from agent.models.calibration_file import CalibrationError
+from agent.models.calibration import CalibrationError
 
 
 def test_what_could_not_be_kept_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

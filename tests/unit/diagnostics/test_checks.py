@@ -20,7 +20,7 @@ from agent.errors import DeviceBusy, DeviceUnavailable
 from agent.install.extras import Installation
 from agent.install.systemctl import Condition
 from agent.messages.identity import Machine
-from agent.models.memory import memory_need_mb
+from agent.models.catalogue import memory_need_mb
 
 HERE = Machine("boot", "Raspberry Pi 4 Model B Rev 1.4", "Debian GNU/Linux 12 (bookworm)", "6.6", "aarch64", "3.11")
 SD_CARD = Storage("/dev/mmcblk0p2", "ext4", read_only=False, errors=0, wear_pct=None)

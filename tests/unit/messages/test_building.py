@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
+from agent.asr.transcript import Evidence, Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.messages import MAX_TEXT_BYTES, TranscriptMessage
 from agent.messages.building import Delay, Moment, latency, transcript_message
-from agent.messages.transcript import Evidence, Transcript, Verdict
 
 RATE = 16_000
 STARTED_NS = 5_000_000_000

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from agent.asr.transcript import Evidence, Transcript, Verdict
 from agent.config.settings import PublishSettings
 from agent.messages.privacy import PublishPolicy
-from agent.messages.transcript import Evidence, Transcript, Verdict
 
 SAID = Transcript("u", "lights on", "en", (), "scripted", "scripted", 0.1, 0)
 

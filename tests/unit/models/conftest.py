@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from agent.models.progress import Silent
 from agent.models.store import Store
 from tests.model_packages import World, make_world
 from tests.model_server import Hub, HubServer
+
+
+class Silent:
+    """Implements `Progress`, and says nothing."""
+
+    def note(self, message: str) -> None:
+        """Ignore it."""
+
+    def advance(self, label: str, done_bytes: int, total_bytes: int) -> None:
+        """Ignore it."""
+
 
 NOBODY = "http://127.0.0.1:1"
 

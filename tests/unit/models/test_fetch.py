@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ModelError
-from agent.models.fetch import Download, HubUnreachable, fetch
-from agent.models.progress import Silent
+from agent.models.download import Download, HubUnreachable, fetch
 from tests.model_server import Hub, HubServer
+from tests.unit.models.conftest import Silent
 
 CONTENT = bytes(range(256)) * 4_000
 

@@ -11,8 +11,7 @@ from gguf import GGMLQuantizationType, quants
 
 from agent.errors import ModelError
 from agent.models.convert import convert
-from agent.models.ggml import TensorType, check_ggml, read_ggml, write_ggml
-from agent.models.quantise import QUANTISATIONS, quantise
+from agent.models.ggml import QUANTISATIONS, TensorType, check_ggml, quantise, read_ggml, write_ggml
 from agent.models.whisper import HyperParameters
 from tests.model_files import (
     HYPER,

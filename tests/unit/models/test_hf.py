@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ModelError
-from agent.models.hf import hugging_face_name, read_hugging_face
+from agent.models.convert import hugging_face_name, read_hugging_face
 from agent.models.whisper import tensor_shapes
 from tests.model_files import HYPER, safetensors_bytes, same, small_weights, write_hugging_face
 

@@ -4,7 +4,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from agent.models.mirror import _size_bytes
+from agent.models.download import _size_bytes
 
 
 def test_what_pip_removes_while_it_is_watched_disturbs_nobody(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ModelError
-from agent.models import ModelFormat, files, ledger
-from agent.models.ggml import TensorType, write_ggml
-from agent.models.quantise import quantise
+from agent.models import ModelFormat, files
+from agent.models import store as store_module
+from agent.models.ggml import TensorType, quantise, write_ggml
 from agent.models.store import Store
 from tests.model_files import usable_weights, write_ctranslate2
 from tests.model_server import Hub
@@ -44,7 +44,7 @@ def test_an_unchanged_file_is_not_read_again(store: Store, monkeypatch: pytest.M
         read.append(file)
         return files.digest_of(file)
 
-    monkeypatch.setattr(ledger, "digest_of", counting)
+    monkeypatch.setattr(store_module, "digest_of", counting)
     store.resolve("mini-q4_0", ModelFormat.GGML)
     assert read == []
     os.utime(path, ns=(1, 1))
@@ -131,7 +131,7 @@ def test_a_store_that_may_only_be_read_still_serves(store: Store, monkeypatch: p
     def refuse(target: Path) -> None:
         raise ModelError(f"{target}: read-only")
 
-    monkeypatch.setattr(ledger, "atomic_write", refuse)
+    monkeypatch.setattr(store_module, "atomic_write", refuse)
     assert store.resolve("mini-q4_0", ModelFormat.GGML) == path
     assert not (store.root / "verified.json").exists()
 

@@ -8,12 +8,11 @@ import pytest
 
 from agent.errors import ModelError
 from agent.models import ModelFormat
-from agent.models.fetch import Download, fetch
-from agent.models.progress import Progress, Silent
+from agent.models.download import Download, Progress, fetch
 from agent.models.store import Store
 from tests.model_packages import World
 from tests.model_server import Hub
-from tests.unit.models.conftest import NOBODY, flip, leftovers, pull
+from tests.unit.models.conftest import NOBODY, Silent, flip, leftovers, pull
 
 
 class Notes(Silent):

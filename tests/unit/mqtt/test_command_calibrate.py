@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.models.calibration_file import as_json
+from agent.models.calibration import as_json
 from agent.mqtt.command_calibrate import Calibrator
 from agent.mqtt.commands import Later, Outcome
 from tests.calibrations import calibration, measurement

@@ -1,15 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from agent.asr.engine_process import Lost
-from agent.asr.isolated import ProcessEngine
+from agent.asr.engine_process import ProcessDied, ProcessEngine
+from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
-from agent.messages.transcript import Transcript
 from agent.mqtt.command_golden import SENTENCE, listen_to_it
 
 
@@ -25,11 +24,11 @@ class Sick:
     def load(self, _settings: ScriptedSettings) -> None:
         """There is nothing to load."""
 
-    def transcribe(self, utterance: Utterance, _deadline_s: float) -> Transcript:
+    def transcribe(self, utterances: Sequence[Utterance], _deadline_s: float) -> list[Transcript]:
         """Die, or answer."""
         if self.sick:
-            raise Lost("was killed by SIGKILL (out of memory)")
-        return Transcript(utterance.id, SENTENCE, "en", (), "scripted", "scripted", 1.0, 0)
+            raise ProcessDied("was killed by SIGKILL (out of memory)")
+        return [Transcript(one.id, SENTENCE, "en", (), "scripted", "scripted", 1.0, 0) for one in utterances]
 
 
 def listener(transcribe: Callable[[Utterance], Transcript]) -> Any:
@@ -39,7 +38,7 @@ def listener(transcribe: Callable[[Utterance], Transcript]) -> Any:
 
 def test_an_engine_that_is_well_again_hears_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What became of the last proof is not held against the next one, though the sound is the same."""
-    monkeypatch.setattr("agent.asr.isolated.Offspring", Sick)
+    monkeypatch.setattr("agent.asr.engine_process.EngineProcess", Sick)
     transcriber = listener(ProcessEngine(ScriptedSettings(), lambda: None).transcribe)
     assert listen_to_it(transcriber).code == "failed"
     monkeypatch.setattr(Sick, "sick", False)

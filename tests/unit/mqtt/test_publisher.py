@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.config.keywords import keyword_rules
 from agent.errors import EngineError
@@ -13,7 +14,6 @@ from agent.messages import Health, Message, TranscriptMessage, Vad, topic_for
 from agent.messages.failed import TranscriptFailed
 from agent.messages.partial import PartialTranscript
 from agent.messages.privacy import PublishPolicy
-from agent.messages.transcript import Transcript, Verdict
 from agent.mqtt.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import RTF, STAGES, Counters
@@ -69,7 +69,7 @@ class Rig:
         """Report the words of an utterance of two seconds."""
         self.publisher.recognised(Recognition(UTTERANCE, transcript, queue_s=0.0, wait_s=0.25))
 
-    def hear(self, *events: SegmenterEvent) -> None:
+    def transcribe_with_fallback(self, *events: SegmenterEvent) -> None:
         """Report what the segmenter told."""
         for event in events:
             self.publisher.heard(event)
@@ -112,11 +112,11 @@ def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
     """Off by default, never with less than full privacy, never without words; no number is used up."""
     for policy in (PublishPolicy(), PublishPolicy(privacy="keywords", partials=True)):
         rig.publisher.policy = policy
-        rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+        rig.publisher.partial(UTTERANCE, TRANSCRIPT)
     assert rig.basket.messages == []
     rig.publisher.policy = PublishPolicy(partials=True)
-    rig.publisher.drafted(UTTERANCE, replace(TRANSCRIPT, text="", verdict=Verdict.REJECTED))
-    rig.publisher.drafted(UTTERANCE, TRANSCRIPT)
+    rig.publisher.partial(UTTERANCE, replace(TRANSCRIPT, text="", verdict=Verdict.REJECTED))
+    rig.publisher.partial(UTTERANCE, TRANSCRIPT)
     (partial,) = rig.basket.messages
     assert isinstance(partial, PartialTranscript)
     assert (partial.id, partial.text, partial.duration_s) == ("u1", "turn on the light", 2.0)
@@ -284,7 +284,9 @@ def test_an_engine_that_works_again_is_no_problem_whatever_it_heard(rig: Rig, te
 
 def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
     """A pause that speech resumes after is no end; a cough that was discarded is no beginning, and counted."""
-    rig.hear(SpeechStarted(0), Paused(UTTERANCE), Resumed(), Paused(UTTERANCE), Ended(UTTERANCE), Discarded(0, 64))
+    rig.transcribe_with_fallback(
+        SpeechStarted(0), Paused(UTTERANCE), Resumed(), Paused(UTTERANCE), Ended(UTTERANCE), Discarded(0, 64)
+    )
     assert rig.basket.vad == ["ON", "OFF"]
     rig.counters.add("heard_s", 4.0)
     assert rig.counters.asr().speech_pct == 50.0
@@ -293,7 +295,7 @@ def test_speaking_is_told_as_it_begins_and_ends(rig: Rig) -> None:
 
 def test_a_cut_is_not_the_end_of_speaking(rig: Rig) -> None:
     """Somebody who speaks longer than an utterance may last is speaking all the time."""
-    rig.hear(SpeechStarted(0), Ended(replace(UTTERANCE, truncated=True)), Ended(UTTERANCE))
+    rig.transcribe_with_fallback(SpeechStarted(0), Ended(replace(UTTERANCE, truncated=True)), Ended(UTTERANCE))
     assert rig.basket.vad == ["ON", "OFF"]
 
 
@@ -308,12 +310,12 @@ def test_speaking_is_repeated_for_those_who_came_late(rig: Rig, monkeypatch: pyt
         return rig.basket.vad
 
     assert after(100.0) == []
-    rig.hear(SpeechStarted(0))
+    rig.transcribe_with_fallback(SpeechStarted(0))
     assert after(VAD_REPEAT_S - 0.1) == ["ON"]
     assert after(0.2) == ["ON", "ON"]
     assert after(1.0) == ["ON", "ON"]
     assert after(VAD_REPEAT_S) == ["ON", "ON", "ON"]
-    rig.hear(Ended(UTTERANCE))
+    rig.transcribe_with_fallback(Ended(UTTERANCE))
     assert after(VAD_REPEAT_S) == ["ON", "ON", "ON", "OFF"]
 
 

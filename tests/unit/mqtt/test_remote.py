@@ -7,7 +7,7 @@ import pytest
 
 from agent.config.commanded import Applied
 from agent.config.settings import ModelsSettings, ScriptedSettings, Settings
-from agent.governor.steering import Governed
+from agent.governor.runner import Governed
 from agent.messages import Message, State
 from agent.messages.identity import describe
 from agent.mqtt.command_handlers import DeviceIdentity
@@ -59,7 +59,7 @@ def remote_of(folder: Path, publisher: Publisher, switch: Switch) -> Remote:
         applied=Applied(folder),
         source=cast("Any", switch),
         transcriber=nothing,
-        keeper=nothing,
+        forget=lambda: 0,
         publisher=publisher,
         load_engine=nothing,
         governed=Governed(),

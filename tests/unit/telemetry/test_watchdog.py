@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcript import Transcript
 from agent.audio.frames import AudioFrame, Utterance
 from agent.audio.microphone import Microphone
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings
 from agent.errors import EngineError
-from agent.messages.transcript import Transcript
 from agent.segmenter import FRAMES_AT_REST, Listener, Segmenter
 from agent.systemd import Notifier
 from agent.telemetry.watchdog import CAPTURE_S, LISTEN_S, Supervisor
@@ -62,7 +62,7 @@ class Nobody:
     def recognised(self, recognition: Recognition) -> None:
         """Let it pass."""
 
-    def drafted(self, utterance: Utterance, transcript: Transcript) -> None:
+    def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Let it pass."""
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:

@@ -1,14 +1,14 @@
+from pathlib import Path
+
 import pytest
 
-from agent.models.candidates import (
-    Contender,
-    contenders,
-    for_language,
-    smaller_in_vain,
-    thread_numbers,
-    worth_pulling,
-)
+from agent.calibrate.candidates import cost, objection, smaller_in_vain, thread_numbers, worth_pulling
+from agent.calibrate.run import candidates
+from agent.errors import ModelError
+from agent.models.calibration import Limits
 from agent.models.catalogue import Model, load_catalogue
+from agent.models.choice import for_language
+from agent.models.store import Store
 
 CATALOGUE = load_catalogue()
 BOTH = ("whisper_cpp", "faster_whisper")
@@ -19,16 +19,10 @@ def models(*names: str) -> list[Model]:
     return [CATALOGUE.find(name) for name in names]
 
 
-def names(found: tuple[Contender, ...]) -> list[str]:
-    """What is to be measured, in its order."""
-    return [contender.model.name for contender in found]
-
-
 def test_the_cheapest_come_first_and_of_a_size_those_that_probably_win() -> None:
     """Should the time run out, what was measured is what mattered most."""
     given = models("base-ct2", "small-q8_0", "tiny.en-f16", "tiny.en-q4_0", "base-q8_0", "tiny.en-ct2", "tiny.en-q8_0")
-    found = contenders(given, BOTH, "en", 4_000)
-    assert names(found.contenders) == [
+    assert [model.name for model in sorted(given, key=cost)] == [
         "tiny.en-q8_0",
         "tiny.en-ct2",
         "tiny.en-q4_0",
@@ -37,22 +31,33 @@ def test_the_cheapest_come_first_and_of_a_size_those_that_probably_win() -> None
         "base-ct2",
         "small-q8_0",
     ]
-    assert found.skipped == ()
 
 
 def test_an_engine_that_is_not_installed_is_not_measured() -> None:
     """It is said why."""
-    found = contenders(models("tiny.en-ct2", "tiny.en-q8_0"), ["whisper_cpp"], "en", 4_000)
-    assert names(found.contenders) == ["tiny.en-q8_0"]
-    assert [(one.model, one.why) for one in found.skipped] == [("tiny.en-ct2", "faster_whisper is not installed")]
+    assert objection(CATALOGUE.find("tiny.en-q8_0"), ["whisper_cpp"], 4_000) == ""
+    assert objection(CATALOGUE.find("tiny.en-ct2"), ["whisper_cpp"], 4_000) == "faster_whisper is not installed"
 
 
 def test_what_is_far_too_large_is_not_even_loaded() -> None:
     """A board of 512 MB with 200 MB to spare would only swap; what is near the budget is measured."""
-    found = contenders(models("base-ct2", "tiny.en-q8_0", "large-v3-turbo-q5_0"), BOTH, "en", 200)
-    assert names(found.contenders) == ["tiny.en-q8_0"]
-    assert {one.model for one in found.skipped} == {"base-ct2", "large-v3-turbo-q5_0"}
-    assert all("the engine may have 200" in one.why for one in found.skipped)
+    assert objection(CATALOGUE.find("tiny.en-q8_0"), BOTH, 200) == ""
+    for name in ("base-ct2", "large-v3-turbo-q5_0"):
+        assert "the engine may have 200" in objection(CATALOGUE.find(name), BOTH, 200)
+
+
+def test_what_is_here_and_does_not_do_is_named(tmp_path: Path) -> None:
+    """English-only models for German; and without any model the error says what to run."""
+    store = Store(tmp_path, CATALOGUE)
+    with pytest.raises(ModelError, match="calibrate --pull"):
+        candidates(store, "de", Limits(4_000))
+    for name in ("tiny.en-q8_0", "tiny-q8_0"):
+        (tmp_path / name).mkdir()
+    found, skipped = candidates(store, "de", Limits(4_000))
+    assert [model.name for model in found] == ["tiny-q8_0"]
+    assert [(one.model, one.why) for one in skipped] == [
+        ("tiny.en-q8_0", 'it knows English only, and engine.language is "de"')
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +88,10 @@ def test_a_core_is_left_free_unless_the_settings_want_it(cores: int, setting: in
 
 def test_what_is_larger_than_something_too_slow_is_not_tried() -> None:
     """On the same engine only: another engine may be several times faster."""
-    tiny, base, ct2 = (
-        Contender("whisper_cpp", CATALOGUE.find("tiny.en-q8_0")),
-        Contender("whisper_cpp", CATALOGUE.find("base-q8_0")),
-        Contender("faster_whisper", CATALOGUE.find("base-ct2")),
-    )
-    assert list(smaller_in_vain(base, [tiny])) == [tiny]
-    assert list(smaller_in_vain(tiny, [tiny])) == []
-    assert list(smaller_in_vain(ct2, [tiny])) == []
+    tiny, base, ct2 = models("tiny.en-q8_0", "base-q8_0", "base-ct2")
+    assert smaller_in_vain(base, [tiny]) == tiny
+    assert smaller_in_vain(tiny, [tiny]) is None
+    assert smaller_in_vain(ct2, [tiny]) is None
 
 
 def test_what_is_pulled_exists_fits_and_suits_the_language() -> None:

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 
 from agent.config.settings import Settings
-from agent.models.calibration_file import (
+from agent.models.calibration import (
     NAME,
     CalibrationError,
+    Skipped,
     as_json,
     folder_of,
     read_calibration,
     write_calibration,
 )
-from agent.models.calibration_records import Skipped
 from tests.calibrations import calibration, measurement
 
 DOCUMENT = calibration(
@@ -83,7 +83,7 @@ def test_root_calibrates_for_the_service(tmp_path: Path, monkeypatch: pytest.Mon
     """`sudo edgescribe calibrate` is the remedy that the service names, so the service has to find the result."""
     monkeypatch.delenv("EDGESCRIBE_STATE_DIR", raising=False)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    monkeypatch.setattr("agent.models.calibration_file.SERVICE_STATE", tmp_path)
+    monkeypatch.setattr("agent.models.calibration.SERVICE_STATE", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert folder_of(Settings()) == tmp_path
     assert folder_of(Settings(state_dir=tmp_path / "own")) == tmp_path / "own"

@@ -6,15 +6,9 @@ from pathlib import Path
 
 import psutil
 
-from agent.models.calibration_machine import (
-    REST_OF_AGENT_MB,
-    OthersCpu,
-    cgroup_headroom_bytes,
-    cpu_name,
-    differences,
-    fingerprint,
-    memory_budget_mb,
-)
+from agent.calibrate.candidates import REST_OF_AGENT_MB, cgroup_headroom_bytes, memory_budget_mb
+from agent.calibrate.run import OthersCpu
+from agent.models.calibration import cpu_name, differences, fingerprint
 
 MIB = 1 << 20
 

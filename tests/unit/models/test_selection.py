@@ -5,9 +5,8 @@ import pytest
 
 from agent.config.settings import AutoSettings, FasterWhisperSettings, ScriptedSettings, Settings, WhisperCppSettings
 from agent.errors import ModelError
-from agent.models.calibrated import in_words, resolve
-from agent.models.calibration_file import NAME, write_calibration
-from agent.models.calibration_records import Calibration
+from agent.models.calibration import NAME, Calibration, write_calibration
+from agent.models.selection import in_words, resolve
 from tests.calibrations import calibration, measurement
 
 MEASURED = calibration(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.governor.governor import DUTY, Decision, Governor, Limits, Reason, Signals
+from agent.governor.policy import DUTY, Decision, Governor, Limits, Reason, Signals
 from agent.telemetry.vitals import Vitals
 
 LIMITS = Limits(queue_age_s=10.0, hot_c=80.0, mem_available_mb=48)

@@ -1,7 +1,9 @@
-"""What `engine.kind = "auto"` means on this machine."""
+"""Which engine and model the settings mean on this machine, `engine.kind = "auto"` included."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from agent.config.layers import models_dir
 from agent.config.settings import (
@@ -14,12 +16,22 @@ from agent.config.settings import (
     WhisperCppSettings,
 )
 from agent.errors import ModelError
-from agent.models.calibration_file import CalibrationError, command, folder_of, read_calibration
-from agent.models.calibration_machine import differences, fingerprint, installed_engines
-from agent.models.calibration_records import Calibration, Candidate, Measurement, plural
-from agent.models.candidates import for_language
+from agent.models import ModelFormat
+from agent.models.calibration import (
+    CalibrationError,
+    Candidate,
+    Measurement,
+    command,
+    differences,
+    fingerprint,
+    folder_of,
+    installed_engines,
+    plural,
+    read_calibration,
+)
 from agent.models.catalogue import load_catalogue
-from agent.models.pareto import choose
+from agent.models.choice import choose, for_language
+from agent.models.languages import knows, multilingual
 from agent.models.store import Store
 
 
@@ -62,8 +74,9 @@ def resolve(settings: Settings) -> Resolved:
             f"the calibration chose {calibration.choice.candidate.model}, which does not do now; {candidate.model} is "
             f"used instead: run {command()} again"
         )
-    stale = _stale(calibration)
-    if stale:
+    stale = ""
+    if changed := differences(calibration.fingerprint, fingerprint()):
+        stale = f"the calibration is out of date ({'; '.join(changed)}): run {command()} again"
         candidate = replace(candidate, threads=0)  # as many as are right for what the machine is now
     return Resolved(_engine(wanted, candidate), warning or stale)
 
@@ -83,11 +96,6 @@ def usable(measurements: Sequence[Measurement], language: str, store: Store) -> 
     return [one for one in measurements if one.candidate.engine in engines and one.candidate.model in suitable]
 
 
-def _stale(calibration: Calibration) -> str:
-    changed = differences(calibration.fingerprint, fingerprint())
-    return f"the calibration is out of date ({'; '.join(changed)}): run {command()} again" if changed else ""
-
-
 def _without(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
     default = WhisperCppSettings(**_common(wanted))
     if not store.has(default.model) or wanted.language not in {"auto", "en"}:
@@ -97,10 +105,38 @@ def _without(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
 
 def _engine(wanted: AutoSettings, candidate: Candidate) -> EngineSettings:
     common = _common(wanted) | {"threads": wanted.threads or candidate.threads}
-    if candidate.engine == "whisper_cpp":
-        return WhisperCppSettings(**common, model=candidate.model)
-    return FasterWhisperSettings(**common, model=candidate.model)
+    kind = WhisperCppSettings if candidate.engine == "whisper_cpp" else FasterWhisperSettings
+    return kind(**common, model=candidate.model)
 
 
-def _common(wanted: AutoSettings) -> dict[str, object]:
+def _common(wanted: AutoSettings) -> dict[str, Any]:
     return wanted.model_dump(include=set(EngineCommon.model_fields))
+
+
+def format_for(engine: EngineSettings) -> ModelFormat | None:
+    """What the engine loads; None if it has no model."""
+    if isinstance(engine, ScriptedSettings):
+        return None
+    return ModelFormat.GGML if isinstance(engine, WhisperCppSettings) else ModelFormat.CTRANSLATE2
+
+
+def language_problem(engine: EngineSettings) -> str:
+    """Why the model does not do for the language, with the remedy; empty if it does, or there is no model."""
+    if isinstance(engine, ScriptedSettings) or knows(engine.model, engine.language):
+        return ""
+    return (
+        f'engine.language = "{engine.language}", but engine.model = "{engine.model}" knows English only: '
+        f'set engine.model = "{multilingual(engine.model)}" or engine.language = "en"'
+    )
+
+
+def chosen_model(engine: EngineSettings, store: Store) -> Path | None:
+    """Verified path of the engine's model; None if it has none.
+
+    Raises:
+        ModelError: it is not on this device, of the wrong format, or not what it should be.
+    """
+    wanted = format_for(engine)
+    if wanted is None or isinstance(engine, ScriptedSettings):
+        return None
+    return store.resolve(engine.model, wanted)

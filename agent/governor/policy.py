@@ -135,12 +135,14 @@ class Governor:
             self._troubled_s = signals.now_s
         if not signals.changing:  # else it is not known yet whether this level can be loaded
             self._refused.pop(self._level, None)
-        if signals.changing:  # what it does is not to be seen before it is done
+        if signals.changing:  # the effect of a step does not show before it is done
             self._delay(signals.now_s)
         elif reason:
             if (below := self._below(signals.now_s)) and self._may_step_down(reason, signals.now_s):
                 self._step_down(below, reason, signals.now_s)
-        elif (above := self._above(signals.now_s)) is not None and self._may_step_up(above, signals):
+        elif (above := self._first(range(self._level - 1, -1, -1), signals.now_s)) is not None and self._may_step_up(
+            above, signals
+        ):
             self._step_up(above, signals.now_s)
         at_floor = self._below(signals.now_s) is None
         return Decision(
@@ -180,18 +182,13 @@ class Governor:
             return Reason.MEMORY
         return None
 
+    def _first(self, levels: range, now_s: float) -> int | None:
+        """Return the first of `levels` that may be tried now; None if there is none."""
+        refused = {level for level, refusal in self._refused.items() if now_s < refusal.until_s}
+        return next((level for level in levels if level not in refused), None)
+
     def _below(self, now_s: float) -> int | None:
-        """The next level to step down to; None on the lowest."""
-        levels = range(self._level + 1, len(self._costs))
-        return next((level for level in levels if self._may_try(level, now_s)), None)
-
-    def _above(self, now_s: float) -> int | None:
-        """The next level to step up to; None on the highest."""
-        return next((level for level in range(self._level - 1, -1, -1) if self._may_try(level, now_s)), None)
-
-    def _may_try(self, level: int, now_s: float) -> bool:
-        refusal = self._refused.get(level)
-        return refusal is None or now_s >= refusal.until_s
+        return self._first(range(self._level + 1, len(self._costs)), now_s)
 
     def _may_step_down(self, reason: Reason, now_s: float) -> bool:
         wait_s = self._limits.down_after_s
@@ -263,32 +260,29 @@ class _Refusal:
 
 
 class RecentWorst:
-    """The greatest of the values of so many seconds, to a tenth of that time."""
-
-    PARTS: Final = 10
+    """The greatest value of the last `window_s` seconds."""
 
     def __init__(self, window_s: float) -> None:
-        self._part_s = window_s / self.PARTS
-        self._parts: deque[tuple[int, float]] = deque(maxlen=self.PARTS)
+        self._window_s = window_s
+        self._falling: deque[tuple[float, float]] = deque()
+        """Times and values, each value less than the one before: a later and greater one makes others irrelevant."""
 
     def look(self, now_s: float, value: float) -> None:
         """Take in the value of this moment."""
-        part = int(now_s // self._part_s)
-        if self._parts and self._parts[-1][0] == part:
-            self._parts[-1] = part, max(value, self._parts[-1][1])
-        else:
-            self._parts.append((part, value))
-        while self._parts[0][0] <= part - self.PARTS:
-            self._parts.popleft()
+        while self._falling and self._falling[-1][1] <= value:
+            self._falling.pop()
+        self._falling.append((now_s, value))
+        while self._falling[0][0] <= now_s - self._window_s:
+            self._falling.popleft()
 
     def forget(self) -> None:
         """Begin anew."""
-        self._parts.clear()
+        self._falling.clear()
 
     @property
     def value(self) -> float:
         """0 before the first."""
-        return max((value for _part, value in self._parts), default=0.0)
+        return self._falling[0][1] if self._falling else 0.0
 
 
 class TemperatureTrend:

@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from agent.models.calibration_records import Candidate, Engine, Limits, Measurement
-from agent.models.pareto import choose, dominates, keeps_up, pareto_front
+from agent.models.calibration import Candidate, Engine, Limits, Measurement
+from agent.models.choice import choose, dominates, keeps_up, pareto_front
 
 LIMITS = Limits(memory_mb=400)
 

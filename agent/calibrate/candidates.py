@@ -1,0 +1,108 @@
+"""What is worth measuring on this machine: which models, with how many threads, in how much memory."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from agent.messages import identity
+from agent.models import ModelFormat
+from agent.models.catalogue import Catalogue, Model, memory_need_mb
+from agent.models.choice import LIKELIEST, engine_for, size_rank
+
+USABLE: Final = 0.75
+"""Share of the memory that is available now; other programs may want the rest later."""
+REST_OF_AGENT_MB: Final = 60
+"""The agent without its engine: capture, voice activity, MQTT."""
+_ROOM: Final = 1.3
+"""Times the memory that a model is expected to take: only one that is far beyond the budget is not even loaded."""
+
+
+def objection(model: Model, engines: Collection[str], memory_mb: int) -> str:
+    """Return why `model` is not to be measured; empty if it is."""
+    engine, need_mb = engine_for(model), expected_mb(model)
+    if engine not in engines:
+        return f"{engine} is not installed"
+    if need_mb > _ROOM * memory_mb:
+        return f"it would take about {need_mb} MB, and the engine may have {memory_mb}"
+    return ""
+
+
+def cost(model: Model) -> tuple[int, float, str]:
+    """Sort key: small before large; CTranslate2 just behind the likeliest quantisation."""
+    form = 0.5 if model.format is ModelFormat.CTRANSLATE2 else LIKELIEST.index(model.quantisation)
+    return size_rank(model.size), form, model.name
+
+
+def expected_mb(model: Model) -> int:
+    """Return about how much memory an engine process takes with this model, before it is measured."""
+    return memory_need_mb(model.size, model.size_bytes, ctranslate2=model.format is ModelFormat.CTRANSLATE2)
+
+
+def smaller_in_vain(model: Model, too_slow: Iterable[Model]) -> Model | None:
+    """Return a smaller one of `too_slow` on the same engine: what is larger is slower still."""
+    rank = size_rank(model.size)
+    return next((one for one in too_slow if one.format is model.format and size_rank(one.size) < rank), None)
+
+
+def thread_numbers(cores: int, setting: int = 0) -> list[int]:
+    """Return numbers of threads to try, the largest first: what the setting says, or up to all `cores` but one.
+
+    Powers of two and the largest: between them the differences are smaller than the noise.
+    """
+    if setting:
+        return [setting]
+    most = max(1, cores - 1)
+    return sorted({most} | {number for number in (1, 2, 4, 8) if number < most}, reverse=True)
+
+
+def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str, memory_mb: int) -> list[list[str]]:
+    """Return names of models that would be candidates: tiny and base, in the quantisation each engine is fastest with.
+
+    Of each list one is enough, the first if it can be had. For English that is the English-only model, but a device
+    that cannot reach the hub may get only the multilingual one.
+    """
+    suffixes = (".en", "") if language == "en" else ("",)
+    wanted = [
+        [f"{size}{suffix}-{form}" for suffix in suffixes] for size in ("tiny", "base") for form in ("q8_0", "ct2")
+    ]
+    return [names for names in wanted if not objection(catalogue.find(names[0]), engines, memory_mb)]
+
+
+def memory_budget_mb(root: Path = identity.ROOT) -> int:
+    """Return what an engine may take: a share of what is available to this process, less the rest of the agent."""
+    available_bytes = psutil.virtual_memory().available
+    if (headroom_bytes := cgroup_headroom_bytes(root)) is not None:
+        available_bytes = min(available_bytes, headroom_bytes)
+    return max(0, int(USABLE * available_bytes) // 1_000_000 - REST_OF_AGENT_MB)
+
+
+def cgroup_headroom_bytes(root: Path = identity.ROOT) -> int | None:
+    """Return the memory left below the tightest limit of cgroup v2 above this process; None if there is no limit.
+
+    File pages that were not used for a while (`inactive_file`) count as free, as the kernel gives them up first.
+    """
+    top = root / "sys/fs/cgroup"
+    # Inside a container the path is that of the host, and its own group is the top one.
+    group = top / (_text(root / "proc/self/cgroup").rpartition("0::/")[2]).strip()
+    rooms = [
+        room for folder in (group, *group.parents) if folder.is_relative_to(top) and (room := _room(folder)) is not None
+    ]
+    return min(rooms, default=None)
+
+
+def _room(folder: Path) -> int | None:
+    limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
+    if not (limit.isdecimal() and used.isdecimal()):
+        return None
+    lines = (line.split() for line in _text(folder / "memory.stat").splitlines())
+    idle_bytes = next((int(words[1]) for words in lines if words[0] == "inactive_file"), 0)
+    return max(0, int(limit) - int(used) + idle_bytes)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
