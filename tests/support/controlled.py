@@ -37,7 +37,7 @@ def controlled(settings: Settings, applied: Applied, **stages: Any) -> Controlle
     parts = {
         "source": Switch(),
         "transcriber": None,
-        "keeper": None,
+        "forget": lambda: 0,
         "load_engine": ignore,
         "apply": ignore,
         "tell": ignore,

@@ -47,18 +47,6 @@ class BusyTranscriber:
         """Fail as an engine may."""
         raise EngineError(f"no time for {utterance!r:.9} within {timeout_s:.0f} s")
 
-    def set_aside(self, _timeout_s: float) -> tuple[object, ...]:
-        """Nothing waits."""
-        return ()
-
-
-class Keeper:
-    """Keeps nothing."""
-
-    def forget(self) -> int:
-        """Nothing."""
-        return 0
-
 
 class Device:
     """Answers commands at once, in the thread of the test."""
@@ -66,9 +54,7 @@ class Device:
     def __init__(self, folder: Path) -> None:
         self.posted: list[Outgoing] = []
         applied = Applied(folder)
-        self._device = controlled(
-            applied.overlay(Settings()), applied, transcriber=BusyTranscriber(), keeper=Keeper(), tell=self._tell
-        )
+        self._device = controlled(applied.overlay(Settings()), applied, transcriber=BusyTranscriber(), tell=self._tell)
         validator = CommandValidator(DEVICE, COMMANDS, (GROUP,))
         self._dispatcher = CommandDispatcher(DEVICE, validator, self._device.execute, self.posted.append)
 
