@@ -227,8 +227,7 @@ class App:
         )
         overflow = Overflow.DROP_OLDEST if self._source.live else Overflow.WAIT
         self._spool = create_spool(settings)
-        keep = self._spool.put if self._spool else lambda _utterance: False
-        self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow, keep)
+        self._transcriber = Transcriber(engine, self._publisher, UTTERANCES_CAPACITY, overflow, self._spool.put)
         self._segmenter = create_segmenter(settings)
         transcribes = self._publisher.policy.transcribes
         self._listener = Listener(
@@ -365,7 +364,7 @@ class App:
     def _forget(self) -> int:
         """Delete what was said until now and has no words; return how many utterances that were."""
         waiting = self._transcriber.forget()  # first: what comes out of the engine from now on goes nowhere
-        return waiting + (self._spool.purge() if self._spool else 0)
+        return waiting + self._spool.purge()
 
     def _load_engine(self, settings: Settings) -> Engine:
         return load_engine(self._governed.overlay(settings), self._engine_lost)

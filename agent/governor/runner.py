@@ -72,7 +72,7 @@ class GovernorRunner:
         load_engine: Loads exactly what the settings say; raises ModelError or EngineError.
         transcriber: Its engine is exchanged.
         recipient: Receives the outcomes of utterances from the spool.
-        spool: None where nothing is kept.
+        spool: Holds the utterances that the engine had no time for.
         conditions: Publishes what is wrong, all codes with one prefix.
         applied: Publishes what is in force now.
         on_failure: Receives a worker that failed.
@@ -87,7 +87,7 @@ class GovernorRunner:
         load_engine: Callable[[Settings], Engine],
         transcriber: Transcriber,
         recipient: BacklogRecipient,
-        spool: Spool | None,
+        spool: Spool,
         conditions: Callable[[str, Sequence[str]], None],
         applied: Callable[[], None],
         on_failure: Callable[[Worker], None],
@@ -217,7 +217,7 @@ class GovernorRunner:
     def _catch_up(self, now_s: float) -> None:
         """Begin on the spool, if there is something in it, and the engine is idle for a moment."""
         transcriber = self._transcriber
-        if not self._spool or not self._spool.ready or transcriber.waiting or transcriber.under_way:
+        if not self._spool.ready or transcriber.waiting or transcriber.under_way:
             self._idle_since_s = None
             return
         self._idle_since_s = now_s if self._idle_since_s is None else self._idle_since_s
@@ -229,7 +229,7 @@ class GovernorRunner:
     def _transcribe_kept(self) -> None:
         """The work of the thread `late`, for as long as the engine is idle otherwise."""
         transcriber, spool = self._transcriber, self._spool
-        while spool and not transcriber.waiting and not self._closed and (kept := spool.oldest()):
+        while not transcriber.waiting and not self._closed and (kept := spool.oldest()):
             try:
                 self._report_kept(kept)
             except NoTimeError:

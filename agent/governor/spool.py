@@ -269,10 +269,10 @@ def _parsed(path: Path, data: bytes) -> Utterance:
     return Utterance(pcm=pcm, **kept)
 
 
-def create_spool(settings: Settings) -> Spool | None:
-    """Return the spool that the settings describe; None where nothing is to be kept. Then its folder is emptied."""
-    folder, max_bytes = state_dir(settings), settings.governor.spool_mib << 20
-    if settings.governor.enabled and max_bytes and settings.publish.privacy == "full":
-        return Spool(folder, max_bytes)
-    Spool(folder, 0).purge()
-    return None
+def create_spool(settings: Settings) -> Spool:
+    """Return the spool that the settings describe. If nothing is to be kept, it is emptied and has no room."""
+    wanted = settings.governor.enabled and settings.publish.privacy == "full"
+    spool = Spool(state_dir(settings), settings.governor.spool_mib << 20 if wanted else 0)
+    if not wanted or not settings.governor.spool_mib:
+        spool.purge()
+    return spool

@@ -11,7 +11,8 @@ import pytest
 from ulid import ULID
 
 from agent.audio.frames import Utterance
-from agent.governor.spool import READ_AGAIN_S, READS, Kept, Spool
+from agent.config.settings import Settings
+from agent.governor.spool import READ_AGAIN_S, READS, Kept, Spool, create_spool
 from agent.messages.identity import boot_id
 from tests.unprivileged import closed
 
@@ -349,3 +350,24 @@ def test_a_file_that_has_no_id_for_a_name_is_no_utterance(tmp_path: Path) -> Non
     (folder / "..npz").write_bytes(b"x")
     assert Spool(tmp_path, ROOM).oldest() is None
     assert list(folder.iterdir()) == []
+
+
+def test_by_default_an_utterance_without_time_is_kept(tmp_path: Path) -> None:
+    """Also by a spool that is empty at first."""
+    spool = create_spool(Settings(state_dir=tmp_path))
+    assert spool.put(utterance())
+    assert len(spool) == 1
+
+
+@pytest.mark.parametrize(
+    "unwanted", [{"governor": {"enabled": False}}, {"governor": {"spool_mib": 0}}, {"publish": {"privacy": "off"}}]
+)
+def test_where_no_sound_may_be_kept_none_is_and_the_old_is_deleted(
+    tmp_path: Path, unwanted: dict[str, dict[str, object]]
+) -> None:
+    """The governor is off, there is no room, or the words would not be published."""
+    assert Spool(tmp_path, ROOM).put(utterance())
+    spool = create_spool(Settings.model_validate({"state_dir": tmp_path} | unwanted))
+    assert not spool.ready
+    assert not spool.put(utterance("01B"))
+    assert list((tmp_path / "spool").iterdir()) == []
