@@ -11,16 +11,8 @@ from agent.mqtt.delivery import Replay, SeqRange
 from tests.support.controlled import Switch, command, controlled
 
 
-class Waiting:
-    """A keeper, or a transcriber, with something to delete; takes any engine."""
-
-    def forget(self) -> int:
-        """One utterance on disk."""
-        return 1
-
-    def set_aside(self, _timeout_s: float) -> tuple[int, ...]:
-        """Two utterances."""
-        return (1, 2)
+class Transcriber:
+    """One without an engine."""
 
     def exchange(self, engine: object, timeout_s: float) -> None:
         """Nothing: there is no engine."""
@@ -43,8 +35,7 @@ def test_the_reply_repeats_what_was_asked_for(
 ) -> None:
     """Who asked `mute` for ON reads that it is on, not that something is off."""
     microphone = Switch()
-    waiting = cast("Any", Waiting())
-    device = controlled(Settings(), Applied(tmp_path), source=microphone, keeper=waiting, transcriber=waiting)
+    device = controlled(Settings(), Applied(tmp_path), source=microphone, forget=lambda: 3)
     outcome = device.execute(asked)
     assert isinstance(outcome, Outcome)
     assert (microphone.listening, outcome.code, outcome.result) == (listening, "ok", result)
@@ -59,7 +50,7 @@ def models(folder: Path, configured: str, *commanded: str) -> list[str]:
 
     settings = Settings(engine=WhisperCppSettings(model=configured, language="en"))
     applied = Applied(folder / "state")
-    transcriber = cast("Any", Waiting())
+    transcriber = cast("Any", Transcriber())
     device = controlled(applied.overlay(settings), applied, transcriber=transcriber, load_engine=load_engine)
     outcomes = [device.execute(command("model", value=name)) for name in commanded]
     return [outcome.code for outcome in outcomes if isinstance(outcome, Outcome)] + loaded
