@@ -1,7 +1,14 @@
-"""What an engine answers: the words and the evidence for them."""
+"""Transcripts: what an engine answers, with the evidence for it, and the messages that are made of it."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Literal
+
+from agent.audio.frames import SAMPLE_RATE_HZ, Utterance, clipped_samples, rms_dbfs, snr_db
+from agent.messages import Keyword, Latency, PartialTranscript, TranscriptMessage, cut_text
+
+_NS_PER_S = 1_000_000_000
 
 
 class Verdict(StrEnum):
@@ -61,3 +68,114 @@ class Transcript:
     """Further attempts that the evidence asked for."""
     evidence: Evidence = Evidence()
     verdict: Verdict = Verdict.CONFIDENT
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The present, on both clocks."""
+
+    wall: datetime
+    """With time zone."""
+    monotonic_ns: int
+    synced: bool
+    """Whether the wall clock is synchronised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How long a finished utterance waited, in seconds."""
+
+    queue_s: float
+    """For the engine; 0 where it was decoded inside the pause."""
+    wait_s: float
+    """From the end of the pause to the words."""
+
+
+def transcript_message(
+    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment, late: bool
+) -> TranscriptMessage:
+    """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
+
+    The beginning is reckoned back from now on the monotonic clock, so that a jump of the wall clock while somebody
+    spoke does no harm. A recording that is read faster than it lasts keeps its own time line, which began when it was
+    opened: there, beginnings lie ahead. `late` says that the sound was kept until there was time for it.
+    """
+    text, cut = cut_text(transcript.text)
+    age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
+    evidence = transcript.evidence
+    return TranscriptMessage(
+        id=utterance.id,
+        seq=seq,
+        boot_id=boot_id,
+        ts=now.wall.astimezone(UTC),
+        start=now.wall.astimezone(UTC) - timedelta(seconds=age_s),
+        time_synced=now.synced and utterance.dated,
+        duration_s=round(utterance.duration_s, 3),
+        text=text,
+        truncated=utterance.truncated or cut,
+        lang=transcript.language,
+        lang_prob=_rounded(evidence.language_prob),
+        avg_logprob=_rounded(evidence.avg_logprob),
+        no_speech_prob=_rounded(evidence.no_speech_prob),
+        compression_ratio=_rounded(evidence.compression_ratio),
+        verdict=_verdict(transcript.verdict),
+        model=transcript.model,
+        engine=transcript.engine,
+        audio_ctx=transcript.audio_ctx,
+        rtf=round(transcript.inference_s / utterance.duration_s, 3) if utterance.duration_s else 0.0,
+        latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
+        rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
+        snr_db=_rounded(snr_db(utterance.pcm), 1),
+        clipped=clipped_samples(utterance.pcm) > 0,
+        replayed=late,
+        late=late or None,
+    )
+
+
+def partial_message(utterance: Utterance, transcript: Transcript, now: datetime) -> PartialTranscript:
+    """The message for what is understood of an utterance that may still go on."""
+    return PartialTranscript(
+        id=utterance.id,
+        ts=now,
+        duration_s=round(utterance.duration_s, 3),
+        text=cut_text(transcript.text)[0],
+        lang=transcript.language,
+    )
+
+
+def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment) -> tuple[Keyword, ...]:
+    """A message for each keyword in `names` that was said; nothing of the text is in it."""
+    return tuple(
+        Keyword(
+            id=transcript.utterance_id,
+            keyword=name,
+            ts=now.wall.astimezone(UTC),
+            time_synced=now.synced,
+            verdict=_verdict(transcript.verdict),
+        )
+        for name in names
+    )
+
+
+def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int) -> Latency:
+    """Where the time since the end of speech went.
+
+    The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
+    utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
+    """
+    spoken_ns = (utterance.speech_end - utterance.position) * _NS_PER_S // SAMPLE_RATE_HZ
+    measured_s = (now_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
+    return Latency(
+        vad_close=round(utterance.hangover_s * 1_000),
+        queue=round(delay.queue_s * 1_000),
+        encode_decode=round(inference_s * 1_000),
+        total_from_speech_end=round(max(measured_s, utterance.hangover_s + delay.wait_s) * 1_000),
+    )
+
+
+def _verdict(verdict: Verdict) -> Literal["confident", "doubtful"]:
+    return "doubtful" if verdict is Verdict.DOUBTFUL else "confident"
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)

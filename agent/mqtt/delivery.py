@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, Literal
 
-from agent.messages import Message, TranscriptMessage, topic_for
-from agent.messages.failed import TranscriptFailed
+from agent.messages import Message, TranscriptFailed, TranscriptMessage, topic_for
 
 
 @dataclass(frozen=True, slots=True)

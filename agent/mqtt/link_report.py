@@ -4,7 +4,7 @@ import logging
 from typing import Literal
 
 from agent.config.settings import MqttSettings
-from agent.messages.control import Reply
+from agent.messages import Reply
 from agent.mqtt.connection import LinkDown
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.packet import COMMAND_LIMIT_BYTES

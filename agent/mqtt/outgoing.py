@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Collection
 
-from agent.messages.partial import PartialTranscript
+from agent.messages import PartialTranscript
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.outbox import Outbox
 

@@ -11,12 +11,18 @@ from typing import Literal
 from agent.asr.transcriber import Recognition
 from agent.audio.frames import Utterance, clipped_samples
 from agent.errors import EngineError
-from agent.messages import Health, Message, Vad
-from agent.messages.building import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
-from agent.messages.failed import TranscriptFailed
+from agent.messages import Health, Message, TranscriptFailed, Vad
 from agent.messages.identity import time_synced
 from agent.messages.privacy import PublishPolicy
-from agent.messages.transcript import Transcript
+from agent.messages.transcript import (
+    Delay,
+    Moment,
+    Transcript,
+    keyword_messages,
+    latency,
+    partial_message,
+    transcript_message,
+)
 from agent.mqtt import Sink
 from agent.segmenter import Discarded, Ended, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import Counters

@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr
 
 from agent.config.settings import MqttSettings
-from agent.messages.control import Reply
+from agent.messages import Reply
 from agent.mqtt.connection import LinkDown
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.link_report import Reporter

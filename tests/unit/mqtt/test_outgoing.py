@@ -1,8 +1,7 @@
 import time
 from dataclasses import replace
 
-from agent.messages import Health, Message, Status, Vad
-from agent.messages.partial import PartialTranscript
+from agent.messages import Health, Message, PartialTranscript, Status, Vad
 from agent.mqtt.delivery import Outgoing, PublishResult
 from agent.mqtt.outgoing import OutgoingQueue
 from tests.messages import NOON, info, transcript

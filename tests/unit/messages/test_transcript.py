@@ -6,8 +6,7 @@ import pytest
 
 from agent.audio.frames import Utterance
 from agent.messages import MAX_TEXT_BYTES, TranscriptMessage
-from agent.messages.building import Delay, Moment, latency, transcript_message
-from agent.messages.transcript import Evidence, Transcript, Verdict
+from agent.messages.transcript import Delay, Evidence, Moment, Transcript, Verdict, latency, transcript_message
 
 RATE = 16_000
 STARTED_NS = 5_000_000_000
