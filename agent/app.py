@@ -42,7 +42,7 @@ from agent.log import set_level
 from agent.messages import State, identity
 from agent.models.languages import languages_of
 from agent.mqtt import Sink
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
 from agent.mqtt.microphone_health import MicrophoneHealth
@@ -90,7 +90,7 @@ class Monitor:
         self._started_s = time.monotonic()
         self._watch = VitalsWatch(settings.telemetry.host_root)
         self._reporter = TelemetryReporter(settings.telemetry, device_id, self._snapshots(), counters, listener)
-        self._mqtt: MqttSink | None = None
+        self._mqtt: MqttClient | None = None
         self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
         self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
 
@@ -99,7 +99,7 @@ class Monitor:
         """Temperature, power and memory as they were at the last tick; any thread may ask."""
         return self._watch.latest
 
-    def open(self, mqtt: MqttSink | None) -> None:
+    def open(self, mqtt: MqttClient | None) -> None:
         """From now on there is a link to tell of."""
         self._mqtt = mqtt
 

@@ -8,7 +8,7 @@ from agent.config.settings import Settings
 from agent.errors import SinkError
 from agent.messages.privacy import PublishPolicy
 from agent.mqtt import Sink
-from agent.mqtt.client import PROGRESS_S, MqttSink
+from agent.mqtt.client import PROGRESS_S, MqttClient
 from agent.mqtt.delivery import Inbox
 from agent.mqtt.outbox import Outbox, create_outbox
 from agent.mqtt.publisher import Publisher
@@ -40,10 +40,10 @@ def create_publisher(settings: Settings, counters: Counters, boot_id: str, outbo
 
 def open_sinks(
     settings: Settings, device_id: str, outbox: Outbox | None, inbox: Inbox, on_failure: Callable[[Worker], None]
-) -> tuple[MqttSink | None, list[Sink]]:
+) -> tuple[MqttClient | None, list[Sink]]:
     """The link to the broker, if there is an outbox for it, and all sinks, that one included."""
     sinks: list[Sink] = [StdoutSink(device_id, sys.stdout)] if settings.stdout.enabled else []
-    mqtt = MqttSink(settings.mqtt, device_id, outbox, on_failure, inbox=inbox) if outbox else None
+    mqtt = MqttClient(settings.mqtt, device_id, outbox, on_failure, inbox=inbox) if outbox else None
     return mqtt, [*sinks, mqtt] if mqtt else sinks
 
 

@@ -21,8 +21,8 @@ from agent.messages import REPLIES, Reply, State
 from agent.mqtt.command_dispatcher import CommandDispatcher
 from agent.mqtt.command_handlers import in_force
 from agent.mqtt.commands import CommandValidator
+from agent.mqtt.connection import publish_bytes, publish_properties
 from agent.mqtt.delivery import Incoming, Outgoing
-from agent.mqtt.packet import publish_bytes, publish_properties
 from tests.support.controlled import controlled
 from tests.support.hostile import DEVICE, GROUP, OWN, HostileCommand, commands, drawn
 

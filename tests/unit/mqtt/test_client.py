@@ -2,8 +2,8 @@ import time
 from dataclasses import replace
 
 from agent.messages import Health, Message, PartialTranscript, Status, Vad
+from agent.mqtt.client import OutgoingQueue
 from agent.mqtt.delivery import Outgoing, PublishResult
-from agent.mqtt.outgoing import OutgoingQueue
 from tests.messages import NOON, info, transcript
 from tests.support.outboxes import memory_outbox
 
@@ -86,7 +86,7 @@ def test_a_full_outbox_shows_in_the_answer() -> None:
 
 def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
     """A sink that is to stop waits for live words, and leaves the rest of a backlog for the next time."""
-    queue = OutgoingQueue(memory_outbox(10))
+    queue = OutgoingQueue(outbox := memory_outbox(10))
     idle = [queue.idle]
     put(queue, transcript(1))
     idle.append(queue.idle)
@@ -94,10 +94,10 @@ def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
     assert item
     assert item.key is not None
     idle.append(queue.idle)
-    queue.outbox.acknowledge(item, PublishResult.BUSY)
+    queue.acknowledge(item, PublishResult.BUSY)
     idle.append(queue.idle)
     assert idle == [True, False, True, True]
-    assert queue.outbox.pending == 1
+    assert outbox.pending == 1
 
 
 def erasure(topic: str) -> Outgoing:
@@ -116,7 +116,7 @@ def test_an_erasure_is_sent_until_it_is_answered() -> None:
         assert (birth, withdrawal.payload) == (BIRTH, b"")
         queue.disconnected()
     queue.connected(BIRTH)
-    queue.acknowledge(everything(queue)[1])
+    queue.acknowledge(everything(queue)[1], PublishResult.DELIVERED)
     queue.disconnected()
     queue.connected(BIRTH)
     assert [item.payload for item in everything(queue)] == [BIRTH.payload]
@@ -128,10 +128,10 @@ def test_the_answer_to_an_older_message_of_a_topic_says_nothing_of_the_last_one(
     first, second = erasure("config"), erasure("config")
     queue.put(first)
     queue.put(second)
-    queue.acknowledge(first)
+    queue.acknowledge(first, PublishResult.DELIVERED)
     assert queue.owes({"config"})
     assert not queue.owes({"state"})
-    queue.acknowledge(second)
+    queue.acknowledge(second, PublishResult.DELIVERED)
     assert not queue.owes({"config"})
 
 
