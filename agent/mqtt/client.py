@@ -17,13 +17,15 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from agent.channel import Window
-from agent.config.settings import MqttSettings
+from agent.config.layers import state_dir
+from agent.config.settings import MqttSettings, Settings
+from agent.errors import SinkError
 from agent.messages import Message, PartialTranscript, Status
 from agent.messages.telemetry import Mqtt
 from agent.mqtt.connection import Ack, Cause, Connection, LinkDown, PacketTooLarge, tls_context
 from agent.mqtt.delivery import NOTHING, Inbox, Outgoing, PublishResult, Replay, SeqRange, publish_result
 from agent.mqtt.link_report import LinkReporter
-from agent.mqtt.outbox import Outbox
+from agent.mqtt.outbox import Outbox, create_outbox
 from agent.mqtt.reconnect import Approach, Backoff, InFlight, PoisonMessageDetector, Subscriptions
 from agent.worker import Worker
 
@@ -433,3 +435,26 @@ class MqttClient:
 
     def _status(self, state: Literal["online", "offline"]) -> Outgoing:
         return Outgoing.of(self._device_id, Status(state=state), time.monotonic())
+
+
+def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:
+    """Open what keeps messages until the broker has them; None without a broker.
+
+    Where words are not to leave the device, those of before the setting was made are deleted, before there is a link.
+    """
+    if not settings.mqtt.enabled:
+        return None
+    words = settings.publish.privacy == "full"
+    outbox = create_outbox(settings.mqtt.outbox, state_dir(settings), on_failure, replayable=words)
+    if not words:
+        outbox.purge()
+    return outbox
+
+
+def undelivered(lost: int, kept: int, broker: str, *, connected: bool) -> SinkError:
+    """The error for messages that the broker does not have at the end: `lost` ones, else `kept` ones."""
+    count = lost or kept
+    messages = "1 message" if count == 1 else f"{count} messages"
+    fate = "" if lost else ", and wait in the state folder for the next start"
+    why = f"{broker} took none of them for {PROGRESS_S:.0f} s" if connected else f"is there a broker at {broker}?"
+    return SinkError(f"{messages} could not be delivered{fate}: {why}")

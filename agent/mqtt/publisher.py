@@ -39,8 +39,14 @@ class Publisher:
     Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
     """
 
-    def __init__(self, counters: Counters, boot_id: str, next_seq: Callable[[], int] | None = None) -> None:
-        self.policy = PublishPolicy()
+    def __init__(
+        self,
+        counters: Counters,
+        boot_id: str,
+        next_seq: Callable[[], int] | None = None,
+        policy: PublishPolicy | None = None,
+    ) -> None:
+        self.policy = policy or PublishPolicy()
         """What leaves the device; may be replaced at any time."""
         self._sinks: Sequence[Sink] = ()
         self._counters = counters
@@ -110,30 +116,23 @@ class Publisher:
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Say that an utterance has no words because the engine failed."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
         self._give_up(utterance, "engine", str(error))
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
         """Say that an utterance had to make room for newer ones."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
 
     def lost(self, utterance: Utterance, why: str) -> None:
         """Say that an utterance that was kept until there was time is not there any more."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
         self._give_up(utterance, "overload", why)
 
-    def engine_lost(self, reason: str) -> None:
-        """Count an engine process that died or hung; its utterance gets a second attempt."""
-        del reason  # the engine itself has logged it
-        self._counters.add("engine_restarts")
-
     def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
+        self._counters.add("dropped_s", utterance.duration_s)
         now = datetime.now(UTC)
         age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
         failure = TranscriptFailed(
@@ -157,16 +156,13 @@ class Publisher:
             case SpeechStarted():
                 self._speaking(True)
             case Ended(utterance):
-                pcm = utterance.pcm
                 self._counters.add("speech_s", utterance.duration_s)
-                self._counters.add("spoken_samples", len(pcm))
-                self._counters.add("clipped_samples", clipped_samples(pcm))
+                self._counters.add("spoken_samples", len(utterance.pcm))
+                self._counters.add("clipped_samples", clipped_samples(utterance.pcm))
                 if not utterance.truncated:
                     self._speaking(False)
             case Discarded():
                 self._counters.add("discarded")
-            case _:
-                pass
 
     def repeat_speaking(self) -> None:
         """Say `ON` again if somebody has been speaking for a while; called now and then."""
@@ -189,19 +185,11 @@ class Publisher:
 
     def problem(self, code: str) -> None:
         """Something is wrong."""
-        with self._lock:
-            known = code in self._problems
-            self._problems[code] = None
-        if not known:
-            self._say()
+        self.conditions(code, (code,))
 
     def resolve(self, code: str) -> None:
         """It is not any more."""
-        with self._lock:
-            if code not in self._problems:
-                return
-            del self._problems[code]
-        self._say()
+        self.conditions(code, ())
 
     def conditions(self, prefix: str, codes: Sequence[str]) -> None:
         """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""

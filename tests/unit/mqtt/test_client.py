@@ -1,9 +1,14 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from agent.config.settings import Settings
 from agent.messages import Health, Message, PartialTranscript, Status, Vad
-from agent.mqtt.client import OutgoingQueue
+from agent.mqtt.client import OutgoingQueue, open_outbox
 from agent.mqtt.delivery import Outgoing, PublishResult
+from agent.worker import Worker
 from tests.messages import NOON, info, transcript
 from tests.support.outboxes import memory_outbox
 
@@ -207,3 +212,23 @@ def test_a_broker_that_hangs_up_on_one_erasure_is_sent_no_other() -> None:
     queue.set_aside(first)
     queue.connected(BIRTH)
     assert everything(queue) == [BIRTH]
+
+
+@pytest.mark.parametrize(("privacy", "left"), [("full", 2), ("keywords", 0), ("off", 0)])
+def test_where_words_stay_on_the_device_so_do_those_of_before(tmp_path: Path, privacy: str, left: int) -> None:
+    """They are gone before there is a link by which they could leave."""
+    failed: list[Worker] = []
+
+    def settings(privacy: str) -> Settings:
+        return Settings.model_validate({"state_dir": tmp_path, "publish": {"privacy": privacy, "keywords": ["heater"]}})
+
+    before = open_outbox(settings("full"), failed.append)
+    assert before
+    for _ in range(2):
+        before.put(Outgoing.of("pi-1", transcript(before.next_seq()), 0.0))
+    before.close()
+    after = open_outbox(settings(privacy), failed.append)
+    assert after
+    assert after.pending == left
+    after.close()
+    assert failed == []
