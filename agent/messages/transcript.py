@@ -81,18 +81,8 @@ class Moment:
     """Whether the wall clock is synchronised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """How long a finished utterance waited, in seconds."""
-
-    queue_s: float
-    """For the engine; 0 where it was decoded inside the pause."""
-    wait_s: float
-    """From the end of the pause to the words."""
-
-
 def transcript_message(
-    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment, late: bool
+    utterance: Utterance, transcript: Transcript, took: Latency, *, seq: int, boot_id: str, now: Moment, late: bool
 ) -> TranscriptMessage:
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
@@ -123,7 +113,7 @@ def transcript_message(
         engine=transcript.engine,
         audio_ctx=transcript.audio_ctx,
         rtf=round(transcript.inference_s / utterance.duration_s, 3) if utterance.duration_s else 0.0,
-        latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
+        latency_ms=took,
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
         snr_db=_rounded(snr_db(utterance.pcm), 1),
         clipped=clipped_samples(utterance.pcm) > 0,
@@ -157,19 +147,22 @@ def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment
     )
 
 
-def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int) -> Latency:
+def latency(utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, now: Moment) -> Latency:
     """Where the time since the end of speech went.
+
+    `queue_s`: the wait for the engine, 0 where it decoded inside the pause. `wait_s`: from the end of the pause to the
+    words.
 
     The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
     utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
     """
     spoken_ns = (utterance.speech_end - utterance.position) * _NS_PER_S // SAMPLE_RATE_HZ
-    measured_s = (now_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
+    measured_s = (now.monotonic_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
     return Latency(
         vad_close=round(utterance.hangover_s * 1_000),
-        queue=round(delay.queue_s * 1_000),
-        encode_decode=round(inference_s * 1_000),
-        total_from_speech_end=round(max(measured_s, utterance.hangover_s + delay.wait_s) * 1_000),
+        queue=round(queue_s * 1_000),
+        encode_decode=round(transcript.inference_s * 1_000),
+        total_from_speech_end=round(max(measured_s, utterance.hangover_s + wait_s) * 1_000),
     )
 
 

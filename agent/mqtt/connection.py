@@ -149,11 +149,10 @@ class _TlsSocket(ssl.SSLSocket):
         """
         try:
             super().do_handshake(block)
-        except ConnectionError as error:
+        except OSError as error:
             self.close()
-            raise ssl.SSLEOFError(error.errno, error.strerror) from error
-        except OSError:
-            self.close()
+            if isinstance(error, ConnectionError):
+                raise ssl.SSLEOFError(error.errno, error.strerror) from error
             raise
 
 
@@ -174,9 +173,8 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as error:
         files = ", ".join(str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
-        remedy = "each must be a readable PEM file, and the key must fit the certificate"
-        msg = f"mqtt.tls: cannot use {files} ({error.strerror or error}): {remedy}"
-        raise ConfigError(msg) from error
+        why = f"({error.strerror or error}): each must be a readable PEM file, and the key must fit the certificate"
+        raise ConfigError(f"mqtt.tls: cannot use {files} {why}") from error
     context.sslsocket_class = _TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -298,10 +296,9 @@ def publish_properties(outgoing: Outgoing, expiry_s: int | None) -> Properties:
 
 def publish_bytes(outgoing: Outgoing, properties: Properties | None) -> int:
     """Size of the whole packet (MQTT 5.0, 2.1.4 and 3.3): fixed header, topic, packet id, properties and payload."""
-    packet_id_bytes = 2 if outgoing.qos else 0
     properties_bytes = 0 if properties is None else len(properties.pack())  # type: ignore[no-untyped-call]
-    topic_bytes = 2 + len(outgoing.topic.encode())
-    remaining_bytes = topic_bytes + packet_id_bytes + properties_bytes + len(outgoing.payload)
+    head_bytes = 2 + len(outgoing.topic.encode()) + (2 if outgoing.qos else 0)
+    remaining_bytes = head_bytes + properties_bytes + len(outgoing.payload)
     length_bytes = max(1, -(-remaining_bytes.bit_length() // _VARINT_BITS))  # a variable byte integer: 7 bits a byte
     return 1 + length_bytes + remaining_bytes
 
@@ -432,7 +429,7 @@ class Connection:
 
     def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
         """Read and write what can be; wait for at most `timeout_s`, less if `wake` becomes readable."""
-        with self._translated(Cause.LOST if self.accepted else Cause.SILENT):
+        with self._translated(self._broken):
             self._await(wake, timeout_s)
             self._raise_if_down()
             self._client.loop_read()
@@ -460,7 +457,11 @@ class Connection:
         if self._down is not None:
             raise self._down
         if self._client.socket() is None:
-            raise LinkDown(Cause.LOST if self.accepted else Cause.SILENT, self._complaint or "it hung up")
+            raise LinkDown(self._broken, self._complaint or "it hung up")
+
+    @property
+    def _broken(self) -> Cause:
+        return Cause.LOST if self.accepted else Cause.SILENT
 
     @property
     def oversized(self) -> Oversized | None:
@@ -520,14 +521,12 @@ class Connection:
             return
         if flags.is_disconnect_packet_from_server:
             self._down = LinkDown(_DISCONNECT_CAUSES.get(reason.value, Cause.REFUSED), str(reason))
-            return
-        if self.oversized:
+        elif self.oversized:
             self._down = LinkDown(Cause.TOO_LARGE, str(self.oversized))
-            return
-        alert = is_alert(self._complaint)
-        cause = Cause.CERTIFICATE if alert else Cause.LOST if self.accepted else Cause.SILENT
-        quiet = reason.value == _KEEP_ALIVE_TIMEOUT
-        self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
+        else:
+            cause = Cause.CERTIFICATE if is_alert(self._complaint) else self._broken
+            quiet = reason.value == _KEEP_ALIVE_TIMEOUT
+            self._down = LinkDown(cause, self._complaint or ("it went quiet" if quiet else "it hung up"))
 
     def _on_publish(self, _client: Any, _data: Any, packet_id: int, reason: ReasonCode, _properties: Any) -> None:
         self._acks.append(Ack(packet_id, reason.value, str(reason) if reason.value >= _FAILURE else None))

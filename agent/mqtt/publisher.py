@@ -15,7 +15,6 @@ from agent.messages import Health, Message, TranscriptFailed, Vad
 from agent.messages.identity import time_synced
 from agent.messages.privacy import PublishPolicy
 from agent.messages.transcript import (
-    Delay,
     Moment,
     Transcript,
     keyword_messages,
@@ -92,19 +91,18 @@ class Publisher:
             log.info(f"{seconds}, no words")
             return
         now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
-        delay = Delay(recognition.queue_s, recognition.wait_s)
+        latency_ms = latency(utterance, transcript, recognition.queue_s, recognition.wait_s, now)
         if policy.publishes_text:
-            seq = self._next_seq()
-            late, boot_id = recognition.late, self._boot_id
-            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=boot_id, now=now, late=late)
-            self.send(message)
+            seq, boot_id, late = self._next_seq(), self._boot_id, recognition.late
+            self.send(
+                transcript_message(utterance, transcript, latency_ms, seq=seq, boot_id=boot_id, now=now, late=late)
+            )
         if recognition.late:
             self._counters.transcribed(rtf=rtf, latency=None)
             log.info(f"{seconds}, late")
             return
         for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
             self.send(keyword)
-        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)
         self._counters.transcribed(rtf=rtf, latency=latency_ms)
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
 
