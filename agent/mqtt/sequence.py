@@ -84,7 +84,8 @@ class Sequence:
             if self._counter == "memory":
                 self._note(seq)  # before the disk is told of a mere bound
             if seq >= self._bound:
-                self._reserve()
+                self._bound = seq + BLOCK
+                self._write(self._bound, exact=False)
             self._next = seq + 1
             return seq
 
@@ -102,12 +103,12 @@ class Sequence:
         """Write the note in the folder again if it was deleted."""
         with self._lock:
             if not self._path.exists():
-                self._write(Note(self._bound, exact=self._bound == self._next, counter=self._counter))
+                self._write(self._bound, exact=self._bound == self._next)
 
     def close(self) -> None:
         """Note exactly where to go on."""
         with self._lock:
-            self._write(Note(self._next, exact=True, counter=self._counter))
+            self._write(self._next, exact=True)
             if self._memory is not None:
                 os.close(self._memory)
                 self._memory = None
@@ -119,10 +120,6 @@ class Sequence:
         with contextlib.suppress(OSError):
             os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
 
-    def _reserve(self) -> None:
-        self._bound = self._next + BLOCK
-        self._write(Note(self._bound, exact=False, counter=self._counter))
-
     def _read(self) -> Note | None:
         try:
             return read_note(self._path)
@@ -131,9 +128,9 @@ class Sequence:
             log.warning(f"outbox: {self._path} is damaged ({error}); numbers go on by the other notes")
             return None
 
-    def _write(self, note: Note) -> None:
+    def _write(self, next_seq: int, *, exact: bool) -> None:
         try:
-            write_json(self._path, {"next": note.next_seq, "exact": note.exact, "keeper": note.counter})
+            write_json(self._path, {"next": next_seq, "exact": exact, "keeper": self._counter})
         except OSError as error:
             # Nobody is kept from speaking by a full disk; the outbox reports it.
             log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
@@ -150,12 +147,10 @@ def read_note(path: Path) -> Note | None:
     except OSError:
         return None
     match document:
-        case {"next": next_seq, "exact": bool(exact), "keeper": None | "database" | "memory" as counter} if is_possible(
-            next_seq
-        ):
-            return Note(next_seq, exact, counter)
-    msg = "no number to go on with"
-    raise ValueError(msg)
+        case {"next": int(next_seq), "exact": bool(exact), "keeper": None | "database" | "memory" as counter}:
+            if is_possible(next_seq):
+                return Note(next_seq, exact, counter)
+    raise ValueError("no number to go on with")
 
 
 def is_possible(next_seq: object) -> bool:
