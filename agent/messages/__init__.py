@@ -32,9 +32,7 @@ def _without_negative_zero(value: Any) -> Any:
         return value + 0.0
     if isinstance(value, dict):
         return {name: _without_negative_zero(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_negative_zero(item) for item in value]
-    return value
+    return [_without_negative_zero(item) for item in value] if isinstance(value, list) else value
 
 
 class Part(BaseModel):
@@ -380,12 +378,9 @@ def may_carry_reply(topic: str, discovery_prefix: str) -> bool:
     A reply must not look like another message of a device or a discovery message. It must not be a command either: a
     device might obey it. Nor may it end our connection, as a pattern or an unprintable topic does.
     """
-    ours = any(_is_below(topic, tree) for tree in ("edgescribe", HOME_ASSISTANT, discovery_prefix))
-    if topic.startswith("$") or (ours and not _is_below(topic, REPLIES)) or "/cmd/" in topic:
+    below = f"{topic}/".startswith
+    ours = any(below(f"{tree}/") for tree in ("edgescribe", HOME_ASSISTANT, discovery_prefix))
+    if topic.startswith("$") or (ours and not below(f"{REPLIES}/")) or "/cmd/" in topic:
         return False
     spelt = topic.isprintable() and "+" not in topic and "#" not in topic
     return spelt and len(topic.encode()) <= MAX_REPLY_TOPIC_BYTES and topic.count("/") < MAX_REPLY_TOPIC_LEVELS
-
-
-def _is_below(topic: str, tree: str) -> bool:
-    return topic == tree or topic.startswith(f"{tree}/")

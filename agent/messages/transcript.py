@@ -1,14 +1,12 @@
 """Transcripts: what an engine answers, with the evidence for it, and the messages that are made of it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance, clipped_samples, rms_dbfs, snr_db
 from agent.messages import Keyword, Latency, PartialTranscript, TranscriptMessage, cut_text
-
-_NS_PER_S = 1_000_000_000
 
 
 class Verdict(StrEnum):
@@ -91,14 +89,14 @@ def transcript_message(
     opened: there, beginnings lie ahead. `late` says that the sound was kept until there was time for it.
     """
     text, cut = cut_text(transcript.text)
-    age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
+    age_s = (now.monotonic_ns - utterance.started_ns) / 1e9
     evidence = transcript.evidence
     return TranscriptMessage(
         id=utterance.id,
         seq=seq,
         boot_id=boot_id,
-        ts=now.wall.astimezone(UTC),
-        start=now.wall.astimezone(UTC) - timedelta(seconds=age_s),
+        ts=now.wall,
+        start=now.wall - timedelta(seconds=age_s),
         time_synced=now.synced and utterance.dated,
         duration_s=round(utterance.duration_s, 3),
         text=text,
@@ -139,7 +137,7 @@ def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment
         Keyword(
             id=transcript.utterance_id,
             keyword=name,
-            ts=now.wall.astimezone(UTC),
+            ts=now.wall,
             time_synced=now.synced,
             verdict=_verdict(transcript.verdict),
         )
@@ -156,8 +154,8 @@ def latency(utterance: Utterance, transcript: Transcript, queue_s: float, wait_s
     The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
     utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
     """
-    spoken_ns = (utterance.speech_end - utterance.position) * _NS_PER_S // SAMPLE_RATE_HZ
-    measured_s = (now.monotonic_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
+    spoken_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
+    measured_s = (now.monotonic_ns - utterance.started_ns) / 1e9 - spoken_s
     return Latency(
         vad_close=round(utterance.hangover_s * 1_000),
         queue=round(queue_s * 1_000),
