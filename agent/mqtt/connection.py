@@ -284,14 +284,14 @@ def properties_of(packet_type: int, **values: Any) -> Properties:
 
 def publish_properties(outgoing: Outgoing, expiry_s: int | None) -> Properties:
     """What a message carries besides its payload, with what is left of its expiry."""
-    return properties_of(
-        PacketTypes.PUBLISH,
-        PayloadFormatIndicator=1,
-        ContentType=outgoing.content_type,
-        UserProperty=[("schema", outgoing.schema)],
-        MessageExpiryInterval=expiry_s,
-        CorrelationData=outgoing.correlation,
+    return _message_properties(
+        PacketTypes.PUBLISH, outgoing, MessageExpiryInterval=expiry_s, CorrelationData=outgoing.correlation
     )
+
+
+def _message_properties(packet_type: int, outgoing: Outgoing, **more: Any) -> Properties:
+    kind = {"ContentType": outgoing.content_type, "UserProperty": [("schema", outgoing.schema)]}
+    return properties_of(packet_type, PayloadFormatIndicator=1, **kind, **more)
 
 
 def publish_bytes(outgoing: Outgoing, properties: Properties | None) -> int:
@@ -365,13 +365,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.max_inflight_messages = 0  # no second window inside ours
-        properties = properties_of(
-            PacketTypes.WILLMESSAGE,
-            WillDelayInterval=will_delay_s,
-            PayloadFormatIndicator=1,
-            ContentType=will.content_type,
-            UserProperty=[("schema", will.schema)],
-        )
+        properties = _message_properties(PacketTypes.WILLMESSAGE, will, WillDelayInterval=will_delay_s)
         client.will_set(will.topic, will.payload, will.qos, will.retained, properties if five else None)
         if name := self._settings.username_for(client_id):
             client.username_pw_set(name, self._settings.plain_password)
