@@ -8,6 +8,7 @@ Stopping means closing the source; the rest follows by itself, stage by stage.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,15 +40,16 @@ from agent.governor.spool import create_spool
 from agent.install import extras
 from agent.log import set_level
 from agent.messages import State, identity
+from agent.messages.privacy import PublishPolicy
 from agent.models.languages import languages_of
 from agent.mqtt import Sink
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient, open_outbox, undelivered
 from agent.mqtt.command_handlers import DeviceIdentity
-from agent.mqtt.links import create_publisher, open_outbox, open_sinks, undelivered
-from agent.mqtt.microphone_health import MicrophoneHealth
+from agent.mqtt.outbox import Outbox
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.remote import Remote
-from agent.mqtt.reporting import TelemetryReporter
+from agent.mqtt.reporting import MicrophoneHealth, TelemetryReporter
+from agent.mqtt.stdout import StdoutSink
 from agent.segmenter import Listener
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
@@ -89,7 +91,7 @@ class Monitor:
         self._started_s = time.monotonic()
         self._watch = VitalsWatch(settings.telemetry.host_root)
         self._reporter = TelemetryReporter(settings.telemetry, device_id, self._snapshots(), counters, listener)
-        self._mqtt: MqttSink | None = None
+        self._mqtt: MqttClient | None = None
         self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
         self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
 
@@ -98,7 +100,7 @@ class Monitor:
         """Temperature, power and memory as they were at the last tick; any thread may ask."""
         return self._watch.latest
 
-    def open(self, mqtt: MqttSink | None) -> None:
+    def open(self, mqtt: MqttClient | None) -> None:
         """From now on there is a link to tell of."""
         self._mqtt = mqtt
 
@@ -212,7 +214,9 @@ class App:
         self._reloading: Worker | None = None
         self._counters = Counters()
         self._outbox = open_outbox(self._settings, self._on_failure)
-        self._publisher = create_publisher(self._settings, self._counters, self._machine.boot_id, self._outbox)
+        next_seq = self._outbox.next_seq if self._outbox else None
+        policy = PublishPolicy.of(self._settings.publish)
+        self._publisher = Publisher(self._counters, self._machine.boot_id, next_seq, policy)
         self._wire_stages(engine, listening=applied.listening)
         self._wire_oversight(applied, read_again or (lambda: self._settings), options)
 
@@ -288,8 +292,9 @@ class App:
         Raises:
             AgentError: what made a stage fail; or SinkError, if messages could not be delivered at the end.
         """
-        inbox = self._remote.inbox
-        self._mqtt, sinks = open_sinks(self._settings, self._device_id, self._outbox, inbox, self._on_failure)
+        sinks: list[Sink] = [StdoutSink(self._device_id, sys.stdout)] if self._settings.stdout.enabled else []
+        self._mqtt = self._connect(self._outbox) if self._outbox else None
+        sinks += [self._mqtt] if self._mqtt else []
         sinks += self._monitor.sinks
         self._monitor.open(self._mqtt)
         if self._governor_runner:
@@ -347,6 +352,9 @@ class App:
 
     # The stages, as they are wired.
 
+    def _connect(self, outbox: Outbox) -> MqttClient:
+        return MqttClient(self._settings.mqtt, self._device_id, outbox, self._on_failure, inbox=self._remote.inbox)
+
     def _governor(self) -> GovernorRunner:
         return GovernorRunner(
             self._governed,
@@ -370,7 +378,8 @@ class App:
         return load_engine(self._governed.overlay(settings), self._engine_lost)
 
     def _engine_lost(self, reason: str) -> None:
-        self._publisher.engine_lost(reason)
+        del reason  # the engine itself has logged it, and its utterance gets a second attempt
+        self._counters.add("engine_restarts")
 
     # While it works.
 

@@ -26,7 +26,7 @@ from agent.messages import (
     Vad,
 )
 from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, TelemetryMessage
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.outbox import create_outbox
 from agent.mqtt.reporting import TelemetrySchedule
 from agent.worker import Worker
@@ -109,7 +109,7 @@ class Device:
         folder = Path(plan.folder) / name
         folder.mkdir()
         self._outbox = create_outbox(OutboxSettings.model_validate({"mode": plan.outbox}), folder, fail)
-        self._sink = MqttSink(MqttSettings(host="127.0.0.1", port=plan.port), name, self._outbox, fail)
+        self._sink = MqttClient(MqttSettings(host="127.0.0.1", port=plan.port), name, self._outbox, fail)
         self._sink.send(_info(name))
         self._sink.send(State(listening=True, engine="scripted", model="scripted", language="en", vad_threshold=0.5))
         self._sink.send(Health(problem="OFF"))

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.config.settings import COMMANDS, OutboxSettings
-from agent.messages import CONTRACT, Message, Status, topic_for
-from agent.messages.control import Reply
-from agent.messages.schemas import Schema, command_schema, published_kinds, schema_file, schema_of
+from agent.messages import CONTRACT, Message, Reply, Status, topic_for
 from agent.mqtt.client import WILL_DELAY_S
 from agent.mqtt.connection import SESSION_EXPIRY_S
+from docs.payload_schemas import Schema, command_schema, published_kinds, schema_file, schema_of
 
 ASYNCAPI: Final = "asyncapi.json"
 SCHEMAS: Final = "schemas"

@@ -3,8 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.messages import Info, Latency, TranscriptMessage
-from agent.messages.failed import TranscriptFailed
+from agent.messages import Info, Latency, TranscriptFailed, TranscriptMessage
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
 

@@ -10,9 +10,15 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config.settings import MqttSettings
-from agent.mqtt.packet import COMMAND_LIMIT_BYTES, BoundedClient
-from agent.mqtt.reconnect import Cause
-from agent.mqtt.tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
+from agent.mqtt.connection import (
+    CLOCK_REMEDY,
+    COMMAND_LIMIT_BYTES,
+    BoundedClient,
+    Cause,
+    tls_cause,
+    tls_context,
+    tls_reason,
+)
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 10.0

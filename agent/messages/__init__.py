@@ -32,9 +32,7 @@ def _without_negative_zero(value: Any) -> Any:
         return value + 0.0
     if isinstance(value, dict):
         return {name: _without_negative_zero(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_negative_zero(item) for item in value]
-    return value
+    return [_without_negative_zero(item) for item in value] if isinstance(value, list) else value
 
 
 class Part(BaseModel):
@@ -270,6 +268,82 @@ class Vad(Message):
         return self.state.encode()
 
 
+class Reply(Message):
+    """What became of a command. Goes to the request's Response Topic (MQTT 5) where it has one."""
+
+    topic = "reply"
+    qos = 1
+    retained = False
+    expiry_s = 60
+    kept = False
+    schema_name = "reply/1"
+
+    v: Literal[1] = CONTRACT
+    device: str
+    """Who answers: a group has many members."""
+    command: str
+    id: str | None = None
+    """That of the request, if it had one."""
+    ok: bool
+    code: str
+    """`ok`, or why not: `invalid`, `not_allowed`, … (docs/mqtt.md has them all)."""
+    msg: str
+    """The same for people."""
+    result: dict[str, Any] | None = None
+    """What the command brought, by command."""
+
+
+class TranscriptFailed(Message):
+    """Somebody spoke, and the engine failed on it twice, or it was too far behind. Nothing of the speech is in it."""
+
+    topic = "transcript/failed"
+    qos = 1
+    retained = False
+    expiry_s = 86_400
+    schema_name = "transcript_failed/1"
+
+    v: Literal[1] = CONTRACT
+    event_type: Literal["transcript_failed"] = "transcript_failed"
+    id: str
+    """ULID of the utterance."""
+    seq: int
+    """Its place among the transcripts, which it shares their count with."""
+    boot_id: str
+    ts: Instant
+    """When it was given up."""
+    start: Instant
+    """When the utterance began."""
+    time_synced: bool
+    """As in a transcript."""
+    duration_s: float
+    reason: Literal["engine", "overload"]
+    """`engine`: crashed, hung or refused, twice; `overload`: it had to make room for newer ones, or was kept until
+    there was time and could not be read again."""
+    msg: str
+    """The same for people."""
+
+
+class PartialTranscript(Message):
+    """The words up to a pause of 200 ms: a display may show them, nobody should act on them."""
+
+    topic = "transcript/partial"
+    qos = 0
+    retained = False
+    expiry_s = 10
+    schema_name = "transcript_partial/1"
+
+    v: Literal[1] = CONTRACT
+    event_type: Literal["transcript_partial"] = "transcript_partial"
+    id: str
+    """ULID of the utterance, the same as in the transcript that follows, if one does: noise is rejected only there."""
+    ts: Instant
+    duration_s: float
+    """Length of the utterance so far."""
+    text: str
+    """Everything since it began, not only what is new; at most 8 KiB of UTF-8."""
+    lang: str
+
+
 MAX_TEXT_BYTES = 8_192
 """Longer texts are cut at a character boundary and marked `truncated`."""
 
@@ -287,3 +361,26 @@ def topic_for(device_id: str, kind: type[Message] | Message, *, late: bool = Fal
     """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`, or the one for those that are late."""
     late = late or (isinstance(kind, TranscriptMessage) and bool(kind.late))
     return f"edgescribe/v{CONTRACT}/{device_id}/{(late and kind.late_topic) or kind.topic}"
+
+
+REPLIES: Final = f"edgescribe/v{CONTRACT}/_reply"
+"""The only part of the contract's topics that a request may name for its reply."""
+HOME_ASSISTANT: Final = "homeassistant"
+"""Home Assistant's own discovery prefix, which also has its `status`."""
+MAX_REPLY_TOPIC_BYTES: Final = 1_024
+MAX_REPLY_TOPIC_LEVELS: Final = 100
+"""mosquitto hangs up on a client that publishes to a topic of more than 200 levels."""
+
+
+def may_carry_reply(topic: str, discovery_prefix: str) -> bool:
+    """Whether a reply may go to `topic`, which a request has named.
+
+    A reply must not look like another message of a device or a discovery message. It must not be a command either: a
+    device might obey it. Nor may it end our connection, as a pattern or an unprintable topic does.
+    """
+    below = f"{topic}/".startswith
+    ours = any(below(f"{tree}/") for tree in ("edgescribe", HOME_ASSISTANT, discovery_prefix))
+    if topic.startswith("$") or (ours and not below(f"{REPLIES}/")) or "/cmd/" in topic:
+        return False
+    spelt = topic.isprintable() and "+" not in topic and "#" not in topic
+    return spelt and len(topic.encode()) <= MAX_REPLY_TOPIC_BYTES and topic.count("/") < MAX_REPLY_TOPIC_LEVELS

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 _WORD = re.compile(r"[\w']+")
-_CLOCK_WRAP_S = 3_600
 _DUMB = frozenset({"dumb", "unknown"})
 
 
@@ -22,12 +21,10 @@ def colours() -> Literal["auto"] | None:
 
 def clock(seconds: float) -> str:
     """Seconds as `m:ss.t`, or `h:mm:ss.t` from an hour on."""
-    tenths = round(seconds * 10)
-    whole, tenth = divmod(tenths, 10)
-    minutes, second = divmod(whole, 60)
-    if whole < _CLOCK_WRAP_S:
-        return f"{minutes}:{second:02}.{tenth}"
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}.{tenth}"
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    hours, minute = divmod(minutes, 60)
+    rest = f"{tenths // 10:02}.{tenths % 10}"
+    return f"{hours}:{minute:02}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def confidence_pct(avg_logprob: float | None) -> str:

@@ -2,7 +2,7 @@
 
 send() ─▶ OutgoingQueue ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
              ▲                                               │
-             └─ settled: leaves the outbox ◀─ acknowledged ◀─┘
+             └──── acknowledge: leaves the outbox ◀── Ack ◀──┘
 """
 
 import contextlib
@@ -11,41 +11,154 @@ import random
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 from agent.channel import Window
-from agent.config.settings import MqttSettings
-from agent.messages import Message, Status
+from agent.config.layers import state_dir
+from agent.config.settings import MqttSettings, Settings
+from agent.errors import SinkError
+from agent.messages import Message, PartialTranscript, Status
 from agent.messages.telemetry import Mqtt
-from agent.mqtt.connection import Ack, Connection, LinkDown
+from agent.mqtt.connection import Ack, Cause, Connection, LinkDown, PacketTooLarge, tls_context
 from agent.mqtt.delivery import NOTHING, Inbox, Outgoing, PublishResult, Replay, SeqRange, publish_result
-from agent.mqtt.link_report import Reporter
-from agent.mqtt.outbox import Outbox
-from agent.mqtt.outgoing import OutgoingQueue
-from agent.mqtt.packet import Oversized, PacketTooLarge
-from agent.mqtt.poison import LOSSES, InFlight, PoisonMessageDetector
-from agent.mqtt.reconnect import Approach, Backoff, Cause, Subscriptions
-from agent.mqtt.tls import tls_context
+from agent.mqtt.link_report import LinkReporter
+from agent.mqtt.outbox import Outbox, create_outbox
+from agent.mqtt.reconnect import Approach, Backoff, InFlight, PoisonMessageDetector, Subscriptions
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-WILL_DELAY_S = 10
+WILL_DELAY_S: Final = 10
 """A device that is back by then was never announced as offline (MQTT 5)."""
 PROGRESS_S = 45.0
 """Longer than the outbox waits before it sends a backlog, 30 s at most."""
-_TICK_S = 1.0
-_SHORT_TICK_S = 0.01
-_FAREWELL_S = 0.5
-_CONNECT_S = 10.0
-_ANSWER_S = 10.0
-_ANSWER_TO_A_GUESS_S = 3.0
+_TICK_S: Final = 1.0
+_SHORT_TICK_S: Final = 0.01
+_FAREWELL_S: Final = 0.5
+_CONNECT_S: Final = 10.0
+_ANSWER_S: Final = 10.0
+_ANSWER_TO_A_GUESS_S: Final = 3.0
 """A broker that knows 3.1.1 only may take MQTT 5 for an unfinished message and say nothing at all: amqtt does."""
+_FLEETING: Final = 32
+"""QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
+_ANSWERS: Final = 64
+"""Answers that may wait likewise."""
 
 
-class MqttSink:
+class OutgoingQueue:
+    """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
+
+    So are answers (QoS 1, but not to be kept): who asked has given up by then. An empty retained message, which makes
+    the broker forget a topic, is sent until the broker has answered it.
+
+    `put`, `purge`, `repeat` and `owes` are called from any thread; the rest from the thread `mqtt`.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._lock = threading.Lock()
+        self._online = False
+        self._last: dict[str, Outgoing] = {}
+        self._unsent: dict[str, Outgoing] = {}
+        # Retained messages that the broker has not answered. Being handed out is not enough: the link may break first.
+        self._owed: dict[str, Outgoing] = {}
+        self._answers: deque[Outgoing] = deque(maxlen=_ANSWERS)
+        self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
+
+    def put(self, outgoing: Outgoing) -> bool:
+        """Accept a message; False if the outbox had to drop an older one for it."""
+        if outgoing.qos and outgoing.persistent and not outgoing.retained:
+            return self._outbox.put(outgoing)
+        with self._lock:
+            if outgoing.retained:
+                if outgoing.payload:
+                    self._last[outgoing.topic] = outgoing
+                else:
+                    self._last.pop(outgoing.topic, None)
+                self._owed[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+            elif self._online:
+                (self._answers if outgoing.qos else self._fleeting).append(outgoing)
+        return True
+
+    def purge(self) -> int:
+        """As `Outbox.purge`; what was understood so far, and has not gone yet, is forgotten as well."""
+        with self._lock:
+            kept = [each for each in self._fleeting if each.schema != PartialTranscript.schema_name]
+            self._fleeting = deque(kept, _FLEETING)
+        return self._outbox.purge()
+
+    def repeat(self) -> None:
+        """Send every retained value again, in the order in which each came first, if there is a connection."""
+        with self._lock:
+            if self._online:
+                self._unsent |= self._last
+
+    def owes(self, topics: Collection[str]) -> bool:
+        """Whether a retained message on one of `topics` has not been answered yet."""
+        with self._lock:
+            return not self._owed.keys().isdisjoint(topics)
+
+    def connected(self, birth: Outgoing) -> None:
+        """A connection was made: `birth`, then every retained value is to be sent again."""
+        with self._lock:
+            self._online = True
+            erasures = {topic: owed for topic, owed in self._owed.items() if not owed.payload}
+            self._unsent = {birth.topic: birth} | erasures | self._last
+
+    def disconnected(self) -> None:
+        """The connection is gone: what was on its way goes back into the outbox, and QoS 0 messages are forgotten."""
+        with self._lock:
+            self._online = False
+            self._fleeting.clear()
+            self._answers.clear()
+        self._outbox.requeue()
+
+    @property
+    def idle(self) -> bool:
+        """True if there is nothing to send now. What is on its way is not counted, nor a backlog that has to wait."""
+        with self._lock:
+            return not (self._unsent or self._answers or self._fleeting) and self._outbox.due_in_s() > 0
+
+    def next_certain(self) -> Outgoing | None:
+        """The next QoS 1 message: retained values first, then answers, then the outbox."""
+        with self._lock:
+            if self._unsent:
+                return self._unsent.pop(next(iter(self._unsent)))
+            if self._answers:
+                return self._answers.popleft()
+        return self._outbox.take()
+
+    def next_fleeting(self) -> Outgoing | None:
+        """The oldest QoS 0 message."""
+        with self._lock:
+            return self._fleeting.popleft() if self._fleeting else None
+
+    def acknowledge(self, outgoing: Outgoing, result: PublishResult) -> None:
+        """End the flight of a message."""
+        if outgoing.key is not None:
+            self._outbox.acknowledge(outgoing, result)
+            return
+        with self._lock:
+            if self._owed.get(outgoing.topic) is outgoing:
+                del self._owed[outgoing.topic]
+
+    def set_aside(self, outgoing: Outgoing) -> None:
+        """Do not send this message again; of a retained kind, the next value is sent.
+
+        A broker that hangs up on one erasure, since it is not allowed, does so on each of them: none is sent again.
+        """
+        self.acknowledge(outgoing, PublishResult.REFUSED)
+        with self._lock:
+            if not outgoing.payload:
+                self._owed = {topic: owed for topic, owed in self._owed.items() if owed.payload}
+            if self._last.get(outgoing.topic) is outgoing:
+                del self._last[outgoing.topic]
+
+
+class MqttClient:
     """Delivers messages to a broker, and keeps trying for as long as it takes.
 
     QoS 1 messages wait in the outbox until the broker has acknowledged them. Of retained kinds the last value is kept
@@ -81,8 +194,10 @@ class MqttSink:
         self._will_delay_s = will_delay_s
         self._inbox = inbox
         self._subscriptions = Subscriptions(inbox.filters)
-        self._report = Reporter(settings, device_id)
-        self._connected = False
+        self._report = LinkReporter(settings, device_id)
+        self.connected = False
+        """The broker has accepted us and the connection holds, as far as is known; any thread may ask."""
+        self._connected_s = 0.0
         self._connections = 0
         self._progress_s = float("-inf")
         self._ack_ms = Window()
@@ -108,7 +223,7 @@ class MqttSink:
         self._wake()
 
     def repeat(self) -> None:
-        """Send every retained value again, if there is a connection: somebody has forgotten them."""
+        """Send every retained value again, if there is a connection: a subscriber has forgotten them."""
         self._queue.repeat()
         self._wake()
 
@@ -125,11 +240,6 @@ class MqttSink:
         replay = self._outbox.replay(wanted)
         self._wake()
         return replay
-
-    @property
-    def connected(self) -> bool:
-        """True while the broker has accepted us and the connection holds, as far as is known."""
-        return self._connected
 
     @property
     def delivering(self) -> bool:
@@ -173,7 +283,7 @@ class MqttSink:
         with contextlib.suppress(OSError):
             self._bell.send(b"\0")
 
-    # From here on, everything runs in the thread `mqtt`.
+    # From here on, everything runs in the thread `mqtt`: connect, serve, and wait until it is time to try again.
 
     def _run(self) -> None:
         with self._bell, self._ear:
@@ -183,7 +293,6 @@ class MqttSink:
                 self._attempt()
 
     def _attempt(self) -> None:
-        """Connect and stay connected for as long as it lasts; then wait until it is time for the next attempt."""
         connection = Connection(
             self._settings,
             self._device_id,
@@ -193,22 +302,12 @@ class MqttSink:
             self._inbox,
             clean=self._subscriptions.trouble(time.monotonic()),
         )
-        opened_s = None
         try:
             self._open(connection)
-            opened_s = time.monotonic()
             self._serve(connection)
         except LinkDown as down:
             connection.drop()
-            connected_s = 0.0 if opened_s is None else time.monotonic() - opened_s
-            if connection.oversized:
-                self._leave_out(connection.oversized)
-            elif down.cause is not Cause.TAKEN_OVER:
-                self._suspect()
-            if self._connected and self._poison.unwelcome:
-                down = LinkDown(Cause.GREETING, down.reason)
-            self._disconnected()
-            self._after(down, connected_s)
+            self._lost(down, connection)
         else:
             connection.close()
             self._disconnected()
@@ -224,42 +323,13 @@ class MqttSink:
             connection.step(self._ear, remaining_s)
             self._hush()
 
-    def _after(self, down: LinkDown, connected_s: float) -> None:
-        if self._approach.fall_back(down.cause):
-            log.debug(f"mqtt: asking less of the broker ({down.reason})")
-            return
-        wait_s = self._backoff.wait_s(down.cause, connected_s)
-        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=self._poison.prime)
-        self._stopping.wait(wait_s)
-
-    def _leave_out(self, oversized: Oversized) -> None:
-        """Subscribe no longer to what brings messages that are too large."""
-        if filters := self._subscriptions.too_large(oversized, time.monotonic()):
-            self._report.left_out(filters)
-
-    def _suspect(self) -> None:
-        """The link broke: set aside what it breaks on again and again."""
-        culprit = self._poison.lost(self._in_flight.values(), time.monotonic())
-        if culprit is None:
-            return
-        self._report.set_aside(culprit, LOSSES)
-        if culprit.key is not None:
-            self._outbox.acknowledge(culprit, PublishResult.REFUSED)
-        else:
-            self._queue.set_aside(culprit)
-
-    def _disconnected(self) -> None:
-        self._connected = False
-        self._in_flight.clear()
-        self._queue.disconnected()
-
     def _serve(self, connection: Connection) -> None:
         """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
         self._connections += 1
-        self._progress_s = time.monotonic()
+        self._connected_s = self._progress_s = time.monotonic()
         self._queue.connected(self._status("online"))
-        self._connected = True
-        self._poison.connected(time.monotonic())
+        self.connected = True
+        self._poison.connected(self._connected_s)
         while not self._finished():
             connection.subscribe(self._subscriptions.wanted(time.monotonic()))
             self._feed(connection)
@@ -267,6 +337,32 @@ class MqttSink:
             self._report.deaf(connection.refused_filters)
             self._hush()
         self._farewell(connection)
+
+    def _lost(self, down: LinkDown, connection: Connection) -> None:
+        """Draw conclusions from the end of a connection; then wait until it is time for the next attempt."""
+        now_s = time.monotonic()
+        connected_s = now_s - self._connected_s if self.connected else 0.0
+        if connection.oversized:
+            # What brings messages that are too large is not subscribed to for a while.
+            if filters := self._subscriptions.too_large(connection.oversized, now_s):
+                self._report.left_out(filters)
+        elif down.cause is not Cause.TAKEN_OVER and (culprit := self._poison.lost(self._in_flight.values(), now_s)):
+            self._report.set_aside(culprit)
+            self._queue.set_aside(culprit)
+        if self.connected and self._poison.unwelcome:
+            down = LinkDown(Cause.GREETING, down.reason)
+        self._disconnected()
+        if self._approach.fall_back(down.cause):
+            log.debug(f"mqtt: asking less of the broker ({down.reason})")
+            return
+        wait_s = self._backoff.wait_s(down.cause, connected_s)
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=self._poison.prime)
+        self._stopping.wait(wait_s)
+
+    def _disconnected(self) -> None:
+        self.connected = False
+        self._in_flight.clear()
+        self._queue.disconnected()
 
     def _patience_s(self, connection: Connection) -> float:
         """How long to wait for something to happen: not beyond the moment when the outbox has something again."""
@@ -286,9 +382,7 @@ class MqttSink:
 
     def _feed(self, connection: Connection) -> None:
         """Publish what the window and the network have room for."""
-        while self._has_room(connection) and not connection.congested:
-            if (message := self._queue.next_certain()) is None:
-                break
+        while self._has_room(connection) and not connection.congested and (message := self._queue.next_certain()):
             self._publish(connection, message)
         while not connection.congested and (message := self._queue.next_fleeting()):
             self._publish(connection, message)
@@ -317,20 +411,15 @@ class MqttSink:
                 self._report.up(connection.version, self._outbox.pending, retained=connection.retained)
             with self._ack_lock:
                 self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
-            if ack.refusal is not None:
-                refused = self._report.refused if sent.message.payload else self._report.not_erased
-                refused(sent.message, ack.refusal)
-            else:
+            if ack.refusal is None:
                 self._progress_s = time.monotonic()
+            else:
+                self._report.refused(sent.message, ack.refusal)
             self._done(sent.message, publish_result(ack.code))
 
     def _done(self, message: Outgoing, result: PublishResult) -> None:
-        """What became of a message that is not on its way any more."""
         self._poison.acknowledged(message)
-        if message.key is not None:
-            self._outbox.acknowledge(message, result)
-        else:
-            self._queue.acknowledge(message)
+        self._queue.acknowledge(message, result)
 
     def _farewell(self, connection: Connection) -> None:
         """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""
@@ -346,3 +435,26 @@ class MqttSink:
 
     def _status(self, state: Literal["online", "offline"]) -> Outgoing:
         return Outgoing.of(self._device_id, Status(state=state), time.monotonic())
+
+
+def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:
+    """Open what keeps messages until the broker has them; None without a broker.
+
+    Where words are not to leave the device, those of before the setting was made are deleted, before there is a link.
+    """
+    if not settings.mqtt.enabled:
+        return None
+    words = settings.publish.privacy == "full"
+    outbox = create_outbox(settings.mqtt.outbox, state_dir(settings), on_failure, replayable=words)
+    if not words:
+        outbox.purge()
+    return outbox
+
+
+def undelivered(lost: int, kept: int, broker: str, *, connected: bool) -> SinkError:
+    """The error for messages that the broker does not have at the end: `lost` ones, else `kept` ones."""
+    count = lost or kept
+    messages = "1 message" if count == 1 else f"{count} messages"
+    fate = "" if lost else ", and wait in the state folder for the next start"
+    why = f"{broker} took none of them for {PROGRESS_S:.0f} s" if connected else f"is there a broker at {broker}?"
+    return SinkError(f"{messages} could not be delivered{fate}: {why}")

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from agent.channel import Channel
-from agent.messages.control import Reply
+from agent.messages import Reply
 from agent.mqtt.commands import (
     Accepted,
     Command,

@@ -19,7 +19,7 @@ from agent.errors import EngineError, ModelError, SourceError
 from agent.messages.identity import Machine
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.command_golden import listen_to_it
 from agent.mqtt.commands import (
     Command,
@@ -89,7 +89,7 @@ class ControlledDevice:
     ) -> None:
         self.settings = settings
         """What is in force. Any thread may read."""
-        self.mqtt: MqttSink | None = None
+        self.mqtt: MqttClient | None = None
         """The link to the broker, once there is one."""
         self.changing = threading.Lock()
         """Held by every thread that changes what is in force, from reading it until the change is in it. Else two

@@ -28,8 +28,7 @@ from pydantic_core import PydanticCustomError
 from agent.config.schema import walk
 from agent.config.tunables import COMMANDED, Tunable
 from agent.config.types import InWords
-from agent.messages import CONTRACT
-from agent.messages.control import HOME_ASSISTANT, may_carry_reply
+from agent.messages import CONTRACT, HOME_ASSISTANT, may_carry_reply
 from agent.mqtt.delivery import Incoming
 
 if TYPE_CHECKING:

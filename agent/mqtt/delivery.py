@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, Literal
 
-from agent.messages import Message, TranscriptMessage, topic_for
-from agent.messages.failed import TranscriptFailed
+from agent.messages import Message, TranscriptFailed, TranscriptMessage, topic_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +75,14 @@ class Incoming:
     """What the answer has to carry (MQTT 5)."""
 
 
-def _ignore(_incoming: Incoming) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Inbox:
     """The topics to subscribe to, and the function that gets their messages."""
 
     filters: tuple[str, ...] = ()
     """Topic filters (MQTT 5.0, 4.7)."""
-    on_message: Callable[[Incoming], None] = _ignore
-    """Called from the sink's thread with every message: it puts it aside, and nothing more."""
+    on_message: Callable[[Incoming], None] = lambda _incoming: None
+    """Called from the thread `mqtt` with every message: it puts it aside, and nothing more."""
 
 
 NOTHING: Final = Inbox()

@@ -16,8 +16,7 @@ from pydantic import Field
 
 from agent.config.settings import DiscoverySettings
 from agent.config.types import DeviceId, TopicLevels
-from agent.messages import Status, topic_for
-from agent.messages.schemas import published_kinds
+from agent.messages import Health, Info, State, Status, topic_for
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.discovery_entities import DeviceFacts, Entity, entities
 
@@ -103,7 +102,7 @@ def plan(settings: DiscoverySettings, facts: DeviceFacts, before: Announced | No
 
 def retained_topics(device_id: str) -> tuple[str, ...]:
     """What the broker retains of a device apart from its announcement."""
-    return tuple(topic_for(device_id, kind) for kind in published_kinds() if kind.retained)
+    return tuple(topic_for(device_id, kind) for kind in (Status, Info, State, Health))
 
 
 def announcements(settings: DiscoverySettings, facts: DeviceFacts) -> Batch:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from agent.config.settings import DiscoverySettings
 from agent.config.state_file import read_json, write_json
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.discovery import Announced, Announcement, Batch, plan
 from agent.mqtt.discovery_entities import DeviceFacts
@@ -42,7 +42,7 @@ class Announcer:
     def __init__(
         self,
         settings: DiscoverySettings,
-        mqtt: MqttSink,
+        mqtt: MqttClient,
         folder: Path,
         *,
         serial: str | None = None,

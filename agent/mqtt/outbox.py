@@ -23,7 +23,7 @@ from agent.config.settings import OutboxSettings
 from agent.mqtt.delivery import Outgoing, PublishResult, Replay, SeqRange
 from agent.mqtt.outbox_queue import CHUNK, Batch, Lane, OutboxQueue, QueueEntry
 from agent.mqtt.outbox_store import Clock, Condition, OutboxStore, StorageDown, system_clock
-from agent.mqtt.sequence import Keeper, Sequence, runtime_dir
+from agent.mqtt.sequence import Sequence, runtime_dir
 from agent.worker import Worker
 
 _PATIENCE_S: Final = 10.0
@@ -177,7 +177,7 @@ class StoredOutbox(Outbox):
             memory_folder or runtime_dir(os.environ),
             now.boot_id,
             stored_next=self._store.next_seq(),
-            keeper=Keeper.DATABASE if self._strict else Keeper.MEMORY,
+            counter="database" if self._strict else "memory",
         )
         if self._sequence.damaged:
             self._store.damage_found()

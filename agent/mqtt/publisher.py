@@ -12,11 +12,10 @@ from agent.asr.transcriber import Recognition
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance, clipped_samples
 from agent.errors import EngineError
-from agent.messages import Health, Message, Vad
-from agent.messages.building import Delay, Moment, keyword_messages, latency, partial_message, transcript_message
-from agent.messages.failed import TranscriptFailed
+from agent.messages import Health, Message, TranscriptFailed, Vad
 from agent.messages.identity import time_synced
 from agent.messages.privacy import PublishPolicy
+from agent.messages.transcript import Moment, keyword_messages, latency, partial_message, transcript_message
 from agent.mqtt import Sink
 from agent.segmenter import Discarded, Ended, SegmenterEvent, SpeechStarted
 from agent.telemetry.counters import Counters
@@ -33,8 +32,14 @@ class Publisher:
     Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
     """
 
-    def __init__(self, counters: Counters, boot_id: str, next_seq: Callable[[], int] | None = None) -> None:
-        self.policy = PublishPolicy()
+    def __init__(
+        self,
+        counters: Counters,
+        boot_id: str,
+        next_seq: Callable[[], int] | None = None,
+        policy: PublishPolicy | None = None,
+    ) -> None:
+        self.policy = policy or PublishPolicy()
         """What leaves the device; may be replaced at any time."""
         self._sinks: Sequence[Sink] = ()
         self._counters = counters
@@ -80,19 +85,18 @@ class Publisher:
             log.info(f"{seconds}, no words")
             return
         now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
-        delay = Delay(recognition.queue_s, recognition.wait_s)
+        latency_ms = latency(utterance, transcript, recognition.queue_s, recognition.wait_s, now)
         if policy.publishes_text:
-            seq = self._next_seq()
-            late, boot_id = recognition.late, self._boot_id
-            message = transcript_message(utterance, transcript, delay, seq=seq, boot_id=boot_id, now=now, late=late)
-            self.send(message)
+            seq, boot_id, late = self._next_seq(), self._boot_id, recognition.late
+            self.send(
+                transcript_message(utterance, transcript, latency_ms, seq=seq, boot_id=boot_id, now=now, late=late)
+            )
         if recognition.late:
             self._counters.transcribed(rtf=rtf, latency=None)
             log.info(f"{seconds}, late")
             return
         for keyword in keyword_messages(transcript, policy.keywords(transcript), now):
             self.send(keyword)
-        latency_ms = latency(utterance, transcript.inference_s, delay, now.monotonic_ns)
         self._counters.transcribed(rtf=rtf, latency=latency_ms)
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
 
@@ -104,30 +108,23 @@ class Publisher:
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
         """Say that an utterance has no words because the engine failed."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
         self._give_up(utterance, "engine", str(error))
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
         """Say that an utterance had to make room for newer ones."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
 
     def lost(self, utterance: Utterance, why: str) -> None:
         """Say that an utterance that was kept until there was time is not there any more."""
-        self._counters.add("dropped_s", utterance.duration_s)
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
         self._give_up(utterance, "overload", why)
 
-    def engine_lost(self, reason: str) -> None:
-        """Count an engine process that died or hung; its utterance gets a second attempt."""
-        del reason  # the engine itself has logged it
-        self._counters.add("engine_restarts")
-
     def _give_up(self, utterance: Utterance, reason: Literal["engine", "overload"], msg: str) -> None:
+        self._counters.add("dropped_s", utterance.duration_s)
         now = datetime.now(UTC)
         age_s = (time.monotonic_ns() - utterance.started_ns) / 1e9
         failure = TranscriptFailed(
@@ -151,16 +148,13 @@ class Publisher:
             case SpeechStarted():
                 self._speaking(True)
             case Ended(utterance):
-                pcm = utterance.pcm
                 self._counters.add("speech_s", utterance.duration_s)
-                self._counters.add("spoken_samples", len(pcm))
-                self._counters.add("clipped_samples", clipped_samples(pcm))
+                self._counters.add("spoken_samples", len(utterance.pcm))
+                self._counters.add("clipped_samples", clipped_samples(utterance.pcm))
                 if not utterance.truncated:
                     self._speaking(False)
             case Discarded():
                 self._counters.add("discarded")
-            case _:
-                pass
 
     def repeat_speaking(self) -> None:
         """Say `ON` again if somebody has been speaking for a while; called now and then."""
@@ -183,19 +177,11 @@ class Publisher:
 
     def problem(self, code: str) -> None:
         """Something is wrong."""
-        with self._lock:
-            known = code in self._problems
-            self._problems[code] = None
-        if not known:
-            self._say()
+        self.conditions(code, (code,))
 
     def resolve(self, code: str) -> None:
         """It is not any more."""
-        with self._lock:
-            if code not in self._problems:
-                return
-            del self._problems[code]
-        self._say()
+        self.conditions(code, ())
 
     def conditions(self, prefix: str, codes: Sequence[str]) -> None:
         """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""

@@ -1,57 +1,25 @@
-"""When to try the broker again, and what to ask of it then. Pure: time and chance are arguments."""
+"""When to try the broker again, and what to leave out then. Pure: time and chance are arguments."""
 
 import random
 from collections import deque
-from collections.abc import Sequence
-from enum import Enum, auto
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from paho.mqtt.client import topic_matches_sub
 
-from agent.mqtt.packet import Oversized
+from agent.mqtt.connection import Cause, Oversized, Version
+from agent.mqtt.delivery import Outgoing
 
-Version = Literal["5", "3.1.1"]
-
-STABLE_S = 60.0
+STABLE_S: Final = 60.0
 """A connection that holds for so long is a good one."""
+LOSSES: Final = 5
+"""Losses that convict a message. A link that is merely bad breaks at other moments, too."""
+STRAIGHT_S: Final = 5.0
+"""A loss within this time of the sending may be its doing; one that a time-out noticed comes later."""
+_CERTAIN: Final = 2
+"""Losses from which on the message is worth a word."""
 _REFUSED_S = (60.0, 900.0)
-
-
-class Cause(Enum):
-    """Why there is no connection."""
-
-    UNREACHABLE = auto()
-    """No such host, connection refused, no route, time-out."""
-    UNTRUSTED = auto()
-    """The broker's certificate cannot be verified."""
-    DATES = auto()
-    """The broker's certificate is not valid at the time that this device's clock shows."""
-    UNUSABLE_FILES = auto()
-    """Our own certificate files were usable once, and are not now; perhaps they are just being renewed."""
-    NO_TLS = auto()
-    """TLS is not what it speaks, or not a version that we do."""
-    CERTIFICATE = auto()
-    """The broker does not take our certificate."""
-    CREDENTIALS = auto()
-    """The broker does not take our user name and password."""
-    VERSION = auto()
-    """The broker does not speak this version of MQTT, and says so."""
-    SILENT = auto()
-    """The broker ended the conversation before it answered; old brokers do that to a version they do not know."""
-    REFUSED = auto()
-    """The broker refuses us for a reason of its own (busy, quota, …)."""
-    RETAIN = auto()
-    """The broker keeps no retained messages, and says so."""
-    QOS = auto()
-    """The broker takes QoS 0 only, and says so."""
-    GREETING = auto()
-    """The broker hangs up on our first message, each time."""
-    TOO_LARGE = auto()
-    """We hung up, since the broker began to send a packet that is too large."""
-    TAKEN_OVER = auto()
-    """Another client has connected with our id."""
-    LOST = auto()
-    """There was a connection, and it broke."""
 
 
 _PATIENT = frozenset({Cause.CREDENTIALS, Cause.CERTIFICATE, Cause.TAKEN_OVER, Cause.QOS, Cause.GREETING})
@@ -150,3 +118,91 @@ class Subscriptions:
         guilty = [name for name in self._filters if not oversized.topic or topic_matches_sub(name, oversized.topic)]
         self._until_s |= dict.fromkeys(guilty, now_s + self.LEFT_OUT_S)
         return tuple(guilty)
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A message that the broker has not acknowledged yet."""
+
+    message: Outgoing
+    sent_s: float
+    """Monotonic time."""
+
+
+class PoisonMessageDetector:
+    """Finds the message on which a broker hangs up without a word.
+
+    MQTT 3.1.1 has no way to say that a message is too large, and not every MQTT 5 broker says it: the link breaks, the
+    message is sent first on the next one, and nothing is ever delivered again. So after a loss messages go one at a
+    time. The one that is alone on its way at five losses in a row, each straight behind its sending, is set aside. The
+    birth, which is made anew for each connection, never is.
+
+    A broker that takes no retained messages, or none of QoS 1, may hang up on the birth, and so on all we could send.
+    """
+
+    def __init__(self) -> None:
+        self.prime: Outgoing | None = None
+        """The message that more than one loss points at, the last one included."""
+        self._suspects: set[object] = set()
+        self._alone: object = None
+        self._losses = 0
+        self._connected_s = 0.0
+        self._answered = True
+        self._unanswered = 0
+
+    def connected(self, now_s: float) -> None:
+        """There is a connection again."""
+        self._connected_s = now_s
+        self._answered = False
+
+    def answered(self) -> bool:
+        """The broker has acknowledged a message; True for the first one of a connection."""
+        first, self._answered, self._unanswered = not self._answered, True, 0
+        return first
+
+    @property
+    def unwelcome(self) -> bool:
+        """Whether the broker hung up straight after each of the last five connections, without any answer."""
+        return self._unanswered >= LOSSES
+
+    def window(self, widest: int, now_s: float) -> int:
+        """Messages that may be on their way at once: one, until no suspect is left or the link has held for a minute.
+
+        With more, a broker that resets the connection takes its last acknowledgements along, and the innocent look
+        like the guilty one behind them.
+        """
+        return 1 if self._suspects and now_s - self._connected_s < STABLE_S else widest
+
+    def acknowledged(self, message: Outgoing) -> None:
+        """The broker has answered, or is not asked any more."""
+        self._suspects.discard(_identity(message))
+        if self._alone == _identity(message):
+            self.prime, self._alone = None, None
+
+    def lost(self, in_flight: Collection[InFlight], now_s: float) -> Outgoing | None:
+        """The link broke with these not acknowledged; return the one to be set aside, if that is certain now."""
+        self.prime = None
+        if not self._answered and now_s - self._connected_s < STRAIGHT_S:
+            self._unanswered += 1
+        self._answered = True  # a connection counts once
+        if not in_flight:
+            return None
+        straight = [sent.message for sent in in_flight if now_s - sent.sent_s < STRAIGHT_S]
+        self._suspects = {_identity(message) for message in straight}
+        if len(in_flight) > 1:
+            return None
+        alone = _identity(straight[0]) if straight else None
+        self._losses = self._losses + 1 if alone == self._alone else 1
+        self._alone = alone
+        if not straight or self._losses < _CERTAIN:
+            return None
+        self.prime = straight[0]
+        if self._losses < LOSSES:
+            return None
+        self.acknowledged(straight[0])
+        return straight[0]
+
+
+def _identity(message: Outgoing) -> object:
+    """A message of the outbox is told by its key: read again from disk, its age differs a little."""
+    return message if message.key is None else message.key

@@ -27,7 +27,7 @@ from agent.models.catalogue import load_catalogue
 from agent.models.languages import languages_of
 from agent.models.selection import format_for
 from agent.models.store import Store
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.command_calibrate import Calibrator
 from agent.mqtt.command_dispatcher import CommandDispatcher
 from agent.mqtt.command_handlers import ControlledDevice, DeviceIdentity, in_force
@@ -87,7 +87,7 @@ class Remote:
         self._publisher = publisher
         self._governed = governed
         self._keep_at_s = 0.0
-        self._mqtt: MqttSink | None = None
+        self._mqtt: MqttClient | None = None
         self._announcer: Announcer | None = None
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
         self._store = Store(models_dir(settings), load_catalogue())
@@ -132,7 +132,7 @@ class Remote:
         births = () if self.settings.discovery.mode == "off" else (self._birth_topic,)
         return Inbox((*self._validator.filters, *births), self._receive)
 
-    def open(self, mqtt: MqttSink | None) -> None:
+    def open(self, mqtt: MqttClient | None) -> None:
         """Announce the device. What is announced goes out before anything that is sent later."""
         self._mqtt = self._device.mqtt = mqtt
         if mqtt:

@@ -14,9 +14,8 @@ import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from agent.config.state_file import read_json, write_json
 
@@ -27,12 +26,8 @@ BLOCK: Final = 64
 MAX_SEQ: Final = 1 << 53
 _FILE: Final = "sequence.json"
 
-
-class Keeper(StrEnum):
-    """Who knows the next number exactly after a crash."""
-
-    DATABASE = "database"
-    MEMORY = "memory"
+Counter = Literal["database", "memory"]
+"""The note that knows the next number exactly after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +37,15 @@ class Note:
     next_seq: int
     exact: bool
     """The agent was stopped in good order and this is the number to go on with; else no number from here on is used."""
-    keeper: Keeper | None
-    """Who may know better; None if nobody does."""
+    counter: Counter | None
+    """The note that may know better; None if none does."""
 
 
 def resume(note: Note | None, in_memory: int | None, stored: int | None) -> int:
     """The number to go on with, from the notes that there are: the next number by each."""
     least = max(1, in_memory or 1, stored or 1)
-    if note is None:
-        return least
-    if note.exact:
-        return max(least, note.next_seq)
-    known = {Keeper.DATABASE: stored, Keeper.MEMORY: in_memory}
-    if note.keeper is not None and known[note.keeper] is not None:
+    known = {"database": stored, "memory": in_memory, None: None}
+    if note is None or (not note.exact and known[note.counter] is not None):
         return least
     return max(least, note.next_seq)
 
@@ -66,13 +57,13 @@ class Sequence:
     """
 
     def __init__(
-        self, folder: Path, runtime_dir: Path | None, boot_id: str, *, stored_next: int | None, keeper: Keeper
+        self, folder: Path, runtime_dir: Path | None, boot_id: str, *, stored_next: int | None, counter: Counter
     ) -> None:
         self._path = folder / _FILE
         self._boot_id = boot_id
         self._lock = threading.Lock()
-        self._memory = None if runtime_dir is None else _open_memory(_memory_file(runtime_dir, folder))
-        self._keeper = None if keeper is Keeper.MEMORY and self._memory is None else keeper
+        self._memory = _open_memory(runtime_dir, folder) if runtime_dir else None
+        self._counter = None if counter == "memory" and self._memory is None else counter
         in_memory = _read_memory(self._memory, boot_id)
         self.damaged = False
         """Whether `sequence.json` was not as it was written, and is begun anew."""
@@ -90,10 +81,11 @@ class Sequence:
         """Give the next number. Where memory knows it exactly, it knows it from now on."""
         with self._lock:
             seq = self._next
-            if self._keeper is Keeper.MEMORY:
+            if self._counter == "memory":
                 self._note(seq)  # before the disk is told of a mere bound
             if seq >= self._bound:
-                self._reserve()
+                self._bound = seq + BLOCK
+                self._write(self._bound, exact=False)
             self._next = seq + 1
             return seq
 
@@ -111,12 +103,12 @@ class Sequence:
         """Write the note in the folder again if it was deleted."""
         with self._lock:
             if not self._path.exists():
-                self._write(Note(self._bound, exact=self._bound == self._next, keeper=self._keeper))
+                self._write(self._bound, exact=self._bound == self._next)
 
     def close(self) -> None:
         """Note exactly where to go on."""
         with self._lock:
-            self._write(Note(self._next, exact=True, keeper=self._keeper))
+            self._write(self._next, exact=True)
             if self._memory is not None:
                 os.close(self._memory)
                 self._memory = None
@@ -128,10 +120,6 @@ class Sequence:
         with contextlib.suppress(OSError):
             os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
 
-    def _reserve(self) -> None:
-        self._bound = self._next + BLOCK
-        self._write(Note(self._bound, exact=False, keeper=self._keeper))
-
     def _read(self) -> Note | None:
         try:
             return read_note(self._path)
@@ -140,9 +128,9 @@ class Sequence:
             log.warning(f"outbox: {self._path} is damaged ({error}); numbers go on by the other notes")
             return None
 
-    def _write(self, note: Note) -> None:
+    def _write(self, next_seq: int, *, exact: bool) -> None:
         try:
-            write_json(self._path, {"next": note.next_seq, "exact": note.exact, "keeper": note.keeper})
+            write_json(self._path, {"next": next_seq, "exact": exact, "keeper": self._counter})
         except OSError as error:
             # Nobody is kept from speaking by a full disk; the outbox reports it.
             log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
@@ -159,10 +147,10 @@ def read_note(path: Path) -> Note | None:
     except OSError:
         return None
     match document:
-        case {"next": int(next_seq), "exact": bool(exact), "keeper": None | str() as keeper} if is_possible(next_seq):
-            return Note(next_seq, exact, None if keeper is None else Keeper(keeper))
-    msg = "no number to go on with"
-    raise ValueError(msg)
+        case {"next": int(next_seq), "exact": bool(exact), "keeper": None | "database" | "memory" as counter}:
+            if is_possible(next_seq):
+                return Note(next_seq, exact, counter)
+    raise ValueError("no number to go on with")
 
 
 def is_possible(next_seq: object) -> bool:
@@ -170,7 +158,9 @@ def is_possible(next_seq: object) -> bool:
     return type(next_seq) is int and 0 < next_seq <= MAX_SEQ
 
 
-def _open_memory(path: Path) -> int | None:
+def _open_memory(runtime_dir: Path, state_folder: Path) -> int | None:
+    # Agents with other state folders use other names.
+    path = runtime_dir / f"edgescribe-sequence-{zlib.crc32(str(state_folder.absolute()).encode()):08x}"
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -196,8 +186,3 @@ def runtime_dir(environment: Mapping[str, str]) -> Path | None:
         return Path(folders.split(":")[0])
     home = environment.get("XDG_RUNTIME_DIR")
     return Path(home) if home else None
-
-
-def _memory_file(folder: Path, state_folder: Path) -> Path:
-    """Return a name in `folder` that agents with other state folders do not use."""
-    return folder / f"edgescribe-sequence-{zlib.crc32(str(state_folder.absolute()).encode()):08x}"

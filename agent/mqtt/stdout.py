@@ -32,16 +32,12 @@ class StdoutSink:
         value = payload if outgoing.content_type == "text/plain" else json.loads(payload)
         document = {"topic": outgoing.topic, "payload": value}
         line = json.dumps(document, ensure_ascii=False)
-        with self._lock:
-            self._write(line if self._can_spell(line) else json.dumps(document))
-
-    def _can_spell(self, line: str) -> bool:
-        """Whether the stream has all of these letters: a Latin-1 terminal lacks some, which JSON can escape."""
         try:
-            line.encode(getattr(self._stream, "encoding", None) or "utf-8")
-        except UnicodeEncodeError:
-            return False
-        return True
+            line.encode(self._stream.encoding or "utf-8")
+        except UnicodeEncodeError:  # a Latin-1 terminal lacks letters, which JSON can escape
+            line = json.dumps(document)
+        with self._lock:
+            self._write(line)
 
     def _write(self, line: str) -> None:
         if self._abandoned:

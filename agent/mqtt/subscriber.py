@@ -17,9 +17,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.channel import Channel
 from agent.config.settings import MqttSettings
 from agent.errors import SinkError
-from agent.mqtt.packet import CONTRACT_LIMIT_BYTES, BoundedClient, properties_of
-from agent.mqtt.reconnect import Cause
-from agent.mqtt.tls import CLOCK_REMEDY, tls_cause, tls_context, tls_reason
+from agent.mqtt.connection import (
+    CLOCK_REMEDY,
+    CONTRACT_LIMIT_BYTES,
+    BoundedClient,
+    Cause,
+    properties_of,
+    tls_cause,
+    tls_context,
+    tls_reason,
+)
 from agent.telemetry.tcp import spelt
 
 _CAPACITY: Final = 20_000

@@ -19,8 +19,7 @@ from agent.asr.transcriber import Transcriber
 from agent.audio.frames import FULL_SCALE, SILENCE_DBFS, AudioFrame, Pcm16, rms_dbfs
 from agent.config.layers import state_dir
 from agent.config.settings import Settings
-from agent.messages import Message, State, TranscriptMessage, Vad
-from agent.messages.partial import PartialTranscript
+from agent.messages import Message, PartialTranscript, State, TranscriptMessage, Vad
 from agent.messages.telemetry import TelemetryMessage
 from agent.mqtt.publisher import Publisher
 from agent.segmenter import Listener

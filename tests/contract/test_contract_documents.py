@@ -8,11 +8,10 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from agent.config.settings import COMMANDS
-from agent.messages import Message, Status, TranscriptMessage, topic_for
-from agent.messages.control import Reply
-from agent.messages.schemas import published_kinds
+from agent.messages import Message, Reply, Status, TranscriptMessage, topic_for
 from agent.mqtt.commands import ARGUMENTS
 from docs.contract_documents import documents, write
+from docs.payload_schemas import published_kinds
 from tests.messages import info, transcript
 from tests.support.contract_reader import ASYNCAPI, DOCS, contract, promise, references, resolve
 

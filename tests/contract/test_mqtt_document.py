@@ -4,8 +4,6 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-import agent.messages.control
-import agent.messages.failed
 import agent.messages.telemetry  # noqa: F401 - what is declared beside `agent.messages`
 from agent.config.tunables import COMMANDED, Tunable
 from agent.config.types import Fraction, Language, in_words

@@ -9,6 +9,7 @@ from agent.messages import (
     Health,
     Info,
     Message,
+    Reply,
     State,
     Status,
     TranscriptMessage,
@@ -16,7 +17,6 @@ from agent.messages import (
     cut_text,
     topic_for,
 )
-from agent.messages.control import Reply
 from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, Psi, Pwr, TelemetryMessage
 from tests.messages import NOON, info, transcript
 

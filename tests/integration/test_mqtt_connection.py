@@ -10,10 +10,8 @@ import pytest
 
 from agent.config.settings import MqttSettings
 from agent.messages import Status
-from agent.mqtt.connection import Connection, LinkDown
+from agent.mqtt.connection import Cause, Connection, LinkDown, PacketTooLarge, Version
 from agent.mqtt.delivery import Outgoing
-from agent.mqtt.packet import PacketTooLarge
-from agent.mqtt.reconnect import Cause, Version
 from tests.integration.conftest import OpenSink
 from tests.messages import transcript
 from tests.support.receiver import eventually

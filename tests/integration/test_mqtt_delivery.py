@@ -85,8 +85,8 @@ _SPEAK_AND_WAIT = """
 import sys, time
 from agent.config.settings import MqttSettings
 from tests.support.outboxes import memory_outbox
-from agent.mqtt.client import MqttSink
-sink = MqttSink(MqttSettings(port=int(sys.argv[1])), "pi-1", memory_outbox(10), print, will_delay_s=int(sys.argv[2]))
+from agent.mqtt.client import MqttClient
+sink = MqttClient(MqttSettings(port=int(sys.argv[1])), "pi-1", memory_outbox(10), print, will_delay_s=int(sys.argv[2]))
 time.sleep(60)
 """
 

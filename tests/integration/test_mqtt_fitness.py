@@ -10,9 +10,9 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.config.settings import MqttSettings
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
+from agent.mqtt.connection import COMMAND_LIMIT_BYTES
 from agent.mqtt.delivery import Inbox, Incoming
-from agent.mqtt.packet import COMMAND_LIMIT_BYTES
 from agent.mqtt.reconnect import Backoff
 from agent.worker import Worker
 from tests.integration.conftest import OpenSink
@@ -51,21 +51,21 @@ class Promptly(Backoff):
         return 0.01
 
 
-Subscribing = Callable[..., tuple[MqttSink, Promptly, list[Incoming]]]
+Subscribing = Callable[..., tuple[MqttClient, Promptly, list[Incoming]]]
 
 
 @pytest.fixture
 def subscribing() -> Iterator[Subscribing]:
     """Sinks of the device `pi-1` that subscribe to commands and retry at once; closed at the end."""
-    sinks: list[MqttSink] = []
+    sinks: list[MqttClient] = []
     failures: list[Worker] = []
 
-    def open_one(port: int, **settings: object) -> tuple[MqttSink, Promptly, list[Incoming]]:
+    def open_one(port: int, **settings: object) -> tuple[MqttClient, Promptly, list[Incoming]]:
         received: list[Incoming] = []
         backoff = Promptly()
         mqtt = MqttSettings.model_validate({"host": "127.0.0.1", "port": port, **settings})
         inbox = Inbox((COMMANDS,), received.append)
-        sinks.append(MqttSink(mqtt, "pi-1", memory_outbox(100), failures.append, backoff=backoff, inbox=inbox))
+        sinks.append(MqttClient(mqtt, "pi-1", memory_outbox(100), failures.append, backoff=backoff, inbox=inbox))
         return sinks[-1], backoff, received
 
     yield open_one

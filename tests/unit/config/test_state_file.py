@@ -12,7 +12,7 @@ from agent.config.state_file import read_json, write_json
 from agent.models.calibration import NAME, CalibrationError, as_json, read_calibration
 from agent.models.store import Ledger
 from agent.mqtt.discovery_announcer import FILE as ANNOUNCED
-from agent.mqtt.sequence import Keeper, Sequence
+from agent.mqtt.sequence import Sequence
 from tests.calibrations import calibration, measurement
 from tests.unit.mqtt.test_discovery import DEVICE, FACTS
 from tests.unit.mqtt.test_discovery_announcer import Rig
@@ -83,7 +83,7 @@ def test_a_number_that_cannot_be_is_no_number_to_go_on_with(
 ) -> None:
     """Counting starts anew from the other notes, and one line says so."""
     (tmp_path / "sequence.json").write_text(f'{{"next": {number}, "exact": true, "keeper": null}}', encoding="utf-8")
-    sequence = Sequence(tmp_path, None, "boot-1", stored_next=7, keeper=Keeper.DATABASE)
+    sequence = Sequence(tmp_path, None, "boot-1", stored_next=7, counter="database")
     assert (sequence.next(), sequence.damaged) == (7, True)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     sequence.close()
@@ -95,7 +95,7 @@ def test_no_file_of_the_state_folder_ends_the_agent(tmp_path: Path, content: byt
     """Each reader goes on as on the first day."""
     for name in ("sequence.json", CHANGES, NAME, ANNOUNCED, "verified.json"):
         (tmp_path / name).write_bytes(content)
-    assert Sequence(tmp_path, None, "boot-1", stored_next=None, keeper=Keeper.DATABASE).next() == 1
+    assert Sequence(tmp_path, None, "boot-1", stored_next=None, counter="database").next() == 1
     applied = Applied(tmp_path)
     assert applied.overlay(Settings()) == Settings()
     assert applied.remember(LISTENING, value=False)

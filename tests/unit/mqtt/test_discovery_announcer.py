@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from agent.config.settings import DiscoverySettings
-from agent.mqtt.client import MqttSink
+from agent.mqtt.client import MqttClient
 from agent.mqtt.delivery import Outgoing
 from agent.mqtt.discovery import MIGRATE
 from agent.mqtt.discovery_announcer import FILE, STEP_S, Announcer
@@ -52,7 +52,7 @@ class Rig:
         self.link = Link()
         self.now_s = 100.0
         chance = random.Random(1)  # noqa: S311 - jitter, not a secret
-        link = cast("MqttSink", self.link)
+        link = cast("MqttClient", self.link)
         self.announcer = Announcer(settings, link, folder, serial=serial, chance=chance, clock_s=lambda: self.now_s)
 
     def later(self, seconds: float) -> list[Outgoing]:

@@ -17,13 +17,12 @@ from agent.channel import Channel
 from agent.config.commanded import Applied
 from agent.config.settings import COMMANDS, Settings
 from agent.errors import EngineError
-from agent.messages import State
-from agent.messages.control import REPLIES, Reply
+from agent.messages import REPLIES, Reply, State
 from agent.mqtt.command_dispatcher import CommandDispatcher
 from agent.mqtt.command_handlers import in_force
 from agent.mqtt.commands import CommandValidator
+from agent.mqtt.connection import publish_bytes, publish_properties
 from agent.mqtt.delivery import Incoming, Outgoing
-from agent.mqtt.packet import publish_bytes, publish_properties
 from tests.support.controlled import controlled
 from tests.support.hostile import DEVICE, GROUP, OWN, HostileCommand, commands, drawn
 

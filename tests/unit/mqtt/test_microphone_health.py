@@ -7,8 +7,8 @@ from agent.audio.microphone import Microphone
 from agent.audio.monitor import AudioMonitor
 from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
 from agent.messages import Health, Message
-from agent.mqtt.microphone_health import MicrophoneHealth
 from agent.mqtt.publisher import Publisher
+from agent.mqtt.reporting import MicrophoneHealth
 from agent.telemetry.counters import Counters
 
 

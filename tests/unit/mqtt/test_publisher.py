@@ -10,9 +10,7 @@ from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.config.keywords import keyword_rules
 from agent.errors import EngineError
-from agent.messages import Health, Message, TranscriptMessage, Vad, topic_for
-from agent.messages.failed import TranscriptFailed
-from agent.messages.partial import PartialTranscript
+from agent.messages import Health, Message, PartialTranscript, TranscriptFailed, TranscriptMessage, Vad, topic_for
 from agent.messages.privacy import PublishPolicy
 from agent.mqtt.publisher import VAD_REPEAT_S, Publisher
 from agent.segmenter import Discarded, Ended, Paused, Resumed, SegmenterEvent, SpeechStarted

@@ -3,20 +3,20 @@ from pathlib import Path
 
 import pytest
 
-from agent.mqtt.sequence import BLOCK, Keeper, Note, Sequence, read_note, resume
+from agent.mqtt.sequence import BLOCK, Note, Sequence, read_note, resume
 
 
 @pytest.mark.parametrize(
     ("note", "in_memory", "stored", "next_seq"),
     [
         (None, None, None, 1),
-        (Note(41, exact=True, keeper=Keeper.MEMORY), 40, 12, 41),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), None, 41, 41),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), 43, 41, 43),
-        (Note(65, exact=False, keeper=Keeper.MEMORY), 41, 12, 41),
-        (Note(65, exact=False, keeper=Keeper.MEMORY), None, 12, 65),
-        (Note(65, exact=False, keeper=Keeper.DATABASE), None, None, 65),
-        (Note(65, exact=False, keeper=None), 12, 12, 65),
+        (Note(41, exact=True, counter="memory"), 40, 12, 41),
+        (Note(65, exact=False, counter="database"), None, 41, 41),
+        (Note(65, exact=False, counter="database"), 43, 41, 43),
+        (Note(65, exact=False, counter="memory"), 41, 12, 41),
+        (Note(65, exact=False, counter="memory"), None, 12, 65),
+        (Note(65, exact=False, counter="database"), None, None, 65),
+        (Note(65, exact=False, counter=None), 12, 12, 65),
         (None, None, 41, 41),
     ],
     ids=[
@@ -48,7 +48,7 @@ def memory(tmp_path: Path) -> Path:
 
 def open_sequence(folder: Path, memory: Path | None, boot_id: str = "boot-1", stored: int | None = None) -> Sequence:
     """Count in a state folder, for `balanced`."""
-    return Sequence(folder, memory, boot_id, stored_next=stored, keeper=Keeper.MEMORY)
+    return Sequence(folder, memory, boot_id, stored_next=stored, counter="memory")
 
 
 def use(sequence: Sequence, count: int) -> list[int]:

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from agent.audio.frames import FRAME_SAMPLES, SILENCE_DBFS, AudioFrame, Pcm16
-from agent.messages import Message, State, Vad
-from agent.messages.partial import PartialTranscript
+from agent.messages import Message, PartialTranscript, State, Vad
 from agent.terminal.publisher import LevelMeter, Recent
 from tests.messages import NOON, info, transcript
 

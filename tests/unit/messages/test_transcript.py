@@ -7,7 +7,7 @@ import pytest
 from agent.asr.transcript import Evidence, Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.messages import MAX_TEXT_BYTES, TranscriptMessage
-from agent.messages.building import Delay, Moment, latency, transcript_message
+from agent.messages.transcript import Moment, latency, transcript_message
 
 RATE = 16_000
 STARTED_NS = 5_000_000_000
@@ -30,7 +30,6 @@ TRANSCRIPT = Transcript(
     audio_ctx=384,
     evidence=Evidence(avg_logprob=-0.123456, no_speech_prob=0.01),
 )
-DELAY = Delay(queue_s=0.01, wait_s=0.26)
 NOW = Moment(datetime(2026, 11, 23, 12, 0, 10, tzinfo=UTC), STARTED_NS + 2_300_000_000, synced=True)
 
 
@@ -38,7 +37,8 @@ def message(
     utterance: Utterance = UTTERANCE, transcript: Transcript = TRANSCRIPT, now: Moment = NOW
 ) -> TranscriptMessage:
     """The message for a variation of the utterance above."""
-    return transcript_message(utterance, transcript, DELAY, seq=7, boot_id="b1", now=now, late=False)
+    took = latency(utterance, transcript, 0.01, 0.26, now)
+    return transcript_message(utterance, transcript, took, seq=7, boot_id="b1", now=now, late=False)
 
 
 def test_identity_order_and_words_are_taken_over() -> None:
@@ -70,7 +70,7 @@ def test_evidence_that_the_engine_cannot_give_is_left_out() -> None:
 
 def test_the_latency_is_measured_from_the_end_of_speech() -> None:
     """Speech ended 0.9 s before now; 0.6 s of that was the hang-over."""
-    parts = latency(UTTERANCE, 0.25, DELAY, NOW.monotonic_ns)
+    parts = latency(UTTERANCE, TRANSCRIPT, 0.01, 0.26, NOW)
     assert (parts.vad_close, parts.queue, parts.encode_decode, parts.total_from_speech_end) == (600, 10, 250, 900)
 
 

@@ -1,42 +1,28 @@
-"""JSON Schemas (2020-12) of what is published, made from the payloads in `agent.messages` and its siblings.
+"""JSON Schemas (2020-12) of what is published, made from the payloads in `agent.messages`.
 
 They describe what is on the wire, for subscribers: what is left out may be missing but is never null, and an unknown
 field is allowed, because contract 1 may grow. A field is `required` if every message of every release of contract 1
 carries it; one that is added later has a default, and so is not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from agent.messages import Message
-from agent.messages import control as wire_control
-from agent.messages import failed as wire_failed
-from agent.messages import partial as wire_partial
-from agent.messages import telemetry as wire_telemetry
+from agent.messages import Message, telemetry
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
-
-_DECLARING: Final = (wire_control, wire_failed, wire_partial, wire_telemetry)
-_MODULES: Final = ("agent.messages", *(module.__name__ for module in _DECLARING))
+_MODULES: Final = (Message.__module__, telemetry.__name__)
 """Where kinds of messages are declared; what others derive from `Message` (tests do) is no part of the contract."""
 
 
 def published_kinds() -> tuple[type[Message], ...]:
     """Every kind of message of the contract, in the order of their declaration."""
-    kinds = [kind for kind in _descendants(Message) if kind.__module__ in _MODULES]
-    # Not in the order in which the modules happened to be imported.
+    kinds = [kind for kind in Message.__subclasses__() if kind.__module__ in _MODULES]
     return tuple(sorted(kinds, key=lambda kind: _MODULES.index(kind.__module__)))
-
-
-def _descendants(kind: type[Message]) -> Iterator[type[Message]]:
-    for below in kind.__subclasses__():
-        if hasattr(below, "schema_name"):
-            yield below
-        yield from _descendants(below)
 
 
 def schema_file(schema_name: str) -> str:

@@ -1,15 +1,12 @@
-"""From an utterance and its transcript to the message that subscribers get."""
+"""From an utterance and its transcript to the messages that subscribers get."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance, clipped_samples, rms_dbfs, snr_db
-from agent.messages import Keyword, Latency, TranscriptMessage, cut_text
-from agent.messages.partial import PartialTranscript
-
-_NS_PER_S = 1_000_000_000
+from agent.messages import Keyword, Latency, PartialTranscript, TranscriptMessage, cut_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +20,8 @@ class Moment:
     """Whether the wall clock is synchronised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """How long a finished utterance waited, in seconds."""
-
-    queue_s: float
-    """For the engine; 0 where it was decoded inside the pause."""
-    wait_s: float
-    """From the end of the pause to the words."""
-
-
 def transcript_message(
-    utterance: Utterance, transcript: Transcript, delay: Delay, *, seq: int, boot_id: str, now: Moment, late: bool
+    utterance: Utterance, transcript: Transcript, took: Latency, *, seq: int, boot_id: str, now: Moment, late: bool
 ) -> TranscriptMessage:
     """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
@@ -43,14 +30,14 @@ def transcript_message(
     opened: there, beginnings lie ahead. `late` says that the sound was kept until there was time for it.
     """
     text, cut = cut_text(transcript.text)
-    age_s = (now.monotonic_ns - utterance.started_ns) / _NS_PER_S
+    age_s = (now.monotonic_ns - utterance.started_ns) / 1e9
     evidence = transcript.evidence
     return TranscriptMessage(
         id=utterance.id,
         seq=seq,
         boot_id=boot_id,
-        ts=now.wall.astimezone(UTC),
-        start=now.wall.astimezone(UTC) - timedelta(seconds=age_s),
+        ts=now.wall,
+        start=now.wall - timedelta(seconds=age_s),
         time_synced=now.synced and utterance.dated,
         duration_s=round(utterance.duration_s, 3),
         text=text,
@@ -65,9 +52,9 @@ def transcript_message(
         engine=transcript.engine,
         audio_ctx=transcript.audio_ctx,
         rtf=round(transcript.inference_s / utterance.duration_s, 3) if utterance.duration_s else 0.0,
-        latency_ms=latency(utterance, transcript.inference_s, delay, now.monotonic_ns),
+        latency_ms=took,
         rms_dbfs=round(rms_dbfs(utterance.pcm), 1),
-        snr_db=_snr(utterance),
+        snr_db=_rounded(snr_db(utterance.pcm), 1),
         clipped=clipped_samples(utterance.pcm) > 0,
         replayed=late,
         late=late or None,
@@ -91,7 +78,7 @@ def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment
         Keyword(
             id=transcript.utterance_id,
             keyword=name,
-            ts=now.wall.astimezone(UTC),
+            ts=now.wall,
             time_synced=now.synced,
             verdict=_verdict(transcript.verdict),
         )
@@ -99,30 +86,28 @@ def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment
     )
 
 
-def latency(utterance: Utterance, inference_s: float, delay: Delay, now_ns: int) -> Latency:
+def latency(utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, now: Moment) -> Latency:
     """Where the time since the end of speech went.
+
+    `queue_s`: the wait for the engine, 0 where it decoded inside the pause. `wait_s`: from the end of the pause to the
+    words.
 
     The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
     utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
     """
-    spoken_ns = (utterance.speech_end - utterance.position) * _NS_PER_S // SAMPLE_RATE_HZ
-    measured_s = (now_ns - utterance.started_ns - spoken_ns) / _NS_PER_S
+    spoken_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
+    measured_s = (now.monotonic_ns - utterance.started_ns) / 1e9 - spoken_s
     return Latency(
         vad_close=round(utterance.hangover_s * 1_000),
-        queue=round(delay.queue_s * 1_000),
-        encode_decode=round(inference_s * 1_000),
-        total_from_speech_end=round(max(measured_s, utterance.hangover_s + delay.wait_s) * 1_000),
+        queue=round(queue_s * 1_000),
+        encode_decode=round(transcript.inference_s * 1_000),
+        total_from_speech_end=round(max(measured_s, utterance.hangover_s + wait_s) * 1_000),
     )
-
-
-def _snr(utterance: Utterance) -> float | None:
-    ratio = snr_db(utterance.pcm)
-    return None if ratio is None else round(ratio, 1)
 
 
 def _verdict(verdict: Verdict) -> Literal["confident", "doubtful"]:
     return "doubtful" if verdict is Verdict.DOUBTFUL else "confident"
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)

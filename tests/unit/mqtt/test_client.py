@@ -1,10 +1,14 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
-from agent.messages import Health, Message, Status, Vad
-from agent.messages.partial import PartialTranscript
+import pytest
+
+from agent.config.settings import Settings
+from agent.messages import Health, Message, PartialTranscript, Status, Vad
+from agent.mqtt.client import OutgoingQueue, open_outbox
 from agent.mqtt.delivery import Outgoing, PublishResult
-from agent.mqtt.outgoing import OutgoingQueue
+from agent.worker import Worker
 from tests.messages import NOON, info, transcript
 from tests.support.outboxes import memory_outbox
 
@@ -87,7 +91,7 @@ def test_a_full_outbox_shows_in_the_answer() -> None:
 
 def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
     """A sink that is to stop waits for live words, and leaves the rest of a backlog for the next time."""
-    queue = OutgoingQueue(memory_outbox(10))
+    queue = OutgoingQueue(outbox := memory_outbox(10))
     idle = [queue.idle]
     put(queue, transcript(1))
     idle.append(queue.idle)
@@ -95,10 +99,10 @@ def test_it_is_idle_when_everything_was_handed_out_or_has_to_wait() -> None:
     assert item
     assert item.key is not None
     idle.append(queue.idle)
-    queue.outbox.acknowledge(item, PublishResult.BUSY)
+    queue.acknowledge(item, PublishResult.BUSY)
     idle.append(queue.idle)
     assert idle == [True, False, True, True]
-    assert queue.outbox.pending == 1
+    assert outbox.pending == 1
 
 
 def erasure(topic: str) -> Outgoing:
@@ -117,7 +121,7 @@ def test_an_erasure_is_sent_until_it_is_answered() -> None:
         assert (birth, withdrawal.payload) == (BIRTH, b"")
         queue.disconnected()
     queue.connected(BIRTH)
-    queue.acknowledge(everything(queue)[1])
+    queue.acknowledge(everything(queue)[1], PublishResult.DELIVERED)
     queue.disconnected()
     queue.connected(BIRTH)
     assert [item.payload for item in everything(queue)] == [BIRTH.payload]
@@ -129,10 +133,10 @@ def test_the_answer_to_an_older_message_of_a_topic_says_nothing_of_the_last_one(
     first, second = erasure("config"), erasure("config")
     queue.put(first)
     queue.put(second)
-    queue.acknowledge(first)
+    queue.acknowledge(first, PublishResult.DELIVERED)
     assert queue.owes({"config"})
     assert not queue.owes({"state"})
-    queue.acknowledge(second)
+    queue.acknowledge(second, PublishResult.DELIVERED)
     assert not queue.owes({"config"})
 
 
@@ -208,3 +212,23 @@ def test_a_broker_that_hangs_up_on_one_erasure_is_sent_no_other() -> None:
     queue.set_aside(first)
     queue.connected(BIRTH)
     assert everything(queue) == [BIRTH]
+
+
+@pytest.mark.parametrize(("privacy", "left"), [("full", 2), ("keywords", 0), ("off", 0)])
+def test_where_words_stay_on_the_device_so_do_those_of_before(tmp_path: Path, privacy: str, left: int) -> None:
+    """They are gone before there is a link by which they could leave."""
+    failed: list[Worker] = []
+
+    def settings(privacy: str) -> Settings:
+        return Settings.model_validate({"state_dir": tmp_path, "publish": {"privacy": privacy, "keywords": ["heater"]}})
+
+    before = open_outbox(settings("full"), failed.append)
+    assert before
+    for _ in range(2):
+        before.put(Outgoing.of("pi-1", transcript(before.next_seq()), 0.0))
+    before.close()
+    after = open_outbox(settings(privacy), failed.append)
+    assert after
+    assert after.pending == left
+    after.close()
+    assert failed == []
