@@ -1,4 +1,8 @@
-"""`edgescribe bench`: measure systems side by side on this machine."""
+"""Measures systems side by side on this machine: engines, models, and peers on the same weights.
+
+Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams are measured
+where neither is asked for.
+"""
 
 import argparse
 import contextlib
@@ -27,7 +31,7 @@ _SYSTEM_MEMORY_BYTES = 500_000_000
 _CLIPS_A_BLOCK = 10
 """Where not all systems fit into memory, each is loaded for so many clips."""
 
-_EPILOG = """\
+EPILOG = """\
 A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
   whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
   whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
@@ -40,17 +44,8 @@ openai-whisper, transformers (the extra `peers`). Only ratios within one run mea
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
-        description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
-        "Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams "
-        "are measured where neither is asked for.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     add = parser.add_argument
     add(
         "places", nargs="*", type=Path, metavar="MANIFEST_OR_FOLDER", help="what to transcribe (default: bundled clips)"
@@ -79,7 +74,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--resident", type=_positive, metavar="N", help="systems in memory at once (default: as many as fit)")
     add("--peer-python", type=Path, metavar="FILE", help="Python that has the peers, if they live elsewhere")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""`edgescribe calibrate`: find out which engine, model and number of threads suit this device."""
+"""Measures the models on this device with the bundled sentences, chooses one, says why, and writes calibration.json.
+
+The file lies in the state folder; engine.kind = "auto" goes by it.
+"""
 
 import argparse
 import os
@@ -34,20 +37,14 @@ _NICE = 5
 """An agent that listens on the same machine goes before."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "calibrate",
-        description="Measures the models on this device with the bundled sentences, chooses one, says why, and writes "
-        'calibration.json into the state folder, which engine.kind = "auto" goes by.',
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--minutes", type=_positive, default=_MINUTES, help="time for measuring (default: %(default)g)")
     parser.add_argument(
         "--pull", action="store_true", help="first fetch the models that could suit; takes as long as it takes"
     )
     parser.add_argument("--json", action="store_true", help="print the file instead of the table")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

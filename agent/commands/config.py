@@ -1,4 +1,4 @@
-"""`edgescribe config`: the settings in force, secrets masked, and where each one came from."""
+"""The settings in force, secrets masked, and where each one came from."""
 
 import argparse
 import json
@@ -16,14 +16,10 @@ from agent.models.calibrated import in_words, resolve
 MASK: Final = "**********"
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "config", description="The settings in force, secrets masked, and where each one came from."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--json", action="store_true", help="one JSON object: settings and origins")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

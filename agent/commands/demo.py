@@ -1,4 +1,7 @@
-"""`edgescribe demo`: the real agent on a bundled recording, and what a subscriber receives of it."""
+"""Runs the agent on a bundled recording, at the speed of speech, with a broker of its own on this machine.
+
+Shows the MQTT messages that a separate client receives. Fetches the model if it is not here.
+"""
 
 import argparse
 import json
@@ -22,17 +25,10 @@ TELEMETRY_INTERVAL_S = 15
 STOP_S = 30.0
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `demo`."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="try it: a bundled recording, a broker of its own, and what a subscriber receives",
-        description="Runs the agent on a bundled recording, at the speed of speech, with a broker of its own on this "
-        "machine, and shows the MQTT messages that a separate client receives. Fetches the model if it is not here.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--mic", nargs="?", const="default", metavar="DEVICE", help="listen to a microphone instead")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a model by name (default: {DEFAULT_MODEL})")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

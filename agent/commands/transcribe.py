@@ -1,4 +1,4 @@
-"""`edgescribe transcribe FILE…`: write down recordings."""
+"""Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published."""
 
 import argparse
 import json
@@ -19,12 +19,8 @@ from agent.messages.presentation import clock, colours, confidence_pct
 CHANNELS = range(1, 65)
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `transcribe`."""
-    parser = subparsers.add_parser(
-        "transcribe",
-        description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording; - is standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a recording, with times and evidence")
     parser.add_argument("--model", help="a model by name, such as base-q8_0 (see `edgescribe models list`)")
@@ -36,7 +32,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="transcribe this channel; the first is 1 (default: all of them, mixed)",
     )
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _channel(text: str) -> int:
