@@ -11,19 +11,53 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent.bench.clips import NO_SPEECH, Clip, demo_clips, read_clips, refuse_missing, spread
+from agent.bench.latency import LOADING_S, can_be_timed, quiet_sound, take_idle, take_latency
+from agent.bench.process import ProcessPool
+from agent.bench.records import FILE_NAME, Journal, Measurement, Record, drop_torn_line, read_journal
+from agent.bench.report import print_report, write_report
+from agent.bench.runner import (
+    Step,
+    Take,
+    describe,
+    left_out,
+    new_setups,
+    plan_clips,
+    plan_idle,
+    plan_latency,
+    run_steps,
+    setup_of,
+    steps_left,
+    take_clip,
+)
+from agent.bench.scoring import require
+from agent.bench.streams import Room, can_be_streamed, plan_streams, rooms, take_stream, whole_texts_in
+from agent.bench.summary import summarise
+from agent.bench.systems import (
+    Adapter,
+    System,
+    distinct,
+    listening_settings,
+    model_path,
+    named,
+    parse_system,
+    peers_of,
+    weights_sha256,
+    with_threads,
+)
 from agent.commands.ending import INTERRUPTED, ended_in_order
 from agent.commands.options import add_settings_options, settings_from
+from agent.config.layers import models_dir
 from agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent.bench.clips import Clip
-    from agent.bench.records import Journal, Record
-    from agent.bench.runner import Step, Take
-    from agent.bench.streams import Room
-    from agent.bench.systems import System
-    from agent.models.store import Store
+from agent.install import extras
+from agent.models import ModelFormat
+from agent.models.catalogue import load_catalogue
+from agent.models.store import Store
 
 _QUICK_CLIPS = 12
 _SYSTEM_MEMORY_BYTES = 500_000_000
@@ -78,18 +112,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write everything down, and print the tables; also of a part, if it is ended before its time."""
-    from rich.console import Console
-
-    from agent.bench.records import read_journal
-    from agent.bench.report import print_report, write_report
-    from agent.bench.scoring import require
-    from agent.bench.streams import rooms
-    from agent.bench.summary import summarise
-    from agent.config.layers import models_dir
-    from agent.install import extras
-    from agent.models.catalogue import load_catalogue
-    from agent.models.store import Store
-
     store = Store(models_dir(settings_from(args)), load_catalogue())
     systems, clips, where = _systems(args, store), _clips(args), rooms(args.noise)
     if not (args.idle or args.latency):
@@ -115,11 +137,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.systems or report.latencies or report.idle or report.streams else 1
 
 
-def _systems(args: argparse.Namespace, store: "Store") -> "list[System]":
-    from agent.bench.latency import can_be_timed
-    from agent.bench.streams import can_be_streamed
-    from agent.bench.systems import Adapter, distinct, listening_settings, parse_system, peers_of, with_threads
-
+def _systems(args: argparse.Namespace, store: Store) -> list[System]:
     systems = [parse_system(text) for text in args.system or _installed(store)]
     if not systems:
         raise ConfigError("no model is installed: run `edgescribe models pull tiny.en-q8_0`, or name one with --system")
@@ -143,16 +161,12 @@ def _systems(args: argparse.Namespace, store: "Store") -> "list[System]":
     return [with_threads(system, threads) for system in distinct(systems)]
 
 
-def _installed(store: "Store") -> list[str]:
-    from agent.models import ModelFormat
-
+def _installed(store: Store) -> list[str]:
     engines = {ModelFormat.GGML: "whisper_cpp", ModelFormat.CTRANSLATE2: "faster_whisper"}
     return [f"{engines[model.format]}:{model.name}" for model in store.installed()]
 
 
-def _clips(args: argparse.Namespace) -> "list[Clip]":
-    from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, refuse_missing, spread
-
+def _clips(args: argparse.Namespace) -> list[Clip]:
     clips = read_clips(args.places) if args.places else demo_clips()
     wanted = (args.language, NO_SPEECH) if args.language else None
     clips = [clip for clip in clips if clip.set_name not in args.skip and (not wanted or clip.language in wanted)]
@@ -163,11 +177,8 @@ def _clips(args: argparse.Namespace) -> "list[Clip]":
     return chosen
 
 
-def _baseline(args: argparse.Namespace, systems: "list[System]") -> str:
+def _baseline(args: argparse.Namespace, systems: list[System]) -> str:
     """Name of the system that the others are compared with: the one that was asked for, or the first peer."""
-    from agent.bench.records import Measurement, read_journal
-    from agent.bench.systems import named
-
     if args.baseline is None:
         return next((system.name for system in systems if not system.adapter.ours), systems[0].name)
     earlier = read_journal(args.out) if args.resume else []
@@ -176,8 +187,6 @@ def _baseline(args: argparse.Namespace, systems: "list[System]") -> str:
 
 
 def _prepare_folder(folder: Path, *, resume: bool) -> None:
-    from agent.bench.records import FILE_NAME, drop_torn_line
-
     if (folder / FILE_NAME).exists() and not resume:
         raise ConfigError(f"{folder} holds the results of an earlier run: go on with --resume, or name another --out")
     try:
@@ -188,25 +197,8 @@ def _prepare_folder(folder: Path, *, resume: bool) -> None:
 
 
 def _measure(
-    args: argparse.Namespace, store: "Store", systems: "list[System]", clips: "list[Clip]", rooms: "list[Room]"
+    args: argparse.Namespace, store: Store, systems: list[System], clips: list[Clip], rooms: list[Room]
 ) -> None:
-    import psutil
-
-    from agent.bench.latency import LOADING_S, quiet_sound, take_idle, take_latency
-    from agent.bench.records import Journal, read_journal
-    from agent.bench.runner import (
-        describe,
-        left_out,
-        new_setups,
-        plan_clips,
-        plan_idle,
-        plan_latency,
-        setup_of,
-        take_clip,
-    )
-    from agent.bench.streams import plan_streams, take_stream, whole_texts_in
-    from agent.bench.systems import model_path, weights_sha256
-
     earlier = read_journal(args.out)
     paths = {system.name: model_path(system, store) for system in systems}
     setups = [setup_of(system, weights_sha256(paths[system.name], store)) for system in systems]
@@ -236,19 +228,13 @@ def _measure(
 
 def _take(
     args: argparse.Namespace,
-    journal: "Journal",
-    earlier: "list[Record]",
-    steps: "list[Step]",
+    journal: Journal,
+    earlier: list[Record],
+    steps: list[Step],
     resident: int,
-    take: "Take",
+    take: Take,
 ) -> None:
     """Take the steps that are left, with `resident` systems in memory, and show how far it is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from agent.bench.process import ProcessPool
-    from agent.bench.runner import run_steps, steps_left
-
     left = steps_left(steps, earlier)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)

@@ -11,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from agent.audio.alsa import AlsaSource
+from agent.audio.libasound import CHOOSE
+from agent.commands.models import pull
 from agent.commands.options import engine_kind_for
-
-if TYPE_CHECKING:
-    from agent.config.settings import Settings
-    from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.config.layers import load_settings, models_dir
+from agent.config.settings import AlsaSettings, Settings
+from agent.errors import SourceError
+from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
+from agent.mqtt.subscriber import Subscriber
+from agent.terminal.demo import RECORDING, Demonstration, bundled_recording
 
 DEVICE_ID = "demo"
 DEFAULT_MODEL = "tiny.en-q8_0"
@@ -33,12 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; 0 if transcripts came through."""
-    from agent.commands.models import pull
-    from agent.config.layers import load_settings
-    from agent.mqtt.embedded_broker import embedded_broker
-    from agent.mqtt.subscriber import Subscriber
-    from agent.terminal.demo import Demonstration, bundled_recording
-
     # However we are ended, the agent and the broker that we start are to end with us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -66,22 +64,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _must_open(device: str) -> None:
     """Try the microphone before a model is fetched for it, and name what this command takes, which has no settings."""
-    from agent.audio.alsa import AlsaSource
-    from agent.audio.libasound import CHOOSE
-    from agent.config.settings import AlsaSettings
-    from agent.errors import SourceError
-
     try:
         AlsaSource(AlsaSettings(device=device)).close()
     except SourceError as error:
         raise type(error)(str(error).replace(CHOOSE, "take --mic")) from error
 
 
-def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:
+def _configuration(args: argparse.Namespace, broker: EmbeddedBroker, settings: Settings, folder: Path) -> str:
     """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
-    from agent.config.layers import models_dir
-    from agent.terminal.demo import RECORDING
-
     source: dict[str, object] = (
         {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}
     )
@@ -103,14 +93,14 @@ def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings:
     return "\n".join(lines) + "\n"
 
 
-def _start_agent(config: Path) -> "subprocess.Popen[bytes]":
+def _start_agent(config: Path) -> subprocess.Popen[bytes]:
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
     command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
     # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
-def _await_end(agent: "subprocess.Popen[bytes]") -> int:
+def _await_end(agent: subprocess.Popen[bytes]) -> int:
     if agent.poll() is None:
         agent.send_signal(signal.SIGTERM)
     try:

@@ -13,6 +13,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from agent.commands.options import add_settings_options, seconds, settings_from
+from agent.config.layers import state_dir
+from agent.terminal.local_socket import likely_paths, snapshots
+from agent.terminal.viewer import DeviceViewer, Mode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look until Ctrl-C, SIGTERM or the time is over; 0 then."""
     settings = settings_from(args)
-
-    from agent.config.layers import state_dir
-    from agent.terminal.local_socket import likely_paths, snapshots
-    from agent.terminal.viewer import DeviceViewer, Mode
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = (args.socket,) if args.socket else likely_paths(state_dir(settings), os.environ)

@@ -12,6 +12,9 @@ import time
 
 from agent.commands.options import add_settings_options, load_from, password_from, seconds
 from agent.errors import ConfigError
+from agent.messages import identity
+from agent.mqtt.subscriber import Subscriber
+from agent.terminal.viewer import FleetViewer, Mode
 
 POLL_S = 0.2
 DEFAULT_LAST = 15
@@ -45,10 +48,6 @@ def run(args: argparse.Namespace) -> int:
         mqtt__username=args.username,
         mqtt__password=args.password_file and password_from(args.password_file),
     ).settings
-
-    from agent.messages import identity
-    from agent.mqtt.subscriber import Subscriber
-    from agent.terminal.viewer import FleetViewer, Mode
 
     mode = Mode.LINES if args.plain or not sys.stdout.isatty() else Mode.SCREEN
     stop = threading.Event()
