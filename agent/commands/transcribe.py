@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +15,22 @@ from agent.asr.loading import load_engine
 from agent.asr.recording import Passage, transcribe
 from agent.commands.options import add_settings_options, engine_kind_for, settings_from
 from agent.errors import SourceError
+from agent.messages.building import Delay, Moment, transcript_message
 from agent.messages.presentation import clock, colours, confidence_pct
 
 CHANNELS = range(1, 65)
+FIELDS: tuple[str, ...] = (
+    "duration_s",
+    "text",
+    "lang",
+    "lang_prob",
+    "avg_logprob",
+    "no_speech_prob",
+    "compression_ratio",
+    "verdict",
+)
+FIELDS += ("engine", "model", "audio_ctx", "rtf", "truncated")
+"""Of a transcript as it is published."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,36 +112,18 @@ def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
 
 
 def _as_json(passage: Passage) -> dict[str, object]:
-    """Names and units as in the MQTT payload (`messages.TranscriptMessage`); what is not known is left out."""
+    """The fields of the MQTT payload that a recording has, and its segments; what is not known is left out."""
     utterance, transcript = passage.utterance, passage.transcript
-    evidence = transcript.evidence
-    offset_s = utterance.start_s
-    fields: dict[str, object | None] = {
-        "start_s": round(offset_s, 3),
-        "duration_s": round(utterance.duration_s, 3),
-        "text": transcript.text,
-        "lang": transcript.language,
-        "lang_prob": evidence.language_prob,
-        "avg_logprob": evidence.avg_logprob,
-        "no_speech_prob": evidence.no_speech_prob,
-        "compression_ratio": evidence.compression_ratio,
-        "verdict": transcript.verdict,
-        "engine": transcript.engine,
-        "model": transcript.model,
-        "audio_ctx": transcript.audio_ctx,
-        "rtf": round(transcript.inference_s / utterance.duration_s, 4),
-        "truncated": utterance.truncated,
-        "segments": [
-            {
-                "start_s": round(offset_s + segment.start_s, 2),
-                "end_s": round(offset_s + segment.end_s, 2),
-                "text": segment.text,
-            }
-            for segment in transcript.segments
-        ],
-    }
-    return {
-        key: round(value, 4) if isinstance(value, float) else value
-        for key, value in fields.items()
-        if value is not None
-    }
+    now = Moment(datetime.now(UTC), utterance.started_ns, synced=False)
+    message = transcript_message(utterance, transcript, Delay(0.0, 0.0), seq=0, boot_id="", now=now, late=False)
+    segments = [
+        {
+            "start_s": round(utterance.start_s + segment.start_s, 2),
+            "end_s": round(utterance.start_s + segment.end_s, 2),
+            "text": segment.text,
+        }
+        for segment in transcript.segments
+    ]
+    fields = message.model_dump(include=set(FIELDS), exclude_none=True)
+    known = {name: fields[name] for name in FIELDS if name in fields} | {"text": transcript.text}
+    return {"start_s": round(utterance.start_s, 3), **known, "segments": segments}

@@ -163,7 +163,8 @@ def _controls(facts: DeviceFacts) -> Iterator[Entity]:
     for tunable in COMMANDED:
         config = dict(tunable.control)
         if tunable.platform == "select":
-            config["ops"] = list(facts.models if tunable.command == "model" else facts.languages)
+            options = list(facts.models if tunable.command == "model" else facts.languages)
+            config = {"name": config["name"], "ops": options, **config}
         offered.append((tunable.command, tunable.platform, config))
     for command, platform, config in offered:
         if command in facts.commands:
