@@ -50,8 +50,7 @@ from agent.bench.systems import (
     weights_sha256,
     with_threads,
 )
-from agent.commands.ending import INTERRUPTED, ended_in_order
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import INTERRUPTED, add_settings_options, ended_in_order, settings_from
 from agent.config.layers import models_dir
 from agent.errors import ConfigError
 from agent.install import extras

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from agent.calibrate.report import print_calibration
 from agent.calibrate.run import Tell, calibrate, wanted
-from agent.commands.ending import ended_in_order
 from agent.commands.models import pull
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, ended_in_order, settings_from
 from agent.config.layers import models_dir
 from agent.config.settings import Settings
 from agent.diagnostics.facts import write_problem

@@ -1,8 +1,11 @@
-"""Options that all verbs with settings share: `--config FILE` and `--set KEY=VALUE`."""
+"""What verbs share: `--config FILE` and `--set KEY=VALUE`, and how those end that have started other processes."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +14,9 @@ from agent.config.settings import Settings
 from agent.errors import ConfigError
 
 STDIN: Final = "-"
+INTERRUPTED = 130
+"""Exit status of a command that was ended by Ctrl-C or the like."""
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -85,3 +91,17 @@ def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
 def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
     """As `load_from`, for verbs that do not care where a value came from."""
     return load_from(args, **convenience).settings
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP are as good as Ctrl-C within: KeyboardInterrupt. What `nohup` ignores stays ignored."""
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

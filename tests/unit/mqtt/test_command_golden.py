@@ -10,7 +10,7 @@ from agent.asr.isolated import ProcessEngine
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
 from agent.messages.transcript import Transcript
-from agent.mqtt.command_golden import SENTENCE, listen_to_it
+from agent.mqtt.command_handlers import SENTENCE, listen_to_it
 
 
 class Sick:
