@@ -28,7 +28,7 @@ class ProcessTrial:
         options = {"threads": str(candidate.threads), "language": language}
         system = System(str(candidate), Adapter(candidate.engine), candidate.model, options)
         self._process = SystemProcess(system, model_path, limit_s=limit_s)
-        self.load_s = self._process.loaded.load_s
+        self.load_s = self._process.load_s
 
     def transcribe(self, clip: Clip, limit_s: float) -> Sample:
         """Put one clip through it."""

@@ -94,12 +94,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table("name", "size", "format", "languages", "licence", "on this device", box=None, header_style="bold")
     table.columns[1].justify = "right"
     for row in rows:
-        size = f"{row['size_bytes'] / _MB:.1f} MB"
         here = "[green]yes[/]" if row["installed"] else "[dim]–[/]"
+        size = f"{row['size_bytes'] / _MB:.1f} MB"
         table.add_row(row["name"], size, row["format"], row["languages"], row["licence"], here)
-    console = Console(color_system=colours())
-    console.print(table)
-    console.print("[dim]edgescribe models pull NAME[/]")
+    Console(color_system=colours()).print(table, "[dim]edgescribe models pull NAME[/]", sep="\n")
 
 
 def _pull(args: argparse.Namespace) -> int:
