@@ -50,7 +50,7 @@ from agent.bench.systems import (
     weights_sha256,
     with_threads,
 )
-from agent.commands.options import INTERRUPTED, add_settings_options, ended_in_order, settings_from
+from agent.commands.options import INTERRUPTED, add_settings_options, ended_in_order, number, settings_from
 from agent.config.layers import models_dir
 from agent.errors import ConfigError
 from agent.install import extras
@@ -59,6 +59,7 @@ from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
 
 _QUICK_CLIPS = 12
+_positive = number(int, "a whole number of at least 1", lambda number: number >= 1)
 _SYSTEM_MEMORY_BYTES = 500_000_000
 """What a system takes, give or take: decides how many are kept in memory."""
 _CLIPS_A_BLOCK = 10
@@ -241,10 +242,3 @@ def _take(
         task = progress.add_task("loading", total=len(left))
         for step in run_steps(left, take, journal, ProcessPool(journal, resident, args.peer_python)):
             progress.update(task, advance=1, description=step.system.name)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        msg = f"must be a whole number of at least 1, not {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)

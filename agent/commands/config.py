@@ -73,15 +73,12 @@ def _line(setting: Setting, loaded: Loaded) -> str:
 
 def _instead(key: str, settings: Settings) -> str:
     """What is used where nothing is set."""
-    match key:
-        case "state_dir":
-            return f": {state_dir(settings)}"
-        case "models.dir":
-            return f": {models_dir(settings)}"
-        case "mqtt.port":
-            return f": {settings.mqtt.effective_port}"
-        case _:
-            return ""
+    used = {
+        "state_dir": state_dir(settings),
+        "models.dir": models_dir(settings),
+        "mqtt.port": settings.mqtt.effective_port,
+    }
+    return f": {used[key]}" if key in used else ""
 
 
 def _chosen_engine(loaded: Loaded) -> str:

@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,13 +36,24 @@ def add_overrides_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
-def seconds(text: str) -> float:
-    """The argument of `--seconds`."""
-    number = float(text)
-    if not number > 0:  # so that `nan` is refused as well
-        msg = "must be above 0"
-        raise argparse.ArgumentTypeError(msg)
-    return number
+def number(kind: type[int] | type[float], what: str, accepts: Callable[[float], bool]) -> Callable[[str], int | float]:
+    """A type for arguments that are numbers; `what` says in words which of them `accepts` lets pass."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            msg = f"must be {what}, not {text!r}"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return parse
+
+
+seconds: Final = number(float, "above 0", lambda seconds: seconds > 0)
+"""The argument of `--seconds`."""
 
 
 def password_from(file: str) -> str:

@@ -13,12 +13,11 @@ from rich.text import Text
 
 from agent.asr.loading import load_engine
 from agent.asr.recording import Passage, transcribe
-from agent.commands.options import add_settings_options, engine_kind_for, settings_from
+from agent.commands.options import add_settings_options, engine_kind_for, number, settings_from
 from agent.errors import SourceError
 from agent.messages.building import Delay, Moment, transcript_message
 from agent.messages.presentation import clock, colours, confidence_pct
 
-CHANNELS = range(1, 65)
 FIELDS: tuple[str, ...] = (
     "duration_s",
     "text",
@@ -41,19 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", help="ISO 639-1 code, or auto")
     parser.add_argument(
         "--channel",
-        type=_channel,
+        type=number(int, "1 to 64", lambda channel: channel in range(1, 65)),
         metavar="N",
         help="transcribe this channel; the first is 1 (default: all of them, mixed)",
     )
     add_settings_options(parser)
-
-
-def _channel(text: str) -> int:
-    number = int(text)
-    if number not in CHANNELS:
-        msg = f"must be {CHANNELS[0]} to {CHANNELS[-1]}"
-        raise argparse.ArgumentTypeError(msg)
-    return number
 
 
 def run(args: argparse.Namespace) -> int:
