@@ -4,7 +4,6 @@ Shows the MQTT messages that a separate client receives. Fetches the model if it
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -51,9 +50,10 @@ def run(args: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="edgescribe-demo-") as folder,
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)
-        config = Path(folder) / "config.toml"
-        config.write_text(_configuration(args, broker, settings, Path(folder)), encoding="utf-8")
-        agent = _start_agent(config)
+        environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
+        command = _command(args, broker, settings, Path(folder))
+        # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
+        agent = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             show.follow(subscriber, agent)
         finally:
@@ -70,34 +70,26 @@ def _must_open(device: str) -> None:
         raise type(error)(str(error).replace(CHOOSE, "take --mic")) from error
 
 
-def _configuration(args: argparse.Namespace, broker: EmbeddedBroker, settings: Settings, folder: Path) -> str:
-    """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
-    source: dict[str, object] = (
-        {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}
-    )
-    tables: dict[str, dict[str, object]] = {
-        "device": {"id": DEVICE_ID, "name": "Demonstration"},
-        "source": source,
-        "engine": {"kind": engine_kind_for(args.model), "model": args.model},
-        "models": {"dir": str(models_dir(settings))},
+def _command(args: argparse.Namespace, broker: EmbeddedBroker, settings: Settings, folder: Path) -> list[str]:
+    """The agent of the demonstration; nothing else on this machine has a say in its configuration."""
+    (folder / "config.toml").touch()
+    source = {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": RECORDING}
+    chosen = {f"source.{key}": value for key, value in source.items()} | {
+        "state_dir": folder,  # of its own: an agent may be at work on this machine, with its outbox
+        "device.id": DEVICE_ID,
+        "device.name": "Demonstration",
+        "engine.kind": engine_kind_for(args.model),
+        "engine.model": args.model,
+        "models.dir": models_dir(settings),
+        "mqtt.host": broker.host,
+        "mqtt.port": broker.port,
         # amqtt does not answer MQTT 5 at all; why wait for it to be silent?
-        "mqtt": {"host": broker.host, "port": broker.port, "protocol": "3.1.1" if broker.kind == "amqtt" else "auto"},
-        "telemetry": {"interval_s": TELEMETRY_INTERVAL_S},
-        "log": {"level": "warning"},
+        "mqtt.protocol": "3.1.1" if broker.kind == "amqtt" else "auto",
+        "telemetry.interval_s": TELEMETRY_INTERVAL_S,
+        "log.level": "warning",
     }
-    # A state folder of its own: an agent may be at work on this machine, with its outbox.
-    lines = [f"state_dir = {json.dumps(str(folder))}"]
-    for table, values in tables.items():
-        # JSON's strings and numbers are TOML's.
-        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _start_agent(config: Path) -> subprocess.Popen[bytes]:
-    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
-    command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
-    # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    overrides = [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "agent", "run", "--config", str(folder / "config.toml"), *overrides]
 
 
 def _await_end(agent: subprocess.Popen[bytes]) -> int:

@@ -33,8 +33,6 @@ class Vitals:
     """Flags that are so, or were since the look before; and how often each began, since the start."""
     mem_available_mb: int | None = None
     """Memory in MiB that can still be had without swapping."""
-    mem_pct: float | None = None
-    """Memory in use, 0–100."""
     mem_stalled_pct: float | None = None
     """Share of the last 10 s in which some task waited for memory, 0–100 (PSI)."""
 
@@ -105,13 +103,11 @@ class VitalsWatch:
         low, slow = self._undervoltage, self._throttled
         low.look(power.undervoltage)
         slow.look(power.throttled)
-        mem = memory(self._root)
         return Vitals(
             at_s=now_s,
             cpu_temp_c=self._thermometer.celsius(),
             power=Pwr(uv_now=low.now, thr_now=slow.now, uv_events=low.count, thr_events=slow.count),
-            mem_available_mb=mem.avail_mb,
-            mem_pct=mem.pct,
+            mem_available_mb=memory(self._root).avail_mb,
             mem_stalled_pct=stalled_pct(self._root, "memory", "avg10"),
         )
 
