@@ -230,7 +230,7 @@ def _overrides(
 ) -> dict[str, object]:
     engine = engine_settings(system.adapter, str(model_path.resolve()), system.options, language)
     vad, segmenter = listening_settings(system.options)
-    sections = {"engine": engine, "vad": vad.model_dump(), "segmenter": segmenter.model_dump()}
+    sections = {"engine": engine, "vad": vad.model_dump(), "segmenter": segmenter.model_dump(exclude_none=True)}
     return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()} | {
         "device.id": _DEVICE_ID,
         "source.kind": "wav",
