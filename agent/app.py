@@ -92,8 +92,22 @@ class Monitor:
         self._watch = VitalsWatch(settings.telemetry.host_root)
         self._reporter = TelemetryReporter(settings.telemetry, device_id, self._snapshots(), counters, listener)
         self._mqtt: MqttClient | None = None
-        self._top = self._offer_top(device_id, listener, on_failure) if settings.top.enabled else None
-        self._prometheus = self._listen_for_prometheus(on_failure) if settings.prometheus.enabled else None
+        self._top: TopSink | None = None
+        if settings.top.enabled:
+            top_snapshot = self._snapshots()
+            self._top = TopSink(
+                settings,
+                device_id,
+                listener=listener,
+                transcriber=transcriber,
+                publisher=publisher,
+                survey=lambda: top_snapshot().message(),
+                on_failure=on_failure,
+            )
+        self._prometheus: PrometheusServer | None = None
+        if settings.prometheus.enabled:
+            snapshot = self._snapshots()
+            self._prometheus = PrometheusServer(settings.prometheus, lambda: exposition(snapshot()), on_failure)
 
     @property
     def vitals(self) -> Vitals:
@@ -122,22 +136,6 @@ class Monitor:
     def close(self) -> list[str]:
         """Answer nobody any more; return the names of threads that have not ended."""
         return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
-
-    def _listen_for_prometheus(self, on_failure: Callable[[Worker], None]) -> PrometheusServer:
-        snapshot = self._snapshots()
-        return PrometheusServer(self._settings.prometheus, lambda: exposition(snapshot()), on_failure)
-
-    def _offer_top(self, device_id: str, listener: Listener, on_failure: Callable[[Worker], None]) -> TopSink:
-        snapshot = self._snapshots()
-        return TopSink(
-            self._settings,
-            device_id,
-            listener=listener,
-            transcriber=self._transcriber,
-            publisher=self._publisher,
-            survey=lambda: snapshot().message(),
-            on_failure=on_failure,
-        )
 
     def _snapshots(self) -> Callable[[], Snapshot]:
         """What makes snapshots; each thread has its own, since CPU load is measured from one to the next."""

@@ -51,10 +51,14 @@ def parser(verb: str = "") -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"edgescribe {__version__}")
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, line in VERBS.items():
+        sub = verbs.add_parser(name, help=line)
         if name == verb:
-            importlib.import_module(f"agent.commands.{name}").add_parser(verbs)
-        else:
-            verbs.add_parser(name, help=line)
+            module = importlib.import_module(f"agent.commands.{name}")
+            sub.description, sub.epilog = module.__doc__, getattr(module, "EPILOG", None)
+            if sub.epilog:
+                sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
     return top
 
 

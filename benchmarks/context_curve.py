@@ -90,10 +90,10 @@ def _spots(results: Mapping[str, Sequence[ClipResult]], engine: str, model: str)
     shared = set.intersection(*({clip.key for clip in clips} for clips in [stock, *ours.values()]))
     for policy in sorted(ours, key=_size):
         comparison = compare([clip for clip in ours[policy] if clip.key in shared], stock)
-        if comparison and comparison.error_rate_difference:
-            one = comparison.error_rate_difference
+        if comparison and comparison["error_rate_difference"]:
+            one = comparison["error_rate_difference"]
             points = Estimate(100 * one.value, 100 * one.low, 100 * one.high)
-            yield Spot(policy, comparison.clips, points, comparison.cpu_ratio)
+            yield Spot(policy, comparison["clips"], points, comparison["cpu_ratio"])
 
 
 def _size(policy: str) -> tuple[int, ...]:

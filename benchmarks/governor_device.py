@@ -24,6 +24,7 @@ from agent.asr.transcriber import LONGEST_REST_S
 from agent.channel import Channel, Overflow
 from agent.governor.policy import Decision, Governor, Signals
 from agent.governor.runner import IDLE_S
+from agent.messages.telemetry import Pwr
 from agent.telemetry.vitals import Vitals
 
 TICK_S: Final = 1.0
@@ -214,7 +215,7 @@ class Device:
             return
         signals = Signals(
             self._now_s,
-            Vitals(self._now_s, cpu_temp_c=reading_c, throttled=self._chip.throttled),
+            Vitals(self._now_s, cpu_temp_c=reading_c, power=Pwr(thr_now=self._chip.throttled)),
             age_s,
             sum(job.length_s for job in waiting),
             rtf=self._pace.rtf,

@@ -77,14 +77,6 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The system is ready and warm."""
-
-    load_s: float
-    """Seconds from the request until it answered its first, untimed clip."""
-
-
-@dataclass(frozen=True, slots=True)
 class Heard:
     """What a system makes of a clip."""
 
@@ -163,7 +155,7 @@ class _Child:
         self._driver.transcribe(noise.astype(np.int16))
         self._helpers = usage.descendants(os.getpid())
         self._rivals = [_rival() for _ in range(setup.number(BUSY_OPTION, 0))]
-        self.loaded = Loaded(time.monotonic() - started_s)
+        self.load_s = time.monotonic() - started_s
 
     def transcribe(self, pcm: Pcm16, language: str) -> Answer:
         self._driver.prepare(language)
@@ -224,7 +216,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             if child is None:
                 child = _Child(Setup(**request))
-                send(answers, {"answer": asdict(child.loaded)})
+                send(answers, {"answer": {"load_s": child.load_s}})
             else:
                 pcm = np.frombuffer(requests.read(2 * request["samples"]), dtype="<i2").astype(np.int16)
                 send(answers, {"answer": asdict(child.transcribe(pcm, request["language"]))})

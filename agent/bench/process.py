@@ -14,7 +14,7 @@ from typing import Any
 import agent
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.bench import usage
-from agent.bench.child import Answer, Loaded, PeerError, PeerMissing, Setup, receive, send, tied
+from agent.bench.child import Answer, PeerError, PeerMissing, Setup, receive, send, tied
 from agent.bench.records import Journal, SystemStart
 from agent.bench.systems import System
 from agent.models.languages import is_english_only
@@ -56,7 +56,8 @@ class SystemProcess:
         path, english_only = str(model_path.resolve()), is_english_only(system.model)
         setup = Setup(system.adapter, system.model, path, dict(system.options), english_only)
         try:
-            self.loaded = Loaded(**self._ask(asdict(setup), limit_s))
+            self.load_s: float = self._ask(asdict(setup), limit_s)["load_s"]
+            """Seconds until it had answered its first, untimed clip."""
         except (PeerError, KeyboardInterrupt):
             self.close()
             raise
@@ -178,7 +179,7 @@ class ProcessPool:
         except PeerError:
             self.given_up.add(system.name)
             raise
-        self._journal.write(SystemStart(system.name, process.loaded.load_s, usage.file_bytes(model_path)))
+        self._journal.write(SystemStart(system.name, process.load_s, usage.file_bytes(model_path)))
         return process
 
     def _load(self, system: System, model_path: Path) -> SystemProcess:

@@ -1,21 +1,20 @@
 """The report: tables in a terminal, `report.json`, and one HTML page. All three have the same figures.
 
-A table's columns are the fields of a summary. What a field ends in says what it is: `_s`, `_bytes`, `_rate`.
+What a column's name ends in says what it is: `_s`, `_bytes`, `_rate`.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from agent.bench.intervals import Estimate
-from agent.bench.summary import Report
+from agent.bench.summary import Report, Row
 
 VERSION = 2
 """Of `report.json`."""
@@ -56,23 +55,20 @@ def tables(report: Report) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def _table(title: str, summaries: Sequence[Any], names: Sequence[str] = ()) -> Table:
-    if not summaries:
-        return Table(title, (), ())
-    columns = names or [field.name for field in fields(summaries[0])]
-    rows = [[_cell(name, getattr(summary, name)) for name in columns] for summary in summaries]
-    return Table(title, [_heading(name) for name in columns], rows)
+def _table(title: str, found: Sequence[Row], names: Sequence[str] = ()) -> Table:
+    columns = names or list(found[0] if found else ())
+    return Table(title, list(map(_heading, columns)), [[_cell(name, row[name]) for name in columns] for row in found])
 
 
 def _sets(report: Report) -> Table:
     """A row a set, a column a system; systems are told by their numbers."""
     cells = {
-        (part.name, system.name): _cell("error_rate", part.error_rate) + (" CER" if part.by_character else "")
+        (part["name"], system["name"]): _cell("error_rate", part["error_rate"]) + " CER" * part["by_character"]
         for system in report.systems
-        for part in system.sets
-        if part.error_rate
+        for part in system["sets"]
+        if part["error_rate"]
     }
-    systems = [system.name for system in report.systems]
+    systems = [system["name"] for system in report.systems]
     rows = [
         [name, *(cells.get((name, system), "") for system in systems)] for name in sorted({key[0] for key in cells})
     ]
@@ -128,7 +124,7 @@ def notes(report: Report) -> Iterator[str]:
 
 def print_report(report: Report, console: Console) -> None:
     """Print all tables. Names of systems are too long for a column: they stand in a list, by number."""
-    names = [one.name for group in (report.systems, report.latencies, report.idle, report.streams) for one in group]
+    names = [one["name"] for group in (report.systems, report.latencies, report.idle, report.streams) for one in group]
     numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(names), start=1)}
     for line in (*notes(report), *(f"{number:>3}  {name}" for name, number in numbers.items())):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -162,6 +158,6 @@ def render(report: Report) -> str:
     return template.render(
         notes=list(notes(report)),
         tables=tables(report),
-        error_rates=[(system.name, system.error_rate) for system in report.systems if system.error_rate],
-        cpu_ratios=[(one.name, one.cpu_ratio) for one in report.comparisons if one.against == report.baseline],
+        error_rates=[(one["name"], one["error_rate"]) for one in report.systems if one["error_rate"]],
+        cpu_ratios=[(one["name"], one["cpu_ratio"]) for one in report.comparisons if one["against"] == report.baseline],
     )

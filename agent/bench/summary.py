@@ -8,7 +8,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.bench.clips import NO_SPEECH
 from agent.bench.intervals import RESAMPLES, Estimate, percentile, rate
@@ -30,6 +30,8 @@ from agent.bench.scoring import BY_CHARACTER, Alignment, align, words_in
 from agent.bench.systems import are_peers
 
 ALL = "all"
+Row = dict[str, Any]
+"""Figures by column, as in `report.json`; a column's unit is in its name. `Estimate` where there is an interval."""
 OfSystem = TypeVar("OfSystem", Measurement, LatencyBlock, IdleMeasurement, StreamBlock, SystemStart, LeftOut)
 
 
@@ -58,120 +60,6 @@ class ClipResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SetSummary:
-    """One system on one set."""
-
-    name: str
-    by_character: bool
-    """True if the error rate is over characters."""
-    error_rate: Estimate | None
-    """None where nobody speaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemSummary:
-    """One system over everything."""
-
-    name: str
-    clips: int
-    error_rate: Estimate | None
-    """Words; clips that are scored by character are not in it."""
-    retries: int
-    cpu_rtf: float
-    """CPU seconds a second of sound."""
-    rtf: float
-    """Wall seconds a second of sound."""
-    wall_p50_s: float
-    wall_p95_s: float
-    """Seconds from the samples to the words, over clips in which somebody speaks."""
-    peak_rss_bytes: int
-    pss_bytes: int
-    model_bytes: int
-    load_s: float
-    noise_clips: int
-    noise_clips_with_text: int
-    noise_words: float
-    speech_clips_rejected: int
-    doubtful: int
-    sets: tuple[SetSummary, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A system against another one, over the clips that both got through."""
-
-    name: str
-    against: str
-    clips: int
-    error_rate_difference: Estimate | None
-    """Positive: more errors than the other. Paired over utterances."""
-    cpu_ratio: Estimate
-    wall_ratio: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class LatencySummary:
-    """A whole system, from the sound to a subscriber."""
-
-    name: str
-    utterances: int
-    """Of all passes; the seconds are medians over passes of what each pass has."""
-    after_hangover_p50_s: float | None
-    """None where no utterance arrived."""
-    after_hangover_p95_s: float | None
-    from_speech_end_p50_s: float | None
-    from_speech_end_p95_s: float | None
-    peak_pss_bytes: int
-    """The agent with its children; for a peer, its server and our client."""
-    cpu_rtf: float
-    """CPU seconds a second of sound, pauses and loading included for ours, neither for a peer."""
-
-
-@dataclass(frozen=True, slots=True)
-class IdleSummary:
-    """A whole agent at rest, over all runs."""
-
-    name: str
-    runs: int
-    core_share: float
-    """CPU seconds a second, median over runs, children included, loading excluded."""
-    highest_core_share: float
-    loading_cpu_s: float
-    """CPU seconds of the first 20 seconds, median."""
-    peak_pss_bytes: int
-    transcripts: int
-    """Published in all runs together; nobody spoke."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """One system in all streams, in one room, or on one set: medians over seeds."""
-
-    name: str
-    part: str
-    seeds: int
-    """Those that are complete; a seed whose streams were interrupted does not count."""
-    clips: int
-    """Of one seed; a clip counts once a room."""
-    error_rate: float
-    """In the stream. Words as Whisper's normaliser leaves them; what is spelled is not joined."""
-    whole_error_rate: float
-    """Of the stock library, each clip by itself."""
-    error_rate_difference: float
-    deletions: float
-    whole_deletions: float
-    first_lost: float
-    """Clips whose first word the stock library hears and the stream leaves out."""
-    last_lost: float
-    split: float
-    """Clips that are published in two utterances or more."""
-    strays: float | None
-    """Published utterances without a clip, a seed; None for a set."""
-    cpu_rtf: float | None
-    """CPU seconds a second of the stream; None for a set."""
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """All figures of a run."""
 
@@ -181,12 +69,12 @@ class Report:
     missing_baseline: str
     """The one that was asked for, if it has no results and another one takes its place."""
     repeats: int
-    systems: tuple[SystemSummary, ...]
-    comparisons: tuple[Comparison, ...]
+    systems: tuple[Row, ...]
+    comparisons: tuple[Row, ...]
     """Every system with the baseline, and each of ours with the peers on the same weights."""
-    latencies: tuple[LatencySummary, ...]
-    idle: tuple[IdleSummary, ...]
-    streams: tuple[StreamSummary, ...]
+    latencies: tuple[Row, ...]
+    idle: tuple[Row, ...]
+    streams: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
     failures: tuple[Failure, ...]
 
@@ -248,38 +136,42 @@ def _clip(repeats: Sequence[Measurement]) -> ClipResult:
 
 def _system(
     start: SystemStart, measurements: Sequence[Measurement], clips: Sequence[ClipResult], resamples: int
-) -> SystemSummary:
+) -> Row:
+    """One system over everything."""
     audio_s = sum(clip.audio_s for clip in clips)
-    speech = [clip for clip in clips if clip.language != NO_SPEECH]
     noise = [clip for clip in clips if clip.language == NO_SPEECH]
-    walls_s = [clip.wall_s for clip in speech or clips]
+    walls_s = [clip.wall_s for clip in clips if clip.language != NO_SPEECH] or [clip.wall_s for clip in clips]
     first_pass = {one.step: one for one in reversed(measurements)}.values()
     by_set: dict[str, list[ClipResult]] = defaultdict(list)
     for clip in clips:
         by_set[clip.set_name].append(clip)
-    return SystemSummary(
-        name=start.system,
-        clips=len(clips),
-        error_rate=_error_rate([clip for clip in clips if clip.by_word], resamples),
-        retries=sum(one.retries for one in first_pass),
-        cpu_rtf=sum(clip.cpu_s for clip in clips) / audio_s,
-        rtf=sum(clip.wall_s for clip in clips) / audio_s,
-        wall_p50_s=percentile(walls_s, 0.5),
-        wall_p95_s=percentile(walls_s, 0.95),
-        peak_rss_bytes=max(one.peak_rss_bytes for one in measurements),
-        pss_bytes=max(one.pss_bytes for one in measurements),
-        model_bytes=start.model_bytes,
-        load_s=start.load_s,
-        noise_clips=len(noise),
-        noise_clips_with_text=sum(clip.invented_words > 0 for clip in noise),
-        noise_words=sum(clip.invented_words for clip in noise),
-        speech_clips_rejected=len({one.step for one in measurements if one.rejected and one.language != NO_SPEECH}),
-        doubtful=sum(one.doubtful for one in first_pass),
-        sets=tuple(
-            SetSummary(name, group[0].language in BY_CHARACTER, _error_rate(group, resamples))
+    return {
+        "name": start.system,
+        "clips": len(clips),
+        "error_rate": _error_rate([clip for clip in clips if clip.by_word], resamples),
+        "retries": sum(one.retries for one in first_pass),
+        "cpu_rtf": sum(clip.cpu_s for clip in clips) / audio_s,  # CPU seconds a second of sound
+        "rtf": sum(clip.wall_s for clip in clips) / audio_s,
+        "wall_p50_s": percentile(walls_s, 0.5),
+        "wall_p95_s": percentile(walls_s, 0.95),
+        "peak_rss_bytes": max(one.peak_rss_bytes for one in measurements),
+        "pss_bytes": max(one.pss_bytes for one in measurements),
+        "model_bytes": start.model_bytes,
+        "load_s": start.load_s,
+        "noise_clips": len(noise),
+        "noise_clips_with_text": sum(clip.invented_words > 0 for clip in noise),
+        "noise_words": sum(clip.invented_words for clip in noise),
+        "speech_clips_rejected": len({one.step for one in measurements if one.rejected and one.language != NO_SPEECH}),
+        "doubtful": sum(one.doubtful for one in first_pass),
+        "sets": [
+            {
+                "name": name,
+                "by_character": group[0].language in BY_CHARACTER,
+                "error_rate": _error_rate(group, resamples),
+            }
             for name, group in sorted(by_set.items())
-        ),
-    )
+        ],
+    }
 
 
 def _error_rate(clips: Sequence[ClipResult], resamples: int) -> Estimate | None:
@@ -287,7 +179,7 @@ def _error_rate(clips: Sequence[ClipResult], resamples: int) -> Estimate | None:
     return rate([clip.wrong for clip in said], [clip.said for clip in said], resamples) if said else None
 
 
-def _comparisons(results: Mapping[str, Sequence[ClipResult]], baseline: str, resamples: int) -> Iterator[Comparison]:
+def _comparisons(results: Mapping[str, Sequence[ClipResult]], baseline: str, resamples: int) -> Iterator[Row]:
     pairs = [(name, baseline) for name in results if name != baseline]
     pairs += [(ours, peer) for ours in results for peer in results if peer != baseline and are_peers(ours, peer)]
     for name, against in pairs:
@@ -295,37 +187,44 @@ def _comparisons(results: Mapping[str, Sequence[ClipResult]], baseline: str, res
             yield comparison
 
 
-def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples: int = RESAMPLES) -> Comparison | None:
-    """`ours` against `theirs` over the clips that both have; None if there are none."""
+def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples: int = RESAMPLES) -> Row | None:
+    """`ours` against `theirs` over the clips that both have, paired over utterances; None if there are none.
+
+    A positive difference means more errors than the other.
+    """
     other = {clip.key: clip for clip in theirs}
     pairs = [(clip, other[clip.key]) for clip in ours if clip.key in other]
     if not pairs:
         return None
     by_word = [(a, b) for a, b in pairs if a.by_word]
     wrong, said = [a.wrong - b.wrong for a, b in by_word], [a.said for a, _ in by_word]
-    return Comparison(
-        name=ours[0].system,
-        against=theirs[0].system,
-        clips=len(pairs),
-        error_rate_difference=rate(wrong, said, resamples) if said else None,
-        cpu_ratio=rate([a.cpu_s for a, _ in pairs], [b.cpu_s for _, b in pairs], resamples),
-        wall_ratio=rate([a.wall_s for a, _ in pairs], [b.wall_s for _, b in pairs], resamples),
-    )
+    return {
+        "name": ours[0].system,
+        "against": theirs[0].system,
+        "clips": len(pairs),
+        "error_rate_difference": rate(wrong, said, resamples) if said else None,
+        "cpu_ratio": rate([a.cpu_s for a, _ in pairs], [b.cpu_s for _, b in pairs], resamples),
+        "wall_ratio": rate([a.wall_s for a, _ in pairs], [b.wall_s for _, b in pairs], resamples),
+    }
 
 
-def _latency(name: str, blocks: Sequence[LatencyBlock]) -> LatencySummary:
-    after_s = [(block.repeat, delay.after_hangover_s) for block in blocks for delay in block.delays]
-    since_s = [(block.repeat, delay.from_speech_end_s) for block in blocks for delay in block.delays]
-    return LatencySummary(
-        name=name,
-        utterances=len(after_s),
-        after_hangover_p50_s=_over_passes(after_s, 0.5),
-        after_hangover_p95_s=_over_passes(after_s, 0.95),
-        from_speech_end_p50_s=_over_passes(since_s, 0.5),
-        from_speech_end_p95_s=_over_passes(since_s, 0.95),
-        peak_pss_bytes=max(block.peak_pss_bytes for block in blocks),
-        cpu_rtf=sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
-    )
+def _latency(name: str, blocks: Sequence[LatencyBlock]) -> Row:
+    """A whole system, from the sound to a subscriber; None where no utterance arrived."""
+    delays = [(block.repeat, delay) for block in blocks for delay in block.delays]
+    after_s = [(repeat, delay.after_hangover_s) for repeat, delay in delays]
+    since_s = [(repeat, delay.from_speech_end_s) for repeat, delay in delays]
+    return {
+        "name": name,
+        "utterances": len(delays),  # of all passes
+        "after_hangover_p50_s": _over_passes(after_s, 0.5),
+        "after_hangover_p95_s": _over_passes(after_s, 0.95),
+        "from_speech_end_p50_s": _over_passes(since_s, 0.5),
+        "from_speech_end_p95_s": _over_passes(since_s, 0.95),
+        # The agent with its children; for a peer, its server and our client.
+        "peak_pss_bytes": max(block.peak_pss_bytes for block in blocks),
+        # A second of sound; pauses and loading included for ours, neither for a peer.
+        "cpu_rtf": sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
+    }
 
 
 def _over_passes(measured: Iterable[tuple[int, float | None]], fraction: float) -> float | None:
@@ -340,17 +239,18 @@ def _over_passes(measured: Iterable[tuple[int, float | None]], fraction: float) 
     return statistics.median(percentile(values, fraction) for values in passes.values()) if passes else None
 
 
-def _idle(name: str, group: Sequence[IdleMeasurement]) -> IdleSummary:
+def _idle(name: str, group: Sequence[IdleMeasurement]) -> Row:
+    """A whole agent at rest, over all runs, children included."""
     shares = [one.cpu_s / one.wall_s for one in group]
-    return IdleSummary(
-        name=name,
-        runs=len(group),
-        core_share=statistics.median(shares),
-        highest_core_share=max(shares),
-        loading_cpu_s=statistics.median(one.loading_cpu_s for one in group),
-        peak_pss_bytes=max(one.peak_pss_bytes for one in group),
-        transcripts=sum(one.transcripts for one in group),
-    )
+    return {
+        "name": name,
+        "runs": len(group),
+        "core_share": statistics.median(shares),  # loading excluded
+        "highest_core_share": max(shares),
+        "loading_cpu_s": statistics.median(one.loading_cpu_s for one in group),
+        "peak_pss_bytes": max(one.peak_pss_bytes for one in group),
+        "transcripts": sum(one.transcripts for one in group),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,12 +267,12 @@ class _Scored:
         return self.whole.operations[index] == "equal" and self.stream.operations[index] == "delete"
 
 
-def stream_summaries(records: Iterable[Record]) -> tuple[StreamSummary, ...]:
+def stream_summaries(records: Iterable[Record]) -> tuple[Row, ...]:
     """What was measured in streams: by system in all, by room, and by set."""
     return tuple(part for name, blocks in _by_system(records, StreamBlock).items() for part in _parts(name, blocks))
 
 
-def _parts(name: str, blocks: Sequence[StreamBlock]) -> Iterator[StreamSummary]:
+def _parts(name: str, blocks: Sequence[StreamBlock]) -> Iterator[Row]:
     scored = [_score(block, clip) for block in blocks for clip in block.heard]
     scored = [one for one in scored if one.whole.said]
     if not scored:
@@ -390,7 +290,8 @@ def _score(block: StreamBlock, clip: StreamClip) -> _Scored:
     return _Scored(block, clip, *(align(clip.reference, text, clip.language, spelled=False) for text in texts))
 
 
-def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[StreamBlock]) -> StreamSummary:
+def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[StreamBlock]) -> Row:
+    """One system in all streams, in one room, or on one set (without `blocks`): medians over seeds."""
     by_seed: dict[int, list[_Scored]] = defaultdict(list)
     for one in scored:
         by_seed[one.block.repeat].append(one)
@@ -399,24 +300,29 @@ def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[St
     seeds = {seed: group for seed, group in by_seed.items() if len(group) == most}
     heard = [block for block in blocks if block.repeat in seeds]
 
-    def median(figure: Callable[[list[_Scored]], float]) -> float:
-        return statistics.median(map(figure, seeds.values()))
+    def median(figure: Callable[[_Scored], int]) -> float:
+        return statistics.median(sum(map(figure, group)) for group in seeds.values())
 
-    error_rate = median(lambda group: sum(one.stream.errors for one in group) / sum(one.stream.said for one in group))
-    whole_rate = median(lambda group: sum(one.whole.errors for one in group) / sum(one.whole.said for one in group))
-    return StreamSummary(
-        name=name,
-        part=part,
-        seeds=len(seeds),
-        clips=most,
-        error_rate=error_rate,
-        whole_error_rate=whole_rate,
-        error_rate_difference=error_rate - whole_rate,
-        deletions=median(lambda group: sum(one.stream.deletions for one in group)),
-        whole_deletions=median(lambda group: sum(one.whole.deletions for one in group)),
-        first_lost=median(lambda group: sum(one.loses(0) for one in group)),
-        last_lost=median(lambda group: sum(one.loses(-1) for one in group)),
-        split=median(lambda group: sum(one.clip.pieces > 1 for one in group)),
-        strays=sum(block.strays for block in heard) / len(seeds) if blocks else None,
-        cpu_rtf=sum(block.cpu_s for block in heard) / sum(block.audio_s for block in heard) if blocks else None,
-    )
+    def median_rate(text: Callable[[_Scored], Alignment]) -> float:
+        pairs = ([text(one) for one in group] for group in seeds.values())
+        return statistics.median(sum(one.errors for one in group) / sum(one.said for one in group) for group in pairs)
+
+    error_rate, whole_rate = median_rate(lambda one: one.stream), median_rate(lambda one: one.whole)
+    return {
+        "name": name,
+        "part": part,
+        "seeds": len(seeds),
+        "clips": most,  # of one seed; a clip counts once a room
+        "error_rate": error_rate,
+        "whole_error_rate": whole_rate,
+        "error_rate_difference": error_rate - whole_rate,
+        "deletions": median(lambda one: one.stream.deletions),
+        "whole_deletions": median(lambda one: one.whole.deletions),
+        # Clips whose first, or last, word the stock library hears and the stream leaves out.
+        "first_lost": median(lambda one: one.loses(0)),
+        "last_lost": median(lambda one: one.loses(-1)),
+        "split": median(lambda one: one.clip.pieces > 1),
+        # A seed; utterances without a clip.
+        "strays": sum(block.strays for block in heard) / len(seeds) if blocks else None,
+        "cpu_rtf": sum(block.cpu_s for block in heard) / sum(block.audio_s for block in heard) if blocks else None,
+    }

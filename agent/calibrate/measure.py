@@ -154,7 +154,7 @@ class Survey:
         self._tell(f"{course.candidate}, pass {course.passes + 1}")
         began_s = self._clock()
         process = self._start(course.candidate, self._left_s)
-        course.load_s = course.load_s or process.loaded.load_s
+        course.load_s = course.load_s or process.load_s
         try:
             for index, clip in enumerate(self._clips):
                 if self._left_s <= 0:

@@ -1,1 +1,1 @@
-"""The verbs of the command line. Each module has `add_parser` (its grammar) and `run` (what it does)."""
+"""The verbs of the command line: a module each, with its description, `add_arguments`, and `run`; some an `EPILOG`."""

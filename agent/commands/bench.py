@@ -1,4 +1,8 @@
-"""`edgescribe bench`: measure systems side by side on this machine."""
+"""Measures systems side by side on this machine: engines, models, and peers on the same weights.
+
+Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams are measured
+where neither is asked for.
+"""
 
 import argparse
 import contextlib
@@ -7,27 +11,61 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.commands.ending import INTERRUPTED, ended_in_order
-from agent.commands.options import add_settings_options, settings_from
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent.bench.clips import NO_SPEECH, Clip, demo_clips, read_clips, refuse_missing, spread
+from agent.bench.latency import LOADING_S, can_be_timed, quiet_sound, take_idle, take_latency
+from agent.bench.process import ProcessPool
+from agent.bench.records import FILE_NAME, Journal, Measurement, Record, drop_torn_line, read_journal
+from agent.bench.report import print_report, write_report
+from agent.bench.runner import (
+    Step,
+    Take,
+    describe,
+    left_out,
+    new_setups,
+    plan_clips,
+    plan_idle,
+    plan_latency,
+    run_steps,
+    setup_of,
+    steps_left,
+    take_clip,
+)
+from agent.bench.scoring import require
+from agent.bench.streams import Room, can_be_streamed, plan_streams, rooms, take_stream, whole_texts_in
+from agent.bench.summary import summarise
+from agent.bench.systems import (
+    Adapter,
+    System,
+    distinct,
+    listening_settings,
+    model_path,
+    named,
+    parse_system,
+    peers_of,
+    weights_sha256,
+    with_threads,
+)
+from agent.commands.options import INTERRUPTED, add_settings_options, ended_in_order, number, settings_from
+from agent.config.layers import models_dir
 from agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent.bench.clips import Clip
-    from agent.bench.records import Journal, Record
-    from agent.bench.runner import Step, Take
-    from agent.bench.streams import Room
-    from agent.bench.systems import System
-    from agent.models.store import Store
+from agent.install import extras
+from agent.models import ModelFormat
+from agent.models.catalogue import load_catalogue
+from agent.models.store import Store
 
 _QUICK_CLIPS = 12
+_positive = number(int, "a whole number of at least 1", lambda number: number >= 1)
 _SYSTEM_MEMORY_BYTES = 500_000_000
 """What a system takes, give or take: decides how many are kept in memory."""
 _CLIPS_A_BLOCK = 10
 """Where not all systems fit into memory, each is loaded for so many clips."""
 
-_EPILOG = """\
+EPILOG = """\
 A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
   whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
   whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
@@ -40,17 +78,8 @@ openai-whisper, transformers (the extra `peers`). Only ratios within one run mea
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the verb."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
-        description="Measures systems side by side on this machine: engines, models, and peers on the same weights. "
-        "Error rates and the page need the extra `bench`; --latency and --idle do without. Single clips and streams "
-        "are measured where neither is asked for.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     add = parser.add_argument
     add(
         "places", nargs="*", type=Path, metavar="MANIFEST_OR_FOLDER", help="what to transcribe (default: bundled clips)"
@@ -79,23 +108,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--resident", type=_positive, metavar="N", help="systems in memory at once (default: as many as fit)")
     add("--peer-python", type=Path, metavar="FILE", help="Python that has the peers, if they live elsewhere")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write everything down, and print the tables; also of a part, if it is ended before its time."""
-    from rich.console import Console
-
-    from agent.bench.records import read_journal
-    from agent.bench.report import print_report, write_report
-    from agent.bench.scoring import require
-    from agent.bench.streams import rooms
-    from agent.bench.summary import summarise
-    from agent.config.layers import models_dir
-    from agent.install import extras
-    from agent.models.catalogue import load_catalogue
-    from agent.models.store import Store
-
     store = Store(models_dir(settings_from(args)), load_catalogue())
     systems, clips, where = _systems(args, store), _clips(args), rooms(args.noise)
     if not (args.idle or args.latency):
@@ -121,11 +137,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.systems or report.latencies or report.idle or report.streams else 1
 
 
-def _systems(args: argparse.Namespace, store: "Store") -> "list[System]":
-    from agent.bench.latency import can_be_timed
-    from agent.bench.streams import can_be_streamed
-    from agent.bench.systems import Adapter, distinct, listening_settings, parse_system, peers_of, with_threads
-
+def _systems(args: argparse.Namespace, store: Store) -> list[System]:
     systems = [parse_system(text) for text in args.system or _installed(store)]
     if not systems:
         raise ConfigError("no model is installed: run `edgescribe models pull tiny.en-q8_0`, or name one with --system")
@@ -149,16 +161,12 @@ def _systems(args: argparse.Namespace, store: "Store") -> "list[System]":
     return [with_threads(system, threads) for system in distinct(systems)]
 
 
-def _installed(store: "Store") -> list[str]:
-    from agent.models import ModelFormat
-
+def _installed(store: Store) -> list[str]:
     engines = {ModelFormat.GGML: "whisper_cpp", ModelFormat.CTRANSLATE2: "faster_whisper"}
     return [f"{engines[model.format]}:{model.name}" for model in store.installed()]
 
 
-def _clips(args: argparse.Namespace) -> "list[Clip]":
-    from agent.bench.clips import NO_SPEECH, demo_clips, read_clips, refuse_missing, spread
-
+def _clips(args: argparse.Namespace) -> list[Clip]:
     clips = read_clips(args.places) if args.places else demo_clips()
     wanted = (args.language, NO_SPEECH) if args.language else None
     clips = [clip for clip in clips if clip.set_name not in args.skip and (not wanted or clip.language in wanted)]
@@ -169,11 +177,8 @@ def _clips(args: argparse.Namespace) -> "list[Clip]":
     return chosen
 
 
-def _baseline(args: argparse.Namespace, systems: "list[System]") -> str:
+def _baseline(args: argparse.Namespace, systems: list[System]) -> str:
     """Name of the system that the others are compared with: the one that was asked for, or the first peer."""
-    from agent.bench.records import Measurement, read_journal
-    from agent.bench.systems import named
-
     if args.baseline is None:
         return next((system.name for system in systems if not system.adapter.ours), systems[0].name)
     earlier = read_journal(args.out) if args.resume else []
@@ -182,8 +187,6 @@ def _baseline(args: argparse.Namespace, systems: "list[System]") -> str:
 
 
 def _prepare_folder(folder: Path, *, resume: bool) -> None:
-    from agent.bench.records import FILE_NAME, drop_torn_line
-
     if (folder / FILE_NAME).exists() and not resume:
         raise ConfigError(f"{folder} holds the results of an earlier run: go on with --resume, or name another --out")
     try:
@@ -194,25 +197,8 @@ def _prepare_folder(folder: Path, *, resume: bool) -> None:
 
 
 def _measure(
-    args: argparse.Namespace, store: "Store", systems: "list[System]", clips: "list[Clip]", rooms: "list[Room]"
+    args: argparse.Namespace, store: Store, systems: list[System], clips: list[Clip], rooms: list[Room]
 ) -> None:
-    import psutil
-
-    from agent.bench.latency import LOADING_S, quiet_sound, take_idle, take_latency
-    from agent.bench.records import Journal, read_journal
-    from agent.bench.runner import (
-        describe,
-        left_out,
-        new_setups,
-        plan_clips,
-        plan_idle,
-        plan_latency,
-        setup_of,
-        take_clip,
-    )
-    from agent.bench.streams import plan_streams, take_stream, whole_texts_in
-    from agent.bench.systems import model_path, weights_sha256
-
     earlier = read_journal(args.out)
     paths = {system.name: model_path(system, store) for system in systems}
     setups = [setup_of(system, weights_sha256(paths[system.name], store)) for system in systems]
@@ -242,19 +228,13 @@ def _measure(
 
 def _take(
     args: argparse.Namespace,
-    journal: "Journal",
-    earlier: "list[Record]",
-    steps: "list[Step]",
+    journal: Journal,
+    earlier: list[Record],
+    steps: list[Step],
     resident: int,
-    take: "Take",
+    take: Take,
 ) -> None:
     """Take the steps that are left, with `resident` systems in memory, and show how far it is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from agent.bench.process import ProcessPool
-    from agent.bench.runner import run_steps, steps_left
-
     left = steps_left(steps, earlier)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
@@ -262,10 +242,3 @@ def _take(
         task = progress.add_task("loading", total=len(left))
         for step in run_steps(left, take, journal, ProcessPool(journal, resident, args.peer_python)):
             progress.update(task, advance=1, description=step.system.name)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        msg = f"must be a whole number of at least 1, not {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)

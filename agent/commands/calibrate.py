@@ -1,4 +1,7 @@
-"""`edgescribe calibrate`: find out which engine, model and number of threads suit this device."""
+"""Measures the models on this device with the bundled sentences, chooses one, says why, and writes calibration.json.
+
+The file lies in the state folder; engine.kind = "auto" goes by it.
+"""
 
 import argparse
 import os
@@ -11,9 +14,8 @@ from rich.console import Console
 from agent.calibrate.candidates import memory_budget_mb, worth_pulling
 from agent.calibrate.report import print_calibration
 from agent.calibrate.run import Tell, calibrate, wanted
-from agent.commands.ending import ended_in_order
 from agent.commands.models import pull
-from agent.commands.options import add_settings_options, settings_from
+from agent.commands.options import add_settings_options, ended_in_order, number, settings_from
 from agent.config.layers import models_dir
 from agent.config.settings import Settings
 from agent.diagnostics.facts import write_problem
@@ -30,7 +32,7 @@ from agent.models.catalogue import load_catalogue
 from agent.models.store import Store
 
 _MINUTES = 3.0
-_LONGEST_MIN = 60.0
+_minutes = number(float, "a number above 0 and at most 60", lambda minutes: 0 < minutes <= 60)  # noqa: PLR2004
 _RESERVE_S = 10.0
 """Of the time that was given, for what stands around the measuring: imports, verification of models, the last process
 that is ended."""
@@ -39,20 +41,14 @@ _NICE = 5
 """An agent that listens on the same machine goes before."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "calibrate",
-        description="Measures the models on this device with the bundled sentences, chooses one, says why, and writes "
-        'calibration.json into the state folder, which engine.kind = "auto" goes by.',
-    )
-    parser.add_argument("--minutes", type=_positive, default=_MINUTES, help="time for measuring (default: %(default)g)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument("--minutes", type=_minutes, default=_MINUTES, help="time for measuring (default: %(default)g)")
     parser.add_argument(
         "--pull", action="store_true", help="first fetch the models that could suit; takes as long as it takes"
     )
     parser.add_argument("--json", action="store_true", help="print the file instead of the table")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,14 +113,3 @@ def _told() -> Iterator[Tell]:
         return
     with console.status("looking around") as status:
         yield status.update
-
-
-def _positive(text: str) -> float:
-    msg = f"must be a number above 0 and at most {_LONGEST_MIN:g}, not {text!r}"
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(msg) from None
-    if not 0 < number <= _LONGEST_MIN:
-        raise argparse.ArgumentTypeError(msg)
-    return number

@@ -1,4 +1,4 @@
-"""`edgescribe check`: is the configuration right, and does what it names exist?"""
+"""Is the configuration right, and does what it names exist?"""
 
 import argparse
 import sys
@@ -8,11 +8,9 @@ from agent.diagnostics.configuration import advice, problems
 from agent.errors import ConfigError
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser("check", description="Is the configuration right, and does what it names exist?")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`edgescribe config`: the settings in force, secrets masked, and where each one came from."""
+"""The settings in force, secrets masked, and where each one came from."""
 
 import argparse
 import json
@@ -16,14 +16,10 @@ from agent.models.selection import in_words, resolve
 MASK: Final = "**********"
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "config", description="The settings in force, secrets masked, and where each one came from."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--json", action="store_true", help="one JSON object: settings and origins")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,15 +73,12 @@ def _line(setting: Setting, loaded: Loaded) -> str:
 
 def _instead(key: str, settings: Settings) -> str:
     """What is used where nothing is set."""
-    match key:
-        case "state_dir":
-            return f": {state_dir(settings)}"
-        case "models.dir":
-            return f": {models_dir(settings)}"
-        case "mqtt.port":
-            return f": {settings.mqtt.effective_port}"
-        case _:
-            return ""
+    used = {
+        "state_dir": state_dir(settings),
+        "models.dir": models_dir(settings),
+        "mqtt.port": settings.mqtt.effective_port,
+    }
+    return f": {used[key]}" if key in used else ""
 
 
 def _chosen_engine(loaded: Loaded) -> str:

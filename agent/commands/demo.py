@@ -1,20 +1,26 @@
-"""`edgescribe demo`: the real agent on a bundled recording, and what a subscriber receives of it."""
+"""Runs the agent on a bundled recording, at the speed of speech, with a broker of its own on this machine.
+
+Shows the MQTT messages that a separate client receives. Fetches the model if it is not here.
+"""
 
 import argparse
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from agent.audio.alsa import AlsaSource
+from agent.audio.libasound import CHOOSE
+from agent.commands.models import pull
 from agent.commands.options import engine_kind_for
-
-if TYPE_CHECKING:
-    from agent.config.settings import Settings
-    from agent.mqtt.embedded_broker import EmbeddedBroker
+from agent.config.layers import load_settings, models_dir
+from agent.config.settings import AlsaSettings, Settings
+from agent.errors import SourceError
+from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
+from agent.mqtt.subscriber import Subscriber
+from agent.terminal.demo import RECORDING, Demonstration, bundled_recording
 
 DEVICE_ID = "demo"
 DEFAULT_MODEL = "tiny.en-q8_0"
@@ -22,27 +28,14 @@ TELEMETRY_INTERVAL_S = 15
 STOP_S = 30.0
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `demo`."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="try it: a bundled recording, a broker of its own, and what a subscriber receives",
-        description="Runs the agent on a bundled recording, at the speed of speech, with a broker of its own on this "
-        "machine, and shows the MQTT messages that a separate client receives. Fetches the model if it is not here.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--mic", nargs="?", const="default", metavar="DEVICE", help="listen to a microphone instead")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a model by name (default: {DEFAULT_MODEL})")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; 0 if transcripts came through."""
-    from agent.commands.models import pull
-    from agent.config.layers import load_settings
-    from agent.mqtt.embedded_broker import embedded_broker
-    from agent.mqtt.subscriber import Subscriber
-    from agent.terminal.demo import Demonstration, bundled_recording
-
     # However we are ended, the agent and the broker that we start are to end with us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -57,9 +50,10 @@ def run(args: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="edgescribe-demo-") as folder,
     ):
         show.opening(args.model, f"{broker.kind} at {broker.host}:{broker.port}", subscriber.topic)
-        config = Path(folder) / "config.toml"
-        config.write_text(_configuration(args, broker, settings, Path(folder)), encoding="utf-8")
-        agent = _start_agent(config)
+        environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
+        command = _command(args, broker, settings, Path(folder))
+        # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
+        agent = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             show.follow(subscriber, agent)
         finally:
@@ -70,51 +64,35 @@ def run(args: argparse.Namespace) -> int:
 
 def _must_open(device: str) -> None:
     """Try the microphone before a model is fetched for it, and name what this command takes, which has no settings."""
-    from agent.audio.alsa import AlsaSource
-    from agent.audio.libasound import CHOOSE
-    from agent.config.settings import AlsaSettings
-    from agent.errors import SourceError
-
     try:
         AlsaSource(AlsaSettings(device=device)).close()
     except SourceError as error:
         raise type(error)(str(error).replace(CHOOSE, "take --mic")) from error
 
 
-def _configuration(args: argparse.Namespace, broker: "EmbeddedBroker", settings: "Settings", folder: Path) -> str:
-    """The whole configuration of the demonstration; nothing else on this machine has a say in it."""
-    from agent.config.layers import models_dir
-    from agent.terminal.demo import RECORDING
-
-    source: dict[str, object] = (
-        {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": str(RECORDING)}
-    )
-    tables: dict[str, dict[str, object]] = {
-        "device": {"id": DEVICE_ID, "name": "Demonstration"},
-        "source": source,
-        "engine": {"kind": engine_kind_for(args.model), "model": args.model},
-        "models": {"dir": str(models_dir(settings))},
+def _command(args: argparse.Namespace, broker: EmbeddedBroker, settings: Settings, folder: Path) -> list[str]:
+    """The agent of the demonstration; nothing else on this machine has a say in its configuration."""
+    (folder / "config.toml").touch()
+    source = {"kind": "alsa", "device": args.mic} if args.mic else {"kind": "wav", "path": RECORDING}
+    chosen = {f"source.{key}": value for key, value in source.items()} | {
+        "state_dir": folder,  # of its own: an agent may be at work on this machine, with its outbox
+        "device.id": DEVICE_ID,
+        "device.name": "Demonstration",
+        "engine.kind": engine_kind_for(args.model),
+        "engine.model": args.model,
+        "models.dir": models_dir(settings),
+        "mqtt.host": broker.host,
+        "mqtt.port": broker.port,
         # amqtt does not answer MQTT 5 at all; why wait for it to be silent?
-        "mqtt": {"host": broker.host, "port": broker.port, "protocol": "3.1.1" if broker.kind == "amqtt" else "auto"},
-        "telemetry": {"interval_s": TELEMETRY_INTERVAL_S},
-        "log": {"level": "warning"},
+        "mqtt.protocol": "3.1.1" if broker.kind == "amqtt" else "auto",
+        "telemetry.interval_s": TELEMETRY_INTERVAL_S,
+        "log.level": "warning",
     }
-    # A state folder of its own: an agent may be at work on this machine, with its outbox.
-    lines = [f"state_dir = {json.dumps(str(folder))}"]
-    for table, values in tables.items():
-        # JSON's strings and numbers are TOML's.
-        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
+    overrides = [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "agent", "run", "--config", str(folder / "config.toml"), *overrides]
 
 
-def _start_agent(config: Path) -> "subprocess.Popen[bytes]":
-    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("EDGESCRIBE_")}
-    command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
-    # A session of its own: Ctrl-C is for us; we pass it on and still hear what the agent has to say.
-    return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
-def _await_end(agent: "subprocess.Popen[bytes]") -> int:
+def _await_end(agent: subprocess.Popen[bytes]) -> int:
     if agent.poll() is None:
         agent.send_signal(signal.SIGTERM)
     try:

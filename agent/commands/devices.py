@@ -1,4 +1,4 @@
-"""`edgescribe devices`: the microphones of this machine, and what to write into the configuration."""
+"""The microphones of this machine, and what to write into the configuration."""
 
 import argparse
 import json
@@ -9,14 +9,9 @@ from agent.config.toml import value
 from agent.errors import DeviceUnavailable
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "devices",
-        description="The microphones of this machine, and what to write into the configuration.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--json", action="store_true", help="a JSON list")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`edgescribe doctor`: what this machine is, what it makes use of, what is missing, and what to do about it."""
+"""What this machine is, what it makes use of, what is missing, and what to do about it."""
 
 import argparse
 import json
@@ -25,12 +25,8 @@ INDENT: Final = 20
 COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb."""
-    parser = subparsers.add_parser(
-        "doctor",
-        description="What this machine is, what it makes use of, what is missing, and what to do about it.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--json", action="store_true", help="the findings as a JSON list")
     parser.add_argument(
         "--mic",
@@ -38,7 +34,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="listen to the microphone for 10 s (default: on a terminal, if it is free)",
     )
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`edgescribe models`: what models there are, and bringing them here."""
+"""What models there are, and bringing them here."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ from agent.models.store import Store
 _MB: Final = 1e6
 TYPES: Final = get_args(Quantisation)
 _FIELDS: Final = ("name", "format", "size_bytes", "languages", "licence")
-_EXAMPLES: Final = """\
+EPILOG: Final = """\
 examples:
   edgescribe models pull tiny.en-q4_0
   edgescribe models convert ./my-finetune ./my-finetune-q8_0.bin --type q8_0
@@ -33,14 +33,8 @@ examples:
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb and what it can do."""
-    parser = subparsers.add_parser(
-        "models",
-        description="What models there are, and bringing them here.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="all models, and which are on this device")
     listing.add_argument("--json", action="store_true", help="as a JSON array")
@@ -60,13 +54,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     quantising.add_argument("--type", choices=TYPES[1:], required=True)
     trusting = actions.add_parser("trust", help="accept a model of your own as it is now")
     trusting.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
-    for action, work in (
-        *((listing, _list), (pulling, _pull), (verifying, _verify), (removing, _remove), (trusting, _trust)),
-        *((converting, _convert), (quantising, _quantise)),
-    ):
-        action.set_defaults(run=work)
-        if work not in {_convert, _quantise}:
-            add_settings_options(action)
+    converting.set_defaults(action=_convert)
+    quantising.set_defaults(action=_quantise)
+    works = {listing: _list, pulling: _pull, verifying: _verify, removing: _remove, trusting: _trust}
+    for action, work in works.items():
+        action.set_defaults(action=work)
+        add_settings_options(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    status: int = args.action(args)
+    return status
 
 
 def _store_of(settings: Settings) -> Store:
@@ -95,12 +94,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table("name", "size", "format", "languages", "licence", "on this device", box=None, header_style="bold")
     table.columns[1].justify = "right"
     for row in rows:
-        size = f"{row['size_bytes'] / _MB:.1f} MB"
         here = "[green]yes[/]" if row["installed"] else "[dim]–[/]"
+        size = f"{row['size_bytes'] / _MB:.1f} MB"
         table.add_row(row["name"], size, row["format"], row["languages"], row["licence"], here)
-    console = Console(color_system=colours())
-    console.print(table)
-    console.print("[dim]edgescribe models pull NAME[/]")
+    Console(color_system=colours()).print(table, "[dim]edgescribe models pull NAME[/]", sep="\n")
 
 
 def _pull(args: argparse.Namespace) -> int:

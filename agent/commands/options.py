@@ -1,8 +1,12 @@
-"""Options that all verbs with settings share: `--config FILE` and `--set KEY=VALUE`."""
+"""What verbs share: `--config FILE` and `--set KEY=VALUE`, and how those end that have started other processes."""
 
 import argparse
+import contextlib
+import math
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +15,9 @@ from agent.config.settings import Settings
 from agent.errors import ConfigError
 
 STDIN: Final = "-"
+INTERRUPTED = 130
+"""Exit status of a command that was ended by Ctrl-C or the like."""
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +36,24 @@ def add_overrides_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
-def seconds(text: str) -> float:
-    """The argument of `--seconds`."""
-    number = float(text)
-    if not number > 0:  # so that `nan` is refused as well
-        msg = "must be above 0"
-        raise argparse.ArgumentTypeError(msg)
-    return number
+def number(kind: type[int] | type[float], what: str, accepts: Callable[[float], bool]) -> Callable[[str], int | float]:
+    """A type for arguments that are numbers; `what` says in words which of them `accepts` lets pass."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            msg = f"must be {what}, not {text!r}"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return parse
+
+
+seconds: Final = number(float, "above 0", lambda seconds: seconds > 0)
+"""The argument of `--seconds`."""
 
 
 def password_from(file: str) -> str:
@@ -85,3 +103,17 @@ def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
 def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
     """As `load_from`, for verbs that do not care where a value came from."""
     return load_from(args, **convenience).settings
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP are as good as Ctrl-C within: KeyboardInterrupt. What `nohup` ignores stays ignored."""
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""`edgescribe run`: listen, transcribe, publish, until stopped."""
+"""Listens to the configured source and publishes what is said, until SIGTERM or Ctrl-C."""
 
 import argparse
 import faulthandler
@@ -13,14 +13,9 @@ STDERR = 2
 """The journal, under systemd."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `run`."""
-    parser = subparsers.add_parser(
-        "run",
-        description="Listens to the configured source and publishes what is said, until SIGTERM or Ctrl-C.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`edgescribe service`: run on this device as a systemd service, see how it is, and take everything away again."""
+"""Runs edgescribe on this device as a systemd service, and takes everything away again."""
 
 import argparse
 import getpass
@@ -29,7 +29,7 @@ MQTT_PORT: Final = 1883
 NOT_ACTIVE: Final = 3
 """As `systemctl status` has it."""
 READABLE_UMASK: Final = 0o022
-_EXAMPLES: Final = """\
+EPILOG: Final = """\
 examples:
   sudo /opt/edgescribe/bin/edgescribe service install --now
   edgescribe service install --dry-run
@@ -37,28 +37,9 @@ examples:
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb and what it can do."""
-    parser = subparsers.add_parser(
-        "service",
-        description="Runs edgescribe on this device as a systemd service, and takes everything away again.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _add_install(actions)
-    uninstall = actions.add_parser(
-        "uninstall",
-        help="stop it and remove what install wrote",
-        description="Stops the service and removes its unit, settings, password, models and state, undelivered "
-        "transcripts included. What you have changed or added stays, and is named. The program itself stays, too.",
-    )
-    uninstall.add_argument("--purge", action="store_true", help="remove changed and added settings and drop-ins, too")
-    uninstall.set_defaults(run=_uninstall)
-    actions.add_parser("status", help="how it is: 0 if it runs, 3 if not").set_defaults(run=_status)
-
-
-def _add_install(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     install = actions.add_parser(
         "install",
         help="write unit, settings and password, fetch the model",
@@ -79,7 +60,22 @@ def _add_install(actions: "argparse._SubParsersAction[argparse.ArgumentParser]")
     install.add_argument("--now", action="store_true", help="start it at once, and wait until it listens")
     install.add_argument("--force", action="store_true", help="take over a unit that somebody else wrote")
     install.add_argument("--dry-run", action="store_true", help="show what would be written; needs no root")
-    install.set_defaults(run=_install)
+    install.set_defaults(action=_install)
+    uninstall = actions.add_parser(
+        "uninstall",
+        help="stop it and remove what install wrote",
+        description="Stops the service and removes its unit, settings, password, models and state, undelivered "
+        "transcripts included. What you have changed or added stays, and is named. The program itself stays, too.",
+    )
+    uninstall.add_argument("--purge", action="store_true", help="remove changed and added settings and drop-ins, too")
+    uninstall.set_defaults(action=_uninstall)
+    actions.add_parser("status", help="how it is: 0 if it runs, 3 if not").set_defaults(action=_status)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    status: int = args.action(args)
+    return status
 
 
 def _install(args: argparse.Namespace) -> int:

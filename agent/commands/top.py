@@ -1,4 +1,8 @@
-"""`edgescribe top`: what the agent on this device hears and does at this moment, and how the device is."""
+"""Shows what the agent that runs here hears and does, and how the device is, until Ctrl-C.
+
+That is level, voice activity, the utterance under way, and where its time goes. Needs no broker. In a pipe: one line a
+second.
+"""
 
 import argparse
 import os
@@ -9,16 +13,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from agent.commands.options import add_settings_options, seconds, settings_from
+from agent.config.layers import state_dir
+from agent.terminal.local_socket import likely_paths, snapshots
+from agent.terminal.viewer import DeviceViewer, Mode
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `top`."""
-    parser = subparsers.add_parser(
-        "top",
-        help="what the agent on this device hears and does at this moment",
-        description="Shows level, voice activity, the utterance under way, where its time goes, and how the device is, "
-        "from the agent that runs here, until Ctrl-C. Needs no broker. In a pipe: one line a second.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--once", action="store_true", help="show it once")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a line, four times a second")
     parser.add_argument("--seconds", type=seconds, metavar="S", help="end after so long (default: at Ctrl-C)")
@@ -26,16 +27,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--socket", type=Path, metavar="PATH", help="the agent's socket (default: that of these settings)"
     )
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look until Ctrl-C, SIGTERM or the time is over; 0 then."""
     settings = settings_from(args)
-
-    from agent.config.layers import state_dir
-    from agent.terminal.local_socket import likely_paths, snapshots
-    from agent.terminal.viewer import DeviceViewer, Mode
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = (args.socket,) if args.socket else likely_paths(state_dir(settings), os.environ)

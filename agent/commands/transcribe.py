@@ -1,9 +1,10 @@
-"""`edgescribe transcribe FILE…`: write down recordings."""
+"""Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published."""
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -11,39 +12,38 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.asr.loading import Passage, load_engine, transcribe
-from agent.commands.options import add_settings_options, engine_kind_for, settings_from
+from agent.commands.options import add_settings_options, engine_kind_for, number, settings_from
 from agent.errors import SourceError
 from agent.messages.presentation import clock, colours, confidence_pct
+from agent.messages.transcript import Moment, latency, transcript_message
 
-CHANNELS = range(1, 65)
+FIELDS: tuple[str, ...] = (
+    "duration_s",
+    "text",
+    "lang",
+    "lang_prob",
+    "avg_logprob",
+    "no_speech_prob",
+    "compression_ratio",
+    "verdict",
+)
+FIELDS += ("engine", "model", "audio_ctx", "rtf", "truncated")
+"""Of a transcript as it is published."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `transcribe`."""
-    parser = subparsers.add_parser(
-        "transcribe",
-        description="Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording; - is standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object a recording, with times and evidence")
     parser.add_argument("--model", help="a model by name, such as base-q8_0 (see `edgescribe models list`)")
     parser.add_argument("--language", help="ISO 639-1 code, or auto")
     parser.add_argument(
         "--channel",
-        type=_channel,
+        type=number(int, "1 to 64", lambda channel: channel in range(1, 65)),
         metavar="N",
         help="transcribe this channel; the first is 1 (default: all of them, mixed)",
     )
     add_settings_options(parser)
-    parser.set_defaults(run=run)
-
-
-def _channel(text: str) -> int:
-    number = int(text)
-    if number not in CHANNELS:
-        msg = f"must be {CHANNELS[0]} to {CHANNELS[-1]}"
-        raise argparse.ArgumentTypeError(msg)
-    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,36 +102,19 @@ def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
 
 
 def _as_json(passage: Passage) -> dict[str, object]:
-    """Names and units as in the MQTT payload (`messages.TranscriptMessage`); what is not known is left out."""
+    """The fields of the MQTT payload that a recording has, and its segments; what is not known is left out."""
     utterance, transcript = passage.utterance, passage.transcript
-    evidence = transcript.evidence
-    offset_s = utterance.start_s
-    fields: dict[str, object | None] = {
-        "start_s": round(offset_s, 3),
-        "duration_s": round(utterance.duration_s, 3),
-        "text": transcript.text,
-        "lang": transcript.language,
-        "lang_prob": evidence.language_prob,
-        "avg_logprob": evidence.avg_logprob,
-        "no_speech_prob": evidence.no_speech_prob,
-        "compression_ratio": evidence.compression_ratio,
-        "verdict": transcript.verdict,
-        "engine": transcript.engine,
-        "model": transcript.model,
-        "audio_ctx": transcript.audio_ctx,
-        "rtf": round(transcript.inference_s / utterance.duration_s, 4),
-        "truncated": utterance.truncated,
-        "segments": [
-            {
-                "start_s": round(offset_s + segment.start_s, 2),
-                "end_s": round(offset_s + segment.end_s, 2),
-                "text": segment.text,
-            }
-            for segment in transcript.segments
-        ],
-    }
-    return {
-        key: round(value, 4) if isinstance(value, float) else value
-        for key, value in fields.items()
-        if value is not None
-    }
+    now = Moment(datetime.now(UTC), utterance.started_ns, synced=False)
+    took = latency(utterance, transcript, 0.0, 0.0, now)
+    message = transcript_message(utterance, transcript, took, seq=0, boot_id="", now=now, late=False)
+    segments = [
+        {
+            "start_s": round(utterance.start_s + segment.start_s, 2),
+            "end_s": round(utterance.start_s + segment.end_s, 2),
+            "text": segment.text,
+        }
+        for segment in transcript.segments
+    ]
+    fields = message.model_dump(include=set(FIELDS), exclude_none=True)
+    known = {name: fields[name] for name in FIELDS if name in fields} | {"text": transcript.text}
+    return {"start_s": round(utterance.start_s, 3), **known, "segments": segments}

@@ -1,4 +1,7 @@
-"""`edgescribe watch`: what one device or a whole fleet says and how it is doing, live, from the broker."""
+"""Shows transcripts, health and telemetry of one device or of all, as the broker delivers them, until Ctrl-C.
+
+Broker, TLS and credentials are those of the settings (mqtt.*). In a pipe: one line an event.
+"""
 
 import argparse
 import re
@@ -9,20 +12,17 @@ import time
 
 from agent.commands.options import add_settings_options, load_from, password_from, seconds
 from agent.errors import ConfigError
+from agent.messages import identity
+from agent.mqtt.subscriber import Subscriber
+from agent.terminal.viewer import FleetViewer, Mode
 
 POLL_S = 0.2
 DEFAULT_LAST = 15
 _DEVICE = re.compile(r"[a-z0-9-]{1,36}")
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb `watch`."""
-    parser = subparsers.add_parser(
-        "watch",
-        help="what the devices say and how they are doing, live from the broker",
-        description="Shows transcripts, health and telemetry of one device or of all, as the broker delivers them, "
-        "until Ctrl-C. Broker, TLS and credentials are those of the settings (mqtt.*). In a pipe: one line an event.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
     parser.add_argument("--host", help="the broker (default: mqtt.host)")
     parser.add_argument("--port", type=int, help="its port (default: mqtt.port)")
     parser.add_argument("--username", help="user at the broker (default: mqtt.username)")
@@ -35,7 +35,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--plain", action="store_true", help="lines, even in a terminal")
     parser.add_argument("--seconds", type=seconds, metavar="S", help="end after so long (default: at Ctrl-C)")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,10 +48,6 @@ def run(args: argparse.Namespace) -> int:
         mqtt__username=args.username,
         mqtt__password=args.password_file and password_from(args.password_file),
     ).settings
-
-    from agent.messages import identity
-    from agent.mqtt.subscriber import Subscriber
-    from agent.terminal.viewer import FleetViewer, Mode
 
     mode = Mode.LINES if args.plain or not sys.stdout.isatty() else Mode.SCREEN
     stop = threading.Event()

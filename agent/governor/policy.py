@@ -169,13 +169,13 @@ class Governor:
         limits, vitals = self._limits, signals.vitals
         if signals.expected_s > LATE_SHARE * limits.queue_age_s:
             return Reason.BEHIND
-        if vitals.undervoltage:
+        if vitals.power.uv_now:
             return Reason.UNDERVOLTAGE
         if (temp_c := vitals.cpu_temp_c) is not None:
             soon_c = temp_c + max(0.0, slope_c_per_s) * LOOK_AHEAD_S
             if temp_c >= limits.hot_c or (temp_c >= limits.hot_c - NEARLY_HOT_C and soon_c >= limits.hot_c):
                 return Reason.HOT
-        if vitals.throttled:
+        if vitals.power.thr_now:
             return Reason.THROTTLED
         short = vitals.mem_available_mb is not None and vitals.mem_available_mb < limits.mem_available_mb
         if short or (vitals.mem_stalled_pct or 0.0) > STALLED_PCT:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 import agent
 from agent.audio import libasound
@@ -58,13 +59,10 @@ class Record:
             InstallError: it is not one.
         """
         try:
-            tree = json.loads(text)
-            files = {str(path): str(sha256) for path, sha256 in tree["files"].items()}
-            return cls(files, tuple(str(folder) for folder in tree["folders"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
             raise InstallError(
-                f"{RECORD}: not a record of what was installed ({type(error).__name__}): delete it, and install with "
-                "--force"
+                f"{RECORD}: not a record of what was installed: delete it, and install with --force"
             ) from error
 
 

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from agent.models.calibration import Calibration, Measurement
+from agent.models.calibration import Calibration
 from agent.mqtt.commands import Later, Outcome, fault
 from agent.worker import Worker
 
@@ -136,25 +137,20 @@ def _outcome(status: int, printed: str, said: str) -> Outcome:
 def _result(calibration: Calibration) -> dict[str, Any]:
     choice = calibration.choice
     return {
-        "engine": choice.candidate.engine,
-        "model": choice.candidate.model,
-        "threads": choice.candidate.threads,
+        **asdict(choice.candidate),
         "keeps_up": choice.keeps_up,
         "reasons": list(choice.reasons),
         "language": calibration.language,
         "others_cpu_pct": calibration.others_cpu_pct,
-        "measurements": [_figures(one) for one in calibration.measurements],
-    }
-
-
-def _figures(one: Measurement) -> dict[str, Any]:
-    return {
-        "engine": one.candidate.engine,
-        "model": one.candidate.model,
-        "threads": one.candidate.threads,
-        "words": one.words,
-        "errors": one.errors,
-        "rtf_p95": round(one.rtf_p95, 3),
-        "latency_p50_s": round(one.latency_p50_s, 3),
-        "peak_mb": one.peak_mb,
+        "measurements": [
+            {
+                **asdict(one.candidate),
+                "words": one.words,
+                "errors": one.errors,
+                "rtf_p95": round(one.rtf_p95, 3),
+                "latency_p50_s": round(one.latency_p50_s, 3),
+                "peak_mb": one.peak_mb,
+            }
+            for one in calibration.measurements
+        ],
     }

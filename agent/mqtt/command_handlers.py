@@ -2,14 +2,20 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
+import soundfile
 from pydantic import ValidationError
+from ulid import ULID
 
 from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
+from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 from agent.audio.microphone import Microphone
 from agent.config.commanded import LISTENING, Applied, value_at, with_value
 from agent.config.reload import Reload, plan_reload
@@ -17,10 +23,10 @@ from agent.config.settings import Settings
 from agent.config.tunables import COMMANDED, Tunable
 from agent.errors import EngineError, ModelError, SourceError
 from agent.messages.identity import Machine
+from agent.messages.presentation import score
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import knows
 from agent.mqtt.client import MqttClient
-from agent.mqtt.command_golden import listen_to_it
 from agent.mqtt.commands import (
     Command,
     GoldenUtterance,
@@ -40,6 +46,14 @@ log = logging.getLogger(__name__)
 
 SWAP_S: Final = 120.0
 """For the utterances that wait before an engine can be exchanged."""
+GOOD_SCORE: Final = 0.8
+TIMEOUT_S: Final = 60.0
+_RECORDING: Final = Path(__file__).parents[1] / "clips" / "demo.flac"
+_START_S: Final = 4.7
+_SPOKEN_UNTIL_S: Final = 7.5
+_END_S: Final = 7.7
+SENTENCE: Final = "Please hold while we try to connect you."
+"""From `clips/demo.tsv`, where its times are, too; here with a little room around it, as a segmenter would leave."""
 _FORGETFUL: Final = "; it could not be stored yet"
 
 
@@ -270,3 +284,38 @@ def in_force(settings: Settings) -> Mapping[str, object]:
     known = {name: value for name, value in values.items() if value is not None}
     kind = settings.engine.kind
     return {"engine": kind, "model": kind, "privacy": settings.publish.privacy} | known
+
+
+@cache
+def golden_utterance() -> Utterance:
+    """The bundled sentence."""
+    first, last = round(_START_S * SAMPLE_RATE_HZ), round(_END_S * SAMPLE_RATE_HZ)
+    pcm, _rate_hz = soundfile.read(_RECORDING, dtype="int16", start=first, stop=last)
+    spoken = round((_SPOKEN_UNTIL_S - _START_S) * SAMPLE_RATE_HZ)
+    return Utterance("golden", pcm, 0, time.monotonic_ns(), spoken, len(pcm))
+
+
+def listen_to_it(transcriber: Transcriber) -> Outcome:
+    """Transcribe it between two utterances."""
+    # An id of its own each time: an engine that was lost over an utterance does not try that one again.
+    utterance = replace(golden_utterance(), id=str(ULID()))
+    try:
+        transcript = transcriber.probe(utterance, TIMEOUT_S)
+    except EngineError as error:
+        return Outcome(str(error), "failed")
+    result = score(SENTENCE, transcript.text)
+    share = round(result.right / result.expected, 3)
+    good = share >= GOOD_SCORE
+    return Outcome(
+        f"{result.right} of {result.expected} words are right",
+        "ok" if good else "golden_mismatch",
+        {
+            "text": transcript.text,
+            "expected": SENTENCE,
+            "score": share,
+            "rtf": round(transcript.inference_s / utterance.duration_s, 3),
+            "model": transcript.model,
+            "engine": transcript.engine,
+            "lang": transcript.language,
+        },
+    )

@@ -33,8 +33,7 @@ from agent.mqtt.command_dispatcher import CommandDispatcher
 from agent.mqtt.command_handlers import ControlledDevice, DeviceIdentity, in_force
 from agent.mqtt.commands import CommandValidator, Later, Outcome
 from agent.mqtt.delivery import Inbox, Incoming, Outgoing
-from agent.mqtt.discovery_announcer import Announcer
-from agent.mqtt.discovery_entities import DeviceFacts
+from agent.mqtt.discovery import Announcer, DeviceFacts
 from agent.mqtt.publisher import Publisher
 from agent.systemd import Notifier
 from agent.telemetry.metrics import absent_metrics

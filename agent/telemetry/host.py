@@ -170,14 +170,15 @@ def fan(root: Path) -> Fan | None:
     nano = root / "sys/devices/pwm-fan"
     if text(nano / "tach_enable") == "1":  # else its 0 means nothing
         speeds.append(nano / "rpm_measured")
-    rpm = _first(speeds, _FASTEST_FAN_RPM)
-    pwm = _first([*(device / "pwm1" for device in devices), nano / "cur_pwm"], _PWM_FULL)
+    rpm = first(speeds, _FASTEST_FAN_RPM)
+    pwm = first([*(device / "pwm1" for device in devices), nano / "cur_pwm"], _PWM_FULL)
     if rpm is None and pwm is None:
         return None
     return Fan(rpm=rpm, pct=None if pwm is None else round(100 * pwm / _PWM_FULL))
 
 
-def _first(paths: Iterable[Path], most: int) -> int | None:
+def first(paths: Iterable[Path], most: int) -> int | None:
+    """The first number among these files that is possible."""
     return next((value for path in paths if (value := number(path, most)) is not None), None)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.messages.telemetry import Gpu
-from agent.telemetry.host import Flag, PowerReading, hwmon, named, number, text, zone_c
+from agent.telemetry.host import Flag, PowerReading, first, hwmon, named, number, text, zone_c
 
 _GPUS: Final = re.compile(r"(.*\.)?(gpu|gv11b|gp10b|ga10b|gb10b)$")
 _GPU_ZONES: Final = ("gpu-thermal", "gpu-therm", "gpu_thermal")
@@ -34,8 +34,8 @@ _MODE: Final = re.compile(r"pmode:(\d{1,6})")
 def gpu(root: Path) -> Gpu | None:
     """Load, clock and temperature of the GPU. Other boards have one thermal zone for all of the chip."""
     devices = [path for path in sorted((root / "sys/class/devfreq").glob("*")) if _GPUS.fullmatch(path.name)]
-    thousandths = next((value for path in devices if (value := number(path / "device/load", 1_000)) is not None), None)
-    hertz = next((value for path in devices if (value := number(path / "cur_freq", _FASTEST_GPU_HZ)) is not None), None)
+    thousandths = first((path / "device/load" for path in devices), 1_000)
+    hertz = first((path / "cur_freq" for path in devices), _FASTEST_GPU_HZ)
     found = Gpu(
         pct=None if thousandths is None else thousandths / 10,
         temp_c=zone_c(root, _GPU_ZONES),

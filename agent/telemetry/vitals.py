@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,30 +29,12 @@ class Vitals:
     at_s: float
     """Monotonic time of the look."""
     cpu_temp_c: float | None = None
-    undervoltage: bool | None = None
-    """The supply's voltage is too low, or was since the look before."""
-    throttled: bool | None = None
-    """The board slows itself down (heat, voltage, current), or did since the look before."""
+    power: Pwr = field(default_factory=Pwr)
+    """Flags that are so, or were since the look before; and how often each began, since the start."""
     mem_available_mb: int | None = None
     """Memory in MiB that can still be had without swapping."""
-    mem_pct: float | None = None
-    """Memory in use, 0–100."""
     mem_stalled_pct: float | None = None
     """Share of the last 10 s in which some task waited for memory, 0–100 (PSI)."""
-    undervoltage_events: int | None = None
-    """How often it began, since the start."""
-    throttled_events: int | None = None
-    """Likewise."""
-
-    @property
-    def power(self) -> Pwr:
-        """The flags and events, as telemetry has them."""
-        return Pwr(
-            uv_now=self.undervoltage,
-            thr_now=self.throttled,
-            uv_events=self.undervoltage_events,
-            thr_events=self.throttled_events,
-        )
 
 
 class EventCounter:
@@ -118,19 +100,15 @@ class VitalsWatch:
         power = self._pi.read()
         if power == PowerReading():
             power = self._jetson.read()
-        self._undervoltage.look(power.undervoltage)
-        self._throttled.look(power.throttled)
-        mem = memory(self._root)
+        low, slow = self._undervoltage, self._throttled
+        low.look(power.undervoltage)
+        slow.look(power.throttled)
         return Vitals(
             at_s=now_s,
             cpu_temp_c=self._thermometer.celsius(),
-            undervoltage=self._undervoltage.now,
-            throttled=self._throttled.now,
-            mem_available_mb=mem.avail_mb,
-            mem_pct=mem.pct,
+            power=Pwr(uv_now=low.now, thr_now=slow.now, uv_events=low.count, thr_events=slow.count),
+            mem_available_mb=memory(self._root).avail_mb,
             mem_stalled_pct=stalled_pct(self._root, "memory", "avg10"),
-            undervoltage_events=self._undervoltage.count,
-            throttled_events=self._throttled.count,
         )
 
 
@@ -144,7 +122,7 @@ class HostConditions:
 
     def codes(self, vitals: Vitals) -> tuple[str, ...]:
         """What is wrong at the time of this look, in the order of `CODES`."""
-        for code, flag in (("undervoltage", vitals.undervoltage), ("throttled", vitals.throttled)):
+        for code, flag in (("undervoltage", vitals.power.uv_now), ("throttled", vitals.power.thr_now)):
             if flag:
                 self._last_s[code] = vitals.at_s
         if vitals.cpu_temp_c is not None:

@@ -1,6 +1,5 @@
 """`edgescribe bench` from end to end, with the engine that needs no weights."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from agent.audio.frames import SAMPLE_RATE_HZ
 from agent.bench import scoring
 from agent.bench.latency import quiet_room
 from agent.bench.records import FILE_NAME, Measurement, read_journal
-from agent.commands import bench
+from agent.cli import parser
 from agent.errors import ConfigError, ModelError
 
 SCRIPTED = ("--system", "scripted:none", "--system", "scripted:none:delay_s=0.01")
@@ -21,10 +20,8 @@ SCRIPTED = ("--system", "scripted:none", "--system", "scripted:none:delay_s=0.01
 
 def run(tmp_path: Path, *arguments: str) -> int:
     """The verb, with results and models in `tmp_path`."""
-    parser = argparse.ArgumentParser()
-    bench.add_parser(parser.add_subparsers())
     places = ("--out", str(tmp_path / "out"), "--set", f"state_dir={tmp_path}")
-    args = parser.parse_args(["bench", *arguments, *places])
+    args = parser("bench").parse_args(["bench", *arguments, *places])
     status: int = args.run(args)
     return status
 

@@ -11,7 +11,7 @@ from agent.bench.clips import Clip
 from agent.bench.records import Record, StreamBlock, StreamClip
 from agent.bench.runner import steps_left
 from agent.bench.streams import CLIPS_A_STREAM, Room, heard_of, lay, plan_streams, rooms
-from agent.bench.summary import ALL, StreamSummary, stream_summaries
+from agent.bench.summary import ALL, Row, stream_summaries
 from agent.bench.systems import parse_system
 from agent.errors import ConfigError
 
@@ -116,7 +116,7 @@ def block(
     return StreamBlock("ours", f"{room} {number}", repeat, room, 100.0, cpu_s, strays, (), clips)
 
 
-def everything(*blocks: Record) -> StreamSummary:
+def everything(*blocks: Record) -> Row:
     """The row of all streams."""
     return stream_summaries(blocks)[0]
 
@@ -132,19 +132,19 @@ def test_what_is_lost_is_counted_against_the_whole_clip() -> None:
             strays=3,
         )
     )
-    assert row.part == ALL
-    assert (row.first_lost, row.last_lost, row.split) == (1, 1, 1)
-    assert (row.deletions, row.whole_deletions) == (3, 1)
-    assert row.error_rate == pytest.approx(4 / 20)
-    assert row.whole_error_rate == pytest.approx(1 / 20)
-    assert (row.strays, row.cpu_rtf) == (3, 0.02)
+    assert row["part"] == ALL
+    assert (row["first_lost"], row["last_lost"], row["split"]) == (1, 1, 1)
+    assert (row["deletions"], row["whole_deletions"]) == (3, 1)
+    assert row["error_rate"] == pytest.approx(4 / 20)
+    assert row["whole_error_rate"] == pytest.approx(1 / 20)
+    assert (row["strays"], row["cpu_rtf"]) == (3, 0.02)
 
 
 def test_figures_are_medians_over_seeds() -> None:
     """One unlucky order of the clips does not decide."""
     row = everything(*(block(heard(text), repeat=repeat) for repeat, text in enumerate((SAID, "", "turn off"))))
-    assert (row.seeds, row.clips, row.deletions) == (3, 1, 3)
-    assert row.error_rate == pytest.approx(0.6)
+    assert (row["seeds"], row["clips"], row["deletions"]) == (3, 1, 3)
+    assert row["error_rate"] == pytest.approx(0.6)
 
 
 def test_a_seed_that_was_interrupted_does_not_count() -> None:
@@ -154,17 +154,19 @@ def test_a_seed_that_was_interrupted_does_not_count() -> None:
     ]
     interrupted = block(heard(SAID, clip="0"), repeat=2, cpu_s=90.0, strays=50)
     row = everything(*whole_seeds, interrupted)
-    assert (row.seeds, row.clips, row.error_rate, row.deletions) == (2, 2, 1.0, 10)
-    assert (row.strays, row.cpu_rtf) == (0, 0.02)
-    assert everything(interrupted).seeds == 1
+    assert (row["seeds"], row["clips"], row["error_rate"], row["deletions"]) == (2, 2, 1.0, 10)
+    assert (row["strays"], row["cpu_rtf"]) == (0, 0.02)
+    assert everything(interrupted)["seeds"] == 1
 
 
 def test_rooms_and_sets_have_rows_of_their_own() -> None:
     """A clip counts once a room; a set has neither strays nor CPU time, for clips of other sets are in its streams."""
-    rows = {row.part: row for row in stream_summaries([block(heard(SAID)), block(heard(""), room="kitchen", strays=1)])}
+    rows = {
+        row["part"]: row for row in stream_summaries([block(heard(SAID)), block(heard(""), room="kitchen", strays=1)])
+    }
     assert set(rows) == {ALL, "quiet", "kitchen", "set"}
-    assert (rows[ALL].clips, rows["quiet"].clips, rows["kitchen"].deletions) == (2, 1, 5)
-    assert (rows["kitchen"].strays, rows["set"].strays, rows["set"].cpu_rtf) == (1, None, None)
+    assert (rows[ALL]["clips"], rows["quiet"]["clips"], rows["kitchen"]["deletions"]) == (2, 1, 5)
+    assert (rows["kitchen"]["strays"], rows["set"]["strays"], rows["set"]["cpu_rtf"]) == (1, None, None)
 
 
 def test_a_reference_without_words_is_left_out() -> None:

@@ -7,15 +7,14 @@ import pytest
 
 from agent.calibrate import run as calibration
 from agent.calibrate.measure import Findings
+from agent.cli import parser
 from agent.commands import calibrate
 from agent.models.calibration import Skipped
 
 
 def parsed(tmp_path: Path, *arguments: str) -> argparse.Namespace:
     """The verb's command line."""
-    parser = argparse.ArgumentParser()
-    calibrate.add_parser(parser.add_subparsers())
-    return parser.parse_args(["calibrate", *arguments, "--set", f"state_dir={tmp_path}"])
+    return parser("calibrate").parse_args(["calibrate", *arguments, "--set", f"state_dir={tmp_path}"])
 
 
 def test_what_ends_a_service_lets_it_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

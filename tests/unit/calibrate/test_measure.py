@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.audio.frames import Pcm16
-from agent.bench.child import Answer, Loaded
+from agent.bench.child import Answer
 from agent.bench.clips import Clip
 from agent.bench.process import SystemProcess
 from agent.calibrate import measure
@@ -22,7 +22,6 @@ CLIPS = [
     for n, duration_s in enumerate((2.0, 3.0, 5.0))
 ]
 LOAD_S = 2.0
-LOADED = Loaded(LOAD_S)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +66,7 @@ class FakeProcess:
 
     device: Device
     candidate: Candidate
-    loaded: Loaded = LOADED
+    load_s: float = LOAD_S
 
     def transcribe(self, pcm: Pcm16, _language: str, limit_s: float) -> Answer:
         """Let the time pass that it takes."""

@@ -1,10 +1,9 @@
-import argparse
 import os
 from pathlib import Path
 
 import pytest
 
-from agent.commands import check
+from agent.cli import parser
 from agent.config import layers
 from agent.errors import ConfigError
 
@@ -19,9 +18,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def run(*arguments: str) -> int:
     """The verb, called as the command line calls it."""
-    top = argparse.ArgumentParser()
-    check.add_parser(top.add_subparsers())
-    args = top.parse_args(["check", *arguments])
+    args = parser("check").parse_args(["check", *arguments])
     status: int = args.run(args)
     return status
 

@@ -1,20 +1,17 @@
-import argparse
 import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from agent.commands import config
+from agent.cli import parser
 from agent.config.commanded import LISTENING, Applied
 from agent.config.settings import AutoSettings, Settings, WavSettings
 
 
 def run(*arguments: str) -> int:
     """The verb, called as the command line calls it."""
-    top = argparse.ArgumentParser()
-    config.add_parser(top.add_subparsers())
-    args = top.parse_args(["config", *arguments])
+    args = parser("config").parse_args(["config", *arguments])
     status: int = args.run(args)
     return status
 

@@ -1,11 +1,10 @@
-import argparse
 import signal
 
 import pytest
 
-from agent.audio import alsa
 from agent.audio.libasound import CHOOSE
-from agent.commands import demo, models
+from agent.cli import parser
+from agent.commands import demo
 from agent.errors import DeviceUnavailable
 
 
@@ -17,11 +16,9 @@ def test_a_microphone_that_is_not_there_is_said_first_and_in_words_of_the_comman
     def absent(_: object) -> None:
         raise DeviceUnavailable(f'cannot open the microphone "default" (no such device): {CHOOSE} pulse')
 
-    monkeypatch.setattr(alsa, "AlsaSource", absent)
-    monkeypatch.setattr(models, "pull", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr(demo, "AlsaSource", absent)
+    monkeypatch.setattr(demo, "pull", lambda *_: pytest.fail("a model was fetched"))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    top = argparse.ArgumentParser()
-    demo.add_parser(top.add_subparsers())
-    args = top.parse_args(["demo", "--mic"])
+    args = parser("demo").parse_args(["demo", "--mic"])
     with pytest.raises(DeviceUnavailable, match=r"\(no such device\): take --mic pulse$"):
         args.run(args)

@@ -1,4 +1,3 @@
-import argparse
 import json
 import os
 import sys
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.audio import alsa
+from agent.cli import parser
 from agent.commands import doctor
 from agent.diagnostics import Finding, Status
 from agent.errors import DeviceBusy
@@ -30,9 +30,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def run(*arguments: str) -> int:
     """The verb, called as the command line calls it."""
-    top = argparse.ArgumentParser()
-    doctor.add_parser(top.add_subparsers())
-    args = top.parse_args(["doctor", *arguments])
+    args = parser("doctor").parse_args(["doctor", *arguments])
     status: int = args.run(args)
     return status
 

@@ -1,4 +1,3 @@
-import argparse
 import io
 import os
 import re
@@ -7,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import parser
 from agent.commands import service
 from agent.config import layers
 from agent.errors import AgentError, ConfigError, InstallError
@@ -30,9 +30,7 @@ def _a_bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run(*arguments: str) -> int:
     """The verb, called as the command line calls it."""
-    top = argparse.ArgumentParser()
-    service.add_parser(top.add_subparsers())
-    args = top.parse_args(["service", *arguments])
+    args = parser("service").parse_args(["service", *arguments])
     status: int = args.run(args)
     return status
 

@@ -11,7 +11,7 @@ from agent.config.settings import Settings
 from agent.config.state_file import read_json, write_json
 from agent.models.calibration import NAME, CalibrationError, as_json, read_calibration
 from agent.models.store import Ledger
-from agent.mqtt.discovery_announcer import FILE as ANNOUNCED
+from agent.mqtt.discovery import FILE as ANNOUNCED
 from agent.mqtt.sequence import Sequence
 from tests.calibrations import calibration, measurement
 from tests.unit.mqtt.test_discovery import DEVICE, FACTS

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.governor.policy import DUTY, Decision, Governor, Limits, Reason, Signals
+from agent.messages.telemetry import Pwr
 from agent.telemetry.vitals import Vitals
 
 LIMITS = Limits(queue_age_s=10.0, hot_c=80.0, mem_available_mb=48)
@@ -47,8 +48,8 @@ def test_one_step_at_a_time_and_each_gets_time_to_help() -> None:
     ("vitals", "reason"),
     [
         (Vitals(0.0, cpu_temp_c=80.0), Reason.HOT),
-        (Vitals(0.0, throttled=True), Reason.THROTTLED),
-        (Vitals(0.0, undervoltage=True), Reason.UNDERVOLTAGE),
+        (Vitals(0.0, power=Pwr(thr_now=True)), Reason.THROTTLED),
+        (Vitals(0.0, power=Pwr(uv_now=True)), Reason.UNDERVOLTAGE),
         (Vitals(0.0, mem_available_mb=20), Reason.MEMORY),
         (Vitals(0.0, mem_stalled_pct=25.0), Reason.MEMORY),
     ],
@@ -229,8 +230,7 @@ def _weather(chance: random.Random, now_s: float, before: Signals) -> Signals:
     vitals = Vitals(
         now_s,
         cpu_temp_c=chance.choice([None, chance.uniform(30, 95)]),
-        undervoltage=chance.choice([None, True, False, False]),
-        throttled=chance.choice([None, True, False, False]),
+        power=Pwr(uv_now=chance.choice([None, True, False, False]), thr_now=chance.choice([None, True, False, False])),
         mem_available_mb=chance.choice([None, chance.randint(0, 4_000)]),
     )
     age_s = chance.choice([0.0, 0.0, chance.uniform(0, 60)])

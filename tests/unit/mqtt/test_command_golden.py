@@ -9,7 +9,7 @@ from agent.asr.engine_process import ProcessDied, ProcessEngine
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
-from agent.mqtt.command_golden import SENTENCE, listen_to_it
+from agent.mqtt.command_handlers import SENTENCE, listen_to_it
 
 
 class Sick:

@@ -9,8 +9,16 @@ from pydantic import BaseModel
 
 from agent.config.settings import COMMANDS, DiscoverySettings
 from agent.messages.telemetry import TelemetryMessage
-from agent.mqtt.discovery import MIGRATE, Announced, Announcement, Batch, announcements, plan
-from agent.mqtt.discovery_entities import SPEAKING_OFF_S, DeviceFacts, entities
+from agent.mqtt.discovery import (
+    MIGRATE,
+    SPEAKING_OFF_S,
+    Announced,
+    Batch,
+    DeviceFacts,
+    announcements,
+    entities,
+    plan,
+)
 from agent.mqtt.publisher import VAD_REPEAT_S
 from agent.telemetry.metrics import METRICS, absent_metrics
 from tests.conftest import REPOSITORY
@@ -41,8 +49,8 @@ ABBREVIATIONS = {
 
 def whole(facts: DeviceFacts = FACTS) -> dict[str, Any]:
     """The one message of device discovery."""
-    (announcement,) = announcements(DEVICE, facts)
-    payload: dict[str, Any] = json.loads(announcement.payload)
+    (config,) = announcements(DEVICE, facts).values()
+    payload: dict[str, Any] = json.loads(config)
     return payload
 
 
@@ -68,9 +76,9 @@ def numbers(model: type[BaseModel], above: str = "") -> set[str]:
 
 def test_a_device_is_one_message_with_what_it_must_have() -> None:
     """Topic, device, origin and availability, once for all components; there is nothing else at the top."""
-    (announcement,) = announcements(DEVICE, FACTS)
-    assert announcement.topic == "homeassistant/device/living-room/config"
-    payload = json.loads(announcement.payload)
+    ((topic, config),) = announcements(DEVICE, FACTS).items()
+    assert topic == "homeassistant/device/living-room/config"
+    payload = json.loads(config)
     assert payload.keys() == {"dev", "o", "avty_t", "stat_t", "cmps"}
     assert payload["dev"] == {
         "ids": ["edgescribe_living-room"],
@@ -192,8 +200,8 @@ def test_what_cannot_be_measured_is_not_offered() -> None:
 
 def test_without_text_there_is_no_entity_for_it() -> None:
     """With `privacy = keywords` nothing subscribes to `transcript`."""
-    announcement = announcements(DEVICE, replace(FACTS, publishes_text=False))[0]
-    assert b"transcript" not in announcement.payload
+    (config,) = announcements(DEVICE, replace(FACTS, publishes_text=False)).values()
+    assert b"transcript" not in config
 
 
 def test_keywords_are_triggers() -> None:
@@ -213,7 +221,7 @@ def test_keywords_are_triggers() -> None:
 
 def test_sizes_stay_moderate() -> None:
     """One message that every broker takes, also if a board could measure everything that there is."""
-    assert len(announcements(DEVICE, FACTS)[0].payload) < 21_000
+    assert len(next(iter(announcements(DEVICE, FACTS).values()))) < 21_000
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -221,14 +229,14 @@ def test_the_size_is_the_one_that_is_documented(board: str, tmp_path: Path) -> N
     """15 KB for a PC, which measures least, to 19 KB; whoever sets a broker's limits finds it in three places."""
     unfold(board, tmp_path)
     plain = replace(FACTS, models=("tiny.en-q8_0",), keywords=(), absent=absent_metrics(tmp_path, tmp_path))
-    assert 14_500 < len(announcements(DEVICE, plain)[0].payload) < 19_500
+    assert 14_500 < len(next(iter(announcements(DEVICE, plain).values()))) < 19_500
     for document in ("mqtt.md", "operators-guide.md", "broker/mosquitto.conf"):
         assert "15 to 19 KB" in (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
 
 
 def test_component_discovery_says_the_same_in_many_messages() -> None:
     """Each is complete: device, origin, availability and state topic."""
-    configs = {one.topic: json.loads(one.payload) for one in announcements(COMPONENT, FACTS)}
+    configs = {topic: json.loads(config) for topic, config in announcements(COMPONENT, FACTS).items()}
     assert len(configs) == len(entities(FACTS))
     for key, value in whole()["cmps"].items():
         config = configs[f"homeassistant/{value['p']}/living-room/{key}/config"]
@@ -245,7 +253,7 @@ def test_component_discovery_says_the_same_in_many_messages() -> None:
 
 def erased(batch: Batch) -> list[str]:
     """Topics that a batch empties."""
-    return [one.topic for one in batch if not one.payload]
+    return [topic for topic, payload in batch.items() if not payload]
 
 
 def test_the_first_announcement_is_all_there_is() -> None:
@@ -266,7 +274,7 @@ def test_a_component_that_goes_is_named_once_by_its_platform_alone() -> None:
     """Device discovery: `{"p": …}` removes it; the message after that does not mention it."""
     fewer = replace(FACTS, keywords=("lights",), commands=FACTS.commands - {"restart"})
     first, second = plan(DEVICE, fewer, Announced.of(DEVICE, FACTS))
-    components = json.loads(first[0].payload)["cmps"]
+    components = json.loads(next(iter(first.values())))["cmps"]
     assert components["restart"] == {"p": "button"}
     assert {"p": "device_automation"} in components.values()
     assert components["identify"] == whole()["cmps"]["identify"]
@@ -279,16 +287,16 @@ def test_a_component_that_goes_has_its_topic_emptied() -> None:
     (batch,) = plan(COMPONENT, fewer, Announced.of(COMPONENT, FACTS))
     assert len(erased(batch)) == 2
     assert all(topic.startswith("homeassistant/device_automation/living-room/keyword_") for topic in erased(batch))
-    assert [one for one in batch if one.payload] == list(announcements(COMPONENT, fewer))
+    assert {topic: config for topic, config in batch.items() if config} == announcements(COMPONENT, fewer)
 
 
 @pytest.mark.parametrize(("before", "after"), [(DEVICE, COMPONENT), (COMPONENT, DEVICE)])
 def test_a_change_of_mode_keeps_histories(before: DiscoverySettings, after: DiscoverySettings) -> None:
     """Home Assistant is told to let go first, then gets the new messages, and the old topics are emptied last."""
     let_go, new, empty = plan(after, FACTS, Announced.of(before, FACTS))
-    assert let_go == tuple(Announcement(one.topic, MIGRATE) for one in announcements(before, FACTS))
+    assert let_go == dict.fromkeys(announcements(before, FACTS), MIGRATE)
     assert new == announcements(after, FACTS)
-    assert erased(empty) == [one.topic for one in announcements(before, FACTS)]
+    assert erased(empty) == list(announcements(before, FACTS))
 
 
 def test_another_prefix_is_another_place() -> None:
@@ -296,7 +304,7 @@ def test_another_prefix_is_another_place() -> None:
     elsewhere = DiscoverySettings(prefix="ha/discovery")
     (batch,) = plan(elsewhere, FACTS, Announced.of(DEVICE, FACTS))
     assert erased(batch) == ["homeassistant/device/living-room/config"]
-    assert batch[-1].topic == "ha/discovery/device/living-room/config"
+    assert list(batch)[-1] == "ha/discovery/device/living-room/config"
 
 
 @pytest.mark.parametrize("settings", [DEVICE, COMPONENT, OFF])
@@ -306,5 +314,5 @@ def test_a_renamed_device_withdraws_all_that_is_retained_under_its_former_id(set
     batches = plan(settings, FACTS, Announced.of(settings, former))
     gone = [topic for batch in batches for topic in erased(batch)]
     own = {f"edgescribe/v1/former/{name}" for name in ("status", "info", "state", "health")}
-    assert set(gone) == own | {one.topic for one in announcements(settings, former)}
-    assert not set(gone) & {one.topic for one in announcements(settings, FACTS)}
+    assert set(gone) == own | set(announcements(settings, former))
+    assert not set(gone) & set(announcements(settings, FACTS))

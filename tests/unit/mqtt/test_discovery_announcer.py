@@ -13,8 +13,7 @@ import pytest
 from agent.config.settings import DiscoverySettings
 from agent.mqtt.client import MqttClient
 from agent.mqtt.delivery import Outgoing
-from agent.mqtt.discovery import MIGRATE
-from agent.mqtt.discovery_announcer import FILE, STEP_S, Announcer
+from agent.mqtt.discovery import FILE, MIGRATE, STEP_S, Announcer
 from tests.unit.mqtt.test_discovery import COMPONENT, DEVICE, FACTS, OFF
 
 

@@ -112,7 +112,7 @@ def test_telemetry_comes_at_its_interval(rig: Rig) -> None:
 
 def test_a_message_puts_together_what_is_known(rig: Rig) -> None:
     """The machine, its power, the stages' counters, the queue and the link each have their part."""
-    rig.watch.latest = Vitals(at_s=STARTED_S, undervoltage=False, undervoltage_events=4)
+    rig.watch.latest = Vitals(at_s=STARTED_S, power=Pwr(uv_now=False, uv_events=4))
     rig.counters.transcribed(rtf=0.25, latency=latency(900))
     message = rig.run_for(70)[0]
     assert (message.cpu.pct, message.mem.rss_mb, message.asr.utt, message.mqtt) == (12.0, 61.0, 1, LINK)
@@ -122,11 +122,11 @@ def test_a_message_puts_together_what_is_known(rig: Rig) -> None:
 
 def test_trouble_with_the_machine_does_not_wait_for_telemetry(rig: Rig) -> None:
     """`health` says at the next tick what is wrong, and what is not any more; once each."""
-    rig.watch.latest = Vitals(at_s=STARTED_S, undervoltage=True, cpu_temp_c=84.0)
+    rig.watch.latest = Vitals(at_s=STARTED_S, power=Pwr(uv_now=True), cpu_temp_c=84.0)
     rig.run_for(2)
     health = [message for message in rig.sink.sent if isinstance(message, Health)]
     assert health[-1].codes == ("undervoltage", "hot")
-    rig.watch.latest = Vitals(at_s=STARTED_S + 60.0, undervoltage=False, cpu_temp_c=60.0)
+    rig.watch.latest = Vitals(at_s=STARTED_S + 60.0, power=Pwr(uv_now=False), cpu_temp_c=60.0)
     rig.run_for(3)
     assert [message.codes for message in rig.sink.sent if isinstance(message, Health)][-1] == ()
 

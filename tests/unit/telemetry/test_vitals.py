@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.messages.telemetry import Pwr
 from agent.telemetry.host import Flag
 from agent.telemetry.raspberry_pi import RaspberryPi, vcgencmd
 from agent.telemetry.vitals import EventCounter, HostConditions, Vitals, VitalsWatch, pull_codes
@@ -69,9 +70,7 @@ def test_a_watch_counts_what_happens_between_two_messages(tmp_path: Path) -> Non
         flags.write_text(said + "\n", encoding="ascii")
         alarm.write_text(low + "\n", encoding="ascii")
         watch.tick()
-    latest = watch.latest
-    assert (latest.undervoltage, latest.undervoltage_events) == (False, 2)
-    assert (latest.throttled, latest.throttled_events) == (False, 2)
+    assert watch.latest.power == Pwr(uv_now=False, thr_now=False, uv_events=2, thr_events=2)
 
 
 def test_a_watch_looks_once_a_second(tmp_path: Path) -> None:
@@ -150,7 +149,7 @@ def test_a_supply_that_dips_now_and_then_is_one_trouble() -> None:
     """Every 20 s for a moment: reported without a break, and for a minute afterwards."""
     conditions = HostConditions(hot_c=80.0)
     said = [
-        conditions.codes(Vitals(at_s=float(second), undervoltage=second < 100 and second % 20 == 0))
+        conditions.codes(Vitals(at_s=float(second), power=Pwr(uv_now=second < 100 and second % 20 == 0)))
         for second in range(200)
     ]
     assert all(codes == ("undervoltage",) for codes in said[:140])
@@ -171,7 +170,7 @@ def test_a_thermometer_that_falls_silent_leaves_things_as_they_were() -> None:
 
 def test_codes_stand_in_a_fixed_order() -> None:
     """So that `health` is said once, not once for each order."""
-    vitals = Vitals(at_s=0.0, cpu_temp_c=90.0, throttled=True, undervoltage=True)
+    vitals = Vitals(at_s=0.0, cpu_temp_c=90.0, power=Pwr(uv_now=True, thr_now=True))
     assert HostConditions(hot_c=80.0).codes(vitals) == ("undervoltage", "throttled", "hot")
 
 

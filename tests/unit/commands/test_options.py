@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from agent.commands.ending import ended_in_order
+from agent.commands.options import ended_in_order
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
