@@ -1,6 +1,7 @@
 """A real mosquitto for the tests, on a free port of loopback, that can be killed and started again."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 START_S = 60.0
+_CHANCE = random.SystemRandom()
 _CA_CONFIG = """\
 [ca]
 default_ca = authority
@@ -39,11 +41,19 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that is not in use.
+
+    It lies below the ports that the kernel gives to outgoing connections (32768 and more, ip(7)), and is drawn at
+    random: tests that run at the same time must not get the same one.
+    """
+    while True:
+        port = _CHANCE.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Mosquitto:
