@@ -2,6 +2,7 @@
 
 samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? ──no──▶ suspicious? ──no──▶ transcript
        decode in half of the window, then in all ◀─yes─┘                      └─yes─▶ the same in another window?
+       then what lies behind the last word
 
 All of it together costs at most a few times what the first window costs (`context.MOST_TIMES`).
 """
@@ -31,9 +32,6 @@ from agent.asr.transcript import Evidence, Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
 
-MOST_RESTS = 3
-"""How often at most the sound behind the last word is decoded by itself."""
-
 Decode = Callable[[PcmFloat, Window], DecodingResult]
 """Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
 DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[DecodingResult]]
@@ -53,8 +51,8 @@ class Label:
 def transcribe_with_fallback(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
     """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
 
-    Retries are for loops, echoes, and words that end before the speech does. Where speech still goes on behind the last
-    word after them, the rest is decoded by itself.
+    Retries are for loops, echoes, and words that end before the speech does. Where speech
+    still goes on behind the last word, the rest is decoded by itself.
 
     The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
     it. Noise gives other words in another window.
@@ -107,8 +105,7 @@ def _conclude(
     tries = [result, *_retries(result, samples, sound, decode)]
     for retry in tries[1:]:
         result = better(result, retry, sound)
-    result, rests = _go_on(result, samples, sound, decode)
-    tries += rests
+    result = _go_on(result, tries, samples, sound, decode)
     if needs_second_look(result, sound):
         second = decode(samples, _another_window(tries, sound.duration_s))
         tries.append(second)
@@ -137,8 +134,7 @@ def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Dec
     retries: list[DecodingResult] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
-        spent = sum(one.audio_ctx for one in (first, *retries))
-        worth_it = spent + window.positions <= MOST_TIMES * first.audio_ctx
+        worth_it = _worth_its_cost(window, (first, *retries))
         if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
             before, latest = latest, decode(samples, window)
             retries.append(latest)
@@ -148,22 +144,29 @@ def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Dec
 
 
 def _go_on(
-    result: DecodingResult, samples: PcmFloat, sound: Sound, decode: Decode
-) -> tuple[DecodingResult, list[DecodingResult]]:
+    result: DecodingResult, tries: list[DecodingResult], samples: PcmFloat, sound: Sound, decode: Decode
+) -> DecodingResult:
     """Decode what lies behind the last word while speech goes on there, as `seek` in openai/whisper does.
 
-    Returns:
-        All words, and the further decodings.
+    Returns all words, and appends the further decodings to `tries`.
     """
-    rests: list[DecodingResult] = []
-    while len(rests) < MOST_RESTS and not is_loop(result, sound.duration_s) and lost_tail(result, sound):
+    while not is_loop(result, sound.duration_s) and lost_tail(result, sound):
         rest = samples[round(result.end_s * SAMPLE_RATE_HZ) :]
         duration_s = len(rest) / SAMPLE_RATE_HZ
-        rests.append(decode(rest, FOLLOW.window(duration_s)))
-        if not continues(result, rests[-1], duration_s):
+        window = FOLLOW.window(duration_s)
+        if not _worth_its_cost(window, tries):
             break
-        result = followed_by(result, rests[-1])
-    return result, rests
+        tries.append(decode(rest, window))
+        if not continues(result, tries[-1], duration_s):
+            break
+        result = followed_by(result, tries[-1])
+    return result
+
+
+def _worth_its_cost(window: Window, tries: Sequence[DecodingResult]) -> bool:
+    """Whether another decoding keeps all of them within the bound of `MOST_TIMES`."""
+    spent = sum(one.audio_ctx for one in tries)
+    return spent + window.positions <= MOST_TIMES * tries[0].audio_ctx
 
 
 def _since_s(began_ns: int) -> float:

@@ -14,8 +14,6 @@ from agent.audio.frames import PcmFloat
 FFT_SAMPLES = 400
 HOP_SAMPLES = 160
 """10 ms: 100 frames a second."""
-FRAMES_PER_POSITION = 2
-"""The encoder's second convolution has stride 2: 50 positions a second."""
 
 _SLANEY_HZ_PER_MEL = 200.0 / 3
 _SLANEY_LOG_START_HZ = 1_000.0

@@ -1,4 +1,4 @@
-"""An engine that recognises nothing: it answers from a list."""
+"""An engine without recognition: it answers from a list."""
 
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Scripted:
     """Answers the n-th utterance with the n-th text, from the start again after the last one.
 
-    Implements `agent.asr.Engine`. Useful to try out a broker, a dashboard or an automation without a model.
+    Implements `agent.asr.Engine`. For trying a broker, a dashboard or an automation without a model.
     """
 
     def __init__(self, settings: "ScriptedSettings") -> None:
@@ -53,5 +53,5 @@ class Scripted:
         return text
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Refuse further utterances."""
         self._closed = True

@@ -1,5 +1,5 @@
-"""Running as a systemd service on one device: what `edgescribe service` writes, and takes away again.
+"""`edgescribe service`: installs the agent as a systemd service on one device, and removes it.
 
-`facts` looks at the machine, `plan` decides (pure), `disk` writes and removes, `systemctl` starts and stops. Everything
-that was written is in a `record`, so that removing it leaves nothing behind and takes nothing that is not ours.
+`facts` looks at the machine, `plan` decides (pure), `disk` writes and removes, `systemctl` starts and stops. A record
+(`facts.Record`) names every file that was written. Removal takes those files, and no others.
 """

@@ -1,4 +1,4 @@
-"""Writes what was planned, and removes what was written. All paths are below `root`, so that tests bring their own."""
+"""Writes the planned files, and removes them. All paths are below `root`, which tests set to a folder of their own."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from agent.install.facts import CONFIG, PASSWORD, RECORD, STATE, UNIT_FILE, Reco
 from agent.install.plan import DROP_INS, MODELS, PUBLIC, PlannedFile
 
 _KEPT: Final = (STATE, "/var/lib/private/edgescribe", "/run/edgescribe", "/run/private/edgescribe")
-"""What systemd makes for the service: a link, and what it leads to."""
+"""The link that systemd makes for the service, and its target."""
 _FOLDER: Final = 0o755
 
 
 def make_folder(name: str, record: Record, root: Path = Path("/")) -> Record:
-    """Make a folder that everybody may enter, and what is missing above it; return the record that says so.
+    """Make a folder that all users may enter, and its missing parents; return the record with them.
 
     Raises:
         InstallError: it cannot be made.
@@ -103,7 +103,7 @@ def remove(record: Record, *, purge: bool, root: Path = Path("/")) -> tuple[str,
 
 
 def _with_folder(folder: Path, record: Record, root: Path) -> Record:
-    """Make `folder` and what is missing above it; those are ours."""
+    """Make `folder` and its missing parents, and record them as ours."""
     missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     for each in reversed(missing):
         each.mkdir(mode=_FOLDER)
@@ -120,7 +120,7 @@ def _discard(path: Path) -> None:
 
 
 def _digest(path: Path) -> str | None:
-    """Of a file; None if there is none, or it is no text."""
+    """The text of a file; None if there is no file, or no text in it."""
     try:
         return digest(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError):

@@ -138,11 +138,6 @@ class Model(_Part):
         """What the first source takes on disk."""
         return sum(file.size_bytes for file in self.sources[0].files)
 
-    @property
-    def in_reach_of_mirror(self) -> bool:
-        """True if some source does without the hub; a derived one may or may not."""
-        return any(source.kind == "mirror" for source in self.sources)
-
 
 class Catalogue(_Part):
     """All models, by name."""

@@ -1,4 +1,4 @@
-"""Tells the sinks what happens: words, silence, trouble. The stages report here; nobody else makes messages."""
+"""Makes the messages about words, silence and trouble from the reports of the stages, and sends them to the sinks."""
 
 import itertools
 import logging
@@ -23,13 +23,13 @@ from agent.telemetry.counters import Counters
 log = logging.getLogger(__name__)
 
 VAD_REPEAT_S = 10.0
-"""While somebody speaks, `ON` is said again after so long, for subscribers that came late."""
+"""During speech, `ON` is sent again after this time, for subscribers that came late."""
 
 
 class Publisher:
     """Turns what the stages report into messages, and counts it. Every method may be called from any thread.
 
-    Until `open` nothing is sent, but what is wrong is remembered: a microphone may be missing before there is a broker.
+    It sends nothing before `open`, but it remembers problems: a microphone may be missing before there is a broker.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class Publisher:
         policy: PublishPolicy | None = None,
     ) -> None:
         self.policy = policy or PublishPolicy()
-        """What leaves the device; may be replaced at any time."""
+        """Which words leave the device. Any thread may replace it at any time."""
         self._sinks: Sequence[Sink] = ()
         self._counters = counters
         self._boot_id = boot_id
-        # Without a broker nobody stores anything: numbers then begin anew with every start.
+        # Without a broker there is no outbox: numbers then begin anew with every start.
         self._next_seq = next_seq or itertools.count(1).__next__
         self._lock = threading.Lock()
         self._problems: dict[str, None] = {}
         self._saying = threading.Lock()
-        """Held while health is said, so that nobody overtakes: what is said last stays with the broker."""
+        """Held while health is sent: the broker keeps the last message, which must be the latest one."""
         self._said_codes: tuple[str, ...] | None = None
         self._said_on_s: float | None = None
 
     def open(self, sinks: Sequence[Sink], *greetings: Message) -> None:
-        """From now on tell `sinks`: first `greetings`, then what is wrong."""
+        """Send to `sinks` from now on: first `greetings`, then the problems so far."""
         self._sinks = sinks
         for message in greetings:
             self.send(message)
@@ -69,10 +69,10 @@ class Publisher:
     # What the transcriber reports.
 
     def recognised(self, recognition: Recognition) -> None:
-        """Publish the words, if there are any; one line in the log, without them.
+        """Publish the words, if there are any. Log one line without them.
 
-        What was kept until there was time goes to the backlog, fires no keyword, and counts for no latency. That the
-        engine works is known by either, and without any words.
+        The words of an utterance from the spool go to the backlog, fire no keyword, and count for no latency. Any
+        answer shows that the engine works, even one without words.
         """
         self.resolve("engine_failed")
         self.resolve("falling_behind")
@@ -101,25 +101,25 @@ class Publisher:
         log.info(f"{seconds}, {latency_ms.total_from_speech_end} ms after the last word, {transcript.verdict}")
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
-        """Publish what is understood so far, where that is wanted."""
+        """Publish the words so far, if partial results are enabled."""
         policy = self.policy
         if policy.publishes_partials and policy.accepts(transcript):
             self.send(partial_message(utterance, transcript, datetime.now(UTC)))
 
     def failed(self, utterance: Utterance, error: EngineError) -> None:
-        """Say that an utterance has no words because the engine failed."""
+        """Publish that the engine failed on an utterance."""
         log.error(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {error}")
         self._give_up(utterance, "engine", str(error))
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
-        """Say that an utterance had to make room for newer ones."""
+        """Publish that an utterance was dropped in favour of newer ones."""
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")
 
     def lost(self, utterance: Utterance, why: str) -> None:
-        """Say that an utterance that was kept until there was time is not there any more."""
+        """Publish that an utterance was lost from the spool."""
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s lost: {why}")
         self._give_up(utterance, "overload", why)
 
@@ -143,7 +143,7 @@ class Publisher:
     # What the listener reports.
 
     def heard(self, event: SegmenterEvent) -> None:
-        """Say whether somebody speaks, and count what becomes of it."""
+        """Publish whether there is speech, and count its outcome."""
         match event:
             case SpeechStarted():
                 self._speaking(True)
@@ -157,7 +157,7 @@ class Publisher:
                 self._counters.add("discarded")
 
     def repeat_speaking(self) -> None:
-        """Say `ON` again if somebody has been speaking for a while; called now and then."""
+        """Send `ON` again if speech has gone on for `VAD_REPEAT_S`; called about once a second."""
         now_s = time.monotonic()
         with self._lock:
             due = self._said_on_s is not None and now_s - self._said_on_s >= VAD_REPEAT_S
@@ -173,18 +173,18 @@ class Publisher:
         if changed:
             self.send(Vad(state="ON" if speaking else "OFF"))
 
-    # Health: what is wrong, said on change only.
+    # Health, sent on change only.
 
     def problem(self, code: str) -> None:
-        """Something is wrong."""
+        """Add a problem."""
         self.conditions(code, (code,))
 
     def resolve(self, code: str) -> None:
-        """It is not any more."""
+        """Remove a problem."""
         self.conditions(code, ())
 
     def conditions(self, prefix: str, codes: Sequence[str]) -> None:
-        """Replace what is wrong with one part of the device, whose codes all begin with `prefix`."""
+        """Replace the problems of one part of the device, whose codes all begin with `prefix`."""
         with self._lock:
             known = [code for code in self._problems if code.startswith(prefix)]
             if known == list(codes):
@@ -195,12 +195,12 @@ class Publisher:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong at the moment, as codes."""
+        """The codes of all present problems."""
         with self._lock:
             return tuple(self._problems)
 
     def _say(self) -> None:
-        """Say what is wrong now, unless somebody else has said so meanwhile."""
+        """Send the present problems, unless another thread has sent them meanwhile."""
         with self._saying:
             codes = self.problems
             if codes != self._said_codes:

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class StdoutSink:
-    """Writes each message at once. Where that cannot be done any more it falls silent: the other sinks go on.
+    """Writes each message at once. After a failed write it writes nothing more; the other sinks go on.
 
-    That the reader has gone away (`… | head`) is no news; a disk that is full is worth a line in the log.
+    It logs a failed write (a full disk), but not a reader that has ended (`… | head`).
     """
 
     def __init__(self, device_id: str, stream: TextIO) -> None:
@@ -51,11 +51,11 @@ class StdoutSink:
                 log.warning(f"stdout: cannot be written ({error.strerror}): nothing more is written there")
 
     def _divert(self) -> None:
-        """Point the descriptor at nothing: Python flushes what is buffered once more at exit, and would complain."""
+        """Point the descriptor at /dev/null: Python flushes its buffer at exit, and would report the error again."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._stream.fileno())
         os.close(nothing)
 
     def close(self, timeout_s: float) -> int:  # noqa: ARG002 - writing is never deferred, so there is nothing to wait for
-        """Nothing waits, and who went away wanted no more of it: none is undelivered."""
+        """Return 0: no message waits."""
         return 0

@@ -29,7 +29,7 @@ class Supervisor:
     Args:
         notifier: The way to systemd.
         source, listener, transcriber: What is looked after. A source that is not live waits for the engine.
-        inference_s: Longest own time (`starvation.py`) that an utterance of so many seconds may take, restarts of the
+        inference_s: Longest own time (`asr/own_time.py`) that an utterance of so many seconds may take, restarts of the
             engine included.
         clock_s: Monotonic.
     """

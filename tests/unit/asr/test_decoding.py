@@ -114,6 +114,16 @@ def test_where_no_wider_window_finds_the_end_the_rest_is_decoded_by_itself() -> 
     assert (transcript.retries, transcript.tokens, transcript.verdict) == (2, 19, Verdict.CONFIDENT)
 
 
+def test_all_rests_together_keep_within_the_cost_of_a_few_windows() -> None:
+    """Each one finds a word more and never the end: a short utterance is not decoded for ever."""
+    words = [f"2.5|{word}" for word in ("Who", "Who", "loses", "his", "way", "asks", "again", "and", "once", "more")]
+    decoder = Decoder(*words)
+    transcript = heard(decoder, seconds=6.0)
+    positions = [window.positions for window in decoder.windows]
+    assert sum(positions) <= 5 * positions[0]
+    assert transcript.verdict is Verdict.DOUBTFUL
+
+
 @pytest.mark.parametrize("rest", ["", "Thank you.", LOOP, "his way", "(sighs)"])
 def test_a_rest_that_adds_nothing_is_left_out(rest: str) -> None:
     """Neither a note, nor a stock text, nor a loop, nor the last words once more."""
