@@ -43,7 +43,7 @@ def test_what_was_written_is_read_back(ggml: Path) -> None:
     assert [entry.name for entry in found.tensors] == list(weights.tensors)
     for entry in found.tensors:
         dtype = np.float32 if entry.type is TensorType.F32 else np.float16
-        assert np.array_equal(found.raw(entry).view(dtype), weights.tensors[entry.name].ravel().astype(dtype))
+        assert np.array_equal(entry.data.view(dtype), weights.tensors[entry.name].ravel().astype(dtype))
 
 
 def test_vectors_and_positions_are_float32(ggml: Path) -> None:
@@ -75,9 +75,9 @@ def test_quantised_weights_stay_close(tmp_path: Path, ggml: Path, name: str) -> 
     for old, new in zip(before.tensors, after.tensors, strict=True):
         assert (old.name, old.shape) == (new.name, new.shape)
         if new.type is old.type:
-            assert np.array_equal(before.raw(old), after.raw(new))
+            assert np.array_equal(old.data, new.data)
             continue
-        packed = after.raw(new).reshape(new.shape[0], -1)
+        packed = new.data.reshape(new.shape[0], -1)
         blocks = quants.dequantize(packed, GGMLQuantizationType[name.upper()]).reshape(-1, 32)
         exact = weights.tensors[new.name].astype(np.float32).reshape(-1, 32)
         spread = np.ptp(exact, axis=1) if name.endswith("_1") else abs(exact).max(axis=1)
@@ -255,7 +255,7 @@ def test_no_tensor_may_come_twice_or_be_misshapen(ggml: Path) -> None:
     """Names must be those of a Whisper of this size, each once, each with its shape."""
     content = ggml.read_bytes()
     first = read_ggml(ggml).tensors[0]
-    end = first.offset + first.size_bytes
+    end = first.offset + len(first.data)
     for changed, words in (
         (content + content[FIRST_TENSOR:end], "there twice"),
         (content.replace(b"encoder.conv1.bias", b"encoder.conv9.bias"), "unknown"),
