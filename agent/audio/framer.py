@@ -15,12 +15,15 @@ SAMPLE_BYTES: Final = {"U8": 1, "S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE"
 CLOCK_FOLLOWS: Final = 0.001
 """Share of a chunk's lateness by which the estimate of the card's clock moves. A busy machine delays arrivals, while
 crystals differ by 100 ppm at most: a thousandth follows the crystal to within 4 ms, and averages the delays out."""
+MOST_SURPLUS_S: Final = 3.0
+"""More than the backlog of a pipe (2 s) or a sound card (1 s)."""
+TOLERATED_RATE: Final = 1.2
 BURST_S: Final = 0.5
 BURST_ENDS_NS: Final = 3 * NS_PER_S // 10
 """A device delivers its backlog in much less time; an endless device is noticed by then."""
 MOST_FOLLOWED_NS: Final = NS_PER_S // 5
 LOST_NS: Final = NS_PER_S // 2
-LOST_AFTER_S: Final = 2
+LOST_AFTER_NS: Final = 2 * NS_PER_S
 """If each chunk of two seconds is more than half a second late, sound was lost without an overrun, as a sound server or
 a USB hub loses it. A device that is late only for want of CPU time catches up sooner."""
 _NEVER: Final = 1 << 62
@@ -62,7 +65,7 @@ class Framer:
         self._end_ns: int | None = None
         self._overrun = False
         self._least_late_ns = _NEVER
-        self._watched = 0
+        self._watched_ns = 0
 
     def overrun(self) -> None:
         """Note that sound was lost: the next chunk does not continue the one before."""
@@ -75,9 +78,9 @@ class Framer:
         shifts the following samples (larsimmisch/pyalsaaudio#31).
         """
         whole = len(data) - len(data) % self._source.frame_bytes
-        arrived = whole // self._source.frame_bytes
-        frames = self._close_gap(arrived, now_ns) if self._overrun or self._lost(arrived, now_ns) else []
-        self._follow_clock(arrived, now_ns)
+        duration_ns = whole // self._source.frame_bytes * NS_PER_S // self._source.rate_hz
+        frames = self._close_gap(duration_ns, now_ns) if self._overrun or self._lost(duration_ns, now_ns) else []
+        self._follow_clock(duration_ns, now_ns)
         pcm = one_channel(data[:whole], self._source, self._channel)
         if self._resampler:
             pcm = self._resampler.resample_chunk(pcm)
@@ -86,26 +89,25 @@ class Framer:
             frames.append(self._cut())
         return frames
 
-    def _lost(self, arrived: int, now_ns: int) -> bool:
+    def _lost(self, duration_ns: int, now_ns: int) -> bool:
         """Return whether sound is missing although the device reported no overrun."""
         if self._end_ns is None:
             return False
-        late_ns = now_ns - self._end_ns - arrived * NS_PER_S // self._source.rate_hz
-        self._least_late_ns = min(self._least_late_ns, late_ns)
-        self._watched += arrived
-        if self._watched < LOST_AFTER_S * self._source.rate_hz:
+        self._least_late_ns = min(self._least_late_ns, now_ns - self._end_ns - duration_ns)
+        self._watched_ns += duration_ns
+        if self._watched_ns < LOST_AFTER_NS:
             return False
         lost = self._least_late_ns > LOST_NS
-        self._least_late_ns, self._watched = _NEVER, 0
+        self._least_late_ns, self._watched_ns = _NEVER, 0
         return lost
 
-    def _close_gap(self, arrived: int, now_ns: int) -> list[AudioFrame]:
+    def _close_gap(self, duration_ns: int, now_ns: int) -> list[AudioFrame]:
         """Complete the frame that was begun, and move the position on by the loss that the clock shows."""
         self._overrun = False
         self._resampler = self._new_resampler()
         if self._end_ns is None:
             return []
-        resumed_ns = now_ns - arrived * NS_PER_S // self._source.rate_hz
+        resumed_ns = now_ns - duration_ns
         lost = max(0, (resumed_ns - self._end_ns) * SAMPLE_RATE_HZ // NS_PER_S)
         self._end_ns = max(resumed_ns, self._end_ns)
         frames = []
@@ -117,12 +119,12 @@ class Framer:
         self._position += lost
         return frames
 
-    def _follow_clock(self, arrived: int, now_ns: int) -> None:
+    def _follow_clock(self, duration_ns: int, now_ns: int) -> None:
         """Estimate when the last sample was captured: never later than now, and steadily, not by arrivals."""
         if self._end_ns is None:
             self._end_ns = now_ns
             return
-        estimated_ns = self._end_ns + arrived * NS_PER_S // self._source.rate_hz
+        estimated_ns = self._end_ns + duration_ns
         late_ns = min(now_ns - estimated_ns, MOST_FOLLOWED_NS)
         self._end_ns = min(now_ns, estimated_ns + int(late_ns * CLOCK_FOLLOWS))
 
@@ -158,10 +160,7 @@ class RateGuard:
     they are read.
     """
 
-    def __init__(self, allowed_surplus_s: float = 3.0, tolerated_rate: float = 1.2) -> None:
-        self._allowed_surplus_s = allowed_surplus_s
-        """More than the backlog of a pipe (2 s) or a sound card (1 s)."""
-        self._tolerated_rate = tolerated_rate
+    def __init__(self) -> None:
         self._surplus_s = 0.0
         self._last_ns: int | None = None
         self._burst_ns: int | None = None
@@ -174,12 +173,12 @@ class RateGuard:
         """
         elapsed_s = (now_ns - self._last_ns) / NS_PER_S if self._last_ns is not None else 0.0
         self._last_ns = now_ns
-        self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * self._tolerated_rate)
+        self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * TOLERATED_RATE)
         if self._surplus_s <= BURST_S:
             self._burst_ns = None
         elif self._burst_ns is None:
             self._burst_ns = now_ns
-        if self._surplus_s > self._allowed_surplus_s:
+        if self._surplus_s > MOST_SURPLUS_S:
             raise DeviceEndless(
                 "the microphone delivers sound much faster than real time, as a FIFO does when its writer has gone: "
                 "start the writer again, or choose another device"

@@ -36,9 +36,6 @@ _MAX_TOKENS = 51_866
 """whisper.cpp computes the number of languages from the size of the vocabulary, and knows 100."""
 _CHUNK_VALUES = 2**20
 """Weights quantised at a time: 4 MiB of float32 and a few temporaries."""
-_QUANTISATION_VERSION = 2
-_VERSION_FACTOR = 1_000
-"""ftype = version × 1000 + type (ggml.h, `GGML_QNT_VERSION_FACTOR`)."""
 _COLUMNS = frozenset({"encoder.conv1.bias", "encoder.conv2.bias"})
 """Vectors that whisper.cpp reads as matrices of one column."""
 
@@ -57,26 +54,19 @@ class TensorType(IntEnum):
 
 QUANTISATIONS = {kind.name.lower(): kind for kind in TensorType if kind > TensorType.F16}
 """`q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`."""
-_BLOCKS = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.Q4_0: (32, 18),
-    TensorType.Q4_1: (32, 20),
-    TensorType.Q5_0: (32, 22),
-    TensorType.Q5_1: (32, 24),
-    TensorType.Q8_0: (32, 34),
+_LAYOUTS = {
+    TensorType.F32: (0, 1, 4),
+    TensorType.F16: (1, 1, 2),
+    TensorType.Q4_0: (2_002, 32, 18),
+    TensorType.Q4_1: (2_003, 32, 20),
+    TensorType.Q5_0: (2_008, 32, 22),
+    TensorType.Q5_1: (2_009, 32, 24),
+    TensorType.Q8_0: (2_007, 32, 34),
 }
-"""Values and bytes of one block."""
-_FILE_TYPES = {
-    0: TensorType.F32,
-    1: TensorType.F16,
-    2: TensorType.Q4_0,
-    3: TensorType.Q4_1,
-    7: TensorType.Q8_0,
-    8: TensorType.Q5_0,
-    9: TensorType.Q5_1,
-}
-"""ggml.h, `enum ggml_ftype`: not the same numbers as the tensor types."""
+"""ftype of a file with such matrices; values and bytes of a block.
+
+ftype is a number of ggml.h, `enum ggml_ftype`, plus 1000 times the version of the quantisation, which is 2.
+"""
 _FLOATS: dict[TensorType, np.dtype[np.float16 | np.float32]] = {
     TensorType.F32: np.dtype("<f4"),
     TensorType.F16: np.dtype("<f2"),
@@ -156,9 +146,8 @@ def _read_header(reader: Reader) -> tuple[HyperParameters, TensorType]:
     *numbers, ftype = reader.integers("11i")
     hyper = HyperParameters(*numbers)
     hyper.check(reader.source)
-    version, number = divmod(ftype, _VERSION_FACTOR)
-    kind = _FILE_TYPES.get(number)
-    if kind is None or version != (0 if kind in _FLOATS else _QUANTISATION_VERSION):
+    kind = next((kind for kind, layout in _LAYOUTS.items() if layout[0] == ftype), None)
+    if kind is None:
         raise ModelError(f"{reader.source}: unknown ggml file type {ftype}; convert the model again")
     return hyper, kind
 
@@ -202,11 +191,11 @@ def _type_of(name: str, shape: tuple[int, ...], kind: TensorType) -> TensorType:
 def _read_tensor(reader: Reader) -> Tensor:
     n_dims, name_bytes, number = reader.integers("3i")
     # whisper.cpp wrote beyond a four-element array here (whisper.cpp#3957)
-    if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or number not in _BLOCKS:
+    if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or number not in _LAYOUTS:
         raise ModelError(f"{reader.source}: not a tensor at byte {reader.offset}; damaged")
     shape = tuple(reversed(reader.integers(f"{n_dims}i")))
     name, kind = reader.take(name_bytes).decode("ascii", errors="replace"), TensorType(number)
-    values, block_bytes = _BLOCKS[kind]
+    _ftype, values, block_bytes = _LAYOUTS[kind]
     if min(shape) < 1 or shape[-1] % values:
         raise ModelError(f"{reader.source}: tensor {name[:60]!r} has shape {shape}; damaged")
     return Tensor(name, shape, kind, reader.offset, reader.view(math.prod(shape) // values * block_bytes))
@@ -218,11 +207,8 @@ def write_ggml(weights: WhisperWeights, path: Path, kind: TensorType = TensorTyp
     Raises:
         ModelError: the file cannot be written, or a matrix does not divide into blocks of `kind`.
     """
-    version = 0 if kind in _FLOATS else _QUANTISATION_VERSION
-    number = next(number for number, found in _FILE_TYPES.items() if found is kind)
-    ftype = version * _VERSION_FACTOR + number
     with atomic_write(path) as file:
-        file.write(struct.pack("<I11i", MAGIC, *astuple(weights.hyper), ftype))
+        file.write(struct.pack("<I11i", MAGIC, *astuple(weights.hyper), _LAYOUTS[kind][0]))
         file.write(struct.pack("<2i", *weights.mel_filters.shape))
         file.write(weights.mel_filters.astype("<f4", copy=False).tobytes())
         file.write(struct.pack("<i", len(weights.vocabulary)))
@@ -239,7 +225,7 @@ def _write_tensor(file: BinaryIO, name: str, array: FloatArray, kind: TensorType
         file.write(array.astype(_FLOATS[kind], copy=False).tobytes())
         return
     columns = array.shape[1]
-    if columns % _BLOCKS[kind][0]:
+    if columns % _LAYOUTS[kind][1]:
         raise ModelError(f"tensor {name} cannot be quantised: its rows have {columns} values")
     # Imported here: the service loads this module at every start, and never quantises.
     from gguf import GGMLQuantizationType, quants  # noqa: PLC0415

@@ -181,23 +181,21 @@ class Store:
         return digests[0]
 
     def check_folder(self, model: Model, folder: Path, *, fresh: bool) -> None:
-        """Compare the files in `folder` with the sources of `model` that have most of these names.
+        """Compare the files in `folder` with the sources of `model` whose names fit best.
 
         Raises:
             ModelError: a file is not from such a source.
         """
         present = {path.name for path in folder.iterdir()} - {MADE_HERE}
-        nearest = max((_names(source) for source in model.sources), key=lambda names: len(names & present))
+        nearest = min((_names(source) for source in model.sources), key=lambda names: len(names ^ present))
         sources = [source for source in model.sources if _names(source) == nearest]
         made_here = _made_here(folder) if any(isinstance(source, DerivedSource) for source in sources) else {}
         remedy = f"run `edgescribe models pull {model.name}`"
         if extra := sorted(present - nearest):
             raise ModelError(f"model {model.name} has a file that does not belong to it: {extra[0]}; {remedy}")
         for first in sources[0].files:
-            path, alike = (
-                folder / first.name,
-                [file for source in sources for file in source.files if file.name == first.name],
-            )
+            path = folder / first.name
+            alike = [file for source in sources for file in source.files if file.name == first.name]
             if not path.is_file():
                 raise ModelError(f"model {model.name}: {first.name} is missing; {remedy}")
             if (size := path.stat().st_size) not in {file.size_bytes for file in alike}:
@@ -247,7 +245,8 @@ class Store:
     def work_folder(self, name: str) -> Path:
         """Return a folder for the pull of a model, inside the store and thus on its disk."""
         folder = self.root / _WORK / name
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def publish(self, model: Model, folder: Path) -> None:
