@@ -96,6 +96,21 @@ def test_only_matrices_are_quantised(tmp_path: Path, ggml: Path) -> None:
     assert types["decoder.blocks.0.attn.out.bias"] is TensorType.F32
 
 
+def test_a_conversion_quantises_like_the_two_steps(tmp_path: Path, ggml: Path) -> None:
+    """From a CTranslate2 folder to q5_1 at once, or by way of an f16 file: the same bytes."""
+    quantise(ggml, tmp_path / "two.bin", TensorType.Q5_1)
+    convert(write_ctranslate2(tmp_path / "ct2", small_weights()), tmp_path / "one.bin", TensorType.Q5_1)
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "two.bin").read_bytes()
+
+
+def test_a_float32_file_is_quantised_too(tmp_path: Path) -> None:
+    """Its convolutions become f16, as in every quantised file."""
+    write_ggml(small_weights(), tmp_path / "f32.bin", TensorType.F32)
+    quantise(tmp_path / "f32.bin", tmp_path / "q8.bin", TensorType.Q8_0)
+    types = {tensor.name: tensor.type for tensor in read_ggml(tmp_path / "q8.bin").tensors}
+    assert types["encoder.conv1.weight"] is TensorType.F16
+
+
 def test_quantising_twice_is_refused(tmp_path: Path, ggml: Path) -> None:
     """Each quantisation loses; from q8_0 to q4_0 would lose twice."""
     quantise(ggml, tmp_path / "a.bin", TensorType.Q8_0)
