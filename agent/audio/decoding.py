@@ -174,7 +174,8 @@ class SoundFile:
             import av  # noqa: PLC0415 - an extra, and 40 MB
         except ImportError:
             raise SourceError(self._unknown(complaint)) from None
-        rate_hz, got, announced, damage = SAMPLE_RATE_HZ, 0, None, ""
+        rate_hz, got, damage = SAMPLE_RATE_HZ, 0, ""
+        announced: int | None = None
         lenient = int(av.__version__.partition(".")[0]) >= _LENIENT_PYAV
         options: dict[str, Any] = {} if lenient else {"metadata_errors": "ignore"}
         try:

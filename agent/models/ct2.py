@@ -7,7 +7,6 @@ then the bytes.
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,17 @@ _PROJECTION = "decoder/projection/weight"
 """The embeddings once more, usually an alias."""
 _PAIR = 2
 
-Variables = Mapping[str, NDArray[Any]]
+
+class _Variables(dict[str, NDArray[Any]]):
+    """The variables of a `model.bin`, by name. A missing one is a ModelError."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        """The file's name, for messages."""
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise ModelError(f"{self.source}: variable {name} is missing; the model is incomplete")
 
 
 def read_ctranslate2(folder: Path) -> WhisperWeights:
@@ -69,12 +78,14 @@ def read_ctranslate2(folder: Path) -> WhisperWeights:
     Raises:
         ModelError: the folder is incomplete, damaged, not Whisper, or its weights are not float16 or float32.
     """
-    source, variables, hyper = _open(folder)
-    _check_variables(source, variables, hyper)
+    variables, hyper = _open(folder)
+    _check_variables(variables, hyper)
     tensors: dict[str, FloatArray] = {}
     for name, parts in _layout(hyper).items():
         if variables[name].dtype.kind != "f":
-            raise ModelError(f"{source}: {name} is quantised; convert from a float16 or float32 model instead")
+            raise ModelError(
+                f"{variables.source}: {name} is quantised; convert from a float16 or float32 model instead"
+            )
         tensors.update(zip(parts, np.split(variables[name], len(parts)), strict=True))
     tensors = {name: tensors[name] for name in tensor_shapes(hyper)}
     return WhisperWeights(hyper, read_vocabulary(folder, hyper.n_vocab), mel_filters(hyper.n_mels), tensors)
@@ -86,9 +97,9 @@ def check_ctranslate2(folder: Path) -> None:
     Raises:
         ModelError: a file or a variable is missing, is damaged or does not fit the others, or it is not Whisper.
     """
-    source, variables, hyper = _open(folder)
-    hyper.check_usable(source)
-    _check_variables(source, variables, hyper)
+    variables, hyper = _open(folder)
+    hyper.check_usable(variables.source)
+    _check_variables(variables, hyper)
     check_tokens(folder, hyper.n_vocab)
     _check_config(folder / "config.json", hyper)
 
@@ -99,7 +110,7 @@ def ctranslate2_vocabulary_size(folder: Path) -> int:
     Raises:
         ModelError: it cannot be read, or is not Whisper.
     """
-    return _open(folder)[2].n_vocab
+    return _open(folder)[1].n_vocab
 
 
 def _check_config(path: Path, hyper: HyperParameters) -> None:
@@ -124,31 +135,30 @@ def _check_indices(path: Path, key: str, found: object, size: int) -> None:
         raise ModelError(f"{path}: {key} is no list of numbers from 0 to {size - 1}; the model folder is damaged")
 
 
-def _open(folder: Path) -> tuple[str, Variables, HyperParameters]:
-    """Return the name of `model.bin`, its variables, and the hyper-parameters that follow from their shapes."""
-    reader = open_reader(folder / "model.bin")
-    source, variables = reader.source, _read_variables(reader)
-    n_vocab, width = _shape(source, variables, "decoder/embeddings/weight", 2)
-    n_audio_ctx, audio_width = _shape(source, variables, "encoder/position_encodings/encodings", 2)
-    n_text_ctx, _ = _shape(source, variables, "decoder/position_encodings/encodings", 2)
-    _, n_mels, _ = _shape(source, variables, "encoder/conv1/weight", 3)
+def _open(folder: Path) -> tuple[_Variables, HyperParameters]:
+    """Return the variables of `model.bin`, and the hyper-parameters that follow from their shapes."""
+    variables = _read_variables(open_reader(folder / "model.bin"))
+    n_vocab, width = _shape(variables, "decoder/embeddings/weight", 2)
+    n_audio_ctx, audio_width = _shape(variables, "encoder/position_encodings/encodings", 2)
+    n_text_ctx, _ = _shape(variables, "decoder/position_encodings/encodings", 2)
+    _, n_mels, _ = _shape(variables, "encoder/conv1/weight", 3)
     hyper = HyperParameters(
         n_vocab=n_vocab,
         n_audio_ctx=n_audio_ctx,
         n_audio_state=audio_width,
-        n_audio_head=_integer(source, variables, "encoder/num_heads"),
+        n_audio_head=_integer(variables, "encoder/num_heads"),
         n_audio_layer=_layers(variables, "encoder"),
         n_text_ctx=n_text_ctx,
         n_text_state=width,
-        n_text_head=_integer(source, variables, "decoder/num_heads"),
+        n_text_head=_integer(variables, "decoder/num_heads"),
         n_text_layer=_layers(variables, "decoder"),
         n_mels=n_mels,
     )
-    hyper.check(source)
-    return source, variables, hyper
+    hyper.check(variables.source)
+    return variables, hyper
 
 
-def _read_variables(reader: Reader) -> Variables:
+def _read_variables(reader: Reader) -> _Variables:
     (version,) = reader.integers("I")
     if version != _VERSION:
         raise ModelError(f"{reader.source}: not a CTranslate2 model of version {_VERSION}")
@@ -160,7 +170,7 @@ def _read_variables(reader: Reader) -> Variables:
         raise ModelError(f"{reader.source}: made for a later CTranslate2 (revision {revision})")
     if count > _MAX_VARIABLES:
         raise ModelError(f"{reader.source}: {count} variables; damaged, or not a Whisper model")
-    variables: dict[str, NDArray[Any]] = {}
+    variables = _Variables(reader.source)
     for _ in range(count):
         name = _read_name(reader)
         if name in variables:
@@ -169,7 +179,7 @@ def _read_variables(reader: Reader) -> Variables:
     (count,) = reader.integers("I")
     for _ in range(min(count, _MAX_VARIABLES)):
         alias, name = _read_name(reader), _read_name(reader)
-        variables[alias] = _variable(reader.source, variables, name)
+        variables[alias] = variables[name]
     return variables
 
 
@@ -205,20 +215,21 @@ def _layout(hyper: HyperParameters) -> dict[str, list[str]]:
     return layout
 
 
-def _check_variables(source: str, variables: Variables, hyper: HyperParameters) -> None:
-    """Compare each variable with the shape that follows from `hyper`, and its type with what CTranslate2 can use."""
+def _check_variables(variables: _Variables, hyper: HyperParameters) -> None:
+    """Check that each variable has the shape that follows from `hyper`, and a type that CTranslate2 can use there."""
+    source = variables.source
     shapes = tensor_shapes(hyper)
     expected = {_PROJECTION: shapes["decoder.token_embedding.weight"]}
     for name, parts in _layout(hyper).items():
         rows, *columns = shapes[parts[-1]]
         expected[name] = (rows * len(parts), *columns)
     for name, shape in expected.items():
-        variable = _variable(source, variables, name)
+        variable = variables[name]
         if variable.shape != shape:
             raise ModelError(f"{source}: variable {name} has shape {variable.shape}, expected {shape}")
         if variable.dtype.kind == "i" and not name.endswith("/weight"):
             raise ModelError(f"{source}: variable {name} is of whole numbers; damaged")
-        if variable.dtype == np.int8 and _variable(source, variables, f"{name}_scale").shape != shape[:1]:
+        if variable.dtype == np.int8 and variables[f"{name}_scale"].shape != shape[:1]:
             raise ModelError(f"{source}: {name}_scale does not have one value a row; damaged")
     for name, variable in variables.items():
         if variable.shape and name.removesuffix("_scale") not in expected:
@@ -227,31 +238,25 @@ def _check_variables(source: str, variables: Variables, hyper: HyperParameters) 
         ("decoder/alignment_layer", -hyper.n_text_layer, hyper.n_text_layer - 1),
         ("decoder/alignment_heads", 0, hyper.n_text_head),
     ):
-        if name in variables and not least <= (found := _integer(source, variables, name)) <= most:
+        if name in variables and not least <= (found := _integer(variables, name)) <= most:
             raise ModelError(f"{source}: {name} = {found}, expected {least} to {most}; damaged")
 
 
-def _variable(source: str, variables: Variables, name: str) -> NDArray[Any]:
-    if name not in variables:
-        raise ModelError(f"{source}: variable {name} is missing; the model is incomplete")
-    return variables[name]
-
-
-def _shape(source: str, variables: Variables, name: str, rank: int) -> tuple[int, ...]:
-    shape = _variable(source, variables, name).shape
+def _shape(variables: _Variables, name: str, rank: int) -> tuple[int, ...]:
+    shape = variables[name].shape
     if len(shape) != rank:
-        raise ModelError(f"{source}: variable {name} has {len(shape)} dimensions, expected {rank}")
+        raise ModelError(f"{variables.source}: variable {name} has {len(shape)} dimensions, expected {rank}")
     return shape
 
 
-def _integer(source: str, variables: Variables, name: str) -> int:
-    variable = _variable(source, variables, name)
+def _integer(variables: _Variables, name: str) -> int:
+    variable = variables[name]
     if variable.shape or variable.dtype.kind != "i":
-        raise ModelError(f"{source}: {name} is not a whole number; damaged")
+        raise ModelError(f"{variables.source}: {name} is not a whole number; damaged")
     return int(variable)
 
 
-def _layers(variables: Variables, side: str) -> int:
+def _layers(variables: _Variables, side: str) -> int:
     prefix = f"{side}/layer_"
     numbers = {name.removeprefix(prefix).partition("/")[0] for name in variables if name.startswith(prefix)}
     return sum(number.isdigit() for number in numbers)

@@ -162,16 +162,22 @@ def _read_token(reader: Reader) -> bytes:
 def _read_tensors(reader: Reader, hyper: HyperParameters, kind: TensorType) -> Iterator[Tensor]:
     missing = tensor_shapes(hyper)
     while reader.remaining_bytes:
-        tensor = _read_tensor(reader)
-        shape = missing.pop(tensor.name, None)
-        if shape is None:
-            raise ModelError(f"{reader.source}: tensor {tensor.name[:60]!r} is unknown or there twice; damaged")
-        if tensor.shape != (expected := _stored_shape(tensor.name, shape)):
-            raise ModelError(f"{reader.source}: tensor {tensor.name} has shape {tensor.shape}, expected {expected}")
-        if tensor.type is not (expected_type := _type_of(tensor.name, shape, kind)):
-            misfit = f"is {tensor.type.name}, expected {expected_type.name} in a file of type {kind.name}"
-            raise ModelError(f"{reader.source}: tensor {tensor.name} {misfit}; damaged")
-        yield tensor
+        n_dims, name_bytes, number = reader.integers("3i")
+        # whisper.cpp wrote beyond a four-element array here (whisper.cpp#3957)
+        if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or number not in _LAYOUTS:
+            raise ModelError(f"{reader.source}: not a tensor at byte {reader.offset}; damaged")
+        stored = tuple(reversed(reader.integers(f"{n_dims}i")))
+        name, found = reader.take(name_bytes).decode("ascii", errors="replace"), TensorType(number)
+        if name not in missing:
+            raise ModelError(f"{reader.source}: tensor {name[:60]!r} is unknown or there twice; damaged")
+        shape = missing.pop(name)
+        if stored != (expected := _stored_shape(name, shape)):
+            raise ModelError(f"{reader.source}: tensor {name} has shape {stored}, expected {expected}")
+        if found is not (expected_type := _type_of(name, shape, kind)):
+            misfit = f"is {found.name}, expected {expected_type.name} in a file of type {kind.name}"
+            raise ModelError(f"{reader.source}: tensor {name} {misfit}; damaged")
+        _ftype, values, block_bytes = _LAYOUTS[found]
+        yield Tensor(name, stored, found, reader.offset, reader.view(math.prod(shape) // values * block_bytes))
     if missing:
         raise ModelError(f"{reader.source}: cut short, tensor {next(iter(missing))} is missing; fetch it again")
 
@@ -186,19 +192,6 @@ def _type_of(name: str, shape: tuple[int, ...], kind: TensorType) -> TensorType:
         return TensorType.F32
     is_matrix = len(shape) == 2  # noqa: PLR2004 - rows and columns
     return kind if is_matrix or kind is TensorType.F32 else TensorType.F16
-
-
-def _read_tensor(reader: Reader) -> Tensor:
-    n_dims, name_bytes, number = reader.integers("3i")
-    # whisper.cpp wrote beyond a four-element array here (whisper.cpp#3957)
-    if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or number not in _LAYOUTS:
-        raise ModelError(f"{reader.source}: not a tensor at byte {reader.offset}; damaged")
-    shape = tuple(reversed(reader.integers(f"{n_dims}i")))
-    name, kind = reader.take(name_bytes).decode("ascii", errors="replace"), TensorType(number)
-    _ftype, values, block_bytes = _LAYOUTS[kind]
-    if min(shape) < 1 or shape[-1] % values:
-        raise ModelError(f"{reader.source}: tensor {name[:60]!r} has shape {shape}; damaged")
-    return Tensor(name, shape, kind, reader.offset, reader.view(math.prod(shape) // values * block_bytes))
 
 
 def write_ggml(weights: WhisperWeights, path: Path, kind: TensorType = TensorType.F16) -> None:
