@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
     return name
 
 
+@lru_cache(maxsize=2)
 def mel_filters(n_mels: int) -> NDArray[np.float32]:
     """Return triangular filters on Slaney's mel scale, area-normalised; shape (n_mels, 201), 0 to 8000 Hz.
 
