@@ -280,9 +280,8 @@ def _reads(file: soundfile.SoundFile) -> Iterator[tuple[PcmFloat, str]]:
     failures = 0
     while failures < _MOST_FAILURES:
         block: PcmFloat = np.full((length, file.channels), np.nan, np.float32)
-        samples, failure = block, ""
         try:
-            samples = file.read(out=block)
+            samples, failure = file.read(out=block), ""
         except soundfile.SoundFileError as error:
             # soundfile does not return the number of samples that were decoded before the failure.
             missing = np.isnan(block[:, 0])

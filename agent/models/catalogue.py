@@ -19,7 +19,6 @@ from agent.models import ModelFormat
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SizeBytes = Annotated[int, Field(gt=0)]
 Quantisation = Literal["f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 PROCESS_MB: Final = {"tiny": 110, "base": 131, "small": 200}
@@ -38,15 +37,20 @@ class File(_Part):
 
     name: FileName
     """In the model's folder of the store."""
-    size_bytes: SizeBytes
+    size_bytes: Annotated[int, Field(gt=0)]
     sha256: Sha256 | None = None
     """None only for a file made on the device."""
 
 
-class HubFile(File):
-    """A file on Hugging Face."""
+class PinnedFile(File):
+    """A file that is fetched."""
 
     sha256: Sha256
+
+
+class HubFile(PinnedFile):
+    """A file on Hugging Face."""
+
     remote: str | None = None
     """Its path in the repository, if that differs from `name`."""
 
@@ -60,20 +64,15 @@ class HubSource(_Part):
     files: Annotated[tuple[HubFile, ...], Field(min_length=1)]
 
 
-class Package(_Part):
+class Package(PinnedFile):
     """A wheel on the Python package index."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.]+$")]
-    sha256: Sha256
-    """Of the wheel."""
-    size_bytes: SizeBytes
 
 
-class MirrorFile(File):
+class MirrorFile(PinnedFile):
     """A file inside wheels, possibly in several parts."""
 
-    sha256: Sha256
     parts: Annotated[tuple[str, ...], Field(min_length=1)]
     """Members to join in this order, each `package:path/in/the/wheel`."""
 

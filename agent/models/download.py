@@ -30,7 +30,6 @@ _STALL_S = 20.0
 _ATTEMPTS = 4
 _CHUNK_BYTES = 1 << 18
 _PARTIAL = 206
-_RANGE_NOT_SATISFIABLE = 416
 _POLL_S = 0.2
 _MAX_ERROR_CHARACTERS = 300
 
@@ -61,8 +60,11 @@ def fetch(url: str, file: HubFile, target: Path, progress: Progress) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _continue(url, file, part, progress)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise HubUnreachable(f"{url}: the server answers {error.code} {error.reason}") from error
         except (OSError, HTTPException) as error:
-            if attempt == _ATTEMPTS or isinstance(error, urllib.error.HTTPError):
+            if attempt == _ATTEMPTS:
                 raise HubUnreachable(f"{url}: {_reason(error)}") from error
             progress.note(f"{file.name}: connection lost ({_reason(error)}), going on")
         else:
@@ -105,15 +107,7 @@ def _continue(url: str, file: HubFile, part: Path, progress: Progress) -> None:
     if done:
         headers["Range"] = f"bytes={done}-"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - `_probe` allows http and https only
-    try:
-        response = urllib.request.urlopen(request, timeout=_STALL_S)  # noqa: S310 - as above
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == _RANGE_NOT_SATISFIABLE:
-            part.unlink()
-            raise ConnectionResetError("the server cannot continue there") from error
-        raise
-    with contextlib.closing(response):
+    with urllib.request.urlopen(request, timeout=_STALL_S) as response:  # noqa: S310 - as above
         resumed = response.status == _PARTIAL and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         done = _append(response, file, part, done if resumed else 0, progress)
     if done > file.size_bytes:
@@ -144,8 +138,6 @@ def _received(response: HTTPResponse) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return _reason(error.reason)
     if isinstance(error, TimeoutError):

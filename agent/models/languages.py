@@ -12,7 +12,7 @@ from agent.models.ct2 import ctranslate2_vocabulary_size
 from agent.models.ggml import ggml_vocabulary_size
 from agent.models.whisper import is_multilingual
 
-_NAMED_SO = re.compile(r"(tiny|base|small|medium)\.en\b")
+_ENGLISH_ONLY_NAME = re.compile(r"(tiny|base|small|medium)\.en\b")
 """OpenAI's names; there is no large English-only model."""
 
 
@@ -30,7 +30,7 @@ def is_english_only(model: str) -> bool:
         path = path.expanduser()
         size = ctranslate2_vocabulary_size(path) if path.is_dir() else ggml_vocabulary_size(path)
         return not is_multilingual(size)
-    return bool(_NAMED_SO.search(path.name))
+    return bool(_ENGLISH_ONLY_NAME.search(path.name))
 
 
 @lru_cache(maxsize=1)
@@ -41,7 +41,7 @@ def _catalogue() -> Catalogue:
 def multilingual(model: str) -> str:
     """Return the name of the model of the same size for all languages."""
     folder, slash, name = model.rpartition("/")
-    return folder + slash + _NAMED_SO.sub(r"\1", name, count=1)
+    return folder + slash + _ENGLISH_ONLY_NAME.sub(r"\1", name, count=1)
 
 
 def languages_of(model: str) -> tuple[str, ...]:
