@@ -112,7 +112,7 @@ class _Pull:
         try:
             self._progress.note(f"making {model.name} from {origin.name}")
             convert(from_folder, target, TensorType[model.quantisation.upper()])
-            made, input_digest = digest_of(target), digest_of(from_folder / "model.bin")
+            made, input_digest = digest_of(target), self._store.digest(from_folder / "model.bin")
         finally:
             if not kept:
                 shutil.rmtree(from_folder, ignore_errors=True)

@@ -180,6 +180,10 @@ class Store:
             self._ledger.trust(file, digests[-1])
         return digests[0]
 
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file, from the ledger if the file has not changed."""
+        return self._ledger.digest(path)
+
     def check_folder(self, model: Model, folder: Path, *, fresh: bool) -> None:
         """Compare the files in `folder` with the sources of `model` whose names fit best.
 
