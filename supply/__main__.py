@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         "--python",
         help=f"the device's Python; default: {PYTHONS[0]}, here the running one, {running_python()}",
     )
-    parser.add_argument("--extra", choices=sorted(LOCKS), default=NO_EXTRA, help="what is installed beside the agent")
+    parser.add_argument(
+        "--extra", choices=sorted(LOCKS), default=NO_EXTRA, help="the extra to install beside the agent"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "wheelhouse", help="folder of the wheelhouses")
     return parser
 

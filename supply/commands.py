@@ -1,4 +1,4 @@
-"""Runs other programs, quietly: what they print goes to a log, which an error names."""
+"""Run other programs quietly: their output goes to a log, and an error names the log."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def run(
 
 
 def printed(words: Sequence[object]) -> str:
-    """What a program prints, without the line's end.
+    """Return the output of a program, without the line's end.
 
     Raises:
         SupplyError: it is not there, or failed.
@@ -56,5 +56,5 @@ def printed(words: Sequence[object]) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the person who waits what is being done."""
+    """Print the present step for the user."""
     print(text, file=sys.stderr, flush=True)

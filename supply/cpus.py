@@ -8,7 +8,7 @@ from agent.asr.cpu import features
 from supply.errors import SupplyError
 
 INDEX: Final = "index"
-"""No class, but the wheel of the package index as it is, whatever that was built for: seconds instead of minutes."""
+"""No class: the unchanged wheel of the package index. It takes seconds instead of minutes."""
 NATIVE: Final = "native"
 
 

@@ -1,4 +1,4 @@
-"""Makes a wheelhouse: everything in it, and nothing else."""
+"""Make a wheelhouse with all its files."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ class Order:
 
     @property
     def name(self) -> str:
-        """Name of the wheelhouse's folder: that of the target, and what is unusual about the rest."""
+        """Name of the wheelhouse's folder: that of the target, and the extra if there is one."""
         return self.target.folder if self.extra == NO_EXTRA else f"{self.target.folder}-{self.extra}"
 
 
@@ -46,7 +46,7 @@ def make(order: Order) -> Path:
     """Make the wheelhouse, in place of one that is there; return its folder.
 
     Raises:
-        SupplyError: it cannot be made; what was there stays.
+        SupplyError: it cannot be made; the old one stays.
     """
     target, work = order.target, order.out / ".work"
     log, fresh = work / f"{order.name}.log", work / f"{order.name}.new"
@@ -78,7 +78,7 @@ def build_agent(folder: Path, log: Path, root: Path = ROOT) -> None:
 
 
 def epoch_s() -> int:
-    """Time stamp of what is made of this tree: SOURCE_DATE_EPOCH, else the last commit's, else the lock's."""
+    """Return the time stamp for all built files: SOURCE_DATE_EPOCH, else the last commit's, else the lock's."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
         if not given.isdigit():

@@ -1,7 +1,7 @@
-"""Compiles pywhispercpp for a CPU class.
+"""Compile pywhispercpp for a CPU class.
 
-Its own build script is not run: it compiles for the machine that it runs on, and links libraries that have to be
-gathered afterwards. What it does is little enough to be said here.
+pywhispercpp's own build script compiles for the machine on which it runs, and links libraries that have to be gathered
+afterwards. So this module replaces the script.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from supply.toolchain import Toolchain
 from supply.wheel import write_wheel
 
 _LIBRARIES: Final = "pywhispercpp.libs"
-"""Folder beside the module for what it links, as auditwheel names it."""
+"""Folder beside the module for its libraries, as auditwheel names it."""
 _WHISPER_OPTIONS: Final = (
     *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DCMAKE_POSITION_INDEPENDENT_CODE=ON"),
     *("-DWHISPER_BUILD_TESTS=OFF", "-DWHISPER_BUILD_EXAMPLES=OFF", "-DWHISPER_BUILD_SERVER=OFF"),
@@ -41,11 +41,11 @@ class Job:
     cpu: CpuClass
     tools: Toolchain
     work: Path
-    """Folder for what is built on the way, and for wheels that were built before."""
+    """Folder for intermediate files, and for wheels of earlier builds."""
     log: Path
 
     def environment(self, source: Path) -> dict[str, str]:
-        """For compilers and CMake: no time, no folder and no commit of this machine gets into what they make."""
+        """Return the environment for compilers and CMake that keeps times, folders and commits out of the binaries."""
         return {
             "SOURCE_DATE_EPOCH": str(epoch_s(source)),
             "GIT_CEILING_DIRECTORIES": str(source.parent),

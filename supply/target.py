@@ -78,10 +78,10 @@ class Target:
 
 
 def target(arch: str, cpu: str, python: str) -> Target:
-    """Check and return what was asked for.
+    """Check the request and return the target.
 
     Raises:
-        SupplyError: it is none of what is supported.
+        SupplyError: it is not supported.
     """
     if arch not in ARCHITECTURES:
         raise SupplyError(f"there is no architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")

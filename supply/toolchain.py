@@ -82,7 +82,7 @@ def _foreign(target: Target, sysroot: Path, log: Path) -> Toolchain:
 
 
 def _debian_package(name: str, arch: str, suite: str, sysroot: Path, log: Path) -> None:
-    """Unpack a Debian package of a foreign architecture; apt verifies it, and nothing is installed.
+    """Unpack a Debian package of a foreign architecture; apt verifies it, and does not install it.
 
     apt gets a state of its own, with the mirrors that it is set up with here.
     """

@@ -36,13 +36,13 @@ class Wheel:
     version: str
     sha256: str
     licence: str
-    """An SPDX expression where the package gives one, else what it says, in one line; empty if nothing."""
+    """The SPDX expression if the package gives one, else its own words in one line, or an empty string."""
     classified: tuple[str, ...]
     """Licences among its classifiers."""
     home: str
     """Where it comes from; empty if it does not say."""
     requires: tuple[str, ...]
-    """Normalised names of what it depends on, without extras."""
+    """Normalised names of its dependencies, without extras."""
     contains: Mapping[str, str]
     """Versions of other projects' code inside, by name, where the wheel says so."""
 
