@@ -78,7 +78,7 @@ lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
 
 docs: ## build the documentation site in site/, and check its links
 	@scripts/virtualenv $(VENV) docs
-	@DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@$(BIN)/python scripts/check-links site
 
 format: ## let ruff format and fix

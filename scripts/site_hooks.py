@@ -85,20 +85,21 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 def _lines(markdown: str) -> list[str]:
     """Return the lines of a page; lines of code have a mark in front, which `_with_links` removes."""
     lines: list[str] = []
-    fenced = False
+    fenced = indented = False
     for line in markdown.split("\n"):
+        before = lines[-1] if lines else ""
         if _FENCE.match(line):
             fenced = not fenced
-        before = lines[-1] if lines else ""
+        indented = line.startswith("    ") and (indented or not before.strip("\0 "))
         starts = _ITEM.match(line) and before.strip() and not before.startswith(("|", " ")) and not _ITEM.match(before)
-        if not fenced and starts:
+        if starts and not fenced:
             lines.append("")
-        lines.append(f"\0{line}" if fenced else line)
+        lines.append(f"\0{line}" if fenced or indented else line)
     return lines
 
 
 def _with_links(line: str, source: str, target: str) -> str:
-    if line.startswith(("\0", "    ")):
+    if line.startswith("\0"):
         return line.removeprefix("\0")
     return _LINK.sub(lambda link: _link(link, source, target), line)
 
@@ -111,6 +112,8 @@ def _link(link: re.Match[str], source: str, target: str) -> str:
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     if (there := _on_site(wanted)) is not None:
         return f"{mark}[{text}]({posixpath.relpath(there, posixpath.dirname(target) or '.')}{hash_}{anchor})"
+    if not (ROOT / wanted).exists():
+        return link[0]  # MkDocs complains about it
     if url := repository_url():
         return f"{mark}[{text}]({url}/blob/{BRANCH}/{wanted}{hash_}{anchor})"
     return text
