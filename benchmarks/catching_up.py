@@ -2,9 +2,9 @@
 
     python benchmarks/catching_up.py FOLDER_WITH_A_MANIFEST …
 
-All sizes take turns in each round, and ratios are made within a round, so that what else a machine does hits all alike.
-The clips come in an order that is shuffled once, for a queue holds what was said, not what goes well together. The gain
-is measured in CPU time on a CPU, and in time on a GPU.
+All sizes take turns in each round, and ratios are made within a round, so other work on the
+machine affects all sizes. The order of the clips is shuffled once, because a real queue is not sorted. The gain is CPU
+time on a CPU, and time on a GPU.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def _engine(settings: FasterWhisperSettings, models: Path | None) -> Engine:
 
 def _measure(engine: Engine, clips: Sequence[Clip], sizes: Sequence[Size], rounds: int) -> None:
     utterances = [_utterance(clip) for clip in clips]
-    engine.transcribe(utterances[0])  # what is only paid once
+    engine.transcribe(utterances[0])  # excludes the cost of the first call
     for number in range(rounds):
         for size in sizes:
             print(f"round {number + 1}, {size.at_once} at once", file=sys.stderr)
