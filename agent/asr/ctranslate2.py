@@ -7,7 +7,6 @@ PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,9 @@ import ctranslate2
 import numpy as np
 from tokenizers import Tokenizer
 
-from agent.asr.confidence import DecodingResult
 from agent.asr.context import CPU_BATCH, CUDA_BATCH, Window, batches, common_window, policy_for
 from agent.asr.cpu import engine_threads
-from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
+from agent.asr.decoding import transcribe_with_fallback
 from agent.asr.mel import log_mel
 from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
@@ -34,7 +32,7 @@ _PATIENCE = 0.6
 
 
 class CTranslate2Engine:
-    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.BatchEngine`.
+    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.Engine`.
 
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
 
@@ -45,37 +43,25 @@ class CTranslate2Engine:
 
     def __init__(self, settings: "FasterWhisperSettings", folder: Path, model_name: str) -> None:
         self._settings = settings
-        self._label = Label("faster_whisper", model_name)
+        self._model_name = model_name
         self._tokens = Tokens(folder)
         self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
         self._model: Any = _load(settings, folder)
-        self._bands = int(self._model.n_mels)
+        self._on_cuda = bool(self._model.device == "cuda")
+        self.batch_size: int = settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
         # A language that the model lacks is an error now, not at the first word.
         self._prompt("en" if settings.language == "auto" else settings.language)
         self._policy = policy_for(settings.context, self._width())
 
-    @property
-    def batch_size(self) -> int:
-        """As it is set, or what suits the device."""
-        return self._settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
-
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Return the words of `utterance` (at most 30 s).
-
-        Raises:
-            EngineError: inference failed, or the engine is closed.
-        """
-        with self._usable(f"utterance {utterance.id}"):
-            return transcribe_with_fallback(utterance, self._policy, self._decode, self._label)
-
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
-        """Return the words of each of `utterances` (at most 30 s each), in their order.
-
-        Raises:
-            EngineError: inference failed, or the engine is closed.
-        """
-        with self._usable(f"{len(utterances)} utterances at once"):
-            return transcribe_many_with_fallback(utterances, self._policy, self._decode_many, self._decode, self._label)
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `agent.asr.Engine`."""
+        if self._model is None:
+            raise EngineError("the faster_whisper engine is closed: create a new one")
+        try:
+            return transcribe_with_fallback(utterances, self._policy, self._decode)
+        except (RuntimeError, ValueError, ModelError) as error:  # mostly out of memory on CUDA
+            ids = ", ".join(utterance.id for utterance in utterances)
+            raise EngineError(f"CTranslate2 failed on {ids}: {error}") from error
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -83,30 +69,14 @@ class CTranslate2Engine:
             self._model.unload_model()
             self._model = None
 
-    @contextmanager
-    def _usable(self, what: str) -> Iterator[None]:
-        if self._model is None:
-            raise EngineError("the faster_whisper engine is closed: create a new one")
-        try:
-            yield
-        except (RuntimeError, ValueError, ModelError) as error:  # out of memory on CUDA, above all
-            raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
-
-    @property
-    def _on_cuda(self) -> bool:
-        return bool(self._model.device == "cuda")
-
-    def _decode(self, samples: PcmFloat, window: Window) -> DecodingResult:
-        return self._decode_batch([samples], [window])[0]
-
-    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[DecodingResult]:
-        attempts: dict[int, DecodingResult] = {}
+    def _decode(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
+        results: dict[int, Transcript] = {}
         for batch in batches(windows, frugal=not self._on_cuda):
             together = self._decode_batch([sounds[index] for index in batch], [windows[index] for index in batch])
-            attempts.update(zip(batch, together, strict=True))
-        return [attempts[index] for index in range(len(sounds))]
+            results.update(zip(batch, together, strict=True))
+        return [results[index] for index in range(len(sounds))]
 
-    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[DecodingResult]:
+    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
         """Decode all of `sounds` in the largest of `windows`."""
         common = common_window(windows)
         encoded = self._encode(sounds, common)
@@ -124,24 +94,34 @@ class CTranslate2Engine:
             suppress_tokens=self._suppressed,
         )
         return [
-            # CTranslate2 has one cap for all. Who ran past its own by that is in circles, and decoded as if alone.
-            self._attempt(result, len(samples) / SAMPLE_RATE_HZ, Window(common.positions, window.max_tokens), *language)
+            # CTranslate2 has one cap for all. A text beyond its own cap is a loop, and is decoded again alone.
+            self._transcript(result, len(samples) / SAMPLE_RATE_HZ, common.positions, window.max_tokens, *language)
             if len(result.sequences_ids[0]) <= window.max_tokens
-            else self._decode(samples, window)
+            else self._decode_batch([samples], [window])[0]
             for samples, window, language, result in zip(sounds, windows, languages, results, strict=True)
         ]
 
-    def _attempt(
-        self, result: Any, duration_s: float, window: Window, language: str, language_prob: float | None
-    ) -> DecodingResult:
+    def _transcript(
+        self,
+        result: Any,
+        duration_s: float,
+        positions: int,
+        max_tokens: int,
+        language: str,
+        language_prob: float | None,
+    ) -> Transcript:
         tokens = result.sequences_ids[0]
-        return DecodingResult(
+        return Transcript(
+            utterance_id="",
             text=self._tokens.text(tokens),
-            segments=self._tokens.segments(tokens, duration_s),
-            tokens=sum(token < self._tokens.end_of_text for token in tokens),
-            capped=len(tokens) >= window.max_tokens,
-            audio_ctx=window.positions,
             language=language,
+            segments=self._tokens.segments(tokens, duration_s),
+            engine="faster_whisper",
+            model=self._model_name,
+            inference_s=0.0,
+            audio_ctx=positions,
+            tokens=sum(token < self._tokens.end_of_text for token in tokens),
+            capped=len(tokens) >= max_tokens,
             # The score is the mean over the tokens; Whisper counts the end of the text as one more.
             avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1) if tokens else None,
             no_speech_prob=result.no_speech_prob,
@@ -164,7 +144,7 @@ class CTranslate2Engine:
 
     def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:
         """Return the encoder's output, shape (sounds, positions, width), on the device it was computed on."""
-        mels = np.stack([log_mel(samples, window.frames, self._bands) for samples in sounds])
+        mels = np.stack([log_mel(samples, window.frames, int(self._model.n_mels)) for samples in sounds])
         return self._model.encode(ctranslate2.StorageView.from_array(mels))
 
     def _languages(self, encoded: Any, sounds: int) -> list[tuple[str, float | None]]:
