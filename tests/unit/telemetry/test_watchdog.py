@@ -84,7 +84,7 @@ class Waiting:
 
     def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for one."""
-        self._frames.rouse_at(ready)
+        del ready
         return self._frames.get()
 
     def close(self) -> None:
