@@ -1,6 +1,6 @@
 """Speech to text: the protocol of an engine, and the way from settings to one.
 
-An engine process imports this package before it is confined. So nothing here may start a thread, as numpy does.
+An engine process imports this package before its confinement. So this module must not import numpy: it starts threads.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ DOUBTFUL_AVG_LOGPROB: Final = -1.0
 SHORT_SPEECH_S: Final = 1.2
 """Whisper invents words for brief sounds. Longer sounds give the decoder enough to be unsure of."""
 SHORTEST_WORD_S: Final = 0.3
-"""The detector takes 0.2 s to let go, so that even "two" reaches 0.32 s."""
+"""The detector needs 0.2 s to fall, so even "two" reaches 0.32 s."""
 SHORTEST_WORD_AVG_LOGPROB: Final = -0.75
 VAD_WEIGHT: Final = 3.0
 SUSPICIOUS: Final = 1.4

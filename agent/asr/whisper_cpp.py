@@ -33,7 +33,7 @@ _SECONDS_PER_TICK = 0.01
 _DETECTION_POSITIONS = 384
 """Seven seconds are enough to tell a language: the probabilities are those of the full window."""
 _MIN_SAMPLES = SAMPLE_RATE_HZ // 10
-"""whisper.cpp refuses what is shorter."""
+"""whisper.cpp refuses shorter sound."""
 _LOADED = "compute buffer (decode)"
 """Part of the last line that whisper.cpp logs when it has loaded a model."""
 _NO_MEMORY = "failed to allocate"
