@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol, TypeGuard
+from typing import Any, Final, Protocol, TypeGuard
 
 from agent.asr import Engine
 from agent.asr.pace import EnginePace, SpeculationBudget
@@ -68,13 +68,11 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineTask:
-    """Work for the engine between two utterances."""
+class _Task:
+    """Work for the transcribe thread between two utterances."""
 
-    work: Callable[[], Transcript | None]
-    utterance: Utterance | None
-    """The utterance to transcribe, if there is one."""
-    answer: "Future[Transcript | None]"
+    work: Callable[[], object]
+    answer: "Future[Any]"
 
 
 class Recipient(Protocol):
@@ -103,10 +101,6 @@ class Recipient(Protocol):
         """Take an utterance that was dropped for newer ones. Called from any thread."""
 
 
-def _drop_all(_utterance: Utterance) -> bool:
-    return False
-
-
 class Transcriber:
     """Owns the engine and its queue of at most `capacity` utterances.
 
@@ -128,7 +122,7 @@ class Transcriber:
         recipient: Recipient,
         capacity: int,
         overflow: Overflow,
-        keep: Callable[[Utterance], bool] = _drop_all,
+        keep: Callable[[Utterance], bool] = lambda _utterance: False,
         *,
         speculative: bool = True,
     ) -> None:
@@ -136,7 +130,7 @@ class Transcriber:
         self._recipient = recipient
         self._capacity = capacity
         self._keep = keep
-        self._jobs: Channel[_Job | EngineTask] = Channel(capacity, overflow, self._crowded_out)
+        self._jobs: Channel[_Job | _Task] = Channel(capacity, overflow, self._crowded_out)
         self.speculative = speculative
         """Allows speculative decoding. Any thread may change it."""
         self.duty = 1.0
@@ -180,7 +174,7 @@ class Transcriber:
         """Transcribe until the queue is closed and empty, then free the engine."""
         try:
             while (job := self._jobs.get()) is not None:
-                if isinstance(job, EngineTask):
+                if isinstance(job, _Task):
                     self._run_task(job)
                     continue
                 began_s = time.monotonic()
@@ -258,11 +252,9 @@ class Transcriber:
             )
             self.report(job.utterance, outcome)
 
-    def _run_task(self, task: EngineTask) -> None:
+    def _run_task(self, task: _Task) -> None:
         if not task.answer.set_running_or_notify_cancel():
             return
-        if task.utterance:
-            self.under_way = UnderWay(task.utterance.duration_s, time.monotonic())
         # The thread that waits for the answer gets the exception, and this one goes on.
         if error := attempt(lambda: task.answer.set_result(task.work())):
             task.answer.set_exception(error)
@@ -286,7 +278,7 @@ class Transcriber:
             old.close()
 
         try:
-            self._between(EngineTask(work, None, Future()), timeout_s, self._jobs.put_first)
+            self._between(work, timeout_s, self._jobs.put_first)
         except EngineError:
             engine.close()
             raise
@@ -302,15 +294,17 @@ class Transcriber:
         """
         if self.waiting >= self._capacity:
             raise NoTimeError("the engine is behind: its queue is full")
-        task = EngineTask(lambda: self._engine.transcribe([utterance])[0], utterance, Future())
-        transcript = self._between(task, timeout_s, self._jobs.put)
-        if transcript is None:
-            raise EngineError("no transcript came")
+
+        def work() -> Transcript:
+            self.under_way = UnderWay(utterance.duration_s, time.monotonic())
+            return self._engine.transcribe([utterance])[0]
+
+        transcript: Transcript = self._between(work, timeout_s, self._jobs.put)
         return transcript
 
-    def _between(
-        self, task: EngineTask, timeout_s: float | None, put: Callable[[EngineTask], bool]
-    ) -> Transcript | None:
+    def _between(self, work: Callable[[], object], timeout_s: float | None, put: Callable[[_Task], bool]) -> Any:
+        """Let the transcribe thread do `work`; wait for its result, or raise its exception."""
+        task = _Task(work, Future())
         if not put(task):
             raise NoTimeError("the agent is stopping")
         try:
@@ -387,8 +381,8 @@ class Transcriber:
         taken = self._jobs.take_out(lambda job: _is_final(job) and job.submitted_ns < before_ns)
         return [job.utterance for job in taken if isinstance(job, _Job)]
 
-    def _crowded_out(self, job: _Job | EngineTask) -> None:
-        if isinstance(job, EngineTask):
+    def _crowded_out(self, job: _Job | _Task) -> None:
+        if isinstance(job, _Task):
             job.answer.cancel()
         elif job.is_final:
             self._set_aside(job.utterance)
@@ -402,7 +396,7 @@ class Transcriber:
         self.report(utterance, keep_or_drop, is_end=False)
 
 
-def _is_final(job: _Job | EngineTask) -> TypeGuard[_Job]:
+def _is_final(job: _Job | _Task) -> TypeGuard[_Job]:
     return isinstance(job, _Job) and job.is_final
 
 

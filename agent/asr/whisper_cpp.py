@@ -85,9 +85,8 @@ class WhisperCpp:
         padded = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
         language, language_prob = self._language(padded, window)
         self._run(padded, self._parameters(window, language))
-        duration_s = len(samples) / SAMPLE_RATE_HZ
-        logprobs, tokens = self._tokens()
-        segments = self._segments(duration_s)
+        tokens, segments = self._results(len(samples) / SAMPLE_RATE_HZ)
+        logprobs = [token.plog for token in tokens if token.id < self._end_of_text]
         return Transcript(
             utterance_id="",
             text="".join(segment.text for segment in segments).strip(),
@@ -98,7 +97,7 @@ class WhisperCpp:
             inference_s=0.0,
             audio_ctx=window.positions,
             tokens=len(logprobs),
-            capped=tokens >= window.max_tokens,
+            capped=len(tokens) >= window.max_tokens,
             avg_logprob=float(np.mean(logprobs)) if logprobs else None,
             no_speech_prob=self._no_speech(self._threads) if logprobs else None,
             language_prob=language_prob,
@@ -128,25 +127,19 @@ class WhisperCpp:
         if status:
             raise EngineError(f"whisper.cpp failed with {status}: {_last(lines)}")
 
-    def _tokens(self) -> tuple[list[float], int]:
-        """Return the log probabilities of the text tokens, and the number of all tokens."""
-        tokens = [
-            pw.whisper_full_get_token_data(self._context, segment, index)
-            for segment in range(pw.whisper_full_n_segments(self._context))
-            for index in range(pw.whisper_full_n_tokens(self._context, segment))
-        ]
-        return [token.plog for token in tokens if token.id < self._end_of_text], len(tokens)
-
-    def _segments(self, duration_s: float) -> tuple[Segment, ...]:
-        return tuple(
-            Segment(
-                start_s=min(pw.whisper_full_get_segment_t0(self._context, index) * _SECONDS_PER_TICK, duration_s),
-                end_s=min(pw.whisper_full_get_segment_t1(self._context, index) * _SECONDS_PER_TICK, duration_s),
-                # A token may end inside a character; at the token cap, so may the text.
-                text=pw.whisper_full_get_segment_text(self._context, index).decode("utf-8", errors="ignore"),
-            )
-            for index in range(pw.whisper_full_n_segments(self._context))
-        )
+    def _results(self, duration_s: float) -> tuple[list[Any], tuple[Segment, ...]]:
+        """Return all tokens, and the segments, with their times clamped to `duration_s`."""
+        tokens: list[Any] = []
+        segments: list[Segment] = []
+        for index in range(pw.whisper_full_n_segments(self._context)):
+            count = pw.whisper_full_n_tokens(self._context, index)
+            tokens += [pw.whisper_full_get_token_data(self._context, index, token) for token in range(count)]
+            start_s = pw.whisper_full_get_segment_t0(self._context, index) * _SECONDS_PER_TICK
+            end_s = pw.whisper_full_get_segment_t1(self._context, index) * _SECONDS_PER_TICK
+            # A token may end inside a character; at the token cap, so may the text.
+            text = pw.whisper_full_get_segment_text(self._context, index).decode("utf-8", errors="ignore")
+            segments.append(Segment(min(start_s, duration_s), min(end_s, duration_s), text))
+        return tokens, tuple(segments)
 
     def _language(self, samples: PcmFloat, window: Window) -> tuple[str, float | None]:
         """Return the language and, where it was detected, its probability.
@@ -237,9 +230,15 @@ def no_speech_reader(context: Any) -> NoSpeech:
     known = version("pywhispercpp").startswith(_KNOWN_LAYOUTS) and sys.implementation.name == "cpython"
     if not known or not all(hasattr(library, symbol) for symbol in _SYMBOLS):
         return lambda _threads: None
-    _declare(library)
-    pointer = _pointer(context)
-    start = ctypes.c_int32(int(pw.whisper_token_sot(context)))
+    # The signatures in `whisper.h`.
+    int32 = ctypes.c_int32
+    library.whisper_decode.argtypes = [ctypes.c_void_p, ctypes.POINTER(int32), ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.whisper_get_logits.argtypes = [ctypes.c_void_p]
+    library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+    library.whisper_token_nosp.argtypes = [ctypes.c_void_p]
+    wrapper = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    pointer = ctypes.c_void_p.from_address(wrapper).value if wrapper else None
+    start = int32(int(pw.whisper_token_sot(context)))
     no_speech, tokens = int(library.whisper_token_nosp(pointer)), int(pw.whisper_model_n_vocab(context))
 
     def read(threads: int) -> float | None:
@@ -250,17 +249,3 @@ def no_speech_reader(context: Any) -> NoSpeech:
         return float(weights[no_speech] / weights.sum())
 
     return read
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the signatures in `whisper.h`."""
-    tokens = ctypes.POINTER(ctypes.c_int32)
-    library.whisper_decode.argtypes = [ctypes.c_void_p, tokens, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    library.whisper_get_logits.argtypes = [ctypes.c_void_p]
-    library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
-    library.whisper_token_nosp.argtypes = [ctypes.c_void_p]
-
-
-def _pointer(context: Any) -> int | None:
-    wrapper = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
-    return ctypes.c_void_p.from_address(wrapper).value if wrapper else None
