@@ -187,12 +187,8 @@ class Segmenter:
             self._buffer.drop_before(self._buffer.end - self._pre_roll)
         return events
 
-    def finish(self) -> list[SegmenterEvent]:
-        """End the stream, and with it the utterance under way. The segmenter may be used again."""
-        return self._restart(0)
-
-    def _restart(self, position: int) -> list[SegmenterEvent]:
-        """End the utterance under way, and go on with an empty buffer at `position`."""
+    def finish(self, position: int = 0) -> list[SegmenterEvent]:
+        """End the stream and the utterance under way. The next stream begins at `position`, with an empty buffer."""
         events = self._end(self._passage, self._buffer.end) if self._passage else []
         self._buffer = RingBuffer(position)
         self._sound_start = self._sound_end = position
@@ -204,7 +200,7 @@ class Segmenter:
         if not gap:
             return []
         if self._buffer.start == self._buffer.end or not 0 < gap <= LONGEST_FILLED_GAP:
-            return self._restart(position)
+            return self.finish(position)
         self._buffer.append(np.zeros(gap, np.int16))
         return []
 
@@ -334,19 +330,6 @@ quiet room. Speech is noticed up to 160 ms later. No sound is lost, and the end 
 is open."""
 
 
-@dataclass(slots=True)
-class ListenCounters:
-    """The sound since the start. Written by the listen thread only; any thread may read."""
-
-    frames: int = 0
-    heard_samples: int = 0
-
-    @property
-    def heard_s(self) -> float:
-        """Seconds of sound."""
-        return self.heard_samples / SAMPLE_RATE_HZ
-
-
 class Listener:
     """Reads the source, feeds the detector and the segmenter, and passes on the events.
 
@@ -371,7 +354,10 @@ class Listener:
         monitor: AudioMonitor | None = None,
         conditioner: Conditioner | None = None,
     ) -> None:
-        self.counters = ListenCounters()
+        self.frames = 0
+        """Frames of sound since the start; any thread may read."""
+        self.heard_samples = 0
+        """Samples of sound since the start."""
         self.observer: Callable[[AudioFrame, float], None] | None = None
         """Called from the listen thread with each frame of the source and its probability. Any thread may set it."""
         self.busy = False
@@ -387,6 +373,11 @@ class Listener:
         self._conditioner = conditioner
         self._expected: int | None = None
         self._ready = 1
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of sound since the start; any thread may read."""
+        return self.heard_samples / SAMPLE_RATE_HZ
 
     @property
     def noise_floor_dbfs(self) -> float | None:
@@ -421,8 +412,8 @@ class Listener:
             self._detector.reset()  # sound is missing before the frame
         self._expected = frame.end
         if not frame.is_edge:
-            self.counters.frames += 1
-            self.counters.heard_samples += len(frame.pcm)
+            self.frames += 1
+            self.heard_samples += len(frame.pcm)
             if self._monitor:
                 self._monitor.hear(frame)
         heard = self._conditioner.condition(frame) if self._conditioner else frame

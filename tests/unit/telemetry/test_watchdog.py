@@ -182,7 +182,7 @@ def test_a_listener_that_takes_frames_is_alive_though_more_wait(rig: Rig) -> Non
     """It may always have one in hand."""
     rig.listener.busy = True
     for _ in range(4):
-        rig.listener.counters.frames += 1
+        rig.listener.frames += 1
         assert "WATCHDOG=1" in rig.told(after_s=LISTEN_S)
 
 
@@ -191,10 +191,10 @@ def test_a_quiet_room_that_is_muted_leaves_no_stage_late(rig: Rig) -> None:
     worker = threading.Thread(target=rig.listener.run)
     worker.start()
     rig.put_frame()
-    wait_until(lambda: rig.listener.counters.frames == 1)
+    wait_until(lambda: rig.listener.frames == 1)
     for _ in range(FRAMES_AT_REST // 2):
         rig.put_frame()
-    wait_until(lambda: rig.listener.counters.frames == 1 + FRAMES_AT_REST // 2)
+    wait_until(lambda: rig.listener.frames == 1 + FRAMES_AT_REST // 2)
     rig.source.off()
     rig.source.alive_s = rig.now_s  # its own clock is the real one
     told = [line for _ in range(15) for line in rig.told(after_s=1.0)]
