@@ -17,15 +17,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from agent.asr.own_time import OwnTime
-from agent.asr.pipe import Packet, pack, receive, send
+from agent.asr.pipe import Expired, Packet, pack, receive, send
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.errors import AgentError, EngineError, ModelError
@@ -89,19 +89,20 @@ class EngineProcess:
             ProcessCrashed: it crashed while it loaded the model.
             ProcessDied: it was killed while it loaded, or took more than `limit_s` seconds of own time.
         """
-        doing = f"loading {self._model or 'the engine'}"
         try:
-            answer = self._ask([Packet(settings.model_dump(mode="json"))], limit_s, doing)
+            with self._within(limit_s, f"loading {self._model or 'the engine'}") as expired:
+                send(self._channel, Packet(settings.model_dump(mode="json")), expired)
+                answer = receive(self._channel, expired).head
         except ProcessDied as loss:
             if -(self._process.returncode or 0) in _FAULTS:
                 raise ProcessCrashed(str(loss)) from loss
             raise
-        if "ready" not in answer.head:
+        if "ready" not in answer:
             self.kill()
-            kind = ModelError if answer.head.get("model") else EngineError
-            raise kind(str(answer.head.get("refused", "the engine process sent a bad answer: reinstall")))
-        self.confined = answer.head["ready"]
-        self.batch_size = answer.head["batch_size"]
+            kind = ModelError if answer.get("model") else EngineError
+            raise kind(str(answer.get("refused", "the engine process sent a bad answer: reinstall")))
+        self.confined = answer["ready"]
+        self.batch_size = answer["batch_size"]
 
     @property
     def alive(self) -> bool:
@@ -115,18 +116,16 @@ class EngineProcess:
             EngineError: the engine failed on one of them or on their number, and is still usable.
             ProcessDied: no valid answer came within `deadline_s` seconds of own time.
         """
-        answer = self._ask(pack(utterances, deadline_s), deadline_s, "transcribing").head
-        if "error" in answer:
-            raise EngineError(str(answer["error"]))
-        try:
+        with self._within(deadline_s, "transcribing") as expired:
+            for packet in pack(utterances, deadline_s):
+                send(self._channel, packet, expired)
+            answer = receive(self._channel, expired).head
+            if "error" in answer:
+                raise EngineError(str(answer["error"]))
             transcripts = _TRANSCRIPTS.validate_python(answer.get("transcripts"))
-        except ValidationError as error:
-            self.kill()
-            raise ProcessDied(f"sent a bad answer ({error.error_count()} wrong fields)") from error
-        if [transcript.utterance_id for transcript in transcripts] != [utterance.id for utterance in utterances]:
-            self.kill()
-            raise ProcessDied("answered for another utterance")
-        return transcripts
+            if [transcript.utterance_id for transcript in transcripts] != [utterance.id for utterance in utterances]:
+                raise ValueError("for another utterance")
+            return transcripts
 
     def close(self) -> None:
         """Let it end by itself, within a second; idempotent."""
@@ -144,24 +143,20 @@ class EngineProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
 
-    def _ask(self, question: Sequence[Packet], limit_s: float, doing: str) -> Packet:
+    @contextmanager
+    def _within(self, limit_s: float, doing: str) -> Iterator[Expired]:
+        """Watch the packets inside: the process dies after a failure, or after `limit_s` seconds of own time."""
         own_time_s = OwnTime(lambda: self.pid)
-
-        def expired() -> bool:
-            return own_time_s() > limit_s
-
         try:
-            for packet in question:
-                send(self._channel, packet, expired)
-            return receive(self._channel, expired)
+            yield lambda: own_time_s() > limit_s
         except TimeoutError as error:
             self.kill()
             raise ProcessDied(f"hung while {doing}: killed after {limit_s:.0f} s of its own time") from error
         except (EOFError, OSError) as error:
             raise ProcessDied(f"died while {doing} ({self._cause()})") from error
-        except ValueError as error:
+        except ValueError as error:  # pydantic's ValidationError, too, with several lines
             self.kill()
-            raise ProcessDied(f"sent a bad answer while {doing} ({error})") from error
+            raise ProcessDied(f"sent a bad answer while {doing} ({str(error).splitlines()[0]})") from error
 
     def _cause(self) -> str:
         """Return how it ended; it has closed the socket, so it ends soon."""
