@@ -39,9 +39,7 @@ def clips(language: str = "") -> list[Utterance]:
 
 def load(settings: FasterWhisperSettings, pulled: Pulled) -> Engine:
     """The engine with its verified weights."""
-    engine = create_engine(settings, pulled(settings.model))
-    assert isinstance(engine, Engine)
-    return engine
+    return create_engine(settings, pulled(settings.model))
 
 
 @pytest.fixture(scope="module")

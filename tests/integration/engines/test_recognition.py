@@ -96,7 +96,7 @@ def test_a_window_gives_all_of_its_tokens_and_tells_when_they_did_not_suffice(en
     """
     decode: Decode = english._decode  # type: ignore[attr-defined]
     samples = to_float(clip("en_dir-intro"))
-    short, enough = decode(samples, Window(640, 12)), decode(samples, Window(640, 100))
+    (short,), (enough,) = decode([samples], [Window(640, 12)]), decode([samples], [Window(640, 100)])
     assert (short.capped, enough.capped) == (True, False)
     assert short.tokens >= 12 - 2  # two may be timestamps
 
