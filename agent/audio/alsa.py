@@ -130,9 +130,8 @@ class AlsaSource:
         return self._worker.failure or DeviceUnavailable(f'the microphone "{self._name}" was lost')
 
     def read(self, ready: int = 1) -> AudioFrame | None:
-        """Wait for the next frame (see `Source.read`); a device without sound for 4 s counts as lost."""
-        self._frames.rouse_at(ready)
-        while (frame := self._frames.get(WAIT_S)) is None:
+        """Wait for the next frame (see `Source.read`); a device that is silent for 4 s counts as lost."""
+        while (frame := self._frames.get(WAIT_S, ready)) is None:
             if self._closing.is_set():
                 return None
             if self._frames.closed:
