@@ -23,7 +23,8 @@ from agent.asr.cpu import engine_threads
 from agent.asr.factory import create_engine
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
-from agent.bench.scoring import align
+from agent.bench.ours import whole_utterance
+from agent.bench.score import align
 from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
@@ -107,7 +108,7 @@ def _engine(settings: FasterWhisperSettings, models: Path | None) -> Engine:
 
 
 def _measure(engine: Engine, clips: Sequence[Clip], sizes: Sequence[Size], rounds: int) -> None:
-    utterances = [_utterance(clip) for clip in clips]
+    utterances = [whole_utterance(load_pcm(clip)) for clip in clips]
     engine.transcribe(utterances[0])  # what is only paid once
     for number in range(rounds):
         for size in sizes:
@@ -125,11 +126,6 @@ def _work_off(engine: Engine, utterances: Sequence[Utterance], at_once: int) -> 
         heard = transcribe_many(engine, batch) if at_once > 1 else [engine.transcribe(batch[0])]
         texts += [transcript.text for transcript in heard]
     return Spent(time.process_time() - began_cpu_s, time.perf_counter() - began_s), texts
-
-
-def _utterance(clip: Clip) -> Utterance:
-    pcm = load_pcm(clip)
-    return Utterance(clip.key, pcm, position=0, started_ns=0, speech_end=len(pcm), closed_at=len(pcm))
 
 
 def _figures(size: Size, baseline: Size, clips: Sequence[Clip], *, on_gpu: bool) -> dict[str, float]:
