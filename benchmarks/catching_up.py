@@ -1,10 +1,10 @@
-"""Working off a queue: the same clips one by one, and several at once, as the agent does when utterances wait.
+"""Work off a queue: the same clips one by one, and several at once, as the agent does when utterances wait.
 
     python benchmarks/catching_up.py FOLDER_WITH_A_MANIFEST …
 
-All sizes take turns in each round, and ratios are made within a round, so that what else a machine does hits all alike.
-The clips come in an order that is shuffled once, for a queue holds what was said, not what goes well together. The gain
-is measured in CPU time on a CPU, and in time on a GPU.
+All sizes take turns in each round, and a ratio compares sizes of one round, so that other work on the machine slows all
+of them alike. The clips are shuffled once, because a real queue does not hold utterances of one length. The gain is CPU
+time on a CPU, and time on a GPU.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _MOST_AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one round took."""
+    """The cost of one round."""
 
     cpu_s: float
     """Of all threads of this process."""
@@ -48,7 +48,7 @@ class Spent:
 
 @dataclass(slots=True)
 class Size:
-    """Everything that is known about one size."""
+    """The results of one size."""
 
     at_once: int
     rounds: list[Spent] = field(default_factory=list)
@@ -109,7 +109,7 @@ def _engine(settings: FasterWhisperSettings, models: Path | None) -> Engine:
 
 def _measure(engine: Engine, clips: Sequence[Clip], sizes: Sequence[Size], rounds: int) -> None:
     utterances = [whole_utterance(load_pcm(clip)) for clip in clips]
-    engine.transcribe(utterances[0])  # what is only paid once
+    engine.transcribe(utterances[0])  # loads the engine, outside the clock
     for number in range(rounds):
         for size in sizes:
             print(f"round {number + 1}, {size.at_once} at once", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Simulated devices, many to a process: the shipped sink, outbox and payloads without microphone and engine."""
+"""Simulate devices, many to a process: the shipped client, outbox and payloads without microphone and engine."""
 
 import contextlib
 import heapq
@@ -39,7 +39,7 @@ _STACK_BYTES: Final = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all devices have in common."""
+    """The settings of all devices."""
 
     port: int
     outbox: str
@@ -51,7 +51,7 @@ class Plan:
 
 
 class Shard:
-    """A process with some of the devices, seen from outside."""
+    """A process with some of the devices, as its parent sees it."""
 
     def __init__(self, context: SpawnContext, plan: Plan, names: list[str]) -> None:
         self.failures: list[str] = []
@@ -60,23 +60,23 @@ class Shard:
         self._process.start()
 
     def await_ready(self) -> None:
-        """Wait until it has loaded everything."""
+        """Wait until the process is ready."""
         if not self._pipe.poll(_READY_S) or self._pipe.recv() != "ready":
             msg = "a process of devices did not start"
             raise SystemExit(msg)
 
     def tell(self, order: str) -> None:
-        """`start`, `burst <n>`, `count` or `finish`."""
+        """Send an order: `start`, `burst <n>`, `count` or `finish`."""
         self._pipe.send(order)
 
     def count(self) -> dict[str, int]:
-        """How many transcripts each device has made so far."""
+        """Return the number of transcripts of each device so far."""
         self.tell("count")
         counts: dict[str, int] = self._pipe.recv()
         return counts
 
     def finish(self) -> dict[str, int]:
-        """Let all devices deliver what waits and say goodbye; how many transcripts each has made."""
+        """Let all devices deliver their queues and disconnect; return the number of transcripts of each."""
         self.tell("finish")
         counts: dict[str, int] = self._pipe.recv()
         self.failures = self._pipe.recv()
@@ -84,13 +84,13 @@ class Shard:
         return counts
 
     def kill(self) -> None:
-        """End it at once; idempotent."""
+        """Kill the process; idempotent."""
         self._process.kill()
         self._process.join()
 
 
 class Device:
-    """One device: says what it is, then speaks now and then."""
+    """One device: announces itself, then sends transcripts now and then."""
 
     def __init__(self, name: str, plan: Plan, failures: list[str]) -> None:
         self.name = name
@@ -115,7 +115,7 @@ class Device:
         self._sink.send(Health(problem="OFF"))
 
     def due(self, now_s: float) -> None:
-        """Send what is due."""
+        """Send the messages that are due."""
         if self._telemetry.due(now_s):
             self._sink.send(self._telemetry_message(now_s))
         if now_s >= self.speaks_s:
@@ -126,16 +126,16 @@ class Device:
 
     @property
     def next_s(self) -> float:
-        """When something is due."""
+        """The time of the next message."""
         return min(self.speaks_s, self._telemetry.next_s)
 
     def speak(self, prefix: str) -> None:
-        """Send a transcript that tells when it was sent."""
+        """Send a transcript with the time of sending in its text."""
         self.made = self._outbox.next_seq()
         self._sink.send(_transcript(self.made, f"{prefix}{time.monotonic():.6f}"))
 
     def close(self) -> None:
-        """Deliver what waits, and say goodbye."""
+        """Deliver the queue, and disconnect."""
         self._sink.close(_FAREWELL_S)
 
     def _telemetry_message(self, now_s: float) -> TelemetryMessage:
@@ -183,9 +183,9 @@ def _transcript(seq: int, text: str) -> TranscriptMessage:
 
 
 def _run(pipe: Connection, plan: Plan, names: list[str]) -> None:
-    """The process: obey orders, and let each device send what is due."""
+    """Run in the process: execute orders, and let each device send its messages in time."""
     threading.stack_size(_STACK_BYTES)
-    logging.disable(logging.WARNING)  # each device says that its broker is gone
+    logging.disable(logging.WARNING)  # each device logs that its broker is gone
     failures: list[str] = []
     devices: list[Device] = []
     due: list[tuple[float, int]] = []

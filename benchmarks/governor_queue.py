@@ -1,4 +1,4 @@
-"""What waits for a simulated engine, what is kept for later, and what the listener makes of what is said."""
+"""Keep the work of a simulated engine: its queue, the spool, and the events of the listener."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class Neighbour:
     begin_h: float
     end_h: float
     leaves: float
-    """Share of its speed that is left for the engine."""
+    """Share of its speed that the engine keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is simulated."""
+    """The settings of a simulation."""
 
     begin_s: float
     end_s: float
@@ -38,11 +38,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An utterance for the engine: a draft, a finished one, or one that was kept."""
+    """An utterance for the engine: a draft, a finished one, or one from the spool."""
 
     spoken: Spoken
     length_s: float
-    """Of what there is of it."""
+    """Length of the part that was spoken so far."""
     submitted_s: float
     kind: str
     """`draft`, `final` or `late`."""
@@ -50,14 +50,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Another level is to take over between two utterances."""
+    """Another level takes over between two utterances."""
 
     level: int
 
 
 @dataclass(slots=True)
 class Work:
-    """What the engine is at."""
+    """The current work of the engine."""
 
     job: Job
     left_s: float
@@ -91,12 +91,12 @@ class Kept:
 
 
 def is_final(job: Job | Exchange) -> bool:
-    """Whether it is a finished utterance of now."""
+    """Return whether it is a finished utterance that is not from the spool."""
     return isinstance(job, Job) and job.kind == "final"
 
 
 def events(speech: Iterator[Spoken], plan: Plan) -> Iterator[tuple[float, str, Spoken]]:
-    """What the listener notices of each utterance that begins within the plan's time, in order."""
+    """Yield the events of the listener, in order, for each utterance that begins within the plan's time."""
     for spoken in speech:
         if not plan.begin_s <= spoken.start_s < plan.end_s:
             continue

@@ -1,6 +1,6 @@
 """`edgescribe bench`: the error rate, speed and cost of each way to transcribe on this machine.
 
-    manifests ─▶ clips ─▶ run ─▶ raw.jsonl ─▶ summary ─▶ report: terminal · JSON · HTML
+    manifests ─▶ clips ─▶ steps ─▶ raw.jsonl ─▶ summary ─▶ report: terminal · JSON · HTML
                           │  ▲
                one child process a system, one at work at a time
 

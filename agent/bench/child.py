@@ -206,7 +206,7 @@ def tied(command: Sequence[str]) -> list[str]:
 def serve(parent: Connection) -> None:
     """Answer requests until the connection ends."""
     child: _Child | None = None
-    with suppress(EOFError):
+    with suppress(EOFError, ConnectionError):
         while True:
             request = parent.recv()
             try:

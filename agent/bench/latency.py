@@ -32,7 +32,7 @@ from agent.bench.clips import NO_SPEECH, Clip, load_pcm
 from agent.bench.ours import engine_settings, listening_settings, segment
 from agent.bench.process import OURS_ENVIRONMENT, ProcessPool
 from agent.bench.records import Delay, IdleMeasurement, LatencyBlock, Record
-from agent.bench.run import Step, read_sounds
+from agent.bench.steps import Step, read_sounds
 from agent.mqtt.embedded_broker import EmbeddedBroker, embedded_broker
 from agent.mqtt.subscriber import Subscriber
 
@@ -225,7 +225,11 @@ def run_agent(system: System, pcm: Pcm16, language: str) -> AgentRun:
             looks = _watch(command, len(pcm) / SAMPLE_RATE_HZ + _GRACE_S, folder / "complaints")
             time.sleep(_LOOK_EVERY_S)
         clock_offset_s = time.time() - time.monotonic()
-        arrivals = [_arrival(message.payload, message.received_s + clock_offset_s) for message in subscriber]
+        arrivals = []
+        for message in subscriber:
+            said = json.loads(message.payload)
+            started_s = datetime.fromisoformat(said["start"]).timestamp()
+            arrivals.append(Arrival(started_s, said["duration_s"], said["text"], message.received_s + clock_offset_s))
     return AgentRun(tuple(arrivals), tuple(looks))
 
 
@@ -234,8 +238,10 @@ def _overrides(system: System, language: str, folder: Path, broker: EmbeddedBrok
     if "model" in engine:
         engine["model"] = system.path
     vad, segmenter = listening_settings(system.options)
-    sections = {"engine": engine, "vad": vad.model_dump(), "segmenter": segmenter.model_dump(exclude_none=True)}
-    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()} | {
+    return {
+        **{f"engine.{key}": value for key, value in engine.items()},
+        **{f"vad.{key}": value for key, value in vad.model_dump().items()},
+        **{f"segmenter.{key}": value for key, value in segmenter.model_dump(exclude_none=True).items()},
         "device.id": _DEVICE_ID,
         "source.kind": "wav",
         "source.pace": "realtime",
@@ -273,9 +279,3 @@ def _watch(command: Sequence[str], limit_s: float, complaints: Path) -> list[Loo
         lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it printed no message"]
         raise PeerError(f"the agent ended with status {process.returncode}: {lines[-1]}")
     return looks
-
-
-def _arrival(payload: bytes, received_s: float) -> Arrival:
-    message = json.loads(payload)
-    started_s = datetime.fromisoformat(message["start"]).timestamp()
-    return Arrival(started_s, float(message["duration_s"]), str(message["text"]), received_s)

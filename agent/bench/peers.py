@@ -111,22 +111,18 @@ def _wyoming_faster_whisper(system: System) -> Iterator[Transcribe]:
                         return Heard(text, after_sound_s=time.perf_counter() - stopped_s)
         raise PeerError("wyoming-faster-whisper closed the connection without a transcript")
 
-    command = tied(_wyoming_command(system, address[1]))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    command = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"tcp://127.0.0.1:{address[1]}"]
+    command += ["--model", system.path, "--data-dir", str(Path(system.path).parent), "--local-files-only"]
+    command += ["--cpu-threads", str(system.number("threads", 1))]
+    command += ["--compute-type", system.options.get("compute_type", "int8")]
+    command += ["--beam-size", str(system.number("beam", 0))]  # 0: the server chooses, 1 on ARM and 5 elsewhere
+    command += ["--vad-filter"] if system.flag("vad_filter") else []
+    with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _await_start(server, address, system.path)
             yield transcribe
         finally:
             server.terminate()
-
-
-def _wyoming_command(system: System, port: int) -> list[str]:
-    command = [sys.executable, "-m", "wyoming_faster_whisper", "--uri", f"tcp://127.0.0.1:{port}"]
-    command += ["--model", system.path, "--data-dir", str(Path(system.path).parent), "--local-files-only"]
-    command += ["--cpu-threads", str(system.number("threads", 1))]
-    command += ["--compute-type", system.options.get("compute_type", "int8")]
-    command += ["--beam-size", str(system.number("beam", 0))]  # 0: the server chooses, 1 on ARM and 5 elsewhere
-    return command + (["--vad-filter"] if system.flag("vad_filter") else [])
 
 
 def _await_start(server: "subprocess.Popen[bytes]", address: tuple[str, int], model: str) -> None:

@@ -72,6 +72,15 @@ class Failure:
     repeat: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A finished step."""
+
+    system: str
+    step: str
+    repeat: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement(Answer):
     """One system on one clip, once."""
@@ -104,12 +113,9 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyBlock:
+class LatencyBlock(_Finished):
     """A whole system heard a recording to its end."""
 
-    system: str
-    step: str
-    repeat: int
     audio_s: float
     cpu_s: float
     peak_pss_bytes: int
@@ -119,12 +125,9 @@ class LatencyBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class IdleMeasurement:
+class IdleMeasurement(_Finished):
     """A whole agent during sound without speech, once."""
 
-    system: str
-    step: str
-    repeat: int
     wall_s: float
     """Without the time of loading."""
     cpu_s: float
@@ -152,12 +155,9 @@ class StreamClip:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamBlock:
+class StreamBlock(_Finished):
     """A system heard a stream to its end."""
 
-    system: str
-    step: str
-    repeat: int
     room: str
     audio_s: float
     cpu_s: float
@@ -178,7 +178,6 @@ class WholeText:
 
 
 Done = Measurement | LatencyBlock | IdleMeasurement | StreamBlock
-"""A finished step."""
 Record = Done | Machine | SystemSetup | SystemStart | LeftOut | Failure | WholeText
 _KINDS: dict[str, TypeAdapter[Record]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Record)}
 

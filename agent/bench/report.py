@@ -45,10 +45,10 @@ def tables(report: Report) -> list[Table]:
         _table("Accuracy, with the 95 % interval in brackets", report.systems, _ACCURACY),
         _table("Against the baseline, and against peers on the same weights", report.comparisons),
         _table("Cost", report.systems, _COST),
-        _table("Nothing invented, nothing lost", report.systems, _TRUST),
+        _table("Invented and lost words", report.systems, _TRUST),
         _sets(report),
         _table("Latency of whole systems, to a subscriber", report.latencies),
-        _table("At rest: whole agents while nobody speaks", report.idle),
+        _table("At rest: whole agents without speech", report.idle),
         _table("Speech in a stream, and each clip decoded whole by the stock library", report.streams, _STREAM_RATES),
         _table("Words in a stream: of whole clips, and lost at their ends", report.streams, _STREAM_WORDS),
     ]

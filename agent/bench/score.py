@@ -98,7 +98,7 @@ def align(reference: str, heard: str, language: str, *, spelled: bool = True) ->
 
 def align_words(reference: Sequence[str], heard: Sequence[str]) -> Alignment:
     """Compare words as they are."""
-    from jiwer import process_words  # noqa: PLC0415 - an extra; `normaliser` says what is missing
+    from jiwer import process_words  # noqa: PLC0415 - an extra; `normaliser` checks for it
 
     output = process_words(" ".join(reference), " ".join(heard))
     operations = [chunk.type for chunk in output.alignments[0] for _ in range(chunk.ref_start_idx, chunk.ref_end_idx)]

@@ -23,7 +23,7 @@ from agent.bench.clips import NO_SPEECH, Clip, load_pcm
 from agent.bench.ours import VAD_OPTION
 from agent.bench.process import ProcessPool
 from agent.bench.records import Record, StreamBlock, StreamClip, WholeText
-from agent.bench.run import Step, read_sounds
+from agent.bench.steps import Step, read_sounds
 from agent.bench.systems import peers_of, takes
 from agent.errors import ConfigError, SourceError
 

@@ -64,7 +64,7 @@ class Report:
 
     machine: Machine | None
     baseline: str
-    """Empty if nothing was measured."""
+    """Empty without measurements."""
     missing_baseline: str
     """The name that the user gave, if it has no results and another system is the baseline."""
     repeats: int

@@ -10,7 +10,7 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.bench.child import Answer
@@ -60,38 +60,30 @@ class _Trial:
     passes: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Survey:
-    """One calibration; `run` is called once.
+    """One calibration; `run` is called once."""
 
-    Args:
-        clips: The clips to transcribe, with their words.
-        start: Loads a candidate within a number of seconds, in a process of its own; raises AgentError.
-        limits: The limits for candidates.
-        budget_s: Seconds for all of it.
-        clock: Monotonic seconds.
-        tell: Receives the current step, in a few words.
-    """
+    clips: Sequence[Clip]
+    """The clips to transcribe, with their words."""
+    start: Callable[[Candidate, float], SystemProcess]
+    """Loads a candidate within a number of seconds, in a process of its own; raises AgentError."""
+    limits: Limits
+    budget_s: float
+    """Seconds for all of it."""
+    clock: Callable[[], float] = time.monotonic
+    """Monotonic seconds."""
+    tell: Callable[[str], None] = lambda _text: None
+    """Receives the current step, in a few words."""
+    _deadline_s: float = field(init=False)
+    _trials: list[_Trial] = field(default_factory=list, init=False)
+    """Those that went through all clips at least once."""
+    _skipped: list[Skipped] = field(default_factory=list, init=False)
+    _too_slow: list[Model] = field(default_factory=list, init=False)
+    _out_of_time: bool = field(default=False, init=False)
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        start: Callable[[Candidate, float], SystemProcess],
-        limits: Limits,
-        budget_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[str], None] = lambda _text: None,
-    ) -> None:
-        self._clips = clips
-        self._start = start
-        self._limits = limits
-        self._clock = clock
-        self._deadline_s = clock() + budget_s
-        self._tell = tell
-        self._trials: list[_Trial] = []
-        """Those that went through all clips at least once."""
-        self._skipped: list[Skipped] = []
-        self._too_slow: list[Model] = []
-        self._out_of_time = False
+    def __post_init__(self) -> None:
+        self._deadline_s = self.clock() + self.budget_s
 
     def run(self, models: Sequence[Model], threads: Sequence[int]) -> Findings:
         """Measure `models`, the cheapest first, with the numbers of `threads`, the largest first."""
@@ -103,7 +95,7 @@ class Survey:
             else:
                 self._try(model, threads[0], "")
         if self._trials:
-            best = choose(self._measurements(), self._limits).candidate
+            best = choose(self._measurements(), self.limits).candidate
             trial = next(trial for trial in self._trials if trial.candidate == best)
             for number in threads[1:]:
                 if trial.pass_s * best.threads / number <= self._left_s:
@@ -121,17 +113,17 @@ class Survey:
                     try:
                         self._pass(trial)
                     except AgentError as error:  # the earlier passes count, and the clips of this one
-                        self._tell(str(error))
+                        self.tell(str(error))
 
     @property
     def _left_s(self) -> float:
-        return self._deadline_s - self._clock()
+        return self._deadline_s - self.clock()
 
     def _measurements(self) -> tuple[Measurement, ...]:
-        return tuple(_measurement(trial, self._clips) for trial in self._trials)
+        return tuple(_measurement(trial, self.clips) for trial in self._trials)
 
     def _try(self, model: Model, threads: int, what: str) -> None:
-        trial = _Trial(model, Candidate(engine_for(model), model.name, threads), [[] for _ in self._clips])
+        trial = _Trial(model, Candidate(engine_for(model), model.name, threads), [[] for _ in self.clips])
         try:
             self._pass(trial)
         except AgentError as error:
@@ -140,34 +132,34 @@ class Survey:
             self._skip(model, f"{what}{error}")
             return
         self._trials.append(trial)
-        if not keeps_up(_measurement(trial, self._clips), self._limits):
+        if not keeps_up(_measurement(trial, self.clips), self.limits):
             self._too_slow.append(model)
 
     def _pass(self, trial: _Trial) -> None:
-        self._tell(f"{trial.candidate}, pass {trial.passes + 1}")
-        began_s = self._clock()
-        process = self._start(trial.candidate, self._left_s)
+        self.tell(f"{trial.candidate}, pass {trial.passes + 1}")
+        began_s = self.clock()
+        process = self.start(trial.candidate, self._left_s)
         trial.load_s = trial.load_s or process.load_s
         try:
-            for index, clip in enumerate(self._clips, start=1):
+            for index, clip in enumerate(self.clips, start=1):
                 if self._left_s <= 0:
                     raise AgentError("the time was over before the last clip")
                 trial.answers[index - 1].append(process.transcribe(load_pcm(clip), clip.language, self._left_s))
                 if not trial.passes and index >= _CLIPS_TO_JUDGE:
                     wall_s = sum(answers[0].wall_s for answers in trial.answers[:index])
-                    rtf = wall_s / sum(clip.duration_s for clip in self._clips[:index])
+                    rtf = wall_s / sum(clip.duration_s for clip in self.clips[:index])
                     if rtf > HOPELESS_RTF and any(one.rtf_p95 < rtf for one in self._measurements()):
                         raise _TooSlow(f"given up after {index} clips at a real-time factor of {rtf:.1f}")
         finally:
             process.close()
         trial.passes += 1
-        trial.pass_s = self._clock() - began_s
+        trial.pass_s = self.clock() - began_s
 
     def _skip(self, model: Model, why: str) -> None:
         # A failure counts as well: the time that is left limits every step.
         self._out_of_time |= self._left_s < _LEAST_LEFT_S
         self._skipped.append(Skipped(engine_for(model), model.name, why))
-        self._tell(f"{engine_for(model)} {model.name}: {why}")
+        self.tell(f"{engine_for(model)} {model.name}: {why}")
 
 
 def _measurement(trial: _Trial, clips: Sequence[Clip]) -> Measurement:

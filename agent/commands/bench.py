@@ -8,6 +8,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,29 +17,14 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from agent.bench import latency, steps, streams
 from agent.bench.child import Adapter, System
 from agent.bench.clips import NO_SPEECH, Clip, demo_clips, read_clips, refuse_missing, spread
-from agent.bench.latency import LOADING_S, can_be_timed, quiet_sound, take_idle, take_latency
 from agent.bench.ours import listening_settings
 from agent.bench.process import ProcessPool
 from agent.bench.records import FILE_NAME, Journal, Measurement, Record, read_journal
 from agent.bench.report import print_report, write_report
-from agent.bench.run import (
-    Step,
-    Take,
-    describe,
-    left_out,
-    new_setups,
-    plan_clips,
-    plan_idle,
-    plan_latency,
-    run_steps,
-    setup_of,
-    steps_left,
-    take_clip,
-)
 from agent.bench.score import normaliser
-from agent.bench.streams import Room, can_be_streamed, plan_streams, rooms, take_stream, whole_texts_in
 from agent.bench.summary import summarise
 from agent.bench.systems import distinct, located, named, parse_system, peers_of, weights_sha256, with_threads
 from agent.commands.options import INTERRUPTED, add_settings_options, ended_in_order, number, settings_from
@@ -54,7 +40,7 @@ _positive = number(int, "a whole number of at least 1", lambda number: number >=
 _SYSTEM_MEMORY_BYTES = 500_000_000
 """About the memory of one system: it decides how many stay in memory."""
 _CLIPS_A_BLOCK = 10
-"""Where not all systems fit into memory, each is loaded for so many clips."""
+"""A system stays loaded for this many clips, if not all systems fit into memory."""
 
 EPILOG = """\
 A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
@@ -79,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stream", action="store_true", help="measure only streams: clips in room noise, against each clip whole")
     noise = "lay the clips of streams over this recorded noise as well (default: over generated noise only)"
     add("--noise", action="append", default=[], metavar="FILE_OR_FOLDER[@DBFS]", help=noise)
-    add("--idle", type=_positive, metavar="SECONDS", help="measure whole agents without speech, for so long")
+    add("--idle", type=_positive, metavar="SECONDS", help="measure whole agents without speech, for this time")
     add("--baseline", metavar="SYSTEM", help="compare the others with this one (default: the first peer)")
     add("--threads", type=_positive, metavar="N", help="inference threads of every system (default: all cores but one)")
     add("--repeats", type=_positive, default=1, metavar="N", help="go through everything N times, report medians")
@@ -97,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write everything down, and print the tables, also after an interrupt."""
     store = Store(models_dir(settings_from(args)), load_catalogue())
-    systems, clips, where = _systems(args, store), _clips(args), rooms(args.noise)
+    systems, clips, where = _systems(args, store), _clips(args), streams.rooms(args.noise)
     if not (args.idle or args.latency):
         for language in {clip.language for clip in clips if clip.text}:
             normaliser(language)
@@ -140,8 +126,8 @@ def _systems(args: argparse.Namespace, store: Store) -> list[System]:
         option, systems = "--idle", [system for system in systems if system.adapter.ours]
     elif args.latency:
         option, kinds = "--latency", "our engines, or wyoming-faster-whisper"
-        systems = [system for system in systems if can_be_timed(system)]
-    if not systems or (args.stream and not any(can_be_streamed(system) for system in systems)):
+        systems = [system for system in systems if latency.can_be_timed(system)]
+    if not systems or (args.stream and not any(streams.can_be_streamed(system) for system in systems)):
         raise ConfigError(f"{option}: none of these is a whole system with a model: take {kinds}")
     for system in systems:
         listening_settings(system.options)
@@ -169,40 +155,47 @@ def _baseline(args: argparse.Namespace, systems: list[System]) -> str:
 
 
 def _measure(
-    args: argparse.Namespace, store: Store, systems: list[System], clips: list[Clip], rooms: list[Room]
+    args: argparse.Namespace, store: Store, systems: list[System], clips: list[Clip], rooms: list[streams.Room]
 ) -> None:
+    """Take the steps that an earlier run has not finished, and show the progress."""
     earlier = read_journal(args.out)
     systems = [located(system, store) for system in systems]
-    setups = new_setups(args.out, earlier, [setup_of(system, weights_sha256(system, store)) for system in systems])
+    setups = [steps.setup_of(system, weights_sha256(system, store)) for system in systems]
+    head: list[Record] = [] if earlier else [steps.describe(shlex.join(["edgescribe", *sys.argv[1:]]))]
+    head += steps.new_setups(args.out, earlier, setups)
+    head += [] if args.idle else steps.left_out(systems, clips)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    console = Console(stderr=True)
     with closing(Journal(args.out)) as journal:
-        first = [] if earlier else [describe(shlex.join(["edgescribe", *sys.argv[1:]]))]
-        for record in (*first, *setups, *(() if args.idle else left_out(systems, clips))):
+        for record in head:
             journal.write(record)
-        take = partial(_take, args, journal, earlier)
-        if args.idle:
-            sound = quiet_sound(clips, args.idle + LOADING_S)
-            take(plan_idle(systems, args.repeats), 1, lambda step, _pool: take_idle(step, sound))
-            return
-        if args.latency:
-            take(plan_latency(systems, clips, args.repeats), 1, take_latency)
-            return
+        for plan, resident, take in _phases(args, systems, clips, rooms, earlier):
+            left = steps.steps_left(plan, earlier)
+            pool = ProcessPool(journal, resident, args.peer_python)
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+                task = progress.add_task("loading", total=len(left))
+                for step in steps.run_steps(left, take, journal, pool):
+                    progress.update(task, advance=1, description=step.system.name)
+
+
+def _phases(
+    args: argparse.Namespace,
+    systems: list[System],
+    clips: list[Clip],
+    rooms: list[streams.Room],
+    earlier: list[Record],
+) -> Iterator[tuple[list[steps.Step], int, steps.Take]]:
+    """Yield steps, the number of systems in memory for them, and the function that takes a step."""
+    if args.idle:
+        sound = latency.quiet_sound(clips, args.idle + latency.LOADING_S)
+        yield steps.plan_idle(systems, args.repeats), 1, lambda step, _pool: latency.take_idle(step, sound)
+    elif args.latency:
+        yield steps.plan_latency(systems, clips, args.repeats), 1, latency.take_latency
+    else:
         if not args.stream:
             fit = psutil.virtual_memory().available // _SYSTEM_MEMORY_BYTES
             resident = args.resident or max(1, min(len(systems), fit))
             block = 1 if resident >= len(systems) else _CLIPS_A_BLOCK
-            take(plan_clips(systems, clips, args.repeats, block), resident, take_clip)
-        stream = partial(take_stream, rooms=rooms, whole_texts=whole_texts_in(earlier))
-        take(plan_streams(systems, clips, rooms, args.repeats), 2, stream)
-
-
-def _take(
-    args: argparse.Namespace, journal: Journal, earlier: list[Record], steps: list[Step], resident: int, take: Take
-) -> None:
-    """Take the steps that are left, with `resident` systems in memory, and show the progress."""
-    left = steps_left(steps, earlier)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("loading", total=len(left))
-        for step in run_steps(left, take, journal, ProcessPool(journal, resident, args.peer_python)):
-            progress.update(task, advance=1, description=step.system.name)
+            yield steps.plan_clips(systems, clips, args.repeats, block), resident, steps.take_clip
+        take = partial(streams.take_stream, rooms=rooms, whole_texts=streams.whole_texts_in(earlier))
+        yield streams.plan_streams(systems, clips, rooms, args.repeats), 2, take

@@ -11,7 +11,7 @@ from agent.bench.child import System
 from agent.bench.clips import demo_clips
 from agent.bench.process import ProcessPool
 from agent.bench.records import Failure, Journal, Record, StreamBlock, WholeText, read_journal
-from agent.bench.run import plan_clips, run_steps, steps_left, take_clip
+from agent.bench.steps import plan_clips, run_steps, steps_left, take_clip
 from agent.bench.streams import plan_streams, rooms, take_stream, whole_texts_in
 from agent.bench.summary import stream_summaries, summarise
 from agent.bench.systems import parse_system

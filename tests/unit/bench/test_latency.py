@@ -25,7 +25,7 @@ from agent.bench.latency import (
 )
 from agent.bench.process import ProcessPool
 from agent.bench.records import Failure, Journal, LatencyBlock, read_journal
-from agent.bench.run import Step, run_steps
+from agent.bench.steps import Step, run_steps
 from agent.bench.systems import parse_system
 
 PAUSE = PAUSE_MS * SAMPLE_RATE_HZ // 1000

@@ -6,7 +6,7 @@ import pytest
 from agent.bench.child import System
 from agent.bench.clips import Clip
 from agent.bench.records import IdleMeasurement, LatencyBlock, LeftOut, SystemSetup
-from agent.bench.run import (
+from agent.bench.steps import (
     CLIPS_A_BLOCK,
     Step,
     left_out,

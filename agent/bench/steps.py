@@ -103,8 +103,7 @@ def _turns(
 ) -> Iterator[tuple[int, int, tuple[Clip, ...], System]]:
     """Yield repeat, number of the block, its clips, system: a block goes through all systems before the next one does.
 
-    The first system changes from block to block, so that neither a slow minute of the machine nor a warm cache favours
-    one of them.
+    The first system changes from block to block. So a slow minute, or a warm cache, does not favour one of them.
     """
     for repeat in range(repeats):
         for number, start in enumerate(range(0, len(clips), size)):
@@ -201,7 +200,7 @@ def setup_of(system: System, model_sha256: str) -> SystemSetup:
     """Return the options of `system`, and for our engines all other settings too."""
     settings: dict[str, str] = {}
     if system.adapter.ours:
-        with suppress(ConfigError):  # the child says what is wrong, and the other systems are measured
+        with suppress(ConfigError):  # the child reports the mistake, and the other systems are measured
             settings = {key: str(value) for key, value in validated(system, "en").model_dump(mode="json").items()}
     settings = {key: value for key, value in settings.items() if key not in _NOT_COMPARED}
     return SystemSetup(system.name, settings | dict(system.options), model_sha256)
