@@ -1,10 +1,10 @@
-"""Work off a queue: the same clips one by one, and several at once, as the agent does when utterances wait.
+"""Working off a queue: the same clips one by one, and several at once, as the agent does when utterances wait.
 
     python benchmarks/catching_up.py FOLDER_WITH_A_MANIFEST …
 
-All sizes take turns in each round, and a ratio compares sizes of one round, so that other work on the machine slows all
-of them alike. The clips are shuffled once, because a real queue does not hold utterances of one length. The gain is CPU
-time on a CPU, and time on a GPU.
+All sizes take turns in each round, and ratios are made within a round, so that what else a machine does hits all alike.
+The clips come in an order that is shuffled once, for a queue holds what was said, not what goes well together. The gain
+is measured in CPU time on a CPU, and in time on a GPU.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from agent.asr.cpu import engine_threads
 from agent.asr.factory import create_engine
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
-from agent.bench.ours import whole_utterance
 from agent.bench.score import align
 from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
@@ -39,7 +38,7 @@ _MOST_AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The cost of one round."""
+    """What one round took."""
 
     cpu_s: float
     """Of all threads of this process."""
@@ -48,7 +47,7 @@ class Spent:
 
 @dataclass(slots=True)
 class Size:
-    """The results of one size."""
+    """Everything that is known about one size."""
 
     at_once: int
     rounds: list[Spent] = field(default_factory=list)
@@ -108,8 +107,8 @@ def _engine(settings: FasterWhisperSettings, models: Path | None) -> Engine:
 
 
 def _measure(engine: Engine, clips: Sequence[Clip], sizes: Sequence[Size], rounds: int) -> None:
-    utterances = [whole_utterance(load_pcm(clip)) for clip in clips]
-    engine.transcribe(utterances[0])  # loads the engine, outside the clock
+    utterances = [_utterance(clip) for clip in clips]
+    engine.transcribe(utterances[0])  # what is only paid once
     for number in range(rounds):
         for size in sizes:
             print(f"round {number + 1}, {size.at_once} at once", file=sys.stderr)
@@ -126,6 +125,11 @@ def _work_off(engine: Engine, utterances: Sequence[Utterance], at_once: int) -> 
         heard = transcribe_many(engine, batch) if at_once > 1 else [engine.transcribe(batch[0])]
         texts += [transcript.text for transcript in heard]
     return Spent(time.process_time() - began_cpu_s, time.perf_counter() - began_s), texts
+
+
+def _utterance(clip: Clip) -> Utterance:
+    pcm = load_pcm(clip)
+    return Utterance(clip.key, pcm, position=0, started_ns=0, speech_end=len(pcm), closed_at=len(pcm))
 
 
 def _figures(size: Size, baseline: Size, clips: Sequence[Clip], *, on_gpu: bool) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Run the broker of the fleet simulator, and the one subscriber that gets every message."""
+"""The broker of the fleet simulator, and the one subscriber that sees everything."""
 
 import contextlib
 import shutil
@@ -45,7 +45,7 @@ class Broker:
         self._process: psutil.Popen | None = None
 
     def start(self) -> None:
-        """Start the broker, and wait until it takes connections."""
+        """Start it and wait until it takes connections."""
         program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             msg = "mosquitto is missing: apt install mosquitto"
@@ -60,7 +60,7 @@ class Broker:
         raise SystemExit(msg)
 
     def stop(self) -> None:
-        """Stop the broker as systemd would; idempotent."""
+        """Stop it as systemd would; idempotent."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(_START_S)
@@ -68,14 +68,14 @@ class Broker:
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of the broker so far."""
+        """Seconds of CPU that it has used."""
         assert self._process  # noqa: S101 - it runs while it is measured
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
     @property
     def rss_mb(self) -> float:
-        """Resident memory of the broker."""
+        """Memory that it takes."""
         assert self._process  # noqa: S101 - it runs while it is measured
         return float(self._process.memory_info().rss) / 1e6
 
@@ -90,7 +90,7 @@ class Broker:
 
 
 class Observer:
-    """Subscribes to all topics, with a session that survives a restart of the broker."""
+    """Subscribed to everything, by a session that outlives the broker's restart."""
 
     def __init__(self, port: int) -> None:
         self.seen = Observation()
@@ -120,5 +120,5 @@ class Observer:
         self._subscribed = True
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if not message.retain:  # the broker repeats retained messages after a new subscription
+        if not message.retain:  # what is sent again because we subscribed again is nothing new
             self.seen.message(message.topic, bytes(message.payload), time.monotonic())

@@ -1,4 +1,4 @@
-"""Simulate devices, many to a process: the shipped client, outbox and payloads without microphone and engine."""
+"""Simulated devices, many to a process: the shipped sink, outbox and payloads without microphone and engine."""
 
 import contextlib
 import heapq
@@ -39,7 +39,7 @@ _STACK_BYTES: Final = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of all devices."""
+    """What all devices have in common."""
 
     port: int
     outbox: str
@@ -51,7 +51,7 @@ class Plan:
 
 
 class Shard:
-    """A process with some of the devices, as its parent sees it."""
+    """A process with some of the devices, seen from outside."""
 
     def __init__(self, context: SpawnContext, plan: Plan, names: list[str]) -> None:
         self.failures: list[str] = []
@@ -60,23 +60,23 @@ class Shard:
         self._process.start()
 
     def await_ready(self) -> None:
-        """Wait until the process is ready."""
+        """Wait until it has loaded everything."""
         if not self._pipe.poll(_READY_S) or self._pipe.recv() != "ready":
             msg = "a process of devices did not start"
             raise SystemExit(msg)
 
     def tell(self, order: str) -> None:
-        """Send an order: `start`, `burst <n>`, `count` or `finish`."""
+        """`start`, `burst <n>`, `count` or `finish`."""
         self._pipe.send(order)
 
     def count(self) -> dict[str, int]:
-        """Return the number of transcripts of each device so far."""
+        """How many transcripts each device has made so far."""
         self.tell("count")
         counts: dict[str, int] = self._pipe.recv()
         return counts
 
     def finish(self) -> dict[str, int]:
-        """Let all devices deliver their queues and disconnect; return the number of transcripts of each."""
+        """Let all devices deliver what waits and say goodbye; how many transcripts each has made."""
         self.tell("finish")
         counts: dict[str, int] = self._pipe.recv()
         self.failures = self._pipe.recv()
@@ -84,13 +84,13 @@ class Shard:
         return counts
 
     def kill(self) -> None:
-        """Kill the process; idempotent."""
+        """End it at once; idempotent."""
         self._process.kill()
         self._process.join()
 
 
 class Device:
-    """One device: announces itself, then sends transcripts now and then."""
+    """One device: says what it is, then speaks now and then."""
 
     def __init__(self, name: str, plan: Plan, failures: list[str]) -> None:
         self.name = name
@@ -115,7 +115,7 @@ class Device:
         self._sink.send(Health(problem="OFF"))
 
     def due(self, now_s: float) -> None:
-        """Send the messages that are due."""
+        """Send what is due."""
         if self._telemetry.due(now_s):
             self._sink.send(self._telemetry_message(now_s))
         if now_s >= self.speaks_s:
@@ -126,16 +126,16 @@ class Device:
 
     @property
     def next_s(self) -> float:
-        """The time of the next message."""
+        """When something is due."""
         return min(self.speaks_s, self._telemetry.next_s)
 
     def speak(self, prefix: str) -> None:
-        """Send a transcript with the time of sending in its text."""
+        """Send a transcript that tells when it was sent."""
         self.made = self._outbox.next_seq()
         self._sink.send(_transcript(self.made, f"{prefix}{time.monotonic():.6f}"))
 
     def close(self) -> None:
-        """Deliver the queue, and disconnect."""
+        """Deliver what waits, and say goodbye."""
         self._sink.close(_FAREWELL_S)
 
     def _telemetry_message(self, now_s: float) -> TelemetryMessage:
@@ -183,9 +183,9 @@ def _transcript(seq: int, text: str) -> TranscriptMessage:
 
 
 def _run(pipe: Connection, plan: Plan, names: list[str]) -> None:
-    """Run in the process: execute orders, and let each device send its messages in time."""
+    """The process: obey orders, and let each device send what is due."""
     threading.stack_size(_STACK_BYTES)
-    logging.disable(logging.WARNING)  # each device logs that its broker is gone
+    logging.disable(logging.WARNING)  # each device says that its broker is gone
     failures: list[str] = []
     devices: list[Device] = []
     due: list[tuple[float, int]] = []

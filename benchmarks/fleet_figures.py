@@ -1,4 +1,4 @@
-"""Collect the messages that the subscriber of the simulator gets, and compute figures from them."""
+"""What the simulator's subscriber has seen, and the figures made of it."""
 
 import bisect
 import json
@@ -13,7 +13,7 @@ BURST: Final = "burst, sent at "
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Return the nearest-rank quantile; NaN without values."""
+    """The nearest-rank quantile; NaN of nothing."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -24,7 +24,7 @@ class Observation:
 
     def __init__(self) -> None:
         self.repeated = 0
-        """Transcripts that arrived more than once."""
+        """Transcripts that came more than once."""
         self.bursts = 0
         self.last_burst_s = 0.0
         self._arrivals_s: list[float] = []
@@ -33,7 +33,7 @@ class Observation:
         self._transcripts: dict[str, set[int]] = {}
 
     def message(self, topic: str, payload: bytes, now_s: float) -> None:
-        """Count a message that arrived at `now_s`."""
+        """One has come in at `now_s`."""
         _, _, device, kind = topic.split("/", 3)
         self._arrivals_s.append(now_s)
         if kind == "status" and payload == b"online":
@@ -55,7 +55,7 @@ class Observation:
             self._latencies.append((now_s, now_s - float(text.removeprefix(STAMP))))
 
     def online_since(self, since_s: float) -> dict[str, float]:
-        """Return the time at which each device was first online after `since_s`."""
+        """When each device was first seen online, after `since_s`."""
         found: dict[str, float] = {}
         for at_s, device in list(self._online):
             if at_s >= since_s:
@@ -63,7 +63,7 @@ class Observation:
         return found
 
     def delays_since(self, since_s: float) -> list[float]:
-        """Return the seconds from `since_s` until each device was online."""
+        """Seconds from `since_s` until each device was seen online."""
         return [at_s - since_s for at_s in self.online_since(since_s).values()]
 
     def _between(self, begin_s: float, end_s: float) -> list[float]:
@@ -79,11 +79,11 @@ class Observation:
         return max(Counter(int(at_s - begin_s) for at_s in self._between(begin_s, end_s)).values(), default=0)
 
     def latencies(self, begin_s: float, end_s: float) -> list[float]:
-        """Return the times from publish to receive of the transcripts in between."""
+        """Publish-to-receive times of the transcripts that came in between."""
         return [latency_s for at_s, latency_s in list(self._latencies) if begin_s <= at_s < end_s]
 
     def missing(self, sent: dict[str, int]) -> int:
-        """Return how many of the transcripts 1 to n of each device are missing."""
+        """How many of the transcripts 1 to n of each device have not come."""
         return sum(n - sum(seq <= n for seq in list(self._transcripts.get(name, ()))) for name, n in sent.items())
 
 
@@ -113,7 +113,7 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Whether all devices connected and reconnected, and no transcript was lost."""
+        """Everybody came and came back, and nothing was lost."""
         everybody = len(self.connect_s) == len(self.back_s) == self.devices
         return everybody and not self.lost and not self.failures
 

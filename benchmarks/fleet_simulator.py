@@ -1,4 +1,4 @@
-"""Simulate a fleet at one broker: N devices connect at once, send messages, and lose the broker for a while.
+"""A fleet at one broker: N devices that connect all at once, talk, and lose the broker for a while.
 
     python benchmarks/fleet_simulator.py --devices 1000
 
@@ -27,7 +27,7 @@ from fleet_figures import Figures, Observation, table
 MAX_DEVICES: Final = 2_000
 MAX_PHASE_S: Final = 300.0
 _LIMIT_S: Final = 180.0
-"""Longest wait for the slowest device."""
+"""How long the slowest device is waited for."""
 _DESCRIPTORS_PER_DEVICE: Final = 6
 
 
@@ -119,7 +119,7 @@ def _phases(
     if args.burst:
         _burst(args, shards, seen, figures)
     _restart(args, broker, shards, seen, figures)
-    _say("end: deliver the queues")
+    _say("end: what is still waiting is delivered")
     sent = {name: seq for shard in shards for name, seq in shard.finish().items()}
     _await(lambda: not seen.missing(sent), limit_s=30.0)
     figures.sent = sum(sent.values())
@@ -157,7 +157,7 @@ def _restart(
 
 
 def _await(condition: Callable[[], bool], limit_s: float = _LIMIT_S) -> None:
-    """Wait until the condition holds, or until the limit; the figures show missing messages."""
+    """Until it holds, or long enough; the figures tell what is missing then."""
     deadline_s = time.monotonic() + limit_s
     while not condition() and time.monotonic() < deadline_s:
         time.sleep(0.05)

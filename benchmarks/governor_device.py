@@ -1,11 +1,11 @@
-"""Simulate a device: the product's queue, governor, ladder and measure of pace, on simulated time.
+"""A simulated device: the product's queue, governor, ladder and measure of pace, on simulated time.
 
 [speech] ─▶ draft, submit ─▶ Channel ─▶ engine: so much work at this clock ─▶ words
                                │ full          ▲ exchange, late
                                ▼               │
                             [spool] ◀── tick every second: Governor ◀── temperature, queue, pace
 
-Events run in order of time here, where `agent/asr/transcriber.py` and `agent/governor/runner.py` use threads.
+What `agent/asr/transcriber.py` and `agent/governor/runner.py` do with threads is done here in order of time.
 """
 
 import random
@@ -32,7 +32,7 @@ _NEVER_S: Final = float("inf")
 _SPREAD: Final = 0.15
 """Inference times scatter by so much around what the length says (a log-normal distribution)."""
 _DONE_S: Final = 1e-9
-"""Less work than this is a rounding error."""
+"""Work that is left by rounding."""
 
 
 class Device:
@@ -57,7 +57,7 @@ class Device:
         self.record = Record(tuple(level.model for level in ways.levels))
 
     def run(self, speech: Iterator[Spoken]) -> Record:
-        """Simulate the plan, and return the record of every utterance."""
+        """Live through it, and tell what became of every utterance."""
         sound = events(speech, self._plan)
         upcoming = next(sound, None)
         tick_s = self._now_s
@@ -184,7 +184,7 @@ class Device:
     def _became(self, spoken: Spoken, fate: Fate) -> None:
         self.record.became(spoken, fate, self._ways.levels[self._level].model, self._now_s)
 
-    # Overload.
+    # What is too much.
 
     def _crowded_out(self, item: Job | Exchange) -> None:
         """The queue was full."""

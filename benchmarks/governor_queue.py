@@ -1,4 +1,4 @@
-"""Keep the work of a simulated engine: its queue, the spool, and the events of the listener."""
+"""What waits for a simulated engine, what is kept for later, and what the listener makes of what is said."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class Neighbour:
     begin_h: float
     end_h: float
     leaves: float
-    """Share of its speed that the engine keeps."""
+    """Share of its speed that is left for the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of a simulation."""
+    """What is simulated."""
 
     begin_s: float
     end_s: float
@@ -38,11 +38,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An utterance for the engine: a draft, a finished one, or one from the spool."""
+    """An utterance for the engine: a draft, a finished one, or one that was kept."""
 
     spoken: Spoken
     length_s: float
-    """Length of the part that was spoken so far."""
+    """Of what there is of it."""
     submitted_s: float
     kind: str
     """`draft`, `final` or `late`."""
@@ -50,14 +50,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Another level takes over between two utterances."""
+    """Another level is to take over between two utterances."""
 
     level: int
 
 
 @dataclass(slots=True)
 class Work:
-    """The current work of the engine."""
+    """What the engine is at."""
 
     job: Job
     left_s: float
@@ -91,12 +91,12 @@ class Kept:
 
 
 def is_final(job: Job | Exchange) -> bool:
-    """Return whether it is a finished utterance that is not from the spool."""
+    """Whether it is a finished utterance of now."""
     return isinstance(job, Job) and job.kind == "final"
 
 
 def events(speech: Iterator[Spoken], plan: Plan) -> Iterator[tuple[float, str, Spoken]]:
-    """Yield the events of the listener, in order, for each utterance that begins within the plan's time."""
+    """What the listener notices of each utterance that begins within the plan's time, in order."""
     for spoken in speech:
         if not plan.begin_s <= spoken.start_s < plan.end_s:
             continue

@@ -1,4 +1,4 @@
-"""Record a simulated day: its figures, and a table of two days side by side."""
+"""What a simulated day came to: figures, a table of two days side by side."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ MINUTE_S: Final = 60.0
 
 
 class Fate(StrEnum):
-    """The end of an utterance."""
+    """What became of an utterance."""
 
     IN_TIME = "in_time"
     LATE = "late"
-    """It waited on disk, and was transcribed later."""
+    """It was kept on disk, and transcribed when there was time."""
     DROPPED = "dropped"
 
 
@@ -55,16 +55,16 @@ class Record:
     _hottest_c: float = 0.0
 
     def said(self, spoken: Spoken) -> None:
-        """Record an utterance that is over."""
+        """An utterance is over."""
         self._said += 1
         self._said_s += spoken.length_s
 
     def left_queue(self, waited_s: float) -> None:
-        """Record how long an utterance waited before the engine took it, or before it went to disk."""
+        """An utterance was taken by the engine, or put away, after so long in the queue."""
         self._waits_s.append(waited_s)
 
     def became(self, spoken: Spoken, fate: Fate, model: str, now_s: float) -> None:
-        """Record the end of an utterance, and its model if it has words."""
+        """That is what it came to, by which model, if any."""
         self._seconds[fate] += spoken.length_s
         if fate is not Fate.DROPPED:
             self._by_model[model] += spoken.length_s
@@ -72,7 +72,7 @@ class Record:
             self._answers_s.append(now_s - spoken.end_s)
 
     def passed(self, seconds: float, chip: Chip) -> None:
-        """Record the state of the board for a number of seconds."""
+        """So much time went by like this."""
         self._passed_s += seconds
         self._throttled_s += seconds * chip.throttled
         self._hottest_c = max(self._hottest_c, chip.temp_c)

@@ -1,13 +1,13 @@
-"""Play hours of speech to the whole agent, to see if anything grows, gets slower, or goes missing.
+"""Hours of speech through the whole agent: does anything grow, get slower, or go missing?
 
     python benchmarks/soak.py RECORDING --hours 2                    # read as fast as it can be transcribed
     python benchmarks/soak.py RECORDING --hours 1 --paced            # through libasound, in real time
     python benchmarks/soak.py RECORDING --hours 0.25 --kills 500     # and kill the engine at random moments
 
-The script plays the recording over and over to `edgescribe run`, with a real mosquitto. Without `--set` the engine is
-the scripted one, which needs no CPU time; `--set engine.kind=whisper_cpp` takes a real one. Once a second the script
-reads the agent's memory, descriptors and threads. `--kills` first plays everything without kills, and then compares.
-Exit status 1 means that anything is missing, or has grown by more than 2 %.
+The recording is played over and over to `edgescribe run`, with a real mosquitto. Without `--set` the engine is the
+scripted one, which costs nothing; `--set engine.kind=whisper_cpp` takes a real one. Once a second the agent's memory,
+descriptors and threads are looked at. `--kills` first plays everything without kills, and then compares. Exit status 1
+if anything is missing or has grown by more than 2 %.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Sum up a soak: samples of the processes and the transcripts, for each quarter of the run."""
+"""What a soak found: samples of the processes and the transcripts, summed up a quarter of the run at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,10 +30,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """The result of one utterance."""
+    """What became of one utterance."""
 
     at_s: float
-    """Seconds from the ready agent until the result."""
+    """Seconds since the agent was ready, when it was told."""
     seq: int
     duration_s: float
     text: str | None
@@ -88,7 +88,7 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Whether all utterances are there, and the memory does not grow."""
+        """Whether nothing is missing and nothing grows."""
         first, last = self.quarters[1], self.quarters[-1]
         flat = self.growth <= FLAT and last.descriptors_max <= first.descriptors_max + 1
         complete = self.numbers_in_order and not self.failed and not self.gaps_s and not self.differing
@@ -145,7 +145,7 @@ def table(figures: Figures) -> str:
         "| | first quarter | second | third | last |",
         "|---|---|---|---|---|",
     ]
-    # A file that is read flat out waits for the engine, so the latency has no meaning there.
+    # A file that is read flat out waits for the engine, so that latency says nothing there.
     shown = [name for name in Quarter.__dataclass_fields__ if figures.paced or "_ms" not in name]
     lines += [f"| {name} | {' | '.join(str(getattr(each, name)) for each in figures.quarters)} |" for name in shown]
     return "\n".join([*lines, "", f"memory of the agent from the second quarter to the last: {figures.growth:+.2%}"])

@@ -1,4 +1,4 @@
-"""Give the real libasound a microphone on machines without sound: ALSA's `file` plug-in reads a FIFO."""
+"""A microphone for the real libasound, on machines without sound: ALSA's `file` plug-in reading a FIFO."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ class Microphone:
         configuration = folder / "asound.conf"
         configuration.write_text(_CONFIGURATION.format(fifo=fifo), encoding="utf-8")
         self.environment = {"ALSA_CONFIG_PATH": str(configuration)}
-        # Opened for reading as well: otherwise each side would wait until the other opens it.
+        # For reading as well, so that neither side waits for the other to open it; a microphone waits for nobody.
         self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
 
     def play_in_background(

@@ -1,4 +1,4 @@
-"""Run the whole agent over hours of sound, and watch it from outside."""
+"""One run of the whole agent over hours of sound, watched from outside."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ _QUIET_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The settings of a run."""
+    """What is to be done."""
 
     recording: Path
     seconds: float
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(slots=True)
 class Run:
-    """The observations of a run."""
+    """What was seen."""
 
     options: Options
     heard_s: float
@@ -55,7 +55,7 @@ class Run:
     telemetry: dict[str, Any] = field(default_factory=dict)
 
     def figures(self, reference: Sequence[Word] | None) -> Figures:
-        """Sum up; `reference` has the texts of a run without kills, if there was one."""
+        """Sum up; `reference` is what a run without kills said, if there was one."""
         first = self.words[0].seq if self.words else 0
         return Figures(
             wall_s=round(self.wall_s, 1),
@@ -73,7 +73,7 @@ class Run:
 
 
 def _differing(reference: Sequence[Word], words: Sequence[Word]) -> int:
-    """Return how many utterances are missing, extra, or different."""
+    """How many utterances are missing, too many, or other than they should be."""
     pairs = zip(reference, words, strict=False)
     others = sum((one.duration_s, one.text) != (other.duration_s, other.text) for one, other in pairs)
     return others + abs(len(reference) - len(words))
@@ -120,7 +120,7 @@ def _file(folder: Path, pcm: "np.ndarray[Any, np.dtype[np.int16]]", repetitions:
 def _agent(
     options: Options, folder: Path, port: int, source: Sequence[str], variables: dict[str, str]
 ) -> Iterator[psutil.Popen]:
-    """Start `edgescribe run` without this machine's settings and environment."""
+    """`edgescribe run`, which neither this machine's settings nor its environment reach."""
     config = folder / "config.toml"
     config.touch()
     settings = [
@@ -156,7 +156,7 @@ def _agent(
 
 
 class _Watcher:
-    """Samples the agent once a second, reads its output, and kills its engine at the planned times."""
+    """Looks at the agent once a second, reads what it prints, and kills its engine when that is due."""
 
     def __init__(self, run: Run, agent: psutil.Popen, stdout: Path, kills: int) -> None:
         self._run = run
@@ -167,7 +167,7 @@ class _Watcher:
         self._over = threading.Event()
 
     def watch(self) -> None:
-        """Sample the agent until it has ended."""
+        """Until the agent has ended."""
         with self._stdout.open("rb") as lines:
             self._await_ready()
             began_s = time.monotonic()

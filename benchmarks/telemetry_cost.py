@@ -1,11 +1,11 @@
-"""Measure the cost of telemetry: CPU time of a look and of a message, and of a whole agent's main thread.
+"""What it costs the device to look at itself: CPU time of a look and of a message, and of a whole agent's main thread.
 
     python -m benchmarks.telemetry_cost                 # this machine, and the /sys trees of the boards in tests/data
     python -m benchmarks.telemetry_cost --agent 180     # and a real agent in a quiet room for three minutes
 
-A look reads temperature, power and memory every second. A message has all other figures, once in 60 s. Times are CPU
-time of the thread, medians of `--repeat` runs. The boards' files lie on this machine's disk, so the time of their
-drivers is not included.
+A look is what is done every second (temperature, power, memory); a message is everything else, once in 60 s. Times are
+CPU time of the thread, medians of `--repeat` runs; the boards' files lie on this machine's disk, so that what their
+drivers take is not in it.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def _cpu_ms(work: Callable[[], object], repeat: int) -> float:
 
 
 def main_thread_pct(seconds: float, folder: Path) -> float:
-    """Return the CPU share of the main thread of an agent in silence; it is mostly looks and telemetry."""
+    """CPU share of the main thread of a real agent that hears silence; looks and telemetry are most of what it does."""
     recording = folder / "silence.wav"
     noise = np.random.default_rng(1).normal(0.0, 8.0, int(16_000 * (seconds + 4 * _WARM_UP_S)))
     soundfile.write(recording, noise.astype(np.int16), 16_000)
@@ -108,7 +108,7 @@ def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=300)
-    parser.add_argument("--agent", type=float, metavar="S", help="also measure a real agent for this time")
+    parser.add_argument("--agent", type=float, metavar="S", help="measure a real agent for so long, too")
     args = parser.parse_args()
     print("| | a look | a message | its bytes | of a core at 60 s |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:

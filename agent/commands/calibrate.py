@@ -1,4 +1,4 @@
-"""Measures the models on this device with the bundled sentences, chooses one, and writes calibration.json.
+"""Measures the models on this device with the bundled sentences, chooses one, says why, and writes calibration.json.
 
 The file lies in the state folder; engine.kind = "auto" goes by it.
 """
@@ -34,10 +34,11 @@ from agent.models.store import Store
 _MINUTES = 3.0
 _minutes = number(float, "a number above 0 and at most 60", lambda minutes: 0 < minutes <= 60)  # noqa: PLR2004
 _RESERVE_S = 10.0
-"""Part of the given time that is not for measuring: imports, verification of models, the end of the last process."""
+"""Of the time that was given, for what stands around the measuring: imports, verification of models, the last process
+that is ended."""
 _PIPED_WIDTH = 120
 _NICE = 5
-"""An agent on the same machine has priority."""
+"""An agent that listens on the same machine goes before."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _must_be_able_to_keep_it(settings: Settings) -> None:
-    """Refuse to measure for minutes if the file cannot be written."""
+    """Minutes of measuring for a file that cannot be written would be lost."""
     folder = folder_of(settings)
     if problem := write_problem(folder):
         remedy = "run it as a user who may, or set state_dir"
@@ -80,7 +81,7 @@ def _must_be_able_to_keep_it(settings: Settings) -> None:
 
 
 def _hints(settings: Settings, calibration: Calibration) -> Iterator[str]:
-    """Yield advice for the user."""
+    """What to do next, or otherwise."""
     if settings.engine.kind != "auto":
         yield 'To go by it, set engine.kind = "auto".'
     if calibration.language == "auto" and not any(one.english_only for one in calibration.measurements):
@@ -88,7 +89,7 @@ def _hints(settings: Settings, calibration: Calibration) -> Iterator[str]:
 
 
 def _pull(settings: Settings) -> None:
-    """Fetch the models that could suit. A failed download does not stop the measuring of the others."""
+    """Fetch what could suit and is not here. One that cannot be had does not keep the others from being measured."""
     catalogue = load_catalogue()
     store = Store(models_dir(settings), catalogue)
     language, _threads = wanted(settings)
@@ -105,7 +106,7 @@ def _pull(settings: Settings) -> None:
 
 @contextmanager
 def _told() -> Iterator[Tell]:
-    """Yield a function that shows the current step on standard error: one changing line on a terminal, else lines."""
+    """What is being done, on standard error: one line that changes on a terminal, else lines."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: print(text, file=sys.stderr, flush=True)
