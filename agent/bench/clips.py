@@ -7,11 +7,12 @@ speech: a system invents every word that it finds there.
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from agent.errors import ConfigError
 
 NO_SPEECH = "none"
 MANIFEST_NAME = "manifest.tsv"
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 _COLUMNS = {"id", "file", "seconds", "language", "text"}
 
 
@@ -118,13 +121,19 @@ def demo_clips() -> list[Clip]:
     return clips
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return the items by key; keys and items keep their order."""
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
 def spread(clips: Sequence[Clip], limit: int | None) -> list[Clip]:
     """Return at most `limit` clips: the same share of every set (at least one), evenly spaced within it."""
     if limit is None or len(clips) <= limit:
         return list(clips)
-    by_set: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_set[clip.set_name].append(clip)
+    by_set = grouped(clips, lambda clip: clip.set_name)
     picked: list[Clip] = []
     for index, group in enumerate(by_set.values()):
         quota = (limit - len(picked)) // (len(by_set) - index)

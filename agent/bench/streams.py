@@ -9,7 +9,6 @@ library decodes the clip once for a room.
 
 import hashlib
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from agent.audio.frames import FULL_SCALE, SAMPLE_RATE_HZ, Pcm16, samples
 from agent.bench.child import Adapter, Answer, System
-from agent.bench.clips import NO_SPEECH, Clip, load_pcm
+from agent.bench.clips import NO_SPEECH, Clip, grouped, load_pcm
 from agent.bench.ours import VAD_OPTION
 from agent.bench.process import ProcessPool
 from agent.bench.records import Record, StreamBlock, StreamClip, WholeText
@@ -156,12 +155,9 @@ def can_be_streamed(system: System) -> bool:
 
 def plan_streams(systems: Sequence[System], clips: Sequence[Clip], rooms: Sequence[Room], repeats: int) -> list[Step]:
     """Return the steps: streams of one language with clips of all sets, the same for our engines; a seed a repeat."""
-    by_language: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        if clip.language != NO_SPEECH:
-            by_language[clip.language].append(clip)
+    spoken = [clip for clip in clips if clip.language != NO_SPEECH]
     blocks: list[tuple[Clip, ...]] = []
-    for group in by_language.values():
+    for group in grouped(spoken, lambda clip: clip.language).values():
         number = -(-len(group) // CLIPS_A_STREAM)
         blocks += [tuple(group[index::number]) for index in range(number)]
     return [

@@ -5,12 +5,12 @@ give the same text twice. A comparison has only the clips that both systems got 
 """
 
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.bench.clips import NO_SPEECH
+from agent.bench.clips import NO_SPEECH, grouped
 from agent.bench.records import (
     Done,
     Failure,
@@ -31,6 +31,7 @@ from agent.bench.systems import are_peers
 ALL = "all"
 Row = dict[str, Any]
 """Figures by column, as in `report.json`; the name of a column has its unit. `Estimate` where there is an interval."""
+_Scored = tuple[StreamBlock, StreamClip, Counter[str]]
 OfSystem = TypeVar("OfSystem", Measurement, LatencyBlock, IdleMeasurement, StreamBlock, SystemStart, LeftOut)
 
 
@@ -100,19 +101,12 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
 
 
 def _by_system(records: Iterable[Record], kind: type[OfSystem]) -> dict[str, list[OfSystem]]:
-    groups: dict[str, list[OfSystem]] = defaultdict(list)
-    for record in records:
-        if isinstance(record, kind):
-            groups[record.system].append(record)
-    return groups
+    return grouped((record for record in records if isinstance(record, kind)), lambda record: record.system)
 
 
 def clip_results(measurements: Iterable[Measurement]) -> list[ClipResult]:
     """Return one result for each clip: its repeats put together."""
-    by_clip: dict[str, list[Measurement]] = defaultdict(list)
-    for measurement in measurements:
-        by_clip[measurement.step].append(measurement)
-    return [_clip(repeats) for repeats in by_clip.values()]
+    return [_clip(repeats) for repeats in grouped(measurements, lambda one: one.step).values()]
 
 
 def _clip(repeats: Sequence[Measurement]) -> ClipResult:
@@ -140,9 +134,6 @@ def _system(
     noise = [clip for clip in clips if clip.language == NO_SPEECH]
     walls_s = [clip.wall_s for clip in clips if clip.language != NO_SPEECH] or [clip.wall_s for clip in clips]
     first_pass = {one.step: one for one in reversed(measurements)}.values()
-    by_set: dict[str, list[ClipResult]] = defaultdict(list)
-    for clip in clips:
-        by_set[clip.set_name].append(clip)
     return {
         "name": start.system,
         "clips": len(clips),
@@ -167,7 +158,7 @@ def _system(
                 "by_character": group[0].language in BY_CHARACTER,
                 "error_rate": _error_rate(group, resamples),
             }
-            for name, group in sorted(by_set.items())
+            for name, group in sorted(grouped(clips, lambda clip: clip.set_name).items())
         ],
     }
 
@@ -230,11 +221,9 @@ def _over_passes(measured: Iterable[tuple[int, float | None]], fraction: float) 
 
     So one bad pass (another process, a hot board) does not decide the 95th percentile.
     """
-    passes: dict[int, list[float]] = defaultdict(list)
-    for repeat, took_s in measured:
-        if took_s is not None:
-            passes[repeat].append(took_s)
-    return statistics.median(percentile(values, fraction) for values in passes.values()) if passes else None
+    passes = grouped([(repeat, took_s) for repeat, took_s in measured if took_s is not None], lambda one: one[0])
+    percentiles = [percentile([took_s for _, took_s in group], fraction) for group in passes.values()]
+    return statistics.median(percentiles) if percentiles else None
 
 
 def _idle(name: str, group: Sequence[IdleMeasurement]) -> Row:
@@ -257,13 +246,11 @@ def stream_summaries(records: Iterable[Record]) -> tuple[Row, ...]:
         scored = [(block, clip, _stream_counts(clip)) for block in blocks for clip in block.heard]
         scored = [one for one in scored if one[2]["said"]]
         if scored:
-            rows.append(_stream(name, ALL, [(block.repeat, counts) for block, _, counts in scored], blocks))
-        for room in dict.fromkeys(block.room for block, _, _ in scored):
-            of_room = [(block.repeat, counts) for block, _, counts in scored if block.room == room]
-            rows.append(_stream(name, room, of_room, [block for block in blocks if block.room == room]))
-        for set_name in sorted({clip.set_name for _, clip, _ in scored}):
-            of_set = [(block.repeat, counts) for block, clip, counts in scored if clip.set_name == set_name]
-            rows.append(_stream(name, set_name, of_set, []))
+            rows.append(_stream(name, ALL, scored, blocks))
+        for room, group in grouped(scored, lambda one: one[0].room).items():
+            rows.append(_stream(name, room, group, [block for block in blocks if block.room == room]))
+        for set_name, group in sorted(grouped(scored, lambda one: one[1].set_name).items()):
+            rows.append(_stream(name, set_name, group, []))
     return tuple(rows)
 
 
@@ -284,14 +271,16 @@ def _stream_counts(clip: StreamClip) -> Counter[str]:
     )
 
 
-def _stream(name: str, part: str, scored: Sequence[tuple[int, Counter[str]]], blocks: Sequence[StreamBlock]) -> Row:
+def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[StreamBlock]) -> Row:
     """Return medians over seeds: for all streams, one room, or one set (without `blocks`)."""
-    by_seed: dict[int, list[Counter[str]]] = defaultdict(list)
-    for seed, counts in scored:
-        by_seed[seed].append(counts)
+    by_seed = grouped(scored, lambda one: one[0].repeat)
     # A run that was interrupted leaves a seed with fewer clips, which may be the easier ones.
     most = max(map(len, by_seed.values()))
-    sums = {seed: sum(group, Counter[str]()) for seed, group in by_seed.items() if len(group) == most}
+    sums = {
+        seed: sum((counts for _, _, counts in group), Counter[str]())
+        for seed, group in by_seed.items()
+        if len(group) == most
+    }
     heard = [block for block in blocks if block.repeat in sums]
     error_rate = statistics.median(counts["errors"] / counts["said"] for counts in sums.values())
     whole_rate = statistics.median(counts["whole_errors"] / counts["said"] for counts in sums.values())
