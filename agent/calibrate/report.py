@@ -10,17 +10,18 @@ from agent.models.calibration import Calibration
 _WIDTH = 110
 BUSY_PCT = 25.0
 """From this share on, the report warns that the machine was busy."""
-_HEADERS = ("", "engine", "model", "threads", "words wrong", "s a sentence\nmedian", "real-time\nfactor p95")
-_HEADERS += ("CPU s a s\nof speech", "MB")
+_NAMES = ("", "engine", "model")
+_FIGURES = ("threads", "words wrong", "s a sentence\nmedian", "real-time\nfactor p95", "CPU s a s\nof speech", "MB")
 
 
 def print_calibration(calibration: Calibration, console: Console) -> None:
     """Print all of it."""
     choice = calibration.choice
     table = Table(box=None, header_style="bold")
-    for index, header in enumerate(_HEADERS):
-        name = index < _HEADERS.index("threads")
-        table.add_column(header, no_wrap=name, justify="left" if name else "right")
+    for header in _NAMES:
+        table.add_column(header, no_wrap=True)
+    for header in _FIGURES:
+        table.add_column(header, justify="right")
     for one in sorted(calibration.measurements, key=lambda one: one.latency_p50_s):
         table.add_row(
             "*" if one.candidate in calibration.front else "",
