@@ -138,9 +138,7 @@ class ProcessPool:
         Raises:
             PeerError: see `SystemProcess`.
         """
-        name = system.name
-        process = self._running.pop(name, None) or self._load(system)
-        self._running[name] = process  # the last one is the most recently used
+        name, process = system.name, self.load(system)
         try:
             return process.transcribe(pcm, language)
         except PeerError:
@@ -151,12 +149,22 @@ class ProcessPool:
                     self.given_up.add(name)
             raise
 
+    def load(self, system: System) -> SystemProcess:
+        """Load `system` if it is not in memory.
+
+        Raises:
+            PeerError: it cannot be loaded.
+        """
+        process = self._running.pop(system.name, None) or self._make_room_and_load(system)
+        self._running[system.name] = process  # the last one is the most recently used
+        return process
+
     def close(self) -> None:
         """End all processes; idempotent."""
         while self._running:
             self._running.popitem()[1].close()
 
-    def _load(self, system: System) -> SystemProcess:
+    def _make_room_and_load(self, system: System) -> SystemProcess:
         while len(self._running) >= self._resident:
             self._running.pop(next(iter(self._running))).close()
         try:

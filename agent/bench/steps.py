@@ -153,6 +153,7 @@ def run_steps(steps: Iterable[Step], take: Take, journal: Journal, pool: Process
 def take_clip(step: Step, pool: ProcessPool) -> Iterator[Record]:
     """Put one clip through one system."""
     (clip,) = step.clips
+    pool.load(step.system)  # before the clip is read: a system that cannot be loaded needs no clip
     yield Measurement(
         **asdict(pool.transcribe(step.system, load_pcm(clip), clip.decoded_as)),
         system=step.system.name,
