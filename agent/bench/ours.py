@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.asr import Engine
-from agent.asr.factory import create_engine
+from agent.asr import Engine, create_engine
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.child import BUSY_OPTION, Adapter, Heard, System, Transcribe
@@ -35,7 +34,7 @@ def load(system: System) -> Iterator[Transcribe]:
             engines[language] = create_engine(validated(system, language), Path(system.path))
         whole = not system.flag(VAD_OPTION) and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
         utterances = [whole_utterance(pcm)] if whole else segment(pcm, system.options)
-        return _combine([(utterance, engines[language].transcribe(utterance)) for utterance in utterances])
+        return _combine([(utterance, engines[language].transcribe([utterance])[0]) for utterance in utterances])
 
     yield transcribe
     for engine in engines.values():

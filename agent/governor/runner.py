@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from agent.asr import Engine
-from agent.asr.transcriber import NoTimeError, Recipient, Recognition, Transcriber
+from agent.asr.transcriber import NoTimeError, Recipient, Transcriber
 from agent.audio.frames import Utterance
 from agent.config.settings import AutoSettings, EngineSettings, Settings
 from agent.errors import AgentError, EngineError
@@ -250,5 +250,5 @@ class GovernorRunner:
         transcript = self._transcriber.probe(utterance, LATE_S)
         waited_s = max(0.0, (time.monotonic_ns() - utterance.started_ns) / 1e9 - utterance.duration_s)
         queue_s = max(0.0, waited_s - transcript.inference_s)
-        recognition = Recognition(utterance, transcript, queue_s, waited_s, late=True)
-        self._transcriber.report(utterance, lambda: self._recipient.recognised(recognition))
+        words = partial(self._recipient.recognised, utterance, transcript, queue_s, waited_s, late=True)
+        self._transcriber.report(utterance, words)

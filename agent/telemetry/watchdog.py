@@ -78,7 +78,7 @@ class Supervisor:
         alive_s = self._source.alive_s
         if self._source.live and alive_s is not None and not self._listener.ended:
             yield "capture", alive_s, CAPTURE_S
-        frames_heard = self._listener.counters.frames
+        frames_heard = self._listener.frames
         # Who listens to a file that is read flat out waits for room in the engine's queue, and that may take a while.
         waits = not self._source.live and self._transcriber.waiting > 0
         if waits or frames_heard != self._listened[0] or not self._listener.busy:
