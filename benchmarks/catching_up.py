@@ -22,7 +22,7 @@ from agent.asr import Engine, create_engine
 from agent.asr.cpu import engine_threads
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
-from agent.bench.scoring import align
+from agent.bench.score import align
 from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
