@@ -43,7 +43,7 @@ Kind = Literal["mosquitto", "amqtt"]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBroker:
-    """A broker that runs."""
+    """A running broker."""
 
     kind: Kind
     host: str
@@ -51,7 +51,7 @@ class EmbeddedBroker:
 
     @property
     def settings(self) -> MqttSettings:
-        """Return how to reach it."""
+        """Settings that reach it."""
         return MqttSettings(host=self.host, port=self.port)
 
 
@@ -62,7 +62,7 @@ def embedded_broker(port: int = 0, kind: Kind | None = None) -> Iterator[Embedde
     `port` 0 takes a free one. `kind` None takes mosquitto if it is there, else amqtt.
 
     Raises:
-        SinkError: neither of them is installed, or it does not start.
+        SinkError: no broker is installed, or it does not start.
     """
     chosen, command, form = _choose(kind)
     broker = EmbeddedBroker(chosen, LOOPBACK, port or _free_port())
@@ -70,7 +70,7 @@ def embedded_broker(port: int = 0, kind: Kind | None = None) -> Iterator[Embedde
         config, complaints = Path(folder, "broker.conf"), Path(folder, "complaints")
         config.write_text(form.format(host=broker.host, port=broker.port), encoding="utf-8")
         with complaints.open("wb") as stderr:
-            # A session of its own: Ctrl-C in the terminal is for the agent, which still has to say goodbye to it.
+            # A session of its own: Ctrl-C in the terminal must end the agent first, which says goodbye to the broker.
             process = subprocess.Popen(
                 [*command, "-c", str(config)],
                 stdin=subprocess.DEVNULL,
@@ -94,7 +94,7 @@ def _await_start(broker: EmbeddedBroker, process: "subprocess.Popen[bytes]", com
     deadline_s = time.monotonic() + _START_S
     while not _reachable(broker.host, broker.port):
         if process.poll() is not None or time.monotonic() > deadline_s:
-            lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+            lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["no output"]
             raise SinkError(f"the embedded broker ({broker.kind}) did not start on port {broker.port}: {lines[-1]}")
         time.sleep(_POLL_S)
 
