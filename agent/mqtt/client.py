@@ -43,10 +43,8 @@ _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 10.0
 _ANSWER_TO_A_GUESS_S: Final = 3.0
 """A broker for 3.1.1 only may take MQTT 5 for an unfinished message and never answer: amqtt does."""
-_FLEETING: Final = 32
-"""QoS 0 messages that may wait for the thread; the oldest go first. They are useless later."""
-_ANSWERS: Final = 64
-"""Answers that may wait in the same way."""
+_TRANSIENT: Final = 64
+"""Answers and QoS 0 messages that may wait for the thread; the oldest go first. They are useless later."""
 
 
 class OutgoingQueue:
@@ -66,8 +64,7 @@ class OutgoingQueue:
         self._unsent: dict[str, Outgoing] = {}
         # Topics whose last value the broker has not answered. A value on its way still counts: the link may break.
         self._owed: set[str] = set()
-        self._answers: deque[Outgoing] = deque(maxlen=_ANSWERS)
-        self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
+        self._transient: deque[Outgoing] = deque(maxlen=_TRANSIENT)
 
     def put(self, outgoing: Outgoing) -> None:
         """Accept a message."""
@@ -76,13 +73,13 @@ class OutgoingQueue:
                 self._retained[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
                 self._owed.add(outgoing.topic)
             elif self._online:
-                (self._answers if outgoing.qos else self._fleeting).append(outgoing)
+                self._transient.append(outgoing)
 
     def drop_partials(self) -> None:
         """Drop the words of an unfinished utterance that have not gone yet."""
         with self._lock:
-            kept = [each for each in self._fleeting if each.schema != PartialTranscript.schema_name]
-            self._fleeting = deque(kept, _FLEETING)
+            kept = [each for each in self._transient if each.schema != PartialTranscript.schema_name]
+            self._transient = deque(kept, _TRANSIENT)
 
     def repeat(self) -> None:
         """Send every retained value again, in the order in which each came first, if there is a connection."""
@@ -105,26 +102,20 @@ class OutgoingQueue:
         """Drop answers and QoS 0 messages: the connection is gone."""
         with self._lock:
             self._online = False
-            self._fleeting.clear()
-            self._answers.clear()
+            self._transient.clear()
 
     @property
     def idle(self) -> bool:
         """True if there is no message to send now. Messages on their way do not count."""
         with self._lock:
-            return not (self._unsent or self._answers or self._fleeting)
+            return not (self._unsent or self._transient)
 
-    def next_certain(self) -> Outgoing | None:
-        """The next QoS 1 message: retained values first, then answers."""
+    def take(self) -> Outgoing | None:
+        """Hand out the next message: retained values first."""
         with self._lock:
             if self._unsent:
                 return self._unsent.pop(next(iter(self._unsent)))
-            return self._answers.popleft() if self._answers else None
-
-    def next_fleeting(self) -> Outgoing | None:
-        """The oldest QoS 0 message."""
-        with self._lock:
-            return self._fleeting.popleft() if self._fleeting else None
+            return self._transient.popleft() if self._transient else None
 
     def acknowledge(self, outgoing: Outgoing) -> None:
         """Note that the broker has answered a message."""
@@ -360,9 +351,11 @@ class MqttClient:
 
     def _find_poison(self, now_s: float) -> Outgoing | None:
         """Set the message aside on which the broker hangs up; return it while that is only a suspicion."""
-        in_flight = {_identity(message): sent_s for message, sent_s in self._in_flight.values()}
-        is_poison = self._poison.lost(in_flight, now_s)
-        alone = next((message for message, _ in self._in_flight.values()), None)
+        in_flight = tuple(self._in_flight.values())
+        # A message of the outbox is told by its key. Read again from disk, its other fields differ a little.
+        identities = {message if message.key is None else message.key: sent_s for message, sent_s in in_flight}
+        is_poison = self._poison.lost(identities, now_s)
+        alone = in_flight[0][0] if in_flight else None
         if alone is None or not is_poison:
             return alone if self._poison.suspected else None
         self._report.set_aside(alone)
@@ -383,10 +376,8 @@ class MqttClient:
     def _feed(self, connection: Connection) -> None:
         """Publish as many messages as the window and the network have room for."""
         while self._has_room(connection) and not connection.congested:
-            if (message := self._queue.next_certain() or self._outbox.take()) is None:
+            if (message := self._queue.take() or self._outbox.take()) is None:
                 break
-            self._publish(connection, message)
-        while not connection.congested and (message := self._queue.next_fleeting()):
             self._publish(connection, message)
 
     def _publish(self, connection: Connection, message: Outgoing) -> None:
@@ -421,19 +412,15 @@ class MqttClient:
             self._done(message, publish_result(ack.code))
 
     def _done(self, message: Outgoing, result: PublishResult) -> None:
-        self._poison.acknowledged(_identity(message))
         if message.key is None:
+            self._poison.acknowledged(message)
             self._queue.acknowledge(message)
         else:
+            self._poison.acknowledged(message.key)
             self._outbox.acknowledge(message, result)
 
     def _status(self, state: Literal["online", "offline"]) -> Outgoing:
         return Outgoing.of(self._device_id, Status(state=state), time.monotonic())
-
-
-def _identity(message: Outgoing) -> object:
-    """A message of the outbox has a key. Read again from disk, its other fields differ a little."""
-    return message if message.key is None else message.key
 
 
 def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:

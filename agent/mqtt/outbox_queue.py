@@ -267,8 +267,6 @@ class Outbox:
         Return None if no message may go now. Call it only while connected.
         """
         with self._changed:
-            now_s = self._now_s
-            self._drop_expired(now_s)
             if self.due_in_s() > 0:
                 return None
             fast = [self._lanes[lane][0] for lane in (Lane.PROMPT, Lane.LIVE) if self._lanes[lane]]
@@ -276,7 +274,7 @@ class Outbox:
                 entry = min(fast)
             else:
                 entry = (self._lanes[Lane.BACKLOG] or self._lanes[Lane.REPLAY])[0]
-                self._backlog_at_s = now_s + BACKLOG_INTERVAL_S
+                self._backlog_at_s = self._now_s + BACKLOG_INTERVAL_S
             self._move(entry, Lane.IN_FLIGHT)
         message = entry.message or self._load(entry)
         is_late = entry.home in {Lane.BACKLOG, Lane.REPLAY}
@@ -290,7 +288,7 @@ class Outbox:
         """Seconds until `take` may have a message, unless one is put; infinity if none waits."""
         with self._changed:
             now_s = self._now_s
-            self._reorder(now_s)
+            self._refresh(now_s)
             pause_s = max(0.0, self._pause_until_s - now_s)
             if self._lanes[Lane.PROMPT] or self._lanes[Lane.LIVE]:
                 return pause_s
@@ -302,8 +300,12 @@ class Outbox:
                 return max(pause_s, self._lanes[Lane.DEFERRED][0].due_s - now_s)
             return float("inf")
 
-    def _reorder(self, now_s: float) -> None:
-        """Bring back messages that were deferred for long enough, and move late ones to the backlog."""
+    def _refresh(self, now_s: float) -> None:
+        """Drop expired messages, bring back those that were deferred for long enough, move late ones to the backlog."""
+        for lane in (Lane.PROMPT, Lane.LIVE, Lane.BACKLOG):
+            entries = self._lanes[lane]
+            while entries and now_s - entries[0].accepted_s >= entries[0].life_s:
+                self._drop(entries[0])
         deferred, live = self._lanes[Lane.DEFERRED], self._lanes[Lane.LIVE]
         while deferred and deferred[0].due_s <= now_s:
             self._move(deferred[0], deferred[0].home)
@@ -411,12 +413,6 @@ class Outbox:
                     self._drop(entry)
                 else:
                     self._move(entry, entry.home)
-
-    def _drop_expired(self, now_s: float) -> None:
-        for lane in (Lane.PROMPT, Lane.LIVE, Lane.BACKLOG):
-            entries = self._lanes[lane]
-            while entries and now_s - entries[0].accepted_s >= entries[0].life_s:
-                self._drop(entries[0])
 
     def _drop(self, entry: QueueEntry) -> None:
         self.dropped += 1
@@ -529,12 +525,12 @@ class Outbox:
         delivered = self._delivered
         delivered.pop(message.seq, None)
         delivered[message.seq] = message
-        while len(delivered) > _REPLAYABLE_MESSAGES or sum(map(_size_bytes, delivered.values())) > _REPLAYABLE_BYTES:
+        while len(delivered) > _REPLAYABLE_MESSAGES or self._delivered_bytes > _REPLAYABLE_BYTES:
             del delivered[next(iter(delivered))]
 
-
-def _size_bytes(message: Outgoing) -> int:
-    return len(message.payload) + OVERHEAD_BYTES
+    @property
+    def _delivered_bytes(self) -> int:
+        return sum(len(message.payload) + OVERHEAD_BYTES for message in self._delivered.values())
 
 
 def _gaps(wanted: SeqRange, found: Iterable[int]) -> Iterator[SeqRange]:

@@ -144,7 +144,6 @@ class OutboxStore:
         self._suspect = False
         self._failure: Condition | None = None
         self._retry_at_s = self._check_at_s = 0.0
-        self._crowded = False
         self._until_s: dict[Condition, float] = {}
         self._told: tuple[str, ...] = ()
 
@@ -157,8 +156,6 @@ class OutboxStore:
         found = {condition for condition, until_s in tuple(self._until_s.items()) if now_s < until_s}
         if self._failure:
             found.add(self._failure)
-        if self._crowded:
-            found.add(Condition.DISK_FULL)
         return tuple(sorted(found))
 
     @property
@@ -293,7 +290,8 @@ class OutboxStore:
         """Store `new`, delete `gone` and keep `refused` aside, in one transaction; it is on disk on return."""
         now = self._clock()
         try:
-            with self._transaction() as db:
+            with self._using() as db, db:
+                db.execute("BEGIN IMMEDIATE")
                 # Deletions first: they make the room that the rest needs.
                 db.executemany("DELETE FROM message WHERE key = ?", [(key,) for key in gone])
                 _insert(db, "message", [_row_of(key, message, now) for key, message in new.items()])
@@ -429,7 +427,8 @@ class OutboxStore:
                 self.note_next_seq(number)
         saved, rows = 0, _readable(old)
         while chunk := list(itertools.islice(rows, CHUNK)):
-            with self._transaction() as db:
+            with self._using() as db, db:
+                db.execute("BEGIN IMMEDIATE")
                 _insert(db, "message", chunk)
                 _note_used(db, max(row[8] or 0 for row in chunk))
             saved += len(chunk)
@@ -469,9 +468,11 @@ class OutboxStore:
         own_bytes = self._path.stat().st_size if self._path.exists() else 0
         share_bytes = int((disk.f_bavail * disk.f_frsize + own_bytes) * self._settings.max_free_pct / 100)
         self.room_bytes = max(_MIN_PAGES * PAGE_BYTES, min(self._settings.max_bytes, share_bytes))
-        self._crowded = self.room_bytes < min(_HARDLY_ANY_BYTES, self._settings.max_bytes)
-        if self._crowded:
+        if self.room_bytes < min(_HARDLY_ANY_BYTES, self._settings.max_bytes):
+            self._until_s[Condition.DISK_FULL] = float("inf")
             self._discard_damaged(0)
+        else:
+            self._until_s.pop(Condition.DISK_FULL, None)
 
     def _shrink(self) -> None:
         """Set the limit, and give free pages back to the disk, if they are many and more than half of all."""
@@ -489,18 +490,6 @@ class OutboxStore:
             if self._db is None:
                 raise StorageDown(Condition.IO_ERROR, f"{self._path} is not open")
             yield self._db
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except (sqlite3.Error, *_IMPOSSIBLE_VALUE):
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
