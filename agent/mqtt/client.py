@@ -51,15 +51,14 @@ class OutgoingQueue:
     """Keeps the messages that are not for the outbox: retained ones, answers, and those of QoS 0.
 
     The last value of each retained topic is sent on every connection. An empty one, which makes the broker forget a
-    topic, is sent until the broker has answered it. Answers (QoS 1, not persistent) and QoS 0 messages are dropped
-    while there is no connection: the receiver has given up by then.
+    topic, is sent until the broker has answered it. Answers (QoS 1, not persistent) and QoS 0 messages from before a
+    connection are dropped: the receiver has given up by then.
 
     `put`, `drop_partials`, `repeat` and `owes` are called from any thread; the rest from the thread `mqtt`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._online = False
         self._retained: dict[str, Outgoing] = {}
         self._unsent: dict[str, Outgoing] = {}
         # Topics whose last value the broker has not answered. A value on its way still counts: the link may break.
@@ -72,7 +71,7 @@ class OutgoingQueue:
             if outgoing.retained:
                 self._retained[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
                 self._owed.add(outgoing.topic)
-            elif self._online:
+            else:
                 self._transient.append(outgoing)
 
     def drop_partials(self) -> None:
@@ -82,10 +81,9 @@ class OutgoingQueue:
             self._transient = deque(kept, _TRANSIENT)
 
     def repeat(self) -> None:
-        """Send every retained value again, in the order in which each came first, if there is a connection."""
+        """Send every retained value again, in the order in which each came first."""
         with self._lock:
-            if self._online:
-                self._unsent |= self._retained
+            self._unsent |= self._retained
 
     def owes(self, topics: Collection[str]) -> bool:
         """Whether a retained message on one of `topics` has not been answered yet."""
@@ -93,15 +91,9 @@ class OutgoingQueue:
             return not self._owed.isdisjoint(topics)
 
     def connected(self, birth: Outgoing) -> None:
-        """Send `birth`, then every retained value, on a new connection."""
+        """Begin a new connection: `birth`, then every retained value, then messages from now on."""
         with self._lock:
-            self._online = True
             self._unsent = {birth.topic: birth} | self._retained
-
-    def disconnected(self) -> None:
-        """Drop answers and QoS 0 messages: the connection is gone."""
-        with self._lock:
-            self._online = False
             self._transient.clear()
 
     @property
@@ -366,7 +358,6 @@ class MqttClient:
     def _disconnected(self) -> None:
         self.connected = False
         self._in_flight.clear()
-        self._queue.disconnected()
         self._outbox.requeue()
 
     def _has_room(self, connection: Connection) -> bool:

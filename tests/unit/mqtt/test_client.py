@@ -53,7 +53,6 @@ def test_every_connection_gets_the_state_again() -> None:
     for _ in range(2):
         queue.connected(BIRTH)
         assert payloads(queue) == [b"online", info().payload()]
-        queue.disconnected()
 
 
 def test_qos_0_is_forgotten_without_a_connection() -> None:
@@ -67,8 +66,8 @@ def test_qos_0_is_forgotten_without_a_connection() -> None:
     assert item
     assert item.payload == b"OFF"
     put(queue, Vad(state="ON"))
-    queue.disconnected()
-    assert queue.take() is None
+    queue.connected(BIRTH)
+    assert everything(queue) == [BIRTH]
 
 
 def test_it_is_idle_when_everything_was_handed_out() -> None:
@@ -96,10 +95,8 @@ def test_an_erasure_is_sent_until_it_is_answered() -> None:
         queue.connected(BIRTH)
         birth, withdrawal = everything(queue)
         assert (birth, withdrawal.payload) == (BIRTH, b"")
-        queue.disconnected()
-    queue.connected(BIRTH)
+        queue.connected(BIRTH)
     queue.acknowledge(everything(queue)[1])
-    queue.disconnected()
     queue.connected(BIRTH)
     assert payloads(queue) == [BIRTH.payload]
 
@@ -150,7 +147,6 @@ def test_answers_wait_for_no_connection() -> None:
     queue.put(answer)
     assert [item.topic for item in everything(queue)] == [BIRTH.topic, "reply"]
     queue.put(answer)
-    queue.disconnected()
     queue.connected(BIRTH)
     assert [item.topic for item in everything(queue)] == [BIRTH.topic]
 
