@@ -345,8 +345,10 @@ class MqttClient:
         """Set the message aside on which the broker hangs up; return it while that is only a suspicion."""
         in_flight = tuple(self._in_flight.values())
         # A message of the outbox is told by its key. Read again from disk, its other fields differ a little.
-        identities = {message if message.key is None else message.key: sent_s for message, sent_s in in_flight}
-        is_poison = self._poison.lost(identities, now_s)
+        sent_s: dict[object, float] = {
+            message if message.key is None else message.key: at_s for message, at_s in in_flight
+        }
+        is_poison = self._poison.lost(sent_s, now_s)
         alone = in_flight[0][0] if in_flight else None
         if alone is None or not is_poison:
             return alone if self._poison.suspected else None
