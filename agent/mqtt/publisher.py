@@ -47,7 +47,8 @@ class Publisher:
         # Without a broker there is no outbox: numbers then begin anew with every start of the agent.
         self._next_seq = next_seq or itertools.count(1).__next__
         self._lock = threading.Lock()
-        self._problems: dict[str, None] = {}
+        self.problems: tuple[str, ...] = ()
+        """The codes of all present problems; any thread may read them."""
         self._saying = threading.Lock()
         """Held while health is sent: the message that the broker retains must be the latest one."""
         self._said_codes: tuple[str, ...] | None = None
@@ -186,18 +187,12 @@ class Publisher:
     def conditions(self, prefix: str, codes: Sequence[str]) -> None:
         """Replace the problems of one part of the device, whose codes all begin with `prefix`."""
         with self._lock:
-            known = [code for code in self._problems if code.startswith(prefix)]
-            if known == list(codes):
+            others = tuple(code for code in self.problems if not code.startswith(prefix))
+            known = tuple(code for code in self.problems if code.startswith(prefix))
+            if known == tuple(codes):
                 return
-            others = [code for code in self._problems if not code.startswith(prefix)]
-            self._problems = dict.fromkeys([*others, *codes])
+            self.problems = (*others, *codes)
         self._say()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """The codes of all present problems."""
-        with self._lock:
-            return tuple(self._problems)
 
     def _say(self) -> None:
         """Send the present problems, unless another thread has sent them meanwhile."""
