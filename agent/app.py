@@ -45,7 +45,7 @@ from agent.models.languages import languages_of
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttClient, open_outbox, undelivered
 from agent.mqtt.command_handlers import DeviceIdentity
-from agent.mqtt.outbox import Outbox
+from agent.mqtt.outbox_queue import Outbox
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.remote import Remote
 from agent.mqtt.reporting import MicrophoneHealth, TelemetryReporter
