@@ -5,9 +5,20 @@ Fields are only ever added. What cannot be read or is not known is left out, nev
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+
+from agent.config.tunables import COMMANDED
 
 CONTRACT: Final = 1
 """The version in `edgescribe/v1/…` and in the `v` field."""
@@ -127,8 +138,15 @@ class GovernorState(Part):
     """Whether utterances are decoded ahead, inside the pause that may end them."""
 
 
-class State(Message):
-    """The applied values of what can be set."""
+_VALUES: Final[dict[str, Any]] = {
+    tunable.command: (get_args(tunable.type)[0], Field(tunable.default, description=f"`{tunable.key}` in force."))
+    for tunable in COMMANDED
+}
+_Values = create_model("_Values", __base__=Part, **_VALUES)
+
+
+class State(Message, _Values):  # type: ignore[misc, valid-type]  # its fields are those of `config.tunables`
+    """The settings in force that commands can change, and what belongs to them."""
 
     topic = "state"
     qos = 1
@@ -138,16 +156,8 @@ class State(Message):
     v: Literal[1] = CONTRACT
     listening: bool
     engine: str
-    model: str
-    language: str
-    """ISO 639-1 code, or `auto`."""
-    vad_threshold: float
-    min_confidence: float = 0.0
-    """Transcripts below are not published; 0 lets everything through."""
-    initial_prompt: str = ""
-    """What primes the decoder."""
     privacy: Literal["full", "keywords", "off"] = "full"
-    """What of the speech leaves the device. Cannot be changed by a command."""
+    """What of the speech leaves the device. No command can change it."""
     governor: GovernorState | None = None
     """Which step of the ladder the device is on; left out where the governor is off."""
 

@@ -17,8 +17,7 @@ from agent.asr import Engine
 from agent.asr.transcriber import Transcriber
 from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 from agent.audio.microphone import Microphone
-from agent.config.commanded import LISTENING, Applied, value_at, with_value
-from agent.config.reload import Reload, plan_reload
+from agent.config.commanded import LISTENING, Applied, Reload, plan_reload, value_at, with_value
 from agent.config.settings import Settings
 from agent.config.tunables import COMMANDED, Tunable
 from agent.errors import EngineError, ModelError, SourceError
