@@ -54,8 +54,8 @@ from agent.segmenter import Listener
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.naming import broker_name, engine_name, source_name
-from agent.telemetry.prometheus import PrometheusServer, exposition
-from agent.telemetry.snapshot import Host, Snapshot, SnapshotBuilder
+from agent.telemetry.prometheus import exposition, prometheus_server
+from agent.telemetry.snapshot import Host, Snapshot, take_snapshot
 from agent.telemetry.tcp import TcpServer
 from agent.telemetry.vitals import Vitals, VitalsWatch, pull_codes
 from agent.telemetry.watchdog import Supervisor
@@ -104,10 +104,10 @@ class Monitor:
                 survey=lambda: top_snapshot().message(),
                 on_failure=on_failure,
             )
-        self._prometheus: PrometheusServer | None = None
+        self._prometheus: TcpServer | None = None
         if settings.prometheus.enabled:
             snapshot = self._snapshots()
-            self._prometheus = PrometheusServer(settings.prometheus, lambda: exposition(snapshot()), on_failure)
+            self._prometheus = prometheus_server(settings.prometheus, lambda: exposition(snapshot()), on_failure)
 
     @property
     def vitals(self) -> Vitals:
@@ -138,10 +138,16 @@ class Monitor:
         return ["prometheus"] if self._prometheus and not self._prometheus.close() else []
 
     def _snapshots(self) -> Callable[[], Snapshot]:
-        """What makes snapshots; each thread has its own, since CPU load is measured from one to the next."""
+        """Return a function that takes snapshots, for one thread: a `Host` measures CPU load from read to read."""
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
-        builder = SnapshotBuilder(host, self._watch, self._counters, lambda: self._transcriber.waiting, self._started_s)
-        return lambda: builder.snapshot(self._mqtt.stats if self._mqtt else None, self._publisher.problems)
+        return lambda: take_snapshot(
+            host.read(self._watch.latest.power),
+            self._counters,
+            waiting=self._transcriber.waiting,
+            started_s=self._started_s,
+            mqtt=self._mqtt.stats if self._mqtt else None,
+            problems=self._publisher.problems,
+        )
 
 
 def open_assist(

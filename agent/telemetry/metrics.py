@@ -1,7 +1,7 @@
-"""Every number of telemetry, once: where it stands in the payload, and what Home Assistant and Prometheus call it.
+"""The one table of all numbers of telemetry: place in the payload, name in Home Assistant, name in Prometheus.
 
-Prometheus wants base units (https://prometheus.io/docs/practices/naming/), so the unit tells what to multiply with. A
-test holds the table against the payload.
+The values come from the payload, and so do the descriptions. Prometheus wants base units
+(https://prometheus.io/docs/practices/naming/): each unit has a factor. A test compares the table with the payload.
 """
 
 from collections.abc import Mapping
@@ -31,28 +31,28 @@ class Metric:
     """A number in telemetry."""
 
     path: str
-    """Where it stands, such as `cpu.temp_c`."""
+    """Its place in the payload, such as `cpu.temp_c`."""
     name: str = ""
-    """What Home Assistant shows; empty if it gets no sensor for it."""
+    """Name in Home Assistant; empty for a number without a sensor."""
     unit: str | None = None
     prometheus: str = ""
-    """Its name there, without prefix and `_total`; empty where a histogram has the same."""
+    """Name in Prometheus, without prefix and `_total`; empty if a histogram has the same."""
     total: bool = False
     """Whether it only grows."""
     enabled: bool = True
     """Whether Home Assistant shows and records it from the start."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What tells it from others of the same name in Prometheus."""
+    """Labels in Prometheus, if several numbers have the same name."""
 
     def value(self, parts: object) -> float | None:
-        """The number in `parts`, a telemetry message or a reading of the host; None if it is not known."""
+        """Return the number in `parts`, a telemetry message or a reading of the host; None if it is unknown."""
         found: Any = parts
         for name in self.path.split("."):
             found = getattr(found, name, None)
         return None if found is None else float(found)
 
     def base(self, parts: object) -> float | None:
-        """As `value`, in base units."""
+        """Return the number as `value` does, in base units."""
         value = self.value(parts)
         return None if value is None else float(f"{value * _FACTORS.get(self.unit, 1):.12g}")
 
@@ -63,12 +63,12 @@ class Metric:
 
     @property
     def state_class(self) -> str:
-        """How Home Assistant makes statistics of it."""
+        """Home Assistant's kind of statistics."""
         return "total_increasing" if self.total else "measurement"
 
     @property
     def description(self) -> str:
-        """What it is, in a line: the beginning of what the contract says."""
+        """The description of its field in the payload."""
         fields: Any = TelemetryMessage.model_fields
         for name in self.path.split("."):
             found = fields[name]
@@ -135,7 +135,7 @@ METRICS: Final = (
 
 
 def absent_metrics(state_dir: Path, root: Path) -> frozenset[str]:
-    """What this machine cannot measure, such as `cpu.temp_c`: no board has every sensor. Takes some milliseconds."""
+    """Return the numbers that this machine cannot measure, such as `cpu.temp_c`. Takes some milliseconds."""
     reading = Host(state_dir, root).read(VitalsWatch(root).latest.power)
     host = [metric for metric in METRICS if metric.path.partition(".")[0] in HostReading.__slots__]
     return frozenset(metric.path for metric in host if metric.value(reading) is None)

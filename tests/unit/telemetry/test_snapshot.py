@@ -6,7 +6,7 @@ import pytest
 
 from agent.messages.telemetry import Audio, Mqtt, Pwr
 from agent.telemetry.counters import Counters
-from agent.telemetry.snapshot import MOST_BYTES, Host, SnapshotBuilder
+from agent.telemetry.snapshot import MOST_BYTES, Host, take_snapshot
 from agent.telemetry.vitals import VitalsWatch
 from tests.messages import latency
 from tests.support.boards import BOARDS, unfold
@@ -17,14 +17,16 @@ def test_every_part_goes_where_the_contract_wants_it(tmp_path: Path) -> None:
     """Machine, counters, queue and link in one message."""
     counters = Counters()
     counters.transcribed(rtf=0.1, latency=latency(800))
-    host, watch = Host(tmp_path, tmp_path), VitalsWatch(tmp_path)
-    builder = SnapshotBuilder(host, watch, counters, lambda: 2, started_s=0.0)
-    payload = json.loads(builder.snapshot(Mqtt(outbox_n=0, dropped=0, reconnects=1), ()).message().payload())
+    reading = Host(tmp_path, tmp_path).read(Pwr())
+    link = Mqtt(outbox_n=0, dropped=0, reconnects=1)
+    moment = take_snapshot(reading, counters, waiting=2, started_s=0.0, mqtt=link, problems=())
+    payload = json.loads(moment.message().payload())
     assert payload["up_s"] > 0
     assert payload["cpu"] == {}
     assert (payload["asr"]["utt"], payload["asr"]["waiting"]) == (1, 2)
     assert payload["mqtt"] == {"outbox_n": 0, "dropped": 0, "reconnects": 1}
-    assert "mqtt" not in json.loads(builder.snapshot(None, ()).message().payload())
+    moment = take_snapshot(reading, counters, waiting=2, started_s=0.0, mqtt=None, problems=())
+    assert "mqtt" not in json.loads(moment.message().payload())
 
 
 def test_flags_and_measurements_of_power_become_one_part(tmp_path: Path) -> None:
