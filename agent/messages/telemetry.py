@@ -1,11 +1,9 @@
-"""How the device is doing (contract 1, as in `agent.messages`).
+"""The telemetry payload (contract 1, as in `agent.messages`).
 
-Every field that a machine may not be able to tell is optional, and so is every part that would be empty without them.
+A field that some machines cannot measure is optional. So is a part that would be empty without such fields.
 """
 
-from typing import Literal
-
-from agent.messages import CONTRACT, Instant, Message, Part
+from agent.messages import Instant, Message, Part
 
 
 class Cpu(Part):
@@ -25,7 +23,7 @@ class Mem(Part):
     """Memory."""
 
     avail_mb: int | None = None
-    """Memory in MiB that can be had without swapping."""
+    """Memory in MiB that is available without swapping."""
     pct: float | None = None
     """Share of the memory in use, 0–100."""
     rss_mb: float | None = None
@@ -42,22 +40,22 @@ class Disk(Part):
     written_mb: int | None = None
     """Written to all disks and cards since the machine booted, in MiB."""
     wear_pct: int | None = None
-    """Share of its life that an eMMC has used up, in tens; 100 and more than that are the same."""
+    """Share of its life that an eMMC has used up, in tens; 100 also stands for more."""
 
 
 class Psi(Part):
-    """Pressure: the share of the last minute, 0–100, in which some task waited for it (Linux's PSI, `some avg60`)."""
+    """Pressure: the share of the last minute, 0–100, in which some task waited (Linux's PSI, `some avg60`)."""
 
     cpu: float | None = None
-    """Share of the last minute, 0–100, in which some task waited for it (PSI)."""
+    """Share of the last minute, 0–100, in which some task waited (PSI): here for the processor."""
     mem: float | None = None
-    """Likewise."""
+    """As `cpu`, for memory."""
     io: float | None = None
-    """Likewise."""
+    """As `cpu`, for disks."""
 
 
 class Pwr(Part):
-    """Power, and what the board does about too little of it or too much heat. Events are those since the start."""
+    """Power, and the board's reaction to too little power or too much heat. Events count since the start."""
 
     uv_now: bool | None = None
     """The supply's voltage is too low."""
@@ -68,11 +66,11 @@ class Pwr(Part):
     thr_events: int | None = None
     """How often the board began to slow itself down."""
     in_w: float | None = None
-    """What the board takes in, where it measures that (Jetson)."""
+    """Power that the board takes in, if it measures that (Jetson)."""
     rails_w: dict[str, float] | None = None
-    """What goes through each rail that is measured, by its label on the board."""
+    """Power through each measured rail, by its label on the board."""
     mode: str | None = None
-    """The power mode that was chosen (Jetson), such as `15W`."""
+    """The chosen power mode (Jetson), such as `15W`."""
 
 
 class Gpu(Part):
@@ -92,7 +90,7 @@ class Fan(Part):
     rpm: int | None = None
     """Revolutions of the fan a minute."""
     pct: int | None = None
-    """What the fan is driven with, of its full speed."""
+    """Share of its full speed at which the fan is driven, 0–100."""
 
 
 class Wifi(Part):
@@ -103,7 +101,7 @@ class Wifi(Part):
 
 
 class Net(Part):
-    """What the machine's own interfaces have moved since it booted, other programs' share included."""
+    """Traffic of the machine's own interfaces since it booted, other programs included."""
 
     tx_mb: int | None = None
     """Sent since the machine booted, in MiB."""
@@ -117,7 +115,7 @@ class Audio(Part):
     xruns: int
     """How often the microphone was not read in time since the start."""
     gaps_s: float
-    """Seconds of sound lost on its way since the start; while muted or without a microphone, none is."""
+    """Seconds of sound lost on its way since the start; none while muted or without a microphone."""
     losses: int = 0
     """How often the microphone went away or hung since the start."""
     silences: int = 0
@@ -138,13 +136,13 @@ class Asr(Part):
     rtf_p50: float | None = None
     """Of the last 64 utterances."""
     rtf_p95: float | None = None
-    """Likewise."""
+    """Of the last 64 utterances."""
     lat_ms_p50: int | None = None
     """From the end of speech, of the last 64 utterances that were not late."""
     lat_ms_p95: int | None = None
-    """Likewise."""
+    """From the end of speech, of the last 64 utterances that were not late."""
     queue_ms_p95: int | None = None
-    """What of it was waiting for the engine."""
+    """The part of it that was waiting for the engine."""
     decode_ms_p95: int | None = None
     """How long the engine took, in part inside the pause."""
     waiting: int | None = None
@@ -156,7 +154,7 @@ class Asr(Part):
     rejected: int
     """Utterances in which the engine found no words to publish."""
     discarded: int = 0
-    """Sounds called speech for less than `segmenter.min_speech_ms`: clicks, or words that hardly stand out."""
+    """Sounds with speech for less than `segmenter.min_speech_ms`: clicks, or words that hardly stand out."""
     engine_restarts: int = 0
     """Processes of the engine that died or hung since the start; each cost a second attempt."""
 
@@ -167,17 +165,17 @@ class Mqtt(Part):
     outbox_n: int
     """Messages waiting for their acknowledgement."""
     outbox_mb: float | None = None
-    """Room that waiting messages take, in memory or on disk, roughly."""
+    """Approximate size of the waiting messages, in memory or on disk."""
     dropped: int
     """Messages given up since the start: the outbox was full, they expired, or the broker refused them."""
     reconnects: int
-    """Connections since the start, the first one left out."""
+    """Connections since the start, without the first one."""
     puback_ms_p95: int | None = None
     """From publishing until the broker's acknowledgement, of the last 64 messages."""
 
 
 class TelemetryMessage(Message):
-    """How the device is doing."""
+    """Measurements of the machine and the agent."""
 
     topic = "telemetry"
     qos = 0
@@ -185,7 +183,6 @@ class TelemetryMessage(Message):
     expiry_s = 120
     schema_name = "telemetry/1"
 
-    v: Literal[1] = CONTRACT
     ts: Instant
     up_s: int
     """Seconds since the agent started."""
