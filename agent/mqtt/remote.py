@@ -36,7 +36,7 @@ from agent.mqtt.delivery import Inbox, Incoming, Outgoing
 from agent.mqtt.discovery import Announcer, DeviceFacts
 from agent.mqtt.publisher import Publisher
 from agent.systemd import Notifier
-from agent.telemetry.metrics import absent_metrics
+from agent.telemetry.snapshot import absent_metrics
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)

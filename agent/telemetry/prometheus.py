@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.config.settings import PrometheusSettings
+from agent.messages.telemetry import METRICS
 from agent.telemetry.counters import PREFIX
-from agent.telemetry.metrics import METRICS
 from agent.telemetry.snapshot import Snapshot
 from agent.telemetry.tcp import Client, TcpServer
 from agent.worker import Worker
@@ -54,11 +54,12 @@ class _Families(Collector):
         for metric in METRICS:
             if not metric.prometheus or (value := metric.base(self._snapshot.telemetry)) is None:
                 continue
+            labels = dict([metric.label]) if metric.label else {}
             if metric.prometheus not in families:
                 kind = CounterMetricFamily if metric.total else GaugeMetricFamily
                 name = PREFIX + metric.prometheus
-                families[metric.prometheus] = kind(name, metric.description, labels=list(metric.labels))
-            families[metric.prometheus].add_metric(list(metric.labels.values()), value)
+                families[metric.prometheus] = kind(name, metric.description, labels=list(labels))
+            families[metric.prometheus].add_metric(list(labels.values()), value)
         yield from families.values()
 
     def _facts(self) -> Iterator[Metric]:

@@ -11,10 +11,11 @@ from typing import Final
 import psutil
 from prometheus_client import Metric
 
-from agent.messages.telemetry import Cpu, Disk, Fan, Gpu, Mem, Mqtt, Net, Psi, Pwr, TelemetryMessage, Wifi
+from agent.messages.telemetry import METRICS, Cpu, Disk, Fan, Gpu, Mem, Mqtt, Net, Psi, Pwr, TelemetryMessage, Wifi
 from agent.telemetry import host as linux
 from agent.telemetry import jetson
 from agent.telemetry.counters import Counters, Total
+from agent.telemetry.vitals import VitalsWatch
 
 MOST_BYTES: Final = 1_024
 """Largest message: a broker with 10,000 devices is sized for it."""
@@ -134,3 +135,10 @@ def take_snapshot(
         mqtt=mqtt,
     )
     return Snapshot(telemetry, counters.totals(), counters.distributions(), tuple(problems))
+
+
+def absent_metrics(state_dir: Path, root: Path) -> frozenset[str]:
+    """Return the numbers that this machine cannot measure, such as `cpu.temp_c`. Takes some milliseconds."""
+    reading = Host(state_dir, root).read(VitalsWatch(root).latest.power)
+    host = [metric for metric in METRICS if metric.path.partition(".")[0] in HostReading.__slots__]
+    return frozenset(metric.path for metric in host if metric.value(reading) is None)
