@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from agent.asr import Engine
 from agent.asr.engine_process import longest_inference_s
@@ -416,7 +415,7 @@ class App:
         """Put in force what a command or a reload has changed (`config/tunables.py`), but for the engine."""
         set_level(settings.log.level)
         self._segmenter.threshold = settings.vad.threshold
-        self._publisher.policy = replace(self._publisher.policy, min_confidence=settings.publish.min_confidence)
+        self._publisher.policy = PublishPolicy.of(settings.publish)
         self._monitor.change_interval(settings.telemetry.interval_s)
 
     # The end.

@@ -1,8 +1,8 @@
 """The table of the settings that can change while the agent runs.
 
 Commands, the reload, `state`, Home Assistant's controls and the tables in docs/settings.md and docs/mqtt.md are made
-from it (`python -m docs.settings_documents`, `python -m docs.contract_documents`). `App._apply` hands a new value to
-the stage that uses it. For a setting of the engine, the agent loads another engine.
+from it (`python -m docs.settings_documents`, `python -m docs.contract_documents`). `App._apply` hands new values to the
+stages. For a setting of the engine, the agent loads another engine.
 """
 
 from collections.abc import Mapping
