@@ -140,7 +140,7 @@ class Monitor:
         """Return a function that takes snapshots, for one thread: a `Host` measures CPU load from read to read."""
         host = Host(state_dir(self._settings), self._settings.telemetry.host_root)
         return lambda: take_snapshot(
-            host.read(self._watch.latest.power),
+            host.read(self._watch.latest),
             self._counters,
             waiting=self._transcriber.waiting,
             started_s=self._started_s,

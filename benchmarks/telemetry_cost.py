@@ -60,7 +60,7 @@ def cost(name: str, root: Path, repeat: int) -> Cost:
     host, counters = Host(Path.cwd(), root), Counters()
 
     def message() -> bytes:
-        reading = host.read(watch.latest.power)
+        reading = host.read(watch.latest)
         moment = take_snapshot(reading, counters, waiting=0, started_s=now_s, mqtt=None, problems=())
         return moment.message().payload()
 

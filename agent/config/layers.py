@@ -196,16 +196,15 @@ def _toml_files(file: Path | None, problems: list[str]) -> list[Path]:
     folder = (file or DEFAULT_FILE).parent / "conf.d"
     named = [file] if file else []
     try:
-        folder.stat()
-    except OSError:  # it is absent; or its parent is closed, and reading the file reports that
-        return named
-    try:
         # Not `glob`: it finds nothing in a folder that it may not list, and raises no error.
         return named + sorted(path for path in folder.iterdir() if path.name.endswith(".toml"))
+    except FileNotFoundError:
+        return named
     except NotADirectoryError:
         problems.append(f"{folder}: not a folder: make it one for *.toml files, or remove it")
     except OSError as error:
-        problems.append(f"{folder}: cannot be read ({error.strerror}): check its owner and mode")
+        if os.access(folder.parent, os.X_OK):  # else reading the file reports it
+            problems.append(f"{folder}: cannot be read ({error.strerror}): check its owner and mode")
     return named
 
 
@@ -227,8 +226,8 @@ def _read_toml(path: Path, problems: list[str]) -> list[Entry]:
 
 
 def _read_environment(problems: list[str]) -> list[Entry]:
-    names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
-    names = {upper: name for upper, name in names.items() if upper not in NOT_SETTINGS}
+    ours = (name for name in os.environ if name.upper().startswith(PREFIX))
+    names = {name.upper(): name for name in ours if name.upper() not in NOT_SETTINGS}
     if not names:
         return []
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError  # noqa: PLC0415 - 0.3 s, and rare

@@ -5,6 +5,7 @@ decoding (which costs up to a third more), let a full window follow the utteranc
 floor.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +65,11 @@ def create_ladder(settings: Settings, top: EngineSettings) -> tuple[Profile, ...
     store, floor = Store(models_dir(settings), load_catalogue()), settings.governor.floor
     if floor and floor != top.model:
         store.catalogue.find(floor)
-    smaller = _named(settings.governor.models, top, store) or _calibrated(settings, top, store)
+    smaller = _named(settings.governor.models, top, store)
+    if not smaller:
+        with contextlib.suppress(CalibrationError):
+            measured = read_calibration(folder_of(settings)).measurements
+            smaller = measured_profiles(usable(measured, top.language, store), top)
     if not smaller and top.model in store.catalogue:
         models = for_language(store.installed(format_for(top)), top.language)
         smaller = catalogued_profiles(models, store.catalogue.find(top.model), top)
@@ -113,14 +118,6 @@ def _named(names: Sequence[str], top: WhisperSettings, store: Store) -> tuple[Pr
         )
     usable_here = [model for model in models if model.name not in {*foreign, *missing}]
     return tuple(take_over(top, engine_for(model), model.name) for model in usable_here)
-
-
-def _calibrated(settings: Settings, top: WhisperSettings, store: Store) -> tuple[Profile, ...]:
-    try:
-        calibration = read_calibration(folder_of(settings))
-    except CalibrationError:
-        return ()
-    return measured_profiles(usable(calibration.measurements, top.language, store), top)
 
 
 def measured_profiles(measurements: Sequence[Measurement], top: WhisperSettings) -> tuple[Profile, ...]:

@@ -15,7 +15,7 @@ from agent.messages.telemetry import METRICS, Cpu, Disk, Fan, Gpu, Mem, Mqtt, Ne
 from agent.telemetry import host as linux
 from agent.telemetry import jetson
 from agent.telemetry.counters import Counters, Total
-from agent.telemetry.vitals import VitalsWatch
+from agent.telemetry.vitals import Vitals, VitalsWatch
 
 MOST_BYTES: Final = 1_024
 """Largest message: a broker with 10,000 devices is sized for it."""
@@ -48,19 +48,18 @@ class Host:
         self._state_dir = state_dir
         self._root = root
         self._load = linux.CpuLoad(root)
-        self._thermometer = linux.Thermometer(root)
 
-    def read(self, flags: Pwr) -> HostReading:
-        """Read all values, which takes a few milliseconds. `flags` and events of power come from the watch."""
+    def read(self, vitals: Vitals) -> HostReading:
+        """Read the other values beside `vitals`, which takes a few milliseconds."""
         root = self._root
         rails = jetson.rails_w(root)
         measured = {"in_w": jetson.input_w(rails), "rails_w": rails or None, "mode": jetson.power_mode(root)}
-        power = flags.model_copy(update=measured)
+        power = vitals.power.model_copy(update=measured)
         return HostReading(
             cpu=Cpu(
                 pct=self._load.pct(),
                 load1=linux.load1(root),
-                temp_c=self._thermometer.celsius(),
+                temp_c=vitals.cpu_temp_c,
                 freq_mhz=linux.cpu_frequency_mhz(root),
             ),
             mem=linux.memory(root).model_copy(update={"rss_mb": self._resident_mb()}),
@@ -139,6 +138,6 @@ def take_snapshot(
 
 def absent_metrics(state_dir: Path, root: Path) -> frozenset[str]:
     """Return the numbers that this machine cannot measure, such as `cpu.temp_c`. Takes some milliseconds."""
-    reading = Host(state_dir, root).read(VitalsWatch(root).latest.power)
+    reading = Host(state_dir, root).read(VitalsWatch(root).latest)
     host = [metric for metric in METRICS if metric.path.partition(".")[0] in HostReading.__slots__]
     return frozenset(metric.path for metric in host if metric.value(reading) is None)

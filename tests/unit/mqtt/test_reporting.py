@@ -23,9 +23,9 @@ STARTED_S = 5_000.0
 class StillHost:
     """A machine on which nothing happens."""
 
-    def read(self, flags: Pwr) -> HostReading:
+    def read(self, vitals: Vitals) -> HostReading:
         """Always the same."""
-        return HostReading(Cpu(pct=12.0), Mem(rss_mb=61.0), Disk(), pwr=flags)
+        return HostReading(Cpu(pct=12.0), Mem(rss_mb=61.0), Disk(), pwr=vitals.power)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Rig:
         self._publisher.open([self.sink])
 
         def moment() -> Snapshot:
-            reading, problems = StillHost().read(self.watch.latest.power), self._publisher.problems
+            reading, problems = StillHost().read(self.watch.latest), self._publisher.problems
             return take_snapshot(
                 reading, self.counters, waiting=WAITING, started_s=STARTED_S, mqtt=link, problems=problems
             )

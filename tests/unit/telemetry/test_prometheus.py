@@ -220,7 +220,7 @@ def values(family: Metric) -> dict[str, float]:
 def board(name: str, root: Path) -> HostReading:
     """One of the boards."""
     unfold(name, root)
-    return Host(root, root).read(VitalsWatch(root).latest.power)
+    return Host(root, root).read(VitalsWatch(root).latest)
 
 
 def test_values_are_in_base_units(tmp_path: Path) -> None:
