@@ -5,9 +5,20 @@ Within a contract, fields are only added. A field that the device cannot tell is
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+
+from agent.config.tunables import COMMANDED
 
 CONTRACT: Final = 1
 """The version in `edgescribe/v1/…` and in the `v` field."""
@@ -135,8 +146,15 @@ class GovernorState(Part):
     """Whether utterances are decoded ahead, inside the pause that may end them."""
 
 
-class State(Message):
-    """The applied values of everything that can be set."""
+_COMMANDED: Final[dict[str, Any]] = {
+    tunable.command: (get_args(tunable.type)[0], Field(tunable.default, description=f"`{tunable.key}` in force."))
+    for tunable in COMMANDED
+}
+_Commanded = create_model("_Commanded", __base__=Message, **_COMMANDED)
+
+
+class State(_Commanded):  # type: ignore[misc, valid-type]  # fields made from the table in `config.tunables`
+    """The values in force of all that commands can change."""
 
     topic = "state"
     qos = 1
@@ -145,14 +163,6 @@ class State(Message):
 
     listening: bool
     engine: str
-    model: str
-    language: str
-    """ISO 639-1 code, or `auto`."""
-    vad_threshold: float
-    min_confidence: float = 0.0
-    """Transcripts below are not published; 0 publishes all."""
-    initial_prompt: str = ""
-    """Text that primes the decoder."""
     privacy: Literal["full", "keywords", "off"] = "full"
     """Which part of the speech leaves the device. Commands cannot change it."""
     governor: GovernorState | None = None

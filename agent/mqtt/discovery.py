@@ -30,11 +30,10 @@ from agent.config.state_file import read_json, write_json
 from agent.config.tunables import COMMANDED, LONGEST_STATE
 from agent.config.types import DeviceId, TopicLevels
 from agent.messages import Health, Info, Keyword, State, Status, TranscriptMessage, Vad, topic_for
-from agent.messages.telemetry import TelemetryMessage
+from agent.messages.telemetry import METRICS, Metric, TelemetryMessage
 from agent.mqtt.client import MqttClient
 from agent.mqtt.commands import command_topic
 from agent.mqtt.delivery import Outgoing
-from agent.telemetry.metrics import METRICS, Metric
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from agent.mqtt.reporting import MicrophoneHealth, TelemetryReporter
 from agent.systemd import Notifier
 from agent.telemetry.counters import Counters
 from agent.telemetry.naming import source_name
-from agent.telemetry.prometheus import PrometheusServer, exposition
-from agent.telemetry.snapshot import Host, Snapshot, SnapshotBuilder
+from agent.telemetry.prometheus import exposition, prometheus_server
+from agent.telemetry.snapshot import Host, Snapshot, take_snapshot
+from agent.telemetry.tcp import TcpServer
 from agent.telemetry.vitals import Vitals, VitalsWatch, pull_codes
 from agent.telemetry.watchdog import Supervisor
 from agent.worker import Worker
@@ -78,17 +79,22 @@ class HealthMonitor:
             transcriber=pipeline.transcriber,
             inference_s=lambda duration_s: longest_inference_s(settings().engine, duration_s),
         )
-        self._prometheus: PrometheusServer | None = None
+        self._prometheus: TcpServer | None = None
         if configured.prometheus.enabled:
             snapshot = self.snapshots()
-            self._prometheus = PrometheusServer(configured.prometheus, lambda: exposition(snapshot()), on_failure)
+            self._prometheus = prometheus_server(configured.prometheus, lambda: exposition(snapshot()), on_failure)
 
     def snapshots(self) -> Callable[[], Snapshot]:
         """Return a function that takes snapshots. Each thread needs its own: CPU load counts from one to the next."""
         host = Host(state_dir(self._settings()), self._host_root)
-        transcriber = self._pipeline.transcriber
-        builder = SnapshotBuilder(host, self._watch, self._counters, lambda: transcriber.waiting, self._started_s)
-        return lambda: builder.snapshot(self.mqtt.stats if self.mqtt else None, self._publisher.problems)
+        return lambda: take_snapshot(
+            host.read(self._watch.latest),
+            self._counters,
+            waiting=self._pipeline.transcriber.waiting,
+            started_s=self._started_s,
+            mqtt=self.mqtt.stats if self.mqtt else None,
+            problems=self._publisher.problems,
+        )
 
     @property
     def vitals(self) -> Vitals:

@@ -8,17 +8,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from agent import __version__
 from agent.asr import Engine
 from agent.asr.pipeline import Pipeline
-from agent.config.commanded import LISTENING, Applied, value_at
+from agent.config.commanded import LISTENING, Applied, Reload, plan_reload, value_at
 from agent.config.keywords import keyword_rules
 from agent.config.layers import models_dir, state_dir
-from agent.config.reload import Reload, plan_reload
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
 from agent.config.tunables import COMMANDED, Tunable
 from agent.errors import EngineError, ModelError, SourceError
@@ -26,6 +24,7 @@ from agent.governor.runner import Governed
 from agent.governor.spool import Spool
 from agent.log import set_level
 from agent.messages import Info, State, identity
+from agent.messages.privacy import PublishPolicy
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import languages_of
 from agent.models.selection import format_for
@@ -44,8 +43,8 @@ from agent.mqtt.commands import Arguments, CommandError, CommandValidator, Outco
 from agent.mqtt.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.mqtt.discovery import Announcer, DeviceFacts
 from agent.mqtt.publisher import Publisher
-from agent.telemetry.metrics import absent_metrics
 from agent.telemetry.naming import source_name
+from agent.telemetry.snapshot import absent_metrics
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -206,7 +205,7 @@ class Remote:
         `HealthMonitor` looks at `telemetry.interval_s` itself.
         """
         self._pipeline.segmenter.threshold = settings.vad.threshold
-        self._publisher.policy = replace(self._publisher.policy, min_confidence=settings.publish.min_confidence)
+        self._publisher.policy = PublishPolicy.of(settings.publish)
         self.settings = settings
 
     def _set(self, tunable: Tunable, arguments: Any) -> Outcome:
