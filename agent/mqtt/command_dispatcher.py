@@ -77,9 +77,10 @@ class CommandDispatcher:
     def join(self, timeout_s: float) -> None:
         """Wait until the threads have ended, for at most `timeout_s`."""
         until_s = time.monotonic() + timeout_s
-        for worker in (*self._workers, self._slow):
-            if worker:
-                worker.join(max(0.0, until_s - time.monotonic()))
+        for worker in self._workers:
+            worker.join(max(0.0, until_s - time.monotonic()))
+        if self._slow:
+            self._slow.join(max(0.0, until_s - time.monotonic()))
 
     def _serve(self, channel: Channel[Incoming]) -> None:
         for incoming in channel:

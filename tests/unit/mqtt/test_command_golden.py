@@ -9,7 +9,7 @@ from agent.asr.engine_process import ProcessDied, ProcessEngine
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
-from agent.mqtt.command_handlers import SENTENCE, listen_to_it
+from agent.mqtt.command_handlers import SENTENCE, transcribe_golden_utterance
 
 
 class Sick:
@@ -40,6 +40,6 @@ def test_an_engine_that_is_well_again_hears_it_again(monkeypatch: pytest.MonkeyP
     """What became of the last proof is not held against the next one, though the sound is the same."""
     monkeypatch.setattr("agent.asr.engine_process.EngineProcess", Sick)
     transcriber = listener(ProcessEngine(ScriptedSettings(), lambda: None).transcribe)
-    assert listen_to_it(transcriber).code == "failed"
+    assert transcribe_golden_utterance(transcriber).code == "failed"
     monkeypatch.setattr(Sick, "sick", False)
-    assert [listen_to_it(transcriber).code for _ in range(2)] == ["ok", "ok"]
+    assert [transcribe_golden_utterance(transcriber).code for _ in range(2)] == ["ok", "ok"]
