@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Transcriber
+from agent.asr.transcriber import Recognition, Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.alsa import AlsaSource
 from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
@@ -275,9 +275,7 @@ class SlowEngine:
 class Nobody:
     """Is told what became of each utterance, and does nothing about it."""
 
-    def recognised(
-        self, utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, *, late: bool = False
-    ) -> None:
+    def recognised(self, recognition: Recognition) -> None:
         """There are no words."""
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:

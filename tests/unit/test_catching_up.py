@@ -11,7 +11,6 @@ from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.segmenter import Ended, Paused
 from tests.unit.asr.test_transcriber import CountingEngine, Notebook, utterance
 
 
@@ -49,7 +48,7 @@ class Rig:
     def submit(self, *names: str) -> None:
         """Utterances that have ended."""
         for name in names:
-            self.transcriber.heard(Ended(utterance(name)))
+            self.transcriber.submit(utterance(name))
 
     def finish(self) -> Notebook:
         """Let everything be answered, end the thread, and return what was written down."""
@@ -88,7 +87,7 @@ def test_a_single_one_is_no_batch() -> None:
 def test_a_batch_ends_before_a_draft() -> None:
     """A draft is decoded by itself, and kept until its pause is over: order and ids stay what they are."""
     rig = Rig()
-    rig.transcriber.heard(Paused(utterance("a")))  # nothing waits yet
+    rig.transcriber.speculate(utterance("a"))  # nothing waits yet
     rig.submit("a", "b", "c")
     notebook = rig.finish()
     assert notebook.ids == ["busy", "a", "b", "c"]
@@ -99,8 +98,8 @@ def test_a_batch_ends_before_a_draft() -> None:
 def test_a_draft_that_was_overtaken_goes_into_the_batch_anew() -> None:
     """More speech came: the longer utterance is decoded, with those behind it."""
     rig = Rig()
-    rig.transcriber.heard(Paused(utterance("a", 1600)))
-    rig.transcriber.heard(Ended(utterance("a", 3200)))
+    rig.transcriber.speculate(utterance("a", 1600))
+    rig.transcriber.submit(utterance("a", 3200))
     rig.submit("b")
     notebook = rig.finish()
     assert rig.engine.batches == [["a", "b"]]

@@ -60,7 +60,7 @@ def test_the_words_are_those_with_silence_around_them(
 
     def assist(pcm: Pcm16) -> str:
         detector, segmenter = create_detector(Settings().vad), create_segmenter(Settings())
-        return words_in(pcm, detector, segmenter, lambda utterance, _limit_s: engine.transcribe([utterance])[0])
+        return words_in(pcm, detector, segmenter, lambda utterance, _limit_s: engine.transcribe(utterance))
 
     assert assist(word) == assist(surrounded) == said(found)
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Transcriber
+from agent.asr.transcriber import Recognition, Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
-from agent.segmenter import Ended
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 WORDS = Transcript("01A", "words", "en", (), "scripted", "scripted", 1.0, 0)
@@ -23,11 +22,9 @@ class Notebook:
 
     told: list[str] = field(default_factory=list)
 
-    def recognised(
-        self, utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, *, late: bool = False
-    ) -> None:
+    def recognised(self, recognition: Recognition) -> None:
         """Write it down."""
-        self.told.append(f"recognised {utterance.id}")
+        self.told.append(f"recognised {recognition.utterance.id}")
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Write it down."""
@@ -97,7 +94,7 @@ class Rig:
 
     def set_aside(self, utterance: Utterance) -> None:
         """Let it wait for too long."""
-        self.transcriber.heard(Ended(utterance))
+        self.transcriber.submit(utterance)
         self.transcriber.set_aside(-1.0)
 
 
@@ -118,14 +115,14 @@ def test_an_utterance_without_room_is_kept_while_the_store_has_room() -> None:
     """And dropped where it has none."""
     rig = Rig(Notebook(), room=1, capacity=1)
     for name in ("01A", "01B", "01C"):
-        rig.transcriber.heard(Ended(replace(SPOKEN, id=name)))
+        rig.transcriber.submit(replace(SPOKEN, id=name))
     assert (rig.notebook.told, rig.store.kept) == (["dropped 01B"], ["01A"])
 
 
 def test_an_utterance_from_before_forget_is_neither_reported_nor_kept() -> None:
     """Wherever it was: no words, no failure, nothing on disk. What is said afterwards is reported."""
     rig = Rig(Notebook(), room=8)
-    rig.transcriber.heard(Ended(replace(SPOKEN, id="01Z")))
+    rig.transcriber.submit(replace(SPOKEN, id="01Z"))
     assert rig.transcriber.forget() == 1
     for tell in rig.outcomes(SPOKEN):
         tell()
@@ -141,9 +138,7 @@ class Slow(Notebook):
         super().__init__()
         self.began, self.go = threading.Event(), threading.Event()
 
-    def recognised(
-        self, utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, *, late: bool = False
-    ) -> None:
+    def recognised(self, recognition: Recognition) -> None:
         """Wait, then write it down."""
         self.began.set()
         assert self.go.wait(60.0)
@@ -176,7 +171,7 @@ def test_at_the_end_what_waits_is_kept_and_what_the_engine_is_at_is_given_up(
     notebook, transcriber, engine = rig.notebook, rig.transcriber, rig.engine
     names = ("01A", "01B", "01C")
     for name in names:
-        transcriber.heard(Ended(replace(SPOKEN, id=name)))
+        transcriber.submit(replace(SPOKEN, id=name))
     worker = threading.Thread(target=transcriber.run)
     worker.start()
     assert engine.began.wait(60.0)
@@ -195,7 +190,7 @@ def test_after_a_drain_there_is_nothing_left_to_keep() -> None:
     """Nor is anything given up that has its words."""
     rig = Rig(Notebook(), room=8)
     notebook, transcriber, engine = rig.notebook, rig.transcriber, rig.engine
-    transcriber.heard(Ended(SPOKEN))
+    transcriber.submit(SPOKEN)
     transcriber.close()
     engine.go.set()
     transcriber.run()

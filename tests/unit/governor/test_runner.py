@@ -16,7 +16,6 @@ from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.config.settings import ScriptedSettings
 from agent.errors import EngineError
-from agent.segmenter import Ended
 from agent.governor.runner import Governed, GovernorRunner
 from agent.governor.spool import Spool
 
@@ -61,7 +60,7 @@ def test_what_the_engine_has_no_time_for_is_kept_however_often(tmp_path: Path) -
 def test_what_is_purged_while_the_engine_has_it_is_told_to_nobody(tmp_path: Path) -> None:
     """Its file is gone already, and so are its words."""
     spool, told = Spool(tmp_path, 100_000), list[str]()
-    recipient = SimpleNamespace(recognised=lambda recognition: told.append(utterance.id))
+    recipient = SimpleNamespace(recognised=lambda recognition: told.append(recognition.utterance.id))
 
     def probe(utterance: Utterance, _timeout_s: float) -> Transcript:
         if utterance.id == "01A":
@@ -80,7 +79,7 @@ def test_what_cannot_be_read_any_more_is_told_and_holds_up_nothing(tmp_path: Pat
     """Its file is damaged: it is given up, and the next one gets its words."""
     spool, told = Spool(tmp_path, 200_000), list[str]()
     recipient = SimpleNamespace(
-        recognised=lambda recognition: told.append(utterance.id),
+        recognised=lambda recognition: told.append(recognition.utterance.id),
         lost=lambda utterance, why: told.append(f"{utterance.id}: {why}"),
     )
     for name in ("01A", "01B"):
@@ -100,7 +99,7 @@ def test_a_full_or_closed_queue_is_no_failure_of_the_engine() -> None:
     )
     with pytest.raises(NoTimeError):
         transcriber.probe(SPOKEN, 0.01)
-    transcriber.heard(Ended(SPOKEN))
+    transcriber.submit(SPOKEN)
     with pytest.raises(NoTimeError):
         transcriber.probe(SPOKEN, 0.01)
     transcriber.close()

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Transcriber
+from agent.asr.transcriber import Recognition, Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.frames import AudioFrame, Utterance
 from agent.audio.microphone import Microphone
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings
 from agent.errors import EngineError
-from agent.segmenter import Ended, FRAMES_AT_REST, Listener, Segmenter
+from agent.segmenter import FRAMES_AT_REST, Listener, Segmenter
 from agent.systemd import Notifier
 from agent.telemetry.watchdog import CAPTURE_S, LISTEN_S, Supervisor
 
@@ -59,9 +59,7 @@ class Stuck:
 class Nobody:
     """Wants to know nothing."""
 
-    def recognised(
-        self, utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, *, late: bool = False
-    ) -> None:
+    def recognised(self, recognition: Recognition) -> None:
         """Let it pass."""
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
@@ -220,13 +218,13 @@ def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
             rig = Rig(manager, Notifier({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}), live=live)
             rig.told(after_s=0.0)
             rig.listener.busy = True
-            rig.transcriber.heard(Ended(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512)))
+            rig.transcriber.submit(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512))
             assert ("WATCHDOG=1" in rig.told(after_s=3 * LISTEN_S)) is not live
 
 
 def submit(transcriber: Transcriber, utterance: Utterance) -> None:
     """Somebody said it."""
-    transcriber.heard(Ended(utterance))
+    transcriber.submit(utterance)
 
 
 def probe(transcriber: Transcriber, utterance: Utterance) -> None:
@@ -259,7 +257,7 @@ def test_an_engine_that_waits_for_a_processor_is_not_late(rig: Rig) -> None:
     pcm = np.zeros(32_000, np.int16)
     worker = threading.Thread(target=rig.transcriber.run, daemon=True)
     worker.start()
-    rig.transcriber.heard(Ended(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm))))
+    rig.transcriber.submit(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
     assert rig.engine.began.wait(60)
     under_way = rig.transcriber.under_way
     assert under_way is not None
