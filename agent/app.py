@@ -244,7 +244,7 @@ class App:
             self._reloading.start()
 
     def _reload(self) -> None:
-        """Read the settings again, and tell systemd when it begins and ends. Wrong settings change nothing."""
+        """Read the settings again, and tell systemd when it begins and ends. Wrong settings are not applied."""
         self._notifier.reloading()
         status = "reloaded"
         try:

@@ -119,7 +119,7 @@ def time_synced(root: Path = ROOT) -> bool:
     Asks the kernel; where that is forbidden, systemd-timesyncd. A Raspberry Pi has no clock that survives a power cut:
     until it is synchronised, its time is a guess.
     """
-    timex = _Timex(modes=0)  # 0 changes nothing, and needs no privilege
+    timex = _Timex(modes=0)  # 0 only reads, and needs no privilege
     state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     if state >= 0:
         return state != _TIME_ERROR and not timex.status & _STA_UNSYNC

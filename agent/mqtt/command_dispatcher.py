@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.channel import Channel
 from agent.messages import Reply
-from agent.mqtt.commands import Accepted, Arguments, CommandValidator, Outcome, Refused, ReturnAddress, printable
+from agent.mqtt.commands import Arguments, CommandError, CommandValidator, Outcome, ReturnAddress, printable
 from agent.mqtt.delivery import Incoming, Outgoing
 from agent.worker import Worker, attempt
 
@@ -94,32 +94,29 @@ class CommandDispatcher:
             attempt(lambda: self._reply(outcome, self._validator.sender(incoming)))
 
     def _handle(self, incoming: Incoming) -> None:
-        with self._validating:
-            checked = self._validator.validate(incoming, datetime.now(UTC))
-        match checked:
-            case Accepted(sender=ReturnAddress(command=name)) if name == _SLOW_COMMAND:
-                self._start_slow(incoming, checked)
-            case Accepted():
-                self._execute_and_reply(checked)
-            case Refused(code, msg, sender):
-                log.warning(f"control: {sender.command!r} refused: {code}")
-                self._reply(Outcome(msg, code), sender)
-            case None:
-                pass
-
-    def _start_slow(self, incoming: Incoming, accepted: Accepted) -> None:
-        name = accepted.sender.command
-        if self._slow and self._slow.alive:
-            self._answer(Outcome("a calibration is under way", "busy"), accepted.sender)
+        sender = self._validator.sender(incoming)
+        try:
+            with self._validating:
+                arguments = self._validator.validate(incoming, datetime.now(UTC))
+        except CommandError as error:
+            log.warning(f"control: {sender.command!r} refused: {error.code}")
+            self._reply(Outcome(str(error), error.code), sender)
             return
-        log.info(f"control: {name}: begun")
-        work = partial(self._answer_faults, incoming, partial(self._execute_and_reply, accepted))
-        self._slow = Worker(name, work, self._on_failure)
-        self._slow.start()
+        if arguments is None:
+            return
+        if sender.command != _SLOW_COMMAND:
+            self._execute_and_reply(arguments, sender)
+        elif self._slow and self._slow.alive:
+            self._answer(Outcome("a calibration is under way", "busy"), sender)
+        else:
+            log.info(f"control: {sender.command}: begun")
+            work = partial(self._answer_faults, incoming, partial(self._execute_and_reply, arguments, sender))
+            self._slow = Worker(sender.command, work, self._on_failure)
+            self._slow.start()
 
-    def _execute_and_reply(self, accepted: Accepted) -> None:
-        outcome = self._execute(accepted.sender.command, accepted.arguments)
-        self._answer(outcome, accepted.sender)
+    def _execute_and_reply(self, arguments: Arguments, sender: ReturnAddress) -> None:
+        outcome = self._execute(sender.command, arguments)
+        self._answer(outcome, sender)
         if outcome.then:
             outcome.then()
 

@@ -111,7 +111,7 @@ class Outcome:
 
 
 class CommandError(AgentError):
-    """A command cannot be executed; `code` is the code of the reply."""
+    """A command is refused, or cannot be executed; `code` is the code of the reply."""
 
     def __init__(self, code: str, msg: str) -> None:
         super().__init__(msg)
@@ -127,23 +127,6 @@ class ReturnAddress:
     topic: str | None
     """The request's Response Topic; None for the device's own topic `reply`."""
     correlation: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A command to execute."""
-
-    arguments: Arguments
-    sender: ReturnAddress
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A request that is not executed, and why."""
-
-    code: str
-    msg: str
-    sender: ReturnAddress
 
 
 RequestId = Annotated[str, Field(min_length=1, max_length=64)]
@@ -181,24 +164,28 @@ class CommandValidator:
         """The topics to subscribe to; none if no command is allowed."""
         return tuple(f"{root}+" for root in self._roots) if self._allowed else ()
 
-    def validate(self, incoming: Incoming, now: datetime) -> Accepted | Refused | None:
-        """Check `incoming` at `now` (wall clock); None if it is no command to this device, or a repetition."""
+    def validate(self, incoming: Incoming, now: datetime) -> Arguments | None:
+        """Return the arguments of a command at `now` (wall clock); None if it is not for this device, or a repetition.
+
+        Raises:
+            CommandError: the command is refused.
+        """
         root = next((root for root in self._roots if incoming.topic.startswith(root)), None)
         if root is None or incoming.retained:
             return None
-        name, sender = incoming.topic.removeprefix(root), self.sender(incoming)
+        name = incoming.topic.removeprefix(root)
         if (kind := ARGUMENTS.get(name)) is None:
-            return Refused("unknown_command", f"there is no command {sender.command!r}", sender)
+            raise CommandError("unknown_command", f"there is no command {printable(name)!r}")
         if name not in self._allowed:
-            return Refused("not_allowed", f"the setting commands.allow leaves {name} out", sender)
+            raise CommandError("not_allowed", f"the setting commands.allow leaves {name} out")
         try:
             request = _request(name, kind, incoming.payload)
             if request.exp is not None and request.exp <= now:
-                return Refused("expired", "it came after its exp", sender)
+                raise CommandError("expired", "it came after its exp")
             arguments = kind.model_validate(request.args)
         except ValueError as error:
-            return Refused("invalid", _complaint(error, name, kind), sender)
-        return None if self._is_repeated(request.id) else Accepted(arguments, sender)
+            raise CommandError("invalid", _complaint(error, name, kind)) from error
+        return None if self._is_repeated(request.id) else arguments
 
     def sender(self, incoming: Incoming) -> ReturnAddress:
         """Return the destination of the reply to `incoming`, even if the request is invalid."""

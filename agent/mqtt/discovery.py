@@ -183,7 +183,7 @@ def _number(path: str) -> str:
 
 
 def _triggers(facts: DeviceFacts) -> Iterator[Entity]:
-    """Yield a trigger for automations for each keyword. It is no entity: it has neither id nor state."""
+    """Yield a trigger for automations for each keyword. It has no id and no state, so it is no entity."""
     topic = topic_for(facts.device_id, Keyword)
     for name in facts.keywords:
         config = {"atype": "trigger", "type": "keyword", "stype": name, "t": topic}
@@ -397,7 +397,7 @@ class Announcer:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            log.warning(f"{self._path}: is damaged ({type(error).__name__}); nothing is withdrawn")
+            log.warning(f"{self._path}: is damaged ({type(error).__name__}): old announcements may stay on the broker")
             return None
         if found and self._serial and found.serial and found.serial != self._serial:
             log.warning(f"{self._path}: was written on another board; leaving the topics of {found.device_id} alone")
