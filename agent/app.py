@@ -110,7 +110,6 @@ class App:
             pipeline=self._pipeline,
             publisher=self._publisher,
             counters=self._counters,
-            outbox=self._outbox,
             on_failure=self._on_failure,
         )
         self._top = self._create_top() if self._settings.top.enabled else None
@@ -147,6 +146,7 @@ class App:
                 self._governor.tick(self._health.vitals)
             self._remote.tick()
             self._publisher.repeat_speaking()
+            self._publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
         if assist:
             assist.close()
         if self._governor:

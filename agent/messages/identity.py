@@ -95,22 +95,8 @@ def _read(path: Path) -> str | None:
         return None
 
 
-class _Timex(ctypes.Structure):
-    """The beginning of `struct timex` (adjtimex(2)), and room for the rest on any architecture."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
-
-
 _TIME_ERROR: Final = 5
-_STA_UNSYNC: Final = 0x40
+"""State of a clock that is not synchronised (adjtimex(2))."""
 
 
 def time_synced(root: Path = ROOT) -> bool:
@@ -119,8 +105,8 @@ def time_synced(root: Path = ROOT) -> bool:
     Asks the kernel; where that is forbidden, systemd-timesyncd. A Raspberry Pi has no clock that survives a power cut:
     until it is synchronised, its time is a guess.
     """
-    timex = _Timex(modes=0)  # 0 only reads, and needs no privilege
-    state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    timex = (ctypes.c_long * 64)()  # longer than `struct timex`; zeros only read, and need no privilege
+    state: int = ctypes.CDLL(None, use_errno=True).adjtimex(timex)
     if state >= 0:
-        return state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+        return state != _TIME_ERROR
     return (root / "run/systemd/timesync/synchronized").exists()

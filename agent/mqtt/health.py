@@ -9,7 +9,6 @@ from agent.asr.pipeline import Pipeline
 from agent.config.layers import state_dir
 from agent.config.settings import Settings, WavSettings
 from agent.mqtt.client import MqttClient
-from agent.mqtt.outbox import Outbox
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.reporting import MicrophoneHealth, TelemetryReporter
 from agent.systemd import Notifier
@@ -30,7 +29,7 @@ class HealthMonitor:
         device_id: Decides when telemetry is due.
         settings: Returns the settings in force.
         notifier: The way to systemd.
-        pipeline, publisher, counters, outbox: The parts to look at; `outbox` is None without a broker.
+        pipeline, publisher, counters: The parts to look at.
         on_failure: Receives a thread that failed.
 
     Raises:
@@ -46,7 +45,6 @@ class HealthMonitor:
         pipeline: Pipeline,
         publisher: Publisher,
         counters: Counters,
-        outbox: Outbox | None,
         on_failure: Callable[[Worker], None],
     ) -> None:
         configured = settings()
@@ -59,7 +57,6 @@ class HealthMonitor:
         self._pipeline = pipeline
         self._publisher = publisher
         self._counters = counters
-        self._outbox = outbox
         self._started_s = time.monotonic()
         self._watch = VitalsWatch(self._host_root)
         self._microphone = MicrophoneHealth(
@@ -111,7 +108,6 @@ class HealthMonitor:
         publisher = self._publisher
         self._microphone.update()
         publisher.conditions("mqtt_", self.mqtt.conditions if self.mqtt else ())
-        publisher.conditions("outbox_", self._outbox.conditions if self._outbox else ())
         publisher.conditions("pull_", pull_codes(self._host_root))
         interval_s = self._settings().telemetry.interval_s
         if interval_s != self._interval_s:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -294,17 +295,12 @@ class Remote:
 
     def info(self) -> Info:
         """Return the description of the device."""
-        settings, machine = self._governed.overlay(self.settings), self._machine
+        settings = self._governed.overlay(self.settings)
         return Info(
             id=self._device_id,
             name=settings.device.name or self._device_id,
             agent=__version__,
-            boot_id=machine.boot_id,
-            hardware=machine.hardware,
-            os=machine.os,
-            kernel=machine.kernel,
-            arch=machine.arch,
-            python=machine.python,
+            **asdict(self._machine),
             engine=settings.engine.kind,
             model=str(value_at(settings, "engine.model") or settings.engine.kind),
             source=source_name(settings),
