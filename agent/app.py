@@ -20,7 +20,6 @@ from agent.errors import AgentError, SourceError
 from agent.governor.runner import Governed, GovernorRunner
 from agent.governor.spool import create_spool
 from agent.messages import identity
-from agent.messages.privacy import PublishPolicy
 from agent.mqtt import Sink
 from agent.mqtt.client import MqttClient, open_outbox, undelivered
 from agent.mqtt.health import HealthMonitor
@@ -77,8 +76,7 @@ class App:
         self._device_id = identity.device_id(settings.device.id)
         self._outbox = open_outbox(self._settings, self._on_failure)
         next_seq = self._outbox.next_seq if self._outbox else None
-        policy = PublishPolicy.of(self._settings.publish)
-        self._publisher = Publisher(self._counters, identity.boot_id(), next_seq, policy)
+        self._publisher = Publisher(self._counters, identity.boot_id(), next_seq)
         self._spool = create_spool(self._settings)
         self._pipeline = Pipeline(
             self._settings,
@@ -194,7 +192,7 @@ class App:
         if self._failed and self._failed.failure:
             raise self._failed.failure
         if left:
-            raise AgentError(f"{' and '.join(left)} did not stop within {DRAIN_S:.0f} s; what was under way is lost")
+            raise AgentError(f"{' and '.join(left)} did not stop within {DRAIN_S:.0f} s; their work is lost")
         # A stopped service sends its messages at the next start. The end of a recording is the last chance.
         kept = self._outbox.pending if self._outbox and not self._stop_wanted else 0
         if lost or kept:

@@ -92,8 +92,6 @@ class Remote:
         options: Sequence[str],
         on_failure: Callable[[Worker], None],
     ) -> None:
-        self.settings = settings
-        """In force by the configuration and commands, without the governor. Any thread may read."""
         self.changing = threading.Lock()
         """Held by every thread that changes `settings`, from reading them until the change is in force. Otherwise two
         engines could be loaded at once, and `settings` could name the other one."""
@@ -116,6 +114,7 @@ class Remote:
         commands, prefix = settings.commands, settings.discovery.prefix
         self._birth_topic = f"{prefix}/status"
         self._validator = CommandValidator(device_id, commands.allow, commands.groups, prefix)
+        self._apply(settings)
         self._dispatcher = CommandDispatcher(device_id, self._validator, self.execute, self._post, on_failure)
         self._handlers: Mapping[str, Callable[[Any], Outcome]] = {
             "listen": lambda switch: self._listen(switch, on=switch.value),
@@ -201,13 +200,14 @@ class Remote:
             return reload
 
     def _apply(self, settings: Settings) -> None:
-        """Put every setting of `config/tunables.py` in force, except those of the engine and the log.
+        """Hand the settings of `config/tunables.py` to the stages, except those of the engine and the log.
 
         `HealthMonitor` looks at `telemetry.interval_s` itself.
         """
         self._pipeline.segmenter.threshold = settings.vad.threshold
         self._publisher.policy = PublishPolicy.of(settings.publish)
         self.settings = settings
+        """In force by the configuration and commands, without the governor. Any thread may read."""
 
     def _set(self, tunable: Tunable, arguments: Any) -> Outcome:
         value = arguments.value
