@@ -31,9 +31,8 @@ def test_every_part_goes_where_the_contract_wants_it(tmp_path: Path) -> None:
 
 def test_flags_and_measurements_of_power_become_one_part(tmp_path: Path) -> None:
     """The one come from the watch, the others from the reading."""
-    assert Host(tmp_path, tmp_path).read(Vitals(0.0, power=Pwr(uv_now=False, uv_events=2))).pwr == Pwr(
-        uv_now=False, uv_events=2
-    )
+    flags = Pwr(uv_now=False, uv_events=2)
+    assert Host(tmp_path, tmp_path).read(Vitals(0.0, power=flags)).pwr == flags
     assert Host(tmp_path, tmp_path).read(Vitals(0.0)).pwr is None
 
 
