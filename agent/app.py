@@ -20,7 +20,6 @@ from agent.errors import AgentError, SourceError
 from agent.governor.runner import Governed, GovernorRunner
 from agent.governor.spool import create_spool
 from agent.messages import identity
-from agent.mqtt import Sink
 from agent.mqtt.client import MqttClient, open_outbox, undelivered
 from agent.mqtt.health import HealthMonitor
 from agent.mqtt.publisher import Publisher
@@ -124,7 +123,7 @@ class App:
             self._governor.open()
         self._remote.open(self._mqtt)
         stdout = StdoutSink(self._device_id, sys.stdout) if self._settings.stdout.enabled else None
-        sinks: list[Sink] = [sink for sink in (stdout, self._mqtt, self._top) if sink]
+        sinks = [sink for sink in (stdout, self._mqtt, self._top) if sink]
         self._publisher.open(sinks, self._remote.info(), self._remote.state())
         self._remote.start()
         assist = None

@@ -259,7 +259,7 @@ def announcements(settings: DiscoverySettings, facts: DeviceFacts) -> Batch:
 
 def _device_config(now: Announced, facts: DeviceFacts, gone: Mapping[str, str]) -> Batch:
     shared = {"stat_t": topic_for(facts.device_id, TelemetryMessage)}  # for all components that name no other
-    components = {key: {"p": platform} for key, platform in gone.items()}
+    components: dict[str, dict[str, object]] = {key: {"p": platform} for key, platform in gone.items()}
     for entity in entities(facts):
         own = {key: value for key, value in entity.config.items() if shared.get(key) != value}
         components[entity.key] = {"p": entity.platform, **own}

@@ -17,6 +17,12 @@ from tests.support.controlled import Switch, controlled, execute
 LIMIT_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def _no_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level of the log belongs to the whole process."""
+    monkeypatch.setattr("agent.mqtt.remote.set_level", lambda _level: None)
+
+
 class Loads:
     """Loads engines, the first one only when it is let go; counts how many are being loaded at once."""
 
