@@ -153,8 +153,8 @@ _COMMANDED: Final[dict[str, Any]] = {
 _Commanded = create_model("_Commanded", __base__=Message, **_COMMANDED)
 
 
-class State(_Commanded):  # type: ignore[misc, valid-type]  # fields made from the table in `config.tunables`
-    """The values in force of all that commands can change."""
+class State(_Commanded):
+    """The values in force of all that commands can change. The table in `config.tunables` has the other fields."""
 
     topic = "state"
     qos = 1
@@ -163,6 +163,10 @@ class State(_Commanded):  # type: ignore[misc, valid-type]  # fields made from t
 
     listening: bool
     engine: str
+    model: str
+    """The model in force; the kind of an engine without models."""
+    language: str
+    """ISO 639-1 code, or `auto`."""
     privacy: Literal["full", "keywords", "off"] = "full"
     """Which part of the speech leaves the device. Commands cannot change it."""
     governor: GovernorState | None = None

@@ -42,7 +42,8 @@ def test_the_languages_are_those_of_the_model_in_force(tmp_path: Path) -> None:
     english, multilingual = str(tmp_path / "mine.bin"), str(tmp_path / "ggml-base.en.bin")
     write_ggml(usable_weights(), Path(english))
     write_ggml(small_weights(0, replace(USABLE, n_vocab=51_865)), Path(multilingual))
-    in_force = State(listening=True, engine="whisper_cpp", model="tiny.en-q8_0", language="auto", vad_threshold=0.5)
+    values = {"engine": "whisper_cpp", "model": "tiny.en-q8_0", "language": "auto", "vad_threshold": 0.5}
+    in_force = State.model_validate({"listening": True, **values})
     told = [in_force]
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 1, Overflow.WAIT)
     settings = Settings(assist=AssistSettings(enabled=True, port=0))
