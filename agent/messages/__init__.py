@@ -146,11 +146,16 @@ class GovernorState(Part):
     """Whether utterances are decoded ahead, inside the pause that may end them."""
 
 
+class _Stages(Message):
+    listening: bool
+    engine: str
+
+
 _COMMANDED: Final[dict[str, Any]] = {
     tunable.command: (get_args(tunable.type)[0], Field(tunable.default, description=f"`{tunable.key}` in force."))
     for tunable in COMMANDED
 }
-_Commanded = create_model("_Commanded", __base__=Message, **_COMMANDED)
+_Commanded = create_model("_Commanded", __base__=_Stages, **_COMMANDED)
 
 
 class State(_Commanded):
@@ -161,8 +166,6 @@ class State(_Commanded):
     retained = True
     schema_name = "state/1"
 
-    listening: bool
-    engine: str
     model: str
     """The model in force; the kind of an engine without models."""
     language: str

@@ -143,12 +143,13 @@ def _controls(facts: DeviceFacts) -> Iterator[Entity]:
     state, options = topic_for(facts.device_id, State), {"model": facts.models, "language": facts.languages}
     on_off = {"pl_on": "ON", "pl_off": "OFF", "ic": "mdi:microphone"}
     listening = "{{ 'ON' if value_json.listening else 'OFF' }}"
-    yield control("listen", "switch", stat_t=state, name="Listening", val_tpl=listening, **on_off)
+    yield control("listen", "switch", stat_t=state, val_tpl=listening, name="Listening", **on_off)
     for tunable in COMMANDED:
         cut = f"[:{LONGEST_STATE}]" if tunable.platform == "text" else ""
         value = f"{{{{ value_json.{tunable.command}{cut} }}}}"
         choice = {"ops": list(options[tunable.command])} if tunable.platform == "select" else {}
-        yield control(tunable.command, tunable.platform, stat_t=state, val_tpl=value, **choice, **tunable.control)
+        config = {"name": tunable.title, **choice, **tunable.control}
+        yield control(tunable.command, tunable.platform, stat_t=state, val_tpl=value, **config)
     yield control("restart", "button", name="Restart", dev_cla="restart", ent_cat="config")
     yield control("identify", "button", name="Identify", dev_cla="identify", ent_cat="diagnostic")
 
