@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from agent.mqtt.outbox_store import Stamp
+from agent.mqtt.outbox_queue import Stamp
 
 
 class FakeClock:

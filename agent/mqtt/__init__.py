@@ -6,14 +6,14 @@ from agent.messages import Message
 
 
 class Sink(Protocol):
-    """Takes messages away.
+    """Receives messages.
 
-    `send` is called from the transcribe thread and from the main thread; it never blocks on the network. `close` is
-    called once by the composition root, after the last `send`.
+    The threads `transcribe` and `main` call `send`, which never blocks on the network. `app.py` calls `close` once,
+    after the last `send`.
     """
 
     def send(self, message: Message) -> None:
         """Accept a message for delivery."""
 
     def close(self, timeout_s: float) -> int:
-        """Deliver what is waiting, for at most `timeout_s`, and let go; return how many messages are lost."""
+        """Deliver waiting messages for at most `timeout_s`, and stop; return how many messages are lost."""

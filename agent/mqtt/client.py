@@ -1,8 +1,8 @@
-"""Messages to an MQTT broker: MQTT 5, or 3.1.1 where the broker knows no better.
+"""Messages to an MQTT broker: MQTT 5, or 3.1.1 where the broker does not speak MQTT 5.
 
-send() ─▶ OutgoingQueue ─▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
-             ▲                                               │
-             └──── acknowledge: leaves the outbox ◀── Ack ◀──┘
+send() ─┬▶ Outbox ─────────┬▶ thread `mqtt` ─▶ Connection (paho) ─▶ broker
+        └▶ OutgoingQueue ──┘                          │
+             ▲ acknowledge: leaves the outbox ◀── Ack ◀┘
 """
 
 import contextlib
@@ -25,8 +25,9 @@ from agent.messages.telemetry import Mqtt
 from agent.mqtt.connection import Ack, Cause, Connection, LinkDown, PacketTooLarge, tls_context
 from agent.mqtt.delivery import NOTHING, Inbox, Outgoing, PublishResult, Replay, SeqRange, publish_result
 from agent.mqtt.link_report import LinkReporter
-from agent.mqtt.outbox import Outbox, create_outbox
-from agent.mqtt.reconnect import Approach, Backoff, InFlight, PoisonMessageDetector, Subscriptions
+from agent.mqtt.outbox import create_outbox
+from agent.mqtt.outbox_queue import Outbox
+from agent.mqtt.reconnect import Approach, Backoff, PoisonMessageDetector, Subscriptions
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -41,131 +42,99 @@ _FAREWELL_S: Final = 0.5
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 10.0
 _ANSWER_TO_A_GUESS_S: Final = 3.0
-"""A broker that knows 3.1.1 only may take MQTT 5 for an unfinished message and say nothing at all: amqtt does."""
-_FLEETING: Final = 32
-"""QoS 0 messages that may wait for the thread to come round; the oldest go first. They are worth nothing later."""
-_ANSWERS: Final = 64
-"""Answers that may wait likewise."""
+"""A broker for 3.1.1 only may take MQTT 5 for an unfinished message and never answer: amqtt does."""
+_TRANSIENT: Final = 64
+"""Answers and QoS 0 messages that may wait for the thread; the oldest go first. They are useless later."""
 
 
 class OutgoingQueue:
-    """Sorts messages: retained ones are kept as last value, QoS 1 goes to the outbox, QoS 0 is forgotten when offline.
+    """Keeps the messages that are not for the outbox: retained ones, answers, and those of QoS 0.
 
-    So are answers (QoS 1, but not to be kept): who asked has given up by then. An empty retained message, which makes
-    the broker forget a topic, is sent until the broker has answered it.
+    The last value of each retained topic is sent on every connection. An empty one, which makes the broker forget a
+    topic, is sent until the broker has answered it. Answers (QoS 1, not persistent) and QoS 0 messages from before a
+    connection are dropped: the receiver has given up by then.
 
-    `put`, `purge`, `repeat` and `owes` are called from any thread; the rest from the thread `mqtt`.
+    `put`, `drop_partials`, `repeat` and `owes` are called from any thread; the rest from the thread `mqtt`.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._online = False
-        self._last: dict[str, Outgoing] = {}
+        self._retained: dict[str, Outgoing] = {}
         self._unsent: dict[str, Outgoing] = {}
-        # Retained messages that the broker has not answered. Being handed out is not enough: the link may break first.
-        self._owed: dict[str, Outgoing] = {}
-        self._answers: deque[Outgoing] = deque(maxlen=_ANSWERS)
-        self._fleeting: deque[Outgoing] = deque(maxlen=_FLEETING)
+        # Topics whose last value the broker has not answered. A value on its way still counts: the link may break.
+        self._owed: set[str] = set()
+        self._transient: deque[Outgoing] = deque(maxlen=_TRANSIENT)
 
-    def put(self, outgoing: Outgoing) -> bool:
-        """Accept a message; False if the outbox had to drop an older one for it."""
-        if outgoing.qos and outgoing.persistent and not outgoing.retained:
-            return self._outbox.put(outgoing)
+    def put(self, outgoing: Outgoing) -> None:
+        """Accept a message."""
         with self._lock:
             if outgoing.retained:
-                if outgoing.payload:
-                    self._last[outgoing.topic] = outgoing
-                else:
-                    self._last.pop(outgoing.topic, None)
-                self._owed[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
-            elif self._online:
-                (self._answers if outgoing.qos else self._fleeting).append(outgoing)
-        return True
+                self._retained[outgoing.topic] = self._unsent[outgoing.topic] = outgoing
+                self._owed.add(outgoing.topic)
+            else:
+                self._transient.append(outgoing)
 
-    def purge(self) -> int:
-        """As `Outbox.purge`; what was understood so far, and has not gone yet, is forgotten as well."""
+    def drop_partials(self) -> None:
+        """Drop the words of an unfinished utterance that have not gone yet."""
         with self._lock:
-            kept = [each for each in self._fleeting if each.schema != PartialTranscript.schema_name]
-            self._fleeting = deque(kept, _FLEETING)
-        return self._outbox.purge()
+            kept = [each for each in self._transient if each.schema != PartialTranscript.schema_name]
+            self._transient = deque(kept, _TRANSIENT)
 
     def repeat(self) -> None:
-        """Send every retained value again, in the order in which each came first, if there is a connection."""
+        """Send every retained value again, in the order in which each came first."""
         with self._lock:
-            if self._online:
-                self._unsent |= self._last
+            self._unsent |= self._retained
 
     def owes(self, topics: Collection[str]) -> bool:
         """Whether a retained message on one of `topics` has not been answered yet."""
         with self._lock:
-            return not self._owed.keys().isdisjoint(topics)
+            return not self._owed.isdisjoint(topics)
 
     def connected(self, birth: Outgoing) -> None:
-        """A connection was made: `birth`, then every retained value is to be sent again."""
+        """Begin a new connection: `birth`, then every retained value, then messages from now on."""
         with self._lock:
-            self._online = True
-            erasures = {topic: owed for topic, owed in self._owed.items() if not owed.payload}
-            self._unsent = {birth.topic: birth} | erasures | self._last
-
-    def disconnected(self) -> None:
-        """The connection is gone: what was on its way goes back into the outbox, and QoS 0 messages are forgotten."""
-        with self._lock:
-            self._online = False
-            self._fleeting.clear()
-            self._answers.clear()
-        self._outbox.requeue()
+            self._unsent = {birth.topic: birth} | self._retained
+            self._transient.clear()
 
     @property
     def idle(self) -> bool:
-        """True if there is nothing to send now. What is on its way is not counted, nor a backlog that has to wait."""
+        """True if there is no message to send now. Messages on their way do not count."""
         with self._lock:
-            return not (self._unsent or self._answers or self._fleeting) and self._outbox.due_in_s() > 0
+            return not (self._unsent or self._transient)
 
-    def next_certain(self) -> Outgoing | None:
-        """The next QoS 1 message: retained values first, then answers, then the outbox."""
+    def take(self) -> Outgoing | None:
+        """Hand out the next message: retained values first."""
         with self._lock:
             if self._unsent:
                 return self._unsent.pop(next(iter(self._unsent)))
-            if self._answers:
-                return self._answers.popleft()
-        return self._outbox.take()
+            return self._transient.popleft() if self._transient else None
 
-    def next_fleeting(self) -> Outgoing | None:
-        """The oldest QoS 0 message."""
+    def acknowledge(self, outgoing: Outgoing) -> None:
+        """Note that the broker has answered a message."""
         with self._lock:
-            return self._fleeting.popleft() if self._fleeting else None
-
-    def acknowledge(self, outgoing: Outgoing, result: PublishResult) -> None:
-        """End the flight of a message."""
-        if outgoing.key is not None:
-            self._outbox.acknowledge(outgoing, result)
-            return
-        with self._lock:
-            if self._owed.get(outgoing.topic) is outgoing:
-                del self._owed[outgoing.topic]
+            if self._retained.get(outgoing.topic) is outgoing:
+                self._owed.discard(outgoing.topic)
+                if not outgoing.payload:
+                    del self._retained[outgoing.topic]
 
     def set_aside(self, outgoing: Outgoing) -> None:
-        """Do not send this message again; of a retained kind, the next value is sent.
+        """Do not send this message again; of its topic, the next value is sent.
 
-        A broker that hangs up on one erasure, since it is not allowed, does so on each of them: none is sent again.
+        If the broker hangs up on one erasure because it forbids that, it would do so on each: drop all of them.
         """
-        self.acknowledge(outgoing, PublishResult.REFUSED)
         with self._lock:
-            if not outgoing.payload:
-                self._owed = {topic: owed for topic, owed in self._owed.items() if owed.payload}
-            if self._last.get(outgoing.topic) is outgoing:
-                del self._last[outgoing.topic]
+            for topic, value in tuple(self._retained.items()):
+                if value is outgoing or not (value.payload or outgoing.payload):
+                    del self._retained[topic]
+                    self._owed.discard(topic)
 
 
 class MqttClient:
     """Delivers messages to a broker, and keeps trying for as long as it takes.
 
-    QoS 1 messages wait in the outbox until the broker has acknowledged them. Of retained kinds the last value is kept
-    and sent on every connection, after the birth message; QoS 0 messages are dropped while there is no connection.
-    The thread, called `mqtt`, starts to connect at once; it ends the process (`on_failure`) only for a bug.
-
-    On every connection it subscribes to what `inbox` wants.
+    Transcripts and other QoS 1 messages wait in the outbox until the broker has acknowledged them. The thread, called
+    `mqtt`, starts to connect at once; it ends the process (`on_failure`) only for a bug. On every connection it
+    subscribes to the topics of `inbox`.
 
     Raises:
         ConfigError: a certificate file cannot be used.
@@ -186,8 +155,8 @@ class MqttClient:
             tls_context(settings.tls)  # better a clear error now than a line in the log every few minutes
         self._settings = settings
         self._device_id = device_id
-        self._queue = OutgoingQueue(outbox)
         self._outbox = outbox
+        self._queue = OutgoingQueue()
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._backoff = backoff or Backoff(chance, ceiling_s=settings.reconnect_max_s)
         self._approach = Approach(settings.protocol)
@@ -196,13 +165,14 @@ class MqttClient:
         self._subscriptions = Subscriptions(inbox.filters)
         self._report = LinkReporter(settings, device_id)
         self.connected = False
-        """The broker has accepted us and the connection holds, as far as is known; any thread may ask."""
+        """The broker has accepted this device and the connection holds, as far as is known; any thread may ask."""
         self._connected_s = 0.0
         self._connections = 0
         self._progress_s = float("-inf")
         self._ack_ms = Window()
-        self._ack_lock = threading.Lock()
-        self._in_flight: dict[int, InFlight] = {}
+        self._ack_ms_p95: float | None = None
+        self._in_flight: dict[int, tuple[Outgoing, float]] = {}
+        """By packet id: a message that the broker has not acknowledged, and when it was sent (monotonic)."""
         self._poison = PoisonMessageDetector()
         self._stopping = threading.Event()
         self._deadline_s = float("inf")
@@ -213,12 +183,14 @@ class MqttClient:
         self._worker.start()
 
     def send(self, message: Message) -> None:
-        """Accept a message for delivery; never waits for the network. What is sent after `close` is lost."""
+        """Accept a message for delivery; never waits for the network. A message after `close` is lost."""
         self.post(Outgoing.of(self._device_id, message, time.monotonic()))
 
     def post(self, outgoing: Outgoing) -> None:
-        """As `send`, for what goes to a topic outside our own."""
-        if not self._queue.put(outgoing):
+        """Accept a message to any topic, as `send` does."""
+        if not outgoing.qos or outgoing.retained or not outgoing.persistent:
+            self._queue.put(outgoing)
+        elif not self._outbox.put(outgoing):
             self._report.overflow()
         self._wake()
 
@@ -228,35 +200,35 @@ class MqttClient:
         self._wake()
 
     def has_taken(self, topics: Collection[str]) -> bool:
-        """Whether the broker has answered what was last retained on each of `topics`; it may have refused it."""
+        """Whether the broker has answered the last retained value of each of `topics`; it may have refused it."""
         return not self._queue.owes(topics)
 
     def purge(self) -> int:
-        """Forget what waits and is not on its way; return how many messages that were."""
-        return self._queue.purge()
+        """Forget messages that wait and are not on their way; return how many of the outbox those were."""
+        self._queue.drop_partials()
+        return self._outbox.purge()
 
     def replay(self, wanted: SeqRange) -> Replay:
-        """Send transcripts again that were delivered, as far as they are still here."""
+        """Send delivered transcripts again, as far as they are still here."""
         replay = self._outbox.replay(wanted)
         self._wake()
         return replay
 
     @property
     def delivering(self) -> bool:
-        """Whether something waits, and the broker has accepted us or a message not long ago."""
+        """Whether messages wait, and the broker has accepted this device or a message not long ago."""
         return self._outbox.pending > 0 and time.monotonic() - self._progress_s < PROGRESS_S
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What is wrong with the broker, as codes for `health`; may be read from any thread."""
+        """Troubles with the broker, as codes for `health`; may be read from any thread."""
         too_large = ("mqtt_message_too_large",) if self._subscriptions.trouble(time.monotonic()) else ()
         return (*self._report.conditions, *too_large)
 
     @property
     def stats(self) -> Mqtt:
         """The `mqtt` part of telemetry; may be read from any thread."""
-        with self._ack_lock:
-            p95_ms = self._ack_ms.p95()
+        p95_ms = self._ack_ms_p95
         return Mqtt(
             outbox_n=self._outbox.pending,
             outbox_mb=round(self._outbox.size_bytes / 2**20, 2),
@@ -266,16 +238,16 @@ class MqttClient:
         )
 
     def close(self, timeout_s: float) -> int:
-        """Deliver what is waiting, say `offline` and disconnect, within `timeout_s`; return what is lost by it.
+        """Deliver waiting messages, say `offline` and disconnect, within `timeout_s`; return how many are lost by it.
 
-        Where there is no connection, one more attempt is made if there is something to deliver.
+        Where there is no connection, one more attempt is made if a message waits.
         """
         self._deadline_s = time.monotonic() + timeout_s
         self._stopping.set()
         self._wake()
         if not self._worker.join(timeout_s + _FAREWELL_S + _TICK_S):
-            # Only a resolver or a TLS handshake without an answer can hold it for so long; neither can be cut short.
-            log.warning(f"mqtt: {self._settings.host} still does not answer, leaving without a goodbye")
+            # A resolver or a TLS handshake without an answer can hold it for so long, and cannot be interrupted.
+            log.warning(f"mqtt: {self._settings.host} does not answer; leaving without saying goodbye")
         return self._outbox.close()
 
     def _wake(self) -> None:
@@ -321,7 +293,6 @@ class MqttClient:
             if remaining_s <= 0 or (self._stopping.is_set() and not self._outbox.pending):
                 raise LinkDown(Cause.SILENT, f"no answer within {patience_s:.0f} s")
             connection.step(self._ear, remaining_s)
-            self._hush()
 
     def _serve(self, connection: Connection) -> None:
         """Publish until the connection breaks (`LinkDown`), or `close` was called and everything is delivered."""
@@ -330,25 +301,36 @@ class MqttClient:
         self._queue.connected(self._status("online"))
         self.connected = True
         self._poison.connected(self._connected_s)
-        while not self._finished():
+        while not self._finished:
             connection.subscribe(self._subscriptions.wanted(time.monotonic()))
             self._feed(connection)
-            self._settle(connection.step(self._ear, self._patience_s(connection)), connection)
+            # Do not wait beyond the moment when the outbox has a message again.
+            due_s = _TICK_S if connection.congested or not self._has_room(connection) else self._outbox.due_in_s()
+            self._settle(connection.step(self._ear, max(_SHORT_TICK_S, min(_TICK_S, due_s))), connection)
             self._report.deaf(connection.refused_filters)
-            self._hush()
-        self._farewell(connection)
+        self._publish(connection, self._status("offline"))  # a disconnect in good order makes the broker drop the will
+        limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
+        while self._in_flight and time.monotonic() < limit_s:
+            self._settle(connection.step(None, limit_s - time.monotonic()), connection)
+
+    @property
+    def _finished(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        drained = self._queue.idle and self._outbox.due_in_s() > 0 and not self._in_flight
+        return drained or time.monotonic() >= self._deadline_s
 
     def _lost(self, down: LinkDown, connection: Connection) -> None:
         """Draw conclusions from the end of a connection; then wait until it is time for the next attempt."""
         now_s = time.monotonic()
         connected_s = now_s - self._connected_s if self.connected else 0.0
+        suspect = None
         if connection.oversized:
-            # What brings messages that are too large is not subscribed to for a while.
+            # Leave out the filters that bring messages that are too large.
             if filters := self._subscriptions.too_large(connection.oversized, now_s):
                 self._report.left_out(filters)
-        elif down.cause is not Cause.TAKEN_OVER and (culprit := self._poison.lost(self._in_flight.values(), now_s)):
-            self._report.set_aside(culprit)
-            self._queue.set_aside(culprit)
+        elif down.cause is not Cause.TAKEN_OVER:
+            suspect = self._find_poison(now_s)
         if self.connected and self._poison.unwelcome:
             down = LinkDown(Cause.GREETING, down.reason)
         self._disconnected()
@@ -356,35 +338,39 @@ class MqttClient:
             log.debug(f"mqtt: asking less of the broker ({down.reason})")
             return
         wait_s = self._backoff.wait_s(down.cause, connected_s)
-        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=self._poison.prime)
+        self._report.down(down, self._outbox.pending, wait_s, connected_s=connected_s, suspect=suspect)
         self._stopping.wait(wait_s)
+
+    def _find_poison(self, now_s: float) -> Outgoing | None:
+        """Set the message aside on which the broker hangs up; return it while that is only a suspicion."""
+        in_flight = tuple(self._in_flight.values())
+        # A message of the outbox is told by its key. Read again from disk, its other fields differ a little.
+        sent_s: dict[object, float] = {
+            message if message.key is None else message.key: at_s for message, at_s in in_flight
+        }
+        is_poison = self._poison.lost(sent_s, now_s)
+        alone = in_flight[0][0] if in_flight else None
+        if alone is None or not is_poison:
+            return alone if self._poison.suspected else None
+        self._report.set_aside(alone)
+        self._queue.set_aside(alone)
+        self._outbox.acknowledge(alone, PublishResult.REFUSED)
+        return None
 
     def _disconnected(self) -> None:
         self.connected = False
         self._in_flight.clear()
-        self._queue.disconnected()
-
-    def _patience_s(self, connection: Connection) -> float:
-        """How long to wait for something to happen: not beyond the moment when the outbox has something again."""
-        if connection.congested or not self._has_room(connection):
-            return _TICK_S
-        return max(_SHORT_TICK_S, min(_TICK_S, self._outbox.due_in_s()))
+        self._outbox.requeue()
 
     def _has_room(self, connection: Connection) -> bool:
         """Whether one more message may be on its way."""
         return len(self._in_flight) < self._poison.window(connection.window, time.monotonic())
 
-    def _finished(self) -> bool:
-        if not self._stopping.is_set():
-            return False
-        drained = self._queue.idle and not self._in_flight
-        return drained or time.monotonic() >= self._deadline_s
-
     def _feed(self, connection: Connection) -> None:
-        """Publish what the window and the network have room for."""
-        while self._has_room(connection) and not connection.congested and (message := self._queue.next_certain()):
-            self._publish(connection, message)
-        while not connection.congested and (message := self._queue.next_fleeting()):
+        """Publish as many messages as the window and the network have room for."""
+        while self._has_room(connection) and not connection.congested:
+            if (message := self._queue.take() or self._outbox.take()) is None:
+                break
             self._publish(connection, message)
 
     def _publish(self, connection: Connection, message: Outgoing) -> None:
@@ -400,47 +386,40 @@ class MqttClient:
             self._done(message, PublishResult.REFUSED)
             return
         if message.qos:
-            self._in_flight[packet_id] = InFlight(message, now_s)
+            self._in_flight[packet_id] = message, now_s
 
     def _settle(self, acks: tuple[Ack, ...], connection: Connection) -> None:
         for ack in acks:
-            # paho acknowledges QoS 0 messages too, as soon as they are written: those are not on their way.
+            # paho acknowledges QoS 0 messages too, as soon as they are written: those are not in flight.
             if (sent := self._in_flight.pop(ack.packet_id, None)) is None:
                 continue
+            message, sent_s = sent
             if self._poison.answered():
                 self._report.up(connection.version, self._outbox.pending, retained=connection.retained)
-            with self._ack_lock:
-                self._ack_ms.add((time.monotonic() - sent.sent_s) * 1_000)
+            self._ack_ms.add((time.monotonic() - sent_s) * 1_000)
+            self._ack_ms_p95 = self._ack_ms.p95()
             if ack.refusal is None:
                 self._progress_s = time.monotonic()
             else:
-                self._report.refused(sent.message, ack.refusal)
-            self._done(sent.message, publish_result(ack.code))
+                self._report.refused(message, ack.refusal)
+            self._done(message, publish_result(ack.code))
 
     def _done(self, message: Outgoing, result: PublishResult) -> None:
-        self._poison.acknowledged(message)
-        self._queue.acknowledge(message, result)
-
-    def _farewell(self, connection: Connection) -> None:
-        """Replace the retained `online`: a disconnect in good order makes the broker forget the will."""
-        self._publish(connection, self._status("offline"))
-        limit_s = max(self._deadline_s, time.monotonic() + _FAREWELL_S)
-        while self._in_flight and time.monotonic() < limit_s:
-            self._settle(connection.step(None, limit_s - time.monotonic()), connection)
-
-    def _hush(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._ear.recv(4_096):
-                pass
+        if message.key is None:
+            self._poison.acknowledged(message)
+            self._queue.acknowledge(message)
+        else:
+            self._poison.acknowledged(message.key)
+            self._outbox.acknowledge(message, result)
 
     def _status(self, state: Literal["online", "offline"]) -> Outgoing:
         return Outgoing.of(self._device_id, Status(state=state), time.monotonic())
 
 
 def open_outbox(settings: Settings, on_failure: Callable[[Worker], None]) -> Outbox | None:
-    """Open what keeps messages until the broker has them; None without a broker.
+    """Open the outbox that keeps messages until the broker has them; None without a broker.
 
-    Where words are not to leave the device, those of before the setting was made are deleted, before there is a link.
+    Where words must not leave the device, earlier ones are deleted before there is a connection.
     """
     if not settings.mqtt.enabled:
         return None

@@ -1,8 +1,8 @@
-"""One connection to a broker: paho-mqtt as transport and nothing more, TLS, and the limits of packets.
+"""One connection to a broker: paho-mqtt as mere transport, TLS, and the limits of packets.
 
 paho keeps no queue on disk (paho.mqtt.python#223), has no jitter, ignores the broker's Receive Maximum and its Maximum
 Packet Size, and its thread may die (#894) or hang (#891). So each connection gets a fresh client, driven by the thread
-`mqtt`: whatever becomes of it, what was not acknowledged is still in the outbox.
+`mqtt`. Messages that the broker has not acknowledged stay in the outbox.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ Version = Literal["5", "3.1.1"]
 
 SESSION_EXPIRY_S: Final = 3_600
 COMMAND_LIMIT_BYTES: Final = 16_384
-"""Largest packet that the agent reads: the 8,192 bytes of a command, and as many for topic and properties."""
+"""Largest packet that the agent reads: the 8,192 bytes of a command, and as much for topic and properties."""
 CONTRACT_LIMIT_BYTES: Final = 65_536
 """Largest packet that a subscriber to devices reads. A transcript, the largest message, has about 16 KB."""
 CLOCK_REMEDY: Final = "set this device's clock, or renew the broker's certificate if the clock is right"
@@ -61,7 +61,7 @@ class Cause(Enum):
     """
 
     UNREACHABLE = "no broker at {at} ({why})"
-    """No such host, connection refused, no route, time-out."""
+    """The host is unknown, refuses the connection, cannot be routed to or does not answer."""
     UNTRUSTED = (
         "cannot trust the broker at {at} ({why}): set mqtt.tls.ca_file to the authority that signed its certificate, "
         "and mqtt.host to a name in that certificate"
@@ -69,7 +69,7 @@ class Cause(Enum):
     DATES = "cannot trust the broker at {at} ({why}): " + CLOCK_REMEDY
     """The broker's certificate is not valid at the time that this device's clock shows."""
     UNUSABLE_FILES = "cannot connect to {at} ({why})"
-    """Our own certificate files were usable once, and are not now; perhaps they are just being renewed."""
+    """The device's own certificate files could be used at the start, and cannot now; perhaps they are being renewed."""
     NO_TLS = "{at} does not speak TLS as it should ({why}): check mqtt.port and mqtt.tls.enabled"
     CERTIFICATE = "{at} does not take this device's certificate ({why}): check mqtt.tls.cert_file and key_file"
     CREDENTIALS = "{at} refuses the user '{user}' ({why}): check mqtt.username and mqtt.password"
@@ -79,9 +79,9 @@ class Cause(Enum):
         "takes retained messages at QoS 1"
     )
     """The broker ended the conversation before it answered; old brokers do that to a version they do not know."""
-    REFUSED = "{at} refuses us ({why})"
-    """For a reason of its own: busy, quota, …"""
-    RETAIN = "{at} refuses us ({why}), though nothing was to be retained"
+    REFUSED = "{at} refuses the connection ({why})"
+    """The broker is busy, over a quota, …"""
+    RETAIN = "{at} refuses the connection ({why}), though no message was to be retained"
     """The broker keeps no retained messages, and says so."""
     QOS = "{at} takes QoS 0 only ({why}) and so acknowledges nothing: use a broker that takes QoS 1"
     GREETING = (
@@ -89,7 +89,7 @@ class Cause(Enum):
         "QoS 1, and check that its access control list lets '{id}' publish its status"
     )
     TOO_LARGE = "hung up on {at} ({why}): no command has more than " + f"{COMMAND_LIMIT_BYTES} bytes"
-    """We hung up, since the broker began to send a packet that is too large."""
+    """This device hung up, since the broker began to send a packet that is too large."""
     TAKEN_OVER = "another client connected to {at} as '{id}': give each device a device.id of its own"
     LOST = "lost the broker at {at} ({why})"
     """There was a connection, and it broke."""
@@ -109,8 +109,8 @@ _KEEP_ALIVE_TIMEOUT: Final = 0x8D
 _FAILURE: Final = 0x80
 """MQTT 5 reason codes from here on are failures (MQTT 5.0, 2.4)."""
 
-# A malformed packet comes out of paho as any of these (before 2.2; since then it is a lost connection), an impossible
-# host name as ValueError. What the other end says must not end the process.
+# paho raises any of these for a malformed packet (before 2.2; since then it is a lost connection), and ValueError for
+# an impossible host name. No packet of a broker may end the process.
 _BROKEN_PEER: Final = (OSError, ValueError, LookupError, struct.error, MQTTException)
 
 
@@ -145,7 +145,7 @@ class _TlsSocket(ssl.SSLSocket):
         """Shake hands.
 
         Raises:
-            ssl.SSLError: it failed, be it that the other end broke it off.
+            ssl.SSLError: it failed, or the other end hung up.
         """
         try:
             super().do_handshake(block)
@@ -181,19 +181,19 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def tls_cause(error: ssl.SSLError) -> Cause:
-    """Which side does not accept the other, and why."""
+    """Return which side does not accept the other, and why."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Cause.DATES if error.verify_code in _DATES else Cause.UNTRUSTED
     return Cause.CERTIFICATE if is_alert(str(error)) else Cause.NO_TLS
 
 
 def is_alert(text: str) -> bool:
-    """An alert is what the broker thinks of us; with TLS 1.3 it comes after the handshake."""
+    """Whether the broker has refused this device's certificate; with TLS 1.3 the alert comes after the handshake."""
     return "ALERT" in text.upper()
 
 
 def tls_reason(error: ssl.SSLError) -> str:
-    """What is wrong, in words; where it is about dates, with the time that this device's clock shows."""
+    """Explain the error in words; if it is about dates, with the time that this device's clock shows."""
     if isinstance(error, ssl.SSLCertVerificationError):
         now = f"; this device's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         return error.verify_message + (now if error.verify_code in _DATES else "")
@@ -212,7 +212,7 @@ class Oversized:
     """The broker sends it again to each new subscription."""
 
     def __str__(self) -> str:
-        """As it stands in a message to people."""
+        """The words for messages to people."""
         kind = "a retained packet" if self.retained else "a packet"
         return f"{kind} of {self.size_bytes} bytes" + (f" on {self.topic}" if self.topic else "")
 
@@ -221,23 +221,23 @@ class BoundedClient(Client):
     """A paho client that hangs up as soon as the fixed header announces a packet of more than `limit_bytes`.
 
     paho itself reads up to 256 MiB into memory (MQTT 5.0, 2.1.4). A message at QoS 2 ends the connection as well: paho
-    would keep it until the broker releases it, and we never subscribe at QoS 2.
+    would keep it until the broker releases it, and the agent never subscribes at QoS 2.
 
-    It passes over a message that it cannot read, and acknowledges it. paho hangs up on properties with the sign U+FEFF,
-    and on some that brokers let through unchecked. The broker would deliver such a message again on every connection.
+    It ignores a message that it cannot read, and acknowledges it. paho hangs up on properties with the sign U+FEFF, and
+    on some that brokers do not check. The broker would deliver such a message again on every connection.
     """
 
     def __init__(self, limit_bytes: int, client_id: str = "", **options: Any) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id, **options)
         self.limit_bytes = limit_bytes
         self.oversized: Oversized | None = None
-        """What this client hung up on last."""
+        """The packet on which this client hung up last."""
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        """Read from the socket. paho asks for the fixed header byte by byte, then for all that is left of the packet.
+        """Read from the socket. paho asks for the fixed header byte by byte, then for the rest of the packet.
 
         Raises:
-            OSError: the packet is none that we take. paho logs it, and reports a lost connection.
+            OSError: the packet is too large, or a message at QoS 2. paho logs it, and reports a lost connection.
         """
         command = self._in_packet["command"]
         is_message = command & _TYPE_MASK == _PUBLISH
@@ -282,16 +282,19 @@ def properties_of(packet_type: int, **values: Any) -> Properties:
     return properties
 
 
-def publish_properties(outgoing: Outgoing, expiry_s: int | None) -> Properties:
-    """What a message carries besides its payload, with what is left of its expiry."""
-    return _message_properties(
-        PacketTypes.PUBLISH, outgoing, MessageExpiryInterval=expiry_s, CorrelationData=outgoing.correlation
+def publish_properties(
+    outgoing: Outgoing, expiry_s: int | None, packet_type: int = PacketTypes.PUBLISH, **more: Any
+) -> Properties:
+    """The properties of a message that expires in `expiry_s` seconds."""
+    return properties_of(
+        packet_type,
+        PayloadFormatIndicator=1,
+        ContentType=outgoing.content_type,
+        UserProperty=[("schema", outgoing.schema)],
+        MessageExpiryInterval=expiry_s,
+        CorrelationData=outgoing.correlation,
+        **more,
     )
-
-
-def _message_properties(packet_type: int, outgoing: Outgoing, **more: Any) -> Properties:
-    kind = {"ContentType": outgoing.content_type, "UserProperty": [("schema", outgoing.schema)]}
-    return properties_of(packet_type, PayloadFormatIndicator=1, **kind, **more)
 
 
 def publish_bytes(outgoing: Outgoing, properties: Properties | None) -> int:
@@ -311,14 +314,14 @@ class Ack:
     code: int
     """Reason code of the PUBACK (MQTT 5.0, 3.4.2.1); 0 with MQTT 3.1.1."""
     refusal: str | None
-    """The broker's reason if it did not take the message."""
+    """The broker's reason, if it has refused the message."""
 
 
 class Connection:
-    """One connection, from CONNECT to its end. Belongs to one thread. Everything raises `LinkDown` when it is over.
+    """One connection, from CONNECT to its end. Belongs to one thread. Every method raises `LinkDown` when it is over.
 
-    Where `will` is not retained, nothing else is published as retained either. With `clean` the broker forgets what it
-    still has for us.
+    Where `will` is not retained, no other message is published as retained either. With `clean` the broker forgets the
+    messages that it still has for this device.
     """
 
     def __init__(
@@ -343,12 +346,12 @@ class Connection:
         """Whether retained messages are published as such; not where the broker keeps none (Retain Available)."""
         self._clean = clean
         self.accepted = False
-        """The broker has let us in."""
+        """Whether the broker has accepted the connection."""
         self._down: LinkDown | None = None
         self._complaint = ""
         self._acks: list[Ack] = []
         self.refused_filters: list[str] = []
-        """What the broker did not let us subscribe to."""
+        """Topic filters whose subscription the broker has refused."""
         self._subscribed: tuple[str, ...] = ()
         self._subscribing: dict[int, tuple[str, ...]] = {}
         self._client = self._make_client(client_id, will, will_delay_s)
@@ -361,11 +364,11 @@ class Connection:
             # A 3.1.1 session never expires: an abandoned device would leave one behind for ever.
             clean_session=None if five else True,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
-            # We reconnect ourselves; this also keeps paho from falling back to MQTT 3.1.
+            # The client reconnects by itself; this also keeps paho from falling back to MQTT 3.1.
             reconnect_on_failure=False,
         )
-        client.max_inflight_messages = 0  # no second window inside ours
-        properties = _message_properties(PacketTypes.WILLMESSAGE, will, WillDelayInterval=will_delay_s)
+        client.max_inflight_messages = 0  # no second window
+        properties = publish_properties(will, None, PacketTypes.WILLMESSAGE, WillDelayInterval=will_delay_s)
         client.will_set(will.topic, will.payload, will.qos, will.retained, properties if five else None)
         if name := self._settings.username_for(client_id):
             client.username_pw_set(name, self._settings.plain_password)
@@ -380,9 +383,9 @@ class Connection:
         return client
 
     def open(self, timeout_s: float) -> None:
-        """Reach the broker, do the TLS handshake, and ask to be accepted; `step` until `accepted`.
+        """Reach the broker, do the TLS handshake, and send CONNECT; call `step` until `accepted`.
 
-        TCP and TLS may take `timeout_s` each; how long names take to resolve is the system's business.
+        TCP and TLS may take `timeout_s` each. The system decides how long a name may take to resolve.
         """
         self._client.connect_timeout = timeout_s
         with self._translated(Cause.UNREACHABLE):
@@ -396,11 +399,11 @@ class Connection:
             self._client.connect(*address, **options if self.version == "5" else {})
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
-        """Ask for the messages on these topics, unless that is done; what is refused comes to `refused_filters`."""
+        """Subscribe to these topics, unless that is done; the broker's refusals come to `refused_filters`."""
         if not filters or filters == self._subscribed:
             return
         self._subscribed = filters
-        # Retained as published: a command that somebody retains is told from others not only after a reconnection.
+        # Retained as published: else a retained command looks like any other until the next connection.
         options = SubscribeOptions(qos=1, retainAsPublished=True)
         with self._translated(Cause.LOST):
             wanted = [(name, options if self.version == "5" else 1) for name in filters]
@@ -408,10 +411,10 @@ class Connection:
             self._subscribing[packet_id or 0] = filters
 
     def publish(self, outgoing: Outgoing, expiry_s: int | None) -> int:
-        """Send a message with what is left of its expiry; return the packet id that its `Ack` will carry.
+        """Send a message that expires in `expiry_s`; return the packet id that its `Ack` will carry.
 
         Raises:
-            PacketTooLarge: the broker has said that it would not take it.
+            PacketTooLarge: it is larger than the broker's Maximum Packet Size.
         """
         properties = publish_properties(outgoing, expiry_s) if self.version == "5" else None
         if self.packet_limit_bytes and (size_bytes := publish_bytes(outgoing, properties)) > self.packet_limit_bytes:
@@ -422,7 +425,10 @@ class Connection:
             ).mid
 
     def step(self, wake: socket.socket | None, timeout_s: float) -> tuple[Ack, ...]:
-        """Read and write what can be; wait for at most `timeout_s`, less if `wake` becomes readable."""
+        """Read and write as far as possible; wait for at most `timeout_s`, less if `wake` becomes readable.
+
+        Empty `wake`. Return the answers to messages since the last step.
+        """
         with self._translated(self._broken):
             self._await(wake, timeout_s)
             self._raise_if_down()
@@ -446,6 +452,9 @@ class Connection:
         if wake is not None:
             poll.register(wake, select.POLLIN)
         poll.poll(timeout_s * 1_000)
+        with contextlib.suppress(BlockingIOError):
+            while wake is not None and wake.recv(4_096):
+                pass
 
     def _raise_if_down(self) -> None:
         if self._down is not None:
@@ -459,12 +468,12 @@ class Connection:
 
     @property
     def oversized(self) -> Oversized | None:
-        """What the broker began to send and was too large to be read, if that is why the connection is over."""
+        """The packet of the broker that was too large to be read, if that has ended the connection."""
         return self._client.oversized if self.accepted else None
 
     @property
     def congested(self) -> bool:
-        """True while what was published before still waits for the network to take it."""
+        """True while messages that were published before still wait for the network."""
         return self._client.want_write()
 
     def close(self) -> None:
@@ -481,7 +490,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _translated(self, cause: Cause) -> Iterator[None]:
-        """Turn what paho, the socket and TLS raise into `LinkDown`."""
+        """Turn errors of paho, the socket and TLS into `LinkDown`."""
         try:
             yield
         except LinkDown:
@@ -495,7 +504,7 @@ class Connection:
             strerror = error.strerror if isinstance(error, OSError) else None
             raise LinkDown(cause, strerror or str(error) or type(error).__name__) from error
 
-    # Callbacks. They run inside paho's loop functions, so in our own thread; they only take note.
+    # Callbacks. They run inside paho's loop functions, so in the thread `mqtt`; they only take note.
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.value >= _FAILURE:
@@ -529,7 +538,7 @@ class Connection:
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            return  # brokers do not let that through (MQTT 5.0, 1.5.4)
+            return  # brokers refuse that (MQTT 5.0, 1.5.4)
         properties = message.properties
         response_topic = getattr(properties, "ResponseTopic", None)
         correlation = getattr(properties, "CorrelationData", None)
@@ -546,8 +555,8 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
     def _on_socket_close(self, _client: Any, _data: Any, sock: Any) -> None:
-        # A broker that does not like our certificate says so after the handshake, while we are already writing. paho
-        # stops at the failed write; the alert is still there to be read.
+        # A broker may refuse this device's certificate after the handshake, while paho is writing. paho stops at the
+        # failed write; the alert can still be read.
         if isinstance(sock, ssl.SSLSocket) and not self.accepted:
             try:
                 sock.recv(1)
@@ -555,6 +564,6 @@ class Connection:
                 self._complaint = str(error) if is_alert(str(error)) else self._complaint
 
     def _on_log(self, _client: Any, _data: Any, level: int, text: str) -> None:
-        # paho turns errors on the socket into a bare number; the words are in its log only.
+        # paho turns errors of the socket into a bare number; the words are in its log only.
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text.rpartition("socket: ")[2]

@@ -1,4 +1,4 @@
-"""The types of delivery: the message that goes, the message that comes, and what the broker answers."""
+"""The types of delivery: messages to the broker, messages from it, and its answers."""
 
 import json
 from collections.abc import Callable
@@ -21,11 +21,11 @@ class Outgoing:
     schema: str
     """Name and version of the payload's schema, such as `transcript/1`."""
     expiry_s: int | None = None
-    """How long the message is worth delivering, from `accepted_s`; None is for ever."""
+    """How long the message is useful, from `accepted_s`; None is for ever."""
     accepted_s: float = 0.0
-    """Monotonic time at which the pipeline handed it over; negative if that was before the machine was started."""
+    """Monotonic time at which the pipeline made it; negative if that was before the machine was started."""
     backlog_topic: str | None = None
-    """Where it goes when it leaves late; None if it makes no difference."""
+    """Its topic when it leaves late; None if that is the same."""
     seq: int | None = None
     """The number of a transcript, or of one that failed."""
     persistent: bool = True
@@ -53,7 +53,7 @@ class Outgoing:
         )
 
     def replayed(self, expiry_s: int) -> "Outgoing":
-        """The same words for the backlog's topic: marked, and good for `expiry_s` from `accepted_s`."""
+        """Return it for the backlog's topic: marked, and valid for `expiry_s` from `accepted_s`."""
         payload = json.dumps(json.loads(self.payload) | {"replayed": True}, ensure_ascii=False, separators=(",", ":"))
         return replace(self, topic=self.backlog_topic or self.topic, payload=payload.encode(), expiry_s=expiry_s)
 
@@ -72,7 +72,7 @@ class Incoming:
     response_topic: str | None = None
     """Where the answer is wanted (MQTT 5); as the sender wrote it, so possibly no topic at all."""
     correlation: bytes | None = None
-    """What the answer has to carry (MQTT 5)."""
+    """The Correlation Data that the answer has to carry (MQTT 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +82,24 @@ class Inbox:
     filters: tuple[str, ...] = ()
     """Topic filters (MQTT 5.0, 4.7)."""
     on_message: Callable[[Incoming], None] = lambda _incoming: None
-    """Called from the thread `mqtt` with every message: it puts it aside, and nothing more."""
+    """Called from the thread `mqtt` with every message; it must only put it into a queue."""
 
 
 NOTHING: Final = Inbox()
-"""Subscribes to nothing."""
+"""Has no subscription."""
 
 
 class PublishResult(Enum):
     """The end of one attempt to publish a message."""
 
     DELIVERED = auto()
-    """The broker has it."""
+    """The broker has accepted it."""
     BUSY = auto()
     """The broker has no room for it now: the outbox waits a little, then hands it out again."""
     DEFERRED = auto()
-    """The broker does not take it as things are: it waits for the next connection, or a quarter of an hour."""
+    """The broker forbids it for now: it waits for the next connection, or a quarter of an hour."""
     REFUSED = auto()
-    """The broker will never take this one: it is kept aside, where the outbox has a disk, and counts as dropped."""
+    """The broker will never accept it: it is kept aside, where the outbox has a disk, and counts as dropped."""
     EXPIRED = auto()
     """It is too old; it counts as dropped."""
 
@@ -114,16 +114,16 @@ class SeqRange:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The answer to the request to send transcripts again."""
+    """The answer to a request to send transcripts again."""
 
     again: int
     """Messages that will be sent again."""
     missing: tuple[SeqRange, ...]
-    """The requested numbers that are not here, in order."""
+    """The requested numbers that are not kept, in order."""
     available: SeqRange | None
-    """The lowest and the highest number that is here; None if there is none."""
+    """The lowest and the highest number that is kept; None if there is none."""
     still_waiting: int = 0
-    """Messages of an earlier request that have not gone yet; then this one was not granted."""
+    """Messages of an earlier request that have not gone yet; if there are any, this request is refused."""
 
 
 _FAILURE: Final = 0x80
@@ -136,9 +136,9 @@ _RESULTS: Final = {
 
 
 def publish_result(reason_code: int) -> PublishResult:
-    """The meaning of the reason code of a PUBACK (MQTT 5.0, 3.4.2.1; 0 with MQTT 3.1.1).
+    """Return the meaning of the reason code of a PUBACK (MQTT 5.0, 3.4.2.1; 0 with MQTT 3.1.1).
 
     0x97 is `quota exceeded`. 0x90 `topic name invalid`, 0x95 `packet too large` and 0x99 `payload format invalid` are
-    about this one message, and no repetition helps. The others, 0x87 `not authorized` above all, may be put right.
+    about this one message, and no repetition helps. The operator may mend the others, such as 0x87 `not authorized`.
     """
     return PublishResult.DELIVERED if reason_code < _FAILURE else _RESULTS.get(reason_code, PublishResult.DEFERRED)

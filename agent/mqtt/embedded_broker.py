@@ -43,15 +43,15 @@ Kind = Literal["mosquitto", "amqtt"]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBroker:
-    """A broker that runs."""
+    """A running broker."""
 
     kind: Kind
-    host: str
     port: int
+    host: str = LOOPBACK
 
     @property
     def settings(self) -> MqttSettings:
-        """Return how to reach it."""
+        """Settings that reach it."""
         return MqttSettings(host=self.host, port=self.port)
 
 
@@ -62,15 +62,15 @@ def embedded_broker(port: int = 0, kind: Kind | None = None) -> Iterator[Embedde
     `port` 0 takes a free one. `kind` None takes mosquitto if it is there, else amqtt.
 
     Raises:
-        SinkError: neither of them is installed, or it does not start.
+        SinkError: no broker is installed, or it does not start.
     """
     chosen, command, form = _choose(kind)
-    broker = EmbeddedBroker(chosen, LOOPBACK, port or _free_port())
+    broker = EmbeddedBroker(chosen, port or _free_port())
     with tempfile.TemporaryDirectory(prefix="edgescribe-broker-") as folder:
         config, complaints = Path(folder, "broker.conf"), Path(folder, "complaints")
         config.write_text(form.format(host=broker.host, port=broker.port), encoding="utf-8")
         with complaints.open("wb") as stderr:
-            # A session of its own: Ctrl-C in the terminal is for the agent, which still has to say goodbye to it.
+            # A session of its own: Ctrl-C in the terminal must end the agent first, which says goodbye to the broker.
             process = subprocess.Popen(
                 [*command, "-c", str(config)],
                 stdin=subprocess.DEVNULL,
@@ -92,9 +92,11 @@ def embedded_broker(port: int = 0, kind: Kind | None = None) -> Iterator[Embedde
 
 def _await_start(broker: EmbeddedBroker, process: "subprocess.Popen[bytes]", complaints: Path) -> None:
     deadline_s = time.monotonic() + _START_S
-    while not _reachable(broker.host, broker.port):
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((broker.host, broker.port), timeout=1.0):
+            return
         if process.poll() is not None or time.monotonic() > deadline_s:
-            lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+            lines = complaints.read_text(encoding="utf-8", errors="replace").splitlines() or ["no output"]
             raise SinkError(f"the embedded broker ({broker.kind}) did not start on port {broker.port}: {lines[-1]}")
         time.sleep(_POLL_S)
 
@@ -107,18 +109,9 @@ def _choose(wanted: Kind | None) -> tuple[Kind, list[str], str]:
         return "mosquitto", [mosquitto], _MOSQUITTO_CONFIG
     if importlib.util.find_spec("amqtt") and wanted != "mosquitto":
         return "amqtt", [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT_CONFIG
-    msg = f"no {wanted or 'broker'} to embed: apt install mosquitto, or for amqtt {extras.missing('demo')}"
-    raise SinkError(msg)
+    raise SinkError(f"no {wanted or 'broker'} to embed: apt install mosquitto, or for amqtt {extras.missing('demo')}")
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _reachable(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
-        return True
-    return False
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        return int(probe.getsockname()[1])

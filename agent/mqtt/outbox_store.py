@@ -1,9 +1,9 @@
 """The outbox on disk: messages in SQLite, and the troubles that a disk can have.
 
 `synchronous=FULL` syncs the log at every commit; with `NORMAL`, real power cuts lost up to all acknowledged rows. The
-connection holds the database exclusively, so that the WAL index lives in our memory: shared memory on a failing card
-would end the process with SIGBUS. `max_page_count`, a small `wal_autocheckpoint` and `journal_size_limit` keep room for
-deleting when the disk is full (https://sqlite.org/pragma.html). Each row has a check sum: SQLite notices a damaged
+connection holds the database exclusively, so that the WAL index lies in the memory of this process: shared memory on a
+failing card would end it with SIGBUS. `max_page_count`, a small `wal_autocheckpoint` and `journal_size_limit` keep room
+for deleting when the disk is full (https://sqlite.org/pragma.html). Each row has a check sum: SQLite notices a damaged
 page, not a flipped bit.
 """
 
@@ -18,8 +18,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +26,8 @@ from typing import Any, Final
 from agent.config.settings import OutboxSettings
 from agent.config.state_file import sync
 from agent.errors import ConfigError, SinkError
-from agent.messages import identity
 from agent.mqtt.delivery import Outgoing
-from agent.mqtt.outbox_queue import CHUNK, DEAD_LETTERS, Batch, QueueEntry, entry_of
+from agent.mqtt.outbox_queue import CHUNK, DEAD_LETTERS, Clock, QueueEntry, Stamp, entry_of
 from agent.mqtt.sequence import MAX_SEQ, is_possible
 
 log = logging.getLogger(__name__)
@@ -59,57 +57,8 @@ PRAGMA user_version = 1;
 # The payload comes last: the columns before it can be read without reading it.
 _ROWS: Final = "SELECT * FROM message"
 _VALUES: Final = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NOT_OURS: Final = (ValueError, TypeError, OverflowError)
+_IMPOSSIBLE_VALUE: Final = (ValueError, TypeError, OverflowError)
 """Raised by values that the outbox never stored: the page they lie in is damaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """An instant on every clock there is."""
-
-    boot_id: str
-    """The boot that `monotonic_s` counts in (random(4))."""
-    monotonic_s: float
-    """Seconds since an arbitrary point near the boot; never jumps, and starts anew with every boot."""
-    wall_s: float
-    """Seconds since 1970 (UTC). A guess, unless `synced`."""
-    synced: bool
-    """Whether the wall clock was synchronised."""
-
-    def at(self, monotonic_s: float) -> "Stamp":
-        """The instant of the same boot at which the monotonic clock showed `monotonic_s`."""
-        return Stamp(self.boot_id, monotonic_s, self.wall_s + monotonic_s - self.monotonic_s, self.synced)
-
-    def age_s(self, now: "Stamp") -> float:
-        """Seconds from here until `now`; a lower bound where they cannot be known.
-
-        Within a boot the monotonic clock tells, however the wall clock jumped. Across boots the wall clocks tell if
-        both were synchronised; else it is at least as long as the machine has been up. So a wrong clock can keep a
-        message for too long, but never throws one away too early.
-        """
-        if self.boot_id == now.boot_id:
-            return max(0.0, now.monotonic_s - self.monotonic_s)
-        wall_s = now.wall_s - self.wall_s if self.synced and now.synced else 0.0
-        return max(now.monotonic_s, wall_s)
-
-
-Clock = Callable[[], Stamp]
-"""Tells the time. Injected, so that tests can make it jump."""
-
-
-def system_clock() -> Clock:
-    """Return the machine's own clocks; they ask the kernel once a second whether they are synchronised."""
-    boot_id = identity.boot_id()
-    synced, ask_at_s = False, float("-inf")
-
-    def now() -> Stamp:
-        nonlocal synced, ask_at_s
-        monotonic_s = time.monotonic()
-        if monotonic_s >= ask_at_s:
-            synced, ask_at_s = identity.time_synced(), monotonic_s + 1.0
-        return Stamp(boot_id, monotonic_s, time.time(), synced)
-
-    return now
 
 
 class Condition(StrEnum):
@@ -137,105 +86,76 @@ class StorageDown(SinkError):  # noqa: N818 - reads as a condition, and the outb
         self.condition = condition
 
 
-class LockFile:
-    """Keeps other agents out of a state folder for as long as it is held, or this process lives.
+def lock_folder(path: Path) -> int | None:
+    """Keep other agents out of a state folder until the returned descriptor of the lock file `path` is closed.
 
-    A folder that cannot be locked because the disk is full or read-only is used nevertheless: then there is nothing
-    that two agents could spoil.
+    Return None if the disk is full or read-only: then two agents could not spoil anything.
 
     Raises:
-        ConfigError: another agent holds it, or we may not use it.
+        ConfigError: another agent holds it, or this process may not use it.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._handle: int | None = None
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.truncate(self._handle, 0)
-            os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
-        except BlockingIOError as error:
-            holder = os.pread(self._handle or -1, 32, 0).decode(errors="replace").strip() or "unknown"
-            self.release()
+    handle = None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(handle, 0)
+        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        if handle is not None and isinstance(error, BlockingIOError):
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
             raise ConfigError(
                 f"state_dir: {path.parent} is in use by another edgescribe (process {holder}): stop that one, or set"
                 " state_dir to a folder of its own"
             ) from error
-        except OSError as error:
-            if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
-                self.release()
-                raise ConfigError(
-                    f"state_dir: cannot write to {path.parent} ({error.strerror}): make it a folder that belongs to the"
-                    " user of the service"
-                ) from error
-            log.debug(f"outbox: cannot lock {path} ({error.strerror})")
-
-    def renew(self) -> None:
-        """Lock the folder again if the lock file was deleted.
-
-        Raises:
-            StorageDown: another agent was faster, or we may not use the folder any more.
-        """
-        if self._handle is None or _identity(self._path) == _identity(self._handle):
-            return
-        try:
-            fresh = LockFile(self._path)
-        except ConfigError as error:
-            raise StorageDown(Condition.READ_ONLY, str(error)) from error
-        self.release()
-        self._handle = fresh._handle
-
-    def release(self) -> None:
-        """Let others in; idempotent."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
+            raise ConfigError(
+                f"state_dir: cannot write to {path.parent} ({error.strerror}): make it a folder that belongs to the"
+                " user of the service"
+            ) from error
+        log.debug(f"outbox: cannot lock {path} ({error.strerror})")
+    return handle
 
 
 class OutboxStore:
     """The database in a state folder.
 
     Methods raise `StorageDown` when the disk fails. One thread at a time writes; `read`, `conditions` and `stalled` may
-    be called from any thread. `on_change` is called when `conditions` have changed; it must not wait for anything.
+    be called from any thread.
 
     Raises:
-        ConfigError: another agent uses the folder, or we may not write to it.
+        ConfigError: another agent uses the folder, or this process may not write to it.
     """
 
-    def __init__(self, folder: Path, settings: OutboxSettings, on_change: Callable[[], None], clock: Clock) -> None:
+    def __init__(self, folder: Path, settings: OutboxSettings, clock: Clock) -> None:
         self.lock = threading.RLock()
         """Held while the database is used; hold it to do several things in one go."""
         self.room_bytes = settings.max_bytes
-        """What the database may grow to."""
+        """The database may grow to this size."""
         self._path = folder / "outbox.db"
         self._settings = settings
-        self._on_change = on_change
         self._clock = clock
-        self._lock_file = LockFile(folder / "outbox.lock")
+        self._lock_path = folder / "outbox.lock"
+        self._lock_handle = lock_folder(self._lock_path)
         self._db: sqlite3.Connection | None = None
         self._files: tuple[tuple[int, int] | None, ...] = ()
+        self._synced = False
         self._suspect = False
         self._failure: Condition | None = None
         self._retry_at_s = self._check_at_s = 0.0
-        self._stalled = self._crowded = False
-        self._recent: dict[Condition, float] = {}
+        self._until_s: dict[Condition, float] = {}
         self._told: tuple[str, ...] = ()
 
     # Conditions.
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What is wrong, as codes for `health` in alphabetical order."""
+        """Troubles of the disk, as codes for `health` in alphabetical order."""
         now_s = self._clock().monotonic_s
-        found = {condition for condition, until_s in tuple(self._recent.items()) if now_s < until_s}
+        found = {condition for condition, until_s in tuple(self._until_s.items()) if now_s < until_s}
         if self._failure:
             found.add(self._failure)
-        if self._crowded:
-            found.add(Condition.DISK_FULL)
-        if self._stalled:
-            found.add(Condition.STALLED)
         return tuple(sorted(found))
 
     @property
@@ -243,31 +163,31 @@ class OutboxStore:
         """Whether writing failed, and was not tried again with success yet."""
         return self._failure is not None
 
-    def due_in_s(self, now_s: float) -> float:
+    def due_in_s(self) -> float:
         """Seconds until `tend` has something to do."""
-        return max(0.0, (self._retry_at_s if self.down else 0.0 if self._suspect else self._check_at_s) - now_s)
+        due_s = self._retry_at_s if self.down else 0.0 if self._suspect else self._check_at_s
+        return max(0.0, due_s - self._clock().monotonic_s)
 
     def stalled(self) -> None:
-        """The disk did not answer a message in time."""
-        self._stalled = True
+        """Note that the disk did not answer a message in time; the next commit ends that."""
+        self._until_s[Condition.STALLED] = float("inf")
         self._tell()
 
     def damage_found(self) -> None:
-        """A message or a page was not as it was written."""
+        """Note that a message or a page is not as it was written."""
         self._remember(Condition.CORRUPT)
 
     def _remember(self, condition: Condition) -> None:
-        self._recent[condition] = self._clock().monotonic_s + _REMEMBERED_S
+        self._until_s[condition] = self._clock().monotonic_s + _REMEMBERED_S
         self._tell()
 
     def _failed(self, down: StorageDown) -> None:
-        retry_s = _RETRY_S
         if down.condition is Condition.CORRUPT and not self._suspect:
-            # Damage is mended at once; if that fails, it has to wait like the rest.
-            self._suspect, retry_s = True, 0.0
+            self._suspect = True  # mended at once; if that fails, it has to wait like the rest
             self.damage_found()
+            return
         self._failure = down.condition
-        self._retry_at_s = self._clock().monotonic_s + retry_s
+        self._retry_at_s = self._clock().monotonic_s + _RETRY_S
         self._tell()
 
     def _tell(self) -> None:
@@ -279,29 +199,28 @@ class OutboxStore:
             log.warning(f"outbox: {', '.join(conditions)} at {self._path.parent}{waiting}")
         else:
             log.info(f"outbox: {self._path.parent} works again")
-        self._on_change()
 
     # Using the database.
 
-    def tend(self, *, reread: bool = False, late: bool = False) -> list[QueueEntry] | None:
-        """Do what is due: open, mend, measure. Return what is on disk if that may be news or is to be read again.
+    def tend(self, *, late: bool = False) -> list[QueueEntry] | None:
+        """Do the work that is due: open, mend, measure. Return the stored messages if they, or their ages, may be new.
 
         Where the database is opened `late`, keys were given meanwhile; the stored messages are older than those.
         """
         with self.lock:
             try:
                 with self._translated():
-                    news = self._tend()
+                    synced = self._clock().synced  # from then on the ages of messages of earlier boots are known
+                    news = self._tend() or late or (synced and not self._synced)
                     if late:
                         self._move_below(1)
-                    entries = self._entries() if news or late or reread else None
+                    entries = self._entries() if news else None
             except StorageDown as down:
-                if down.condition is not Condition.CORRUPT or self._suspect:
-                    self._failed(down)
+                self._failed(down)
+                if self.down:
                     raise
-                self._suspect = True
-                self.damage_found()
-                return self.tend(reread=reread, late=late)
+                return self.tend(late=late)
+            self._synced = synced
             self._tell()
             return entries
 
@@ -309,7 +228,7 @@ class OutboxStore:
         deleted = self._db if self._found() != self._files else None
         if deleted:
             self._remember(Condition.DELETED)
-        self._lock_file.renew()
+        self._renew_lock()
         news = bool(deleted) or self._suspect or not self._db
         if deleted:
             self._rescue(deleted)
@@ -329,6 +248,17 @@ class OutboxStore:
             self._failure = None
         return news
 
+    def _renew_lock(self) -> None:
+        """Lock the folder again if the lock file was deleted."""
+        if self._lock_handle is None or _identity(self._lock_path) == _identity(self._lock_handle):
+            return
+        try:
+            fresh = lock_folder(self._lock_path)
+        except ConfigError as error:
+            raise StorageDown(Condition.READ_ONLY, str(error)) from error
+        os.close(self._lock_handle)
+        self._lock_handle = fresh
+
     def _entries(self) -> list[QueueEntry]:
         """All messages, oldest first, without their payloads."""
         now, max_age_s = self._clock(), self._settings.max_age_s
@@ -340,14 +270,14 @@ class OutboxStore:
                 try:
                     accepted_s, this_boot = now.monotonic_s - accepted.age_s(now), accepted.boot_id == now.boot_id
                     entry = entry_of(key, size, accepted_s, topic, expiry_s, max_age_s, this_boot=this_boot)
-                except TypeError:  # damaged: the check sum will tell when it is read
+                except TypeError:  # damaged: the check sum fails when it is read
                     entry = entry_of(key, size, now.monotonic_s, None, None, max_age_s)
                 entry.stored = True
                 entries.append(entry)
         return entries
 
     def read(self, key: int) -> Outgoing | None:
-        """Return one message, its age told by this boot's clock; None if it is not there, or not as it was written."""
+        """Return one message, its age told by this boot's clock; None if it is absent or not as it was written."""
         try:
             with self._using() as db:
                 row = db.execute(f"{_ROWS} WHERE key = ?", (key,)).fetchone()
@@ -356,23 +286,24 @@ class OutboxStore:
             self._suspect = self._suspect or down.condition is Condition.CORRUPT
             raise
 
-    def write(self, batch: Batch) -> None:
-        """Do everything in one transaction; it is on the medium on return."""
+    def write(self, new: dict[int, Outgoing], gone: tuple[int, ...], refused: dict[int, Outgoing]) -> None:
+        """Store `new`, delete `gone` and keep `refused` aside, in one transaction; it is on disk on return."""
         now = self._clock()
         try:
-            with self._transaction() as db:
+            with self._using() as db, db:
+                db.execute("BEGIN IMMEDIATE")
                 # Deletions first: they make the room that the rest needs.
-                db.executemany("DELETE FROM message WHERE key = ?", [(key,) for key in batch.gone])
-                _insert(db, "message", [_row_of(key, message, now) for key, message in batch.new.items()])
-                _note_used(db, max((message.seq or 0 for message in batch.new.values()), default=0))
-                if batch.refused:
-                    _insert(db, "dead_letter", [_row_of(key, message, now) for key, message in batch.refused.items()])
+                db.executemany("DELETE FROM message WHERE key = ?", [(key,) for key in gone])
+                _insert(db, "message", [_row_of(key, message, now) for key, message in new.items()])
+                _note_used(db, max((message.seq or 0 for message in new.values()), default=0))
+                if refused:
+                    _insert(db, "dead_letter", [_row_of(key, message, now) for key, message in refused.items()])
                     newest = "SELECT rowid FROM dead_letter ORDER BY rowid DESC LIMIT ?"
                     db.execute(f"DELETE FROM dead_letter WHERE rowid NOT IN ({newest})", (DEAD_LETTERS,))  # noqa: S608 - a constant
         except StorageDown as down:
             self._failed(down)
             raise
-        self._stalled = False
+        self._until_s.pop(Condition.STALLED, None)
         self._tell()
 
     def next_seq(self) -> int | None:
@@ -404,7 +335,7 @@ class OutboxStore:
             db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def wipe(self) -> None:
-        """Delete the dead letters, and overwrite what the files still hold of deleted messages."""
+        """Delete the dead letters, and overwrite the remains of deleted messages in the files."""
         with self._using() as db:
             db.execute("DELETE FROM dead_letter")
             db.execute("VACUUM")
@@ -413,7 +344,9 @@ class OutboxStore:
     def close(self) -> None:
         """Close the database and let other agents in; idempotent."""
         self._disconnect()
-        self._lock_file.release()
+        handle, self._lock_handle = self._lock_handle, None
+        if handle is not None:
+            os.close(handle)
 
     # Opening and mending.
 
@@ -465,13 +398,13 @@ class OutboxStore:
 
     def _rescue(self, old: sqlite3.Connection) -> None:
         """Write the files again that were deleted or replaced: the open connection still reads and writes them."""
-        if self._found()[0] == self._files[0]:  # it has lost its log only
+        files = self._files
+        if self._found()[0] == files[0]:  # it has lost its log only
             with self._using() as db:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._disconnect()
             self._open()
             return
-        files = self._files
         if self._found()[0]:
             self._set_aside()
         Path(f"{self._path}-wal").unlink(missing_ok=True)  # of the deleted database
@@ -488,13 +421,14 @@ class OutboxStore:
         log.warning(f"outbox: {self._path} was deleted or replaced; saved {saved} messages and wrote it again")
 
     def _copy(self, old: sqlite3.Connection) -> int:
-        """Copy what can be read; return how many messages that were."""
-        with contextlib.suppress(sqlite3.Error, *_NOT_OURS):
+        """Copy every message that can be read; return how many those were."""
+        with contextlib.suppress(sqlite3.Error, *_IMPOSSIBLE_VALUE):
             if number := _next_seq(old):
                 self.note_next_seq(number)
         saved, rows = 0, _readable(old)
         while chunk := list(itertools.islice(rows, CHUNK)):
-            with self._transaction() as db:
+            with self._using() as db, db:
+                db.execute("BEGIN IMMEDIATE")
                 _insert(db, "message", chunk)
                 _note_used(db, max(row[8] or 0 for row in chunk))
             saved += len(chunk)
@@ -526,7 +460,7 @@ class OutboxStore:
         return _identity(self._path), _identity(Path(f"{self._path}-wal"))
 
     def _measure(self) -> None:
-        """Find out how much room there is: a share of what is free, what the database has already included."""
+        """Find out how much room there is: a share of the free disk, the database itself included."""
         self._check_at_s = self._clock().monotonic_s + _CHECK_S
         disk = os.statvfs(self._path.parent)
         if disk.f_flag & os.ST_RDONLY:
@@ -534,9 +468,11 @@ class OutboxStore:
         own_bytes = self._path.stat().st_size if self._path.exists() else 0
         share_bytes = int((disk.f_bavail * disk.f_frsize + own_bytes) * self._settings.max_free_pct / 100)
         self.room_bytes = max(_MIN_PAGES * PAGE_BYTES, min(self._settings.max_bytes, share_bytes))
-        self._crowded = self.room_bytes < min(_HARDLY_ANY_BYTES, self._settings.max_bytes)
-        if self._crowded:
+        if self.room_bytes < min(_HARDLY_ANY_BYTES, self._settings.max_bytes):
+            self._until_s[Condition.DISK_FULL] = float("inf")
             self._discard_damaged(0)
+        else:
+            self._until_s.pop(Condition.DISK_FULL, None)
 
     def _shrink(self) -> None:
         """Set the limit, and give free pages back to the disk, if they are many and more than half of all."""
@@ -556,27 +492,15 @@ class OutboxStore:
             yield self._db
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except (sqlite3.Error, *_NOT_OURS):
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what SQLite and the file system raise into `StorageDown`."""
+        """Turn errors of SQLite and of the file system into `StorageDown`."""
         try:
             yield
         except sqlite3.Error as error:
             raise StorageDown(self._diagnose(error), str(error)) from error
         except OSError as error:
             raise StorageDown(_condition_of(error), error.strerror or str(error)) from error
-        except _NOT_OURS as error:
+        except _IMPOSSIBLE_VALUE as error:
             raise StorageDown(Condition.CORRUPT, str(error)) from error
 
     def _diagnose(self, error: sqlite3.Error) -> Condition:
@@ -655,7 +579,7 @@ def _readable(db: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     """Rows from the oldest until it hurts, then from the newest until it hurts."""
     seen: set[int] = set()
     for order in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.Error, *_NOT_OURS):
+        with contextlib.suppress(sqlite3.Error, *_IMPOSSIBLE_VALUE):
             for row in db.execute(f"{_ROWS} ORDER BY key {order}"):
                 if row[0] in seen:
                     break

@@ -1,4 +1,4 @@
-"""Makes the messages about words, silence and trouble from the reports of the stages, and sends them to the sinks."""
+"""Turns the reports of the stages into messages, and sends them to the sinks."""
 
 import itertools
 import logging
@@ -27,9 +27,9 @@ VAD_REPEAT_S = 10.0
 
 
 class Publisher:
-    """Turns what the stages report into messages, and counts it. Every method may be called from any thread.
+    """Sends messages about words, speech and problems, and counts them. Any thread may call any method.
 
-    It sends nothing before `open`, but it remembers problems: a microphone may be missing before there is a broker.
+    Before `open` it sends no message, but it remembers problems: a microphone may be missing from the start.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Publisher:
         policy: PublishPolicy | None = None,
     ) -> None:
         self.policy = policy or PublishPolicy()
-        """Which words leave the device. Any thread may replace it at any time."""
+        """Decides which words leave the device. Any thread may replace it at any time."""
         self._sinks: Sequence[Sink] = ()
         self._counters = counters
         self._boot_id = boot_id
-        # Without a broker there is no outbox: numbers then begin anew with every start.
+        # Without a broker there is no outbox: numbers then begin anew with every start of the agent.
         self._next_seq = next_seq or itertools.count(1).__next__
         self._lock = threading.Lock()
         self._problems: dict[str, None] = {}
         self._saying = threading.Lock()
-        """Held while health is sent: the broker keeps the last message, which must be the latest one."""
+        """Held while health is sent: the message that the broker retains must be the latest one."""
         self._said_codes: tuple[str, ...] | None = None
         self._said_on_s: float | None = None
 
@@ -69,10 +69,10 @@ class Publisher:
     # What the transcriber reports.
 
     def recognised(self, recognition: Recognition) -> None:
-        """Publish the words, if there are any. Log one line without them.
+        """Publish the words, if the policy accepts them. Log one line without them.
 
-        The words of an utterance from the spool go to the backlog, fire no keyword, and count for no latency. Any
-        answer shows that the engine works, even one without words.
+        Late words from the spool go to the backlog, without keywords, and do not count for latency. Any answer shows
+        that the engine works, even one without words.
         """
         self.resolve("engine_failed")
         self.resolve("falling_behind")
@@ -113,7 +113,7 @@ class Publisher:
         self.problem("engine_failed")
 
     def dropped(self, utterance: Utterance) -> None:
-        """Publish that an utterance was dropped in favour of newer ones."""
+        """Publish that an utterance was dropped to make room for newer ones."""
         log.warning(f"{utterance.id}: {utterance.duration_s:.1f} s dropped: the engine cannot keep up")
         self._give_up(utterance, "overload", "the engine cannot keep up")
         self.problem("falling_behind")

@@ -2,34 +2,28 @@
 
 import random
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from paho.mqtt.client import topic_matches_sub
 
 from agent.mqtt.connection import Cause, Oversized, Version
-from agent.mqtt.delivery import Outgoing
 
 STABLE_S: Final = 60.0
 """A connection that holds for so long is a good one."""
 LOSSES: Final = 5
 """Losses that convict a message. A link that is merely bad breaks at other moments, too."""
 STRAIGHT_S: Final = 5.0
-"""A loss within this time of the sending may be its doing; one that a time-out noticed comes later."""
-_CERTAIN: Final = 2
-"""Losses from which on the message is worth a word."""
-_REFUSED_S = (60.0, 900.0)
-
-
-_PATIENT = frozenset({Cause.CREDENTIALS, Cause.CERTIFICATE, Cause.TAKEN_OVER, Cause.QOS, Cause.GREETING})
-"""What only a person can put right: hurrying helps nobody, and brokers ban who insists."""
+"""The message may have caused a loss within this time of its sending; a loss by time-out comes later."""
+_REFUSED_S: Final = (60.0, 900.0)
+_PATIENT: Final = frozenset({Cause.CREDENTIALS, Cause.CERTIFICATE, Cause.TAKEN_OVER, Cause.QOS, Cause.GREETING})
+"""Only a person can mend these. Brokers ban clients that try again and again."""
 
 
 class Backoff:
     """How long to wait before the next attempt: full jitter, uniform(0, min(`ceiling_s`, 2ⁿ)).
 
-    n counts the attempts since the last connection that held for a minute. Where the broker refuses who we are it is
+    n counts the attempts since the last connection that held for a minute. Where the broker refuses this client it is
     uniform(60, 900). Full jitter spreads a fleet best: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
@@ -39,7 +33,7 @@ class Backoff:
         self._attempts = 0
 
     def wait_s(self, cause: Cause, connected_s: float = 0.0) -> float:
-        """Seconds to wait after a failure for `cause`, the last connection having held for `connected_s`."""
+        """Seconds to wait after a failure for `cause`; the last connection held for `connected_s`."""
         if cause in _PATIENT:
             return self._chance.uniform(*_REFUSED_S)
         if connected_s >= STABLE_S:
@@ -53,9 +47,9 @@ class Backoff:
 class Approach:
     """What to ask of the broker next: MQTT 5 or, where the setting says `auto`, 3.1.1; retained messages or none.
 
-    MQTT 5 with retained messages comes first. A broker that refuses either gets less at once. One that hangs up without
-    a word is tried with 3.1.1 at once, since old brokers do that. When the connection ends that came of it, the first
-    choice has its turn again: a proxy, a broker that starts or one that is full gives the same answers.
+    MQTT 5 with retained messages comes first. A broker that refuses either gets less at once. One that hangs up
+    silently is tried with 3.1.1 at once, since old brokers do that. After that connection ends, the first choice has
+    its turn again: a proxy, a starting broker or a full one gives the same answers.
     """
 
     def __init__(self, setting: Literal["auto", "5", "3.1.1"]) -> None:
@@ -66,7 +60,7 @@ class Approach:
 
     @property
     def guessing(self) -> bool:
-        """True while `version` is 5 for want of anything better."""
+        """Whether it is not known yet if the broker speaks MQTT 5."""
         return self._auto and self.version == "5"
 
     def fall_back(self, cause: Cause) -> bool:
@@ -84,11 +78,11 @@ class Approach:
 
 
 class Subscriptions:
-    """Which filters to leave out, since what comes by them is too large to be read.
+    """Which filters to leave out, because they bring messages that are too large to be read.
 
     One message that is too large costs one connection. The next one begins with a clean session, or the broker would
     send a message of QoS 1 again. A retained one comes again with every subscription, so its filter is left out for an
-    hour; as is the filter of the third one within ten minutes.
+    hour. The third one within ten minutes has the same effect.
     """
 
     LEFT_OUT_S: Final = 3_600.0
@@ -101,7 +95,7 @@ class Subscriptions:
         self._times_s: deque[float] = deque(maxlen=self._OFTEN)
 
     def wanted(self, now_s: float) -> tuple[str, ...]:
-        """What to subscribe to."""
+        """The filters to subscribe to."""
         return tuple(name for name in self._filters if now_s >= self._until_s.get(name, 0.0))
 
     def trouble(self, now_s: float) -> bool:
@@ -120,29 +114,20 @@ class Subscriptions:
         return tuple(guilty)
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A message that the broker has not acknowledged yet."""
-
-    message: Outgoing
-    sent_s: float
-    """Monotonic time."""
-
-
 class PoisonMessageDetector:
-    """Finds the message on which a broker hangs up without a word.
+    """Finds the message on which a broker hangs up without a reason.
 
-    MQTT 3.1.1 has no way to say that a message is too large, and not every MQTT 5 broker says it: the link breaks, the
-    message is sent first on the next one, and nothing is ever delivered again. So after a loss messages go one at a
-    time. The one that is alone on its way at five losses in a row, each straight behind its sending, is set aside. The
-    birth, which is made anew for each connection, never is.
+    MQTT 3.1.1 cannot say that a message is too large, and not every MQTT 5 broker does. Then the link breaks, the
+    message is sent first on the next one, and no message is ever delivered again. So after a loss messages go one at a
+    time. A message that is alone in flight at five losses in a row, each straight after its sending, is set aside.
+    Messages are told apart by any identity; the birth has a new one on each connection, so it is never set aside.
 
-    A broker that takes no retained messages, or none of QoS 1, may hang up on the birth, and so on all we could send.
+    A broker that takes no retained messages, or none of QoS 1, may hang up on the birth, and so on every connection.
     """
 
     def __init__(self) -> None:
-        self.prime: Outgoing | None = None
-        """The message that more than one loss points at, the last one included."""
+        self.suspected = False
+        """More than one loss points at the message that was alone in flight, the last one included."""
         self._suspects: set[object] = set()
         self._alone: object = None
         self._losses = 0
@@ -151,12 +136,12 @@ class PoisonMessageDetector:
         self._unanswered = 0
 
     def connected(self, now_s: float) -> None:
-        """There is a connection again."""
+        """Note that there is a connection again."""
         self._connected_s = now_s
         self._answered = False
 
     def answered(self) -> bool:
-        """The broker has acknowledged a message; True for the first one of a connection."""
+        """Note that the broker has acknowledged a message; True for the first one of a connection."""
         first, self._answered, self._unanswered = not self._answered, True, 0
         return first
 
@@ -166,43 +151,38 @@ class PoisonMessageDetector:
         return self._unanswered >= LOSSES
 
     def window(self, widest: int, now_s: float) -> int:
-        """Messages that may be on their way at once: one, until no suspect is left or the link has held for a minute.
+        """Messages that may be in flight at once: one, until no suspect is left or the link has held for a minute.
 
-        With more, a broker that resets the connection takes its last acknowledgements along, and the innocent look
-        like the guilty one behind them.
+        With more, a broker that resets the connection would drop its last acknowledgements, and innocent messages
+        would look guilty.
         """
         return 1 if self._suspects and now_s - self._connected_s < STABLE_S else widest
 
-    def acknowledged(self, message: Outgoing) -> None:
-        """The broker has answered, or is not asked any more."""
-        self._suspects.discard(_identity(message))
-        if self._alone == _identity(message):
-            self.prime, self._alone = None, None
+    def acknowledged(self, message: object) -> None:
+        """Note that the broker has answered a message, or that it is not sent again."""
+        self._suspects.discard(message)
+        if self._alone == message:
+            self.suspected, self._alone = False, None
 
-    def lost(self, in_flight: Collection[InFlight], now_s: float) -> Outgoing | None:
-        """The link broke with these not acknowledged; return the one to be set aside, if that is certain now."""
-        self.prime = None
+    def lost(self, in_flight: Mapping[object, float], now_s: float) -> bool:
+        """Note that the link broke; True if the only message in flight is to be set aside.
+
+        `in_flight` holds the messages that were not acknowledged, and when each was sent.
+        """
+        self.suspected = False
         if not self._answered and now_s - self._connected_s < STRAIGHT_S:
             self._unanswered += 1
         self._answered = True  # a connection counts once
         if not in_flight:
-            return None
-        straight = [sent.message for sent in in_flight if now_s - sent.sent_s < STRAIGHT_S]
-        self._suspects = {_identity(message) for message in straight}
+            return False
+        self._suspects = {message for message, sent_s in in_flight.items() if now_s - sent_s < STRAIGHT_S}
         if len(in_flight) > 1:
-            return None
-        alone = _identity(straight[0]) if straight else None
+            return False
+        alone = next(iter(self._suspects), None)
         self._losses = self._losses + 1 if alone == self._alone else 1
         self._alone = alone
-        if not straight or self._losses < _CERTAIN:
-            return None
-        self.prime = straight[0]
-        if self._losses < LOSSES:
-            return None
-        self.acknowledged(straight[0])
-        return straight[0]
-
-
-def _identity(message: Outgoing) -> object:
-    """A message of the outbox is told by its key: read again from disk, its age differs a little."""
-    return message if message.key is None else message.key
+        convicted = alone is not None and self._losses >= LOSSES
+        self.suspected = alone is not None and self._losses > 1
+        if convicted:
+            self.acknowledged(alone)
+        return convicted

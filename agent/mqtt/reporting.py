@@ -1,4 +1,4 @@
-"""What the device says about itself: trouble of machine and microphone at once, telemetry on its schedule."""
+"""Publishes troubles of the machine and the microphone at once, and telemetry on its schedule."""
 
 import hashlib
 import random
@@ -26,10 +26,10 @@ _STATUS: Final = {
 
 
 class TelemetrySchedule:
-    """Due every `interval_s` seconds, give or take a tenth; the first time after a share of it that the id decides.
+    """Tells when telemetry is due: every `interval_s` seconds, give or take a tenth.
 
-    So a fleet that starts together (after a power cut, say) does not speak in chorus, and drifts apart further. Pure:
-    time and chance are arguments.
+    The device's id decides how much of the first interval to wait. So a fleet that starts together, for example after a
+    power cut, does not send all at once, and drifts apart further. Pure: time and chance are arguments.
     """
 
     def __init__(self, interval_s: float, device_id: str, started_s: float, chance: random.Random) -> None:
@@ -41,12 +41,12 @@ class TelemetrySchedule:
         """Monotonic time at which the next message is due."""
 
     def change_interval(self, interval_s: float, now_s: float) -> None:
-        """Be due every `interval_s` seconds from now on."""
+        """Use another interval from now on."""
         self._interval_s = interval_s
         self.next_s = min(self.next_s, now_s + interval_s)
 
     def due(self, now_s: float) -> bool:
-        """Tell whether a message is due at `now_s`; if so, the next one is planned. What was missed is not made up."""
+        """Return whether a message is due at `now_s`; if so, plan the next one. Missed messages are not repeated."""
         if now_s < self.next_s:
             return False
         self.next_s = now_s + self._interval_s * self._chance.uniform(1 - _JITTER, 1 + _JITTER)
@@ -54,7 +54,7 @@ class TelemetrySchedule:
 
 
 class TelemetryReporter:
-    """Owned by the main thread, which calls `tick` about once a second."""
+    """Publishes troubles of the machine, and telemetry. The main thread calls `tick` about once a second."""
 
     def __init__(
         self,
@@ -77,11 +77,10 @@ class TelemetryReporter:
         self._schedule.change_interval(interval_s, time.monotonic())
 
     def tick(self, vitals: Vitals, publisher: Publisher) -> None:
-        """Say what is wrong with the machine, and send telemetry if it is due."""
+        """Publish troubles of the machine, and telemetry if it is due."""
         codes = self._conditions.codes(vitals)
         for code in CODES:
             (publisher.problem if code in codes else publisher.resolve)(code)
-        # Only the listener knows these.
         heard_s = self._listener.counters.heard_s
         self._counters.add("heard_s", heard_s - self._heard_s)
         self._heard_s = heard_s
@@ -92,7 +91,7 @@ class TelemetryReporter:
 
 
 class MicrophoneHealth:
-    """Publishes and counts the state of `microphone`, and what `monitor` finds in its sound.
+    """Publishes and counts the state of `microphone`, and the faults that `monitor` finds in its sound.
 
     `is_recording`: a recording in place of a microphone may be as silent or as loud as it likes.
     """
@@ -116,7 +115,7 @@ class MicrophoneHealth:
         microphone.on_change = self.update
 
     def status(self, name: str) -> str:
-        """Return why nothing comes from the source called `name`, for `systemctl status`; empty if it is well."""
+        """Return why no sound comes from the source called `name`, for `systemctl status`; empty if it works."""
         trouble = self._microphone.trouble
         return _STATUS[trouble.code].format(name) if trouble else ""
 
@@ -131,6 +130,6 @@ class MicrophoneHealth:
             condition = self._monitor.condition
             self._counters.sound = condition
             if not self._is_recording:
-                # While nothing comes, the sound before is of no interest.
+                # While no sound comes, earlier sound does not matter.
                 heard = self._microphone.listening and not trouble
                 self._publisher.conditions("audio_", condition.codes if heard else ())

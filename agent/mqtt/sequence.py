@@ -1,9 +1,9 @@
 """The number of the next transcript: counted through restarts and power cuts, never used twice.
 
-Three notes say where to go on (docs/decisions/0004-outbox.md):
+Three notes hold the next number (docs/decisions/0004-outbox.md):
 - the outbox's database, exact if every message was committed before it left (`strict`);
-- `sequence.json` in the state folder: exact after a clean stop, else a bound that no number in use has reached. It is
-  written once in 64 numbers, so that a healthy link wears out no SD card;
+- `sequence.json` in the state folder: exact after a clean stop, else a bound above every used number. It is written
+  once in 64 numbers, so that a healthy link wears out no SD card;
 - a file in memory (`$RUNTIME_DIRECTORY`), exact until the machine reboots: it outlives a crash of this process.
 """
 
@@ -32,17 +32,17 @@ Counter = Literal["database", "memory"]
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What `sequence.json` says."""
+    """The content of `sequence.json`."""
 
     next_seq: int
     exact: bool
-    """The agent was stopped in good order and this is the number to go on with; else no number from here on is used."""
+    """After a clean stop this is the next number; else no number from here on is used."""
     counter: Counter | None
     """The note that may know better; None if none does."""
 
 
 def resume(note: Note | None, in_memory: int | None, stored: int | None) -> int:
-    """The number to go on with, from the notes that there are: the next number by each."""
+    """Return the next number, from the next numbers of the three notes, as far as they can be read."""
     least = max(1, in_memory or 1, stored or 1)
     known = {"database": stored, "memory": in_memory, None: None}
     if note is None or (not note.exact and known[note.counter] is not None):
@@ -53,7 +53,7 @@ def resume(note: Note | None, in_memory: int | None, stored: int | None) -> int:
 class Sequence:
     """Counts. A disk that cannot be written does not stop it: then a power cut may make it repeat numbers.
 
-    They are still told apart by their `boot_id`.
+    They still differ in their `boot_id`.
     """
 
     def __init__(
@@ -64,11 +64,17 @@ class Sequence:
         self._lock = threading.Lock()
         self._memory = _open_memory(runtime_dir, folder) if runtime_dir else None
         self._counter = None if counter == "memory" and self._memory is None else counter
-        in_memory = _read_memory(self._memory, boot_id)
+        in_memory = self._read_memory()
         self.damaged = False
-        """Whether `sequence.json` was not as it was written, and is begun anew."""
-        self._next = resume(self._read(), in_memory, stored_next)
-        self._bound = self._next  # the first number reserves: who gives none leaves the notes as they are
+        """Whether `sequence.json` was damaged, and is begun anew."""
+        note = None
+        try:
+            note = read_note(self._path)
+        except ValueError as error:
+            self.damaged = True
+            log.warning(f"outbox: {self._path} is damaged ({error}); using the other notes of the next number")
+        self._next = resume(note, in_memory, stored_next)
+        self._bound = self._next  # the first number reserves a block: a run without numbers changes no note
         self._noted = in_memory or 1
 
     @property
@@ -78,7 +84,7 @@ class Sequence:
             return self._next
 
     def next(self) -> int:
-        """Give the next number. Where memory knows it exactly, it knows it from now on."""
+        """Give the next number, and note it in memory if that note counts."""
         with self._lock:
             seq = self._next
             if self._counter == "memory":
@@ -90,7 +96,7 @@ class Sequence:
             return seq
 
     def at_least(self, next_seq: int) -> None:
-        """A disk that could be read late knows of higher numbers."""
+        """Go on from `next_seq` if that is higher: the disk could be read only now."""
         with self._lock:
             self._next = max(self._next, next_seq)
 
@@ -106,7 +112,7 @@ class Sequence:
                 self._write(self._bound, exact=self._bound == self._next)
 
     def close(self) -> None:
-        """Note exactly where to go on."""
+        """Note the exact next number."""
         with self._lock:
             self._write(self._next, exact=True)
             if self._memory is not None:
@@ -114,26 +120,25 @@ class Sequence:
                 self._memory = None
 
     def _note(self, seq: int) -> None:
-        if self._memory is None or seq < self._noted:
-            return
-        self._noted = seq + 1
-        with contextlib.suppress(OSError):
-            os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
-
-    def _read(self) -> Note | None:
-        try:
-            return read_note(self._path)
-        except ValueError as error:
-            self.damaged = True
-            log.warning(f"outbox: {self._path} is damaged ({error}); numbers go on by the other notes")
-            return None
+        if self._memory is not None and seq >= self._noted:
+            self._noted = seq + 1
+            with contextlib.suppress(OSError):
+                os.pwrite(self._memory, f"{self._boot_id} {self._noted:20d}\n".encode(), 0)
 
     def _write(self, next_seq: int, *, exact: bool) -> None:
         try:
             write_json(self._path, {"next": next_seq, "exact": exact, "keeper": self._counter})
         except OSError as error:
-            # Nobody is kept from speaking by a full disk; the outbox reports it.
+            # A full disk must not stop the counting; the outbox reports the disk.
             log.debug(f"outbox: cannot write {self._path} ({error.strerror})")
+
+    def _read_memory(self) -> int | None:
+        if self._memory is None:
+            return None
+        boot_id, _, number = os.pread(self._memory, 256, 0).decode(errors="replace").partition(" ")
+        if boot_id != self._boot_id or not number.strip().isdecimal():
+            return None
+        return next_seq if is_possible(next_seq := int(number)) else None
 
 
 def read_note(path: Path) -> Note | None:
@@ -150,11 +155,11 @@ def read_note(path: Path) -> Note | None:
         case {"next": int(next_seq), "exact": bool(exact), "keeper": None | "database" | "memory" as counter}:
             if is_possible(next_seq):
                 return Note(next_seq, exact, counter)
-    raise ValueError("no number to go on with")
+    raise ValueError("no next number in it")
 
 
 def is_possible(next_seq: object) -> bool:
-    """Whether numbers can have come so far: readers of JSON keep whole numbers up to 2⁵³ (RFC 8259, 6)."""
+    """Whether it can be a next number: readers of JSON keep whole numbers up to 2⁵³ (RFC 8259, 6)."""
     return type(next_seq) is int and 0 < next_seq <= MAX_SEQ
 
 
@@ -168,21 +173,10 @@ def _open_memory(runtime_dir: Path, state_folder: Path) -> int | None:
         return None
 
 
-def _read_memory(handle: int | None, boot_id: str) -> int | None:
-    if handle is None:
-        return None
-    boot, _, number = os.pread(handle, 256, 0).decode(errors="replace").partition(" ")
-    if boot != boot_id or not number.strip().isdecimal():
-        return None
-    return next_seq if is_possible(next_seq := int(number)) else None
-
-
 def runtime_dir(environment: Mapping[str, str]) -> Path | None:
     """Return a folder in memory that outlives this process: `$RUNTIME_DIRECTORY` (systemd), else `$XDG_RUNTIME_DIR`.
 
     systemd removes the first one when the service stops, unless the unit says `RuntimeDirectoryPreserve=restart`.
     """
-    if folders := environment.get("RUNTIME_DIRECTORY"):
-        return Path(folders.split(":")[0])
-    home = environment.get("XDG_RUNTIME_DIR")
-    return Path(home) if home else None
+    folder = environment.get("RUNTIME_DIRECTORY", "").split(":")[0] or environment.get("XDG_RUNTIME_DIR")
+    return Path(folder) if folder else None

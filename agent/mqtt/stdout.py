@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class StdoutSink:
-    """Writes each message at once. After a failed write it writes nothing more; the other sinks go on.
+    """Writes each message at once. After a failed write it stops writing; the other sinks go on.
 
     It logs a failed write (a full disk), but not a reader that has ended (`… | head`).
     """
@@ -46,16 +46,12 @@ class StdoutSink:
             print(line, file=self._stream, flush=True)
         except OSError as error:
             self._abandoned = True
-            self._divert()
+            # Python flushes its buffer at exit, and would report the error again.
+            with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - for its descriptor
+                os.dup2(devnull.fileno(), self._stream.fileno())
             if not isinstance(error, BrokenPipeError):
-                log.warning(f"stdout: cannot be written ({error.strerror}): nothing more is written there")
+                log.warning(f"stdout: cannot write ({error.strerror}); writing no more messages there")
 
-    def _divert(self) -> None:
-        """Point the descriptor at /dev/null: Python flushes its buffer at exit, and would report the error again."""
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, self._stream.fileno())
-        os.close(nothing)
-
-    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - writing is never deferred, so there is nothing to wait for
-        """Return 0: no message waits."""
+    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - no message waits
+        """Return 0: each message was written at once."""
         return 0

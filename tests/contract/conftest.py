@@ -8,7 +8,8 @@ import pytest
 
 from agent.config.settings import OutboxSettings
 from agent.mqtt.delivery import Outgoing
-from agent.mqtt.outbox import Outbox, StoredOutbox
+from agent.mqtt.outbox import StoredOutbox
+from agent.mqtt.outbox_queue import Outbox
 from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.messages import transcript

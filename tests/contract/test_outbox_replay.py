@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agent.mqtt.delivery import Outgoing, PublishResult, Replay, SeqRange
-from agent.mqtt.outbox import Outbox
+from agent.mqtt.outbox_queue import Outbox
 from tests.clock import FakeClock
 from tests.contract.conftest import MAX_AGE_S, Open, fill, outgoing, seqs_of, take, take_all
 from tests.messages import failed, transcript

@@ -1,7 +1,7 @@
 """Outboxes without a disk."""
 
 from agent.config.settings import OutboxSettings
-from agent.mqtt.outbox import Outbox
+from agent.mqtt.outbox_queue import Outbox
 
 
 def memory_outbox(max_messages: int) -> Outbox:

@@ -17,7 +17,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.mqtt.delivery import PublishResult
-from agent.mqtt.outbox_queue import CHUNK, Batch
+from agent.mqtt.outbox_queue import CHUNK
 from agent.mqtt.outbox_store import DAMAGED_KEPT, Condition, StorageDown
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
@@ -84,14 +84,14 @@ def test_a_connection_that_changes_while_a_full_disk_makes_room_is_survived(
     deleting, go_on = threading.Event(), threading.Event()
     write, states = outbox._store.write, iter(("full", "slow"))
 
-    def write_slowly(batch: Batch) -> None:
+    def write_slowly(*batch: Any) -> None:
         match next(states, "well"):
             case "full":
                 raise StorageDown(Condition.DISK_FULL, "database or disk is full")
             case "slow":
                 deleting.set()
                 assert go_on.wait(30)
-        write(batch)
+        write(*batch)
 
     monkeypatch.setattr(outbox._store, "write", write_slowly)
     say(outbox, clock, 1)

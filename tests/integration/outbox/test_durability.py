@@ -1,6 +1,7 @@
 """What is written when, and what comes back after a restart or a reboot."""
 
 import json
+import logging
 import shutil
 import sqlite3
 import threading
@@ -8,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.settings import OutboxSettings
 from agent.mqtt import outbox as sqlite
 from agent.mqtt.delivery import Outgoing, PublishResult
 from agent.mqtt.outbox import StoredOutbox
 from agent.mqtt.outbox_queue import DEAD_LETTERS, GRACE_S
-from agent.worker import Worker
 from tests.clock import FakeClock
 from tests.integration.outbox.conftest import Open, deliver_all, deliveries, say
 from tests.messages import failed, transcript
@@ -248,20 +247,21 @@ def test_the_disk_gets_its_room_back_after_an_outage(tmp_path: Path, open_outbox
     assert (tmp_path / "outbox.db").stat().st_size < 1 << 20
 
 
-def test_changes_of_the_condition_are_told(tmp_path: Path, clock: FakeClock) -> None:
-    """Whoever publishes `health` hears of it at once, and may ask the outbox from there."""
+def test_changes_of_the_condition_are_logged_once(
+    tmp_path: Path, open_outbox: Open, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged database is a warning; when the hour in `health` is over, one line says so."""
+    caplog.set_level(logging.INFO)
     (tmp_path / "outbox.db").write_bytes(b"nonsense" * 1_000)
-    told: list[bool] = []
-    failures: list[Worker] = []
-    outbox = StoredOutbox(OutboxSettings(), tmp_path, failures.append, on_change=lambda: told.append(True), clock=clock)
-    assert outbox.conditions == ("outbox_corrupt",)
-    assert told
-    told.clear()
+    outbox = open_outbox(tmp_path)
+    assert set(outbox.conditions) == {"outbox_corrupt"}
+    outbox.flush()
+    assert sum("outbox_corrupt" in line for line in caplog.messages) == 1
+    caplog.clear()
     clock.advance(3_601)
     outbox.flush()
-    assert told
-    outbox.close()
-    assert failures == []
+    assert not outbox.conditions
+    assert len(caplog.messages) == 1
 
 
 def test_memory_is_bounded_where_no_disk_helps(tmp_path: Path, open_outbox: Open, clock: FakeClock) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from agent.mqtt.outbox_store import Stamp
+from agent.mqtt.outbox_queue import Stamp
 
 DAY_S = 86_400.0
 

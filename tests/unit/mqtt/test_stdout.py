@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_is_said_once_and_stops_nobody() -> None:
         done = subprocess.run(
             [sys.executable, "-c", _WRITE_TWICE], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert done.stderr == "stdout: cannot be written (No space left on device): nothing more is written there\n"
+    assert done.stderr == "stdout: cannot write (No space left on device); writing no more messages there\n"
     assert done.returncode == 0
 
 
