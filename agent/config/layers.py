@@ -130,7 +130,7 @@ def _expanded(key: str, folder: Path) -> Path:
     try:
         return folder.expanduser().absolute()
     except RuntimeError as error:  # pathlib raises it
-        raise ConfigError(f"{key}: {folder}: there is no such user: write the path without ~") from error
+        raise ConfigError(f"{key}: {folder}: there is no such user here: write the path without ~") from error
 
 
 def merge(layers: list[list[Entry]]) -> dict[KeyPath, Entry]:
@@ -196,15 +196,16 @@ def _toml_files(file: Path | None, problems: list[str]) -> list[Path]:
     folder = (file or DEFAULT_FILE).parent / "conf.d"
     named = [file] if file else []
     try:
+        folder.stat()
+    except OSError:  # it is absent; or its parent is closed, and reading the file reports that
+        return named
+    try:
         # Not `glob`: it finds nothing in a folder that it may not list, and raises no error.
         return named + sorted(path for path in folder.iterdir() if path.name.endswith(".toml"))
-    except FileNotFoundError:
-        return named
     except NotADirectoryError:
         problems.append(f"{folder}: not a folder: make it one for *.toml files, or remove it")
     except OSError as error:
-        if os.access(folder.parent, os.X_OK):  # else reading the file reports it
-            problems.append(f"{folder}: cannot be read ({error.strerror}): check its owner and mode")
+        problems.append(f"{folder}: cannot be read ({error.strerror}): check its owner and mode")
     return named
 
 

@@ -146,30 +146,28 @@ class GovernorState(Part):
     """Whether utterances are decoded ahead, inside the pause that may end them."""
 
 
-class _Stages(Message):
+class _Running(Message):
     listening: bool
     engine: str
+    model: str
+    language: str
 
 
-_COMMANDED: Final[dict[str, Any]] = {
+_VALUES: Final[dict[str, Any]] = {
     tunable.command: (get_args(tunable.type)[0], Field(tunable.default, description=f"`{tunable.key}` in force."))
     for tunable in COMMANDED
 }
-_Commanded = create_model("_Commanded", __base__=_Stages, **_COMMANDED)
+_Commanded = create_model("_Commanded", __base__=_Running, **_VALUES)
 
 
 class State(_Commanded):
-    """The values in force of all that commands can change. The table in `config.tunables` has the other fields."""
+    """The values in force of all that commands can change. Most fields come from the table in `config.tunables`."""
 
     topic = "state"
     qos = 1
     retained = True
     schema_name = "state/1"
 
-    model: str
-    """The model in force; the kind of an engine without models."""
-    language: str
-    """ISO 639-1 code, or `auto`."""
     privacy: Literal["full", "keywords", "off"] = "full"
     """Which part of the speech leaves the device. Commands cannot change it."""
     governor: GovernorState | None = None
