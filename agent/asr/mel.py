@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram in numpy, without torch and without a window of 30 seconds.
+"""Whisper's log-mel spectrogram in numpy, without torch, and as short as the utterance.
 
 Formula and constants: `log_mel_spectrogram` in openai/whisper, `whisper/audio.py`; the filter bank is librosa's (Slaney
 scale and norm, `librosa.filters.mel`), which that file loads ready-made.
@@ -30,8 +30,8 @@ MelSpectrogram = NDArray[np.float32]
 def log_mel(samples: PcmFloat, frames: int, bands: int = 80) -> MelSpectrogram:
     """Return the log-mel spectrogram of `samples`, shape (n,), float32 in [-1, 1), as shape (bands, frames).
 
-    Sound that is longer than `frames` x 10 ms is cut off; what is shorter is continued by digital silence, as Whisper
-    was trained with. Only the frames that sound reaches are computed; the others are the floor.
+    Longer sound than `frames` x 10 ms is cut off. Shorter sound is followed by digital silence, as in Whisper's
+    training. Only the frames with sound are computed; the others are the floor.
     """
     heard = _power_spectrum(samples[: frames * HOP_SAMPLES], frames)
     mel = np.full((bands, frames), _FLOOR_POWER, dtype=np.float32)

@@ -146,8 +146,7 @@ class AlsaSource:
 
     def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for the next frame (see `Source.read`); a device that is silent for 4 s counts as lost."""
-        self._frames.rouse_at(ready)
-        while (frame := self._frames.get(WAIT_S)) is None:
+        while (frame := self._frames.get(WAIT_S, ready)) is None:
             if self._closing.is_set():
                 return None
             if self._frames.closed:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.asr import Engine
-from agent.asr.factory import create_engine
+from agent.asr import Engine, create_engine
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
 from agent.bench.child import Driver, Heard, PeerError, Setup
@@ -41,7 +40,7 @@ class Ours(Driver):
             raise PeerError(f"{self.setup.adapter}: transcribe after close")
         whole = not self.setup.flag(VAD_OPTION) and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
         utterances = [utterance_of(pcm)] if whole else segment(pcm, self.setup.options)
-        return combine([(utterance, self._engine.transcribe(utterance)) for utterance in utterances])
+        return combine([(utterance, self._engine.transcribe([utterance])[0]) for utterance in utterances])
 
     def close(self) -> None:
         """Free the model; idempotent."""

@@ -5,13 +5,13 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcriber import Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.alsa import AlsaSource
 from agent.audio.frames import FRAME_SAMPLES, AudioFrame, Pcm16, Utterance
@@ -255,18 +255,20 @@ def is_tone(pcm: Pcm16, hz: int, rms: float) -> bool:
 
 
 class SlowEngine:
-    """Says nothing, and takes its time; keeps the interpreter busy meanwhile, as no engine of ours does."""
+    """Says nothing, and takes its time; keeps the interpreter busy meanwhile, unlike a real engine."""
+
+    batch_size = 1
 
     def __init__(self) -> None:
         self.transcribed = 0
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         """Two seconds of work in pure Python for each utterance."""
         until_s = time.monotonic() + 2.0
         while time.monotonic() < until_s:
-            hash(utterance.pcm.tobytes())
+            hash(utterances[0].pcm.tobytes())
         self.transcribed += 1
-        return Transcript(utterance.id, "", "en", (), "slow", "slow", 2.0, 0)
+        return [Transcript(utterances[0].id, "", "en", (), "slow", "slow", 2.0, 0)]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -275,7 +277,7 @@ class SlowEngine:
 class Nobody:
     """Is told what became of each utterance, and does nothing about it."""
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(self, utterance: Utterance, *_words: object, **_late: object) -> None:
         """There are no words."""
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
