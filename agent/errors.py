@@ -1,28 +1,28 @@
-"""The one tree of errors that this package raises on purpose.
+"""The tree of errors that the agent raises on purpose.
 
     AgentError                      exit 1
     ├── ConfigError                 exit 78   a setting is unknown, malformed or contradictory
     ├── ModelError                  exit 78   a model is unknown, missing, damaged, or refused by the engine
     ├── SourceError                 exit 65   audio that cannot be read (not audio, no such file)
     │   └── DeviceUnavailable       exit 69   the microphone is absent or was lost
-    │       ├── DeviceBusy                    something else has it open
-    │       ├── DeviceStalled                 it is there, and nothing comes from it
-    │       └── DeviceEndless                 it delivers more than there is time for, as a FIFO without a writer does
+    │       ├── DeviceBusy                    another program has it open
+    │       ├── DeviceStalled                 it is there, and delivers no sound
+    │       └── DeviceEndless                 it delivers sound faster than real time, as a FIFO without a writer does
     ├── EngineError                 exit 70   inference failed
-    ├── SinkError                   exit 69   the broker is out of reach or refuses us
-    └── InstallError                exit 73   the service cannot be installed or removed as things are
+    ├── SinkError                   exit 69   the broker cannot be reached, or refuses the device
+    └── InstallError                exit 73   the service cannot be installed or removed
 
-Exit codes are those of sysexits.h. 78 (EX_CONFIG) means that restarting cannot help: the systemd unit has
+Exit codes are those of sysexits.h. 78 (EX_CONFIG) means that a restart cannot help: the systemd unit has
 `RestartPreventExitStatus=78`.
 
-Every message is one line that names what is wrong and what to do about it; the command line prints it as it is.
+Every message is one line with the problem and its remedy. The command line prints it unchanged.
 """
 
 from typing import ClassVar
 
 
 class AgentError(Exception):
-    """Something this program understands well enough to explain in one line."""
+    """An error that the agent can explain in one line."""
 
     exit_code: ClassVar[int] = 1
 
@@ -34,13 +34,13 @@ class ConfigError(AgentError):
 
 
 class ModelError(AgentError):
-    """A model is unknown, absent or damaged, has not the expected digest, or the engine cannot load it."""
+    """A model is unknown, absent or damaged, has another digest than expected, or the engine cannot load it."""
 
     exit_code = 78
 
 
 class SourceError(AgentError):
-    """Audio cannot be read: no such file, not audio, an unsupported layout."""
+    """Audio cannot be read: the file is absent, is no audio, or has an unsupported layout."""
 
     exit_code = 65
 
@@ -50,21 +50,21 @@ class DeviceUnavailable(SourceError):  # noqa: N818 - reads as a condition, and 
 
     exit_code = 69
     code: ClassVar[str] = "mic_absent"
-    """What `health` says."""
+    """Code in `health`."""
 
 
 class DeviceBusy(DeviceUnavailable):
-    """Something else has the capture device open."""
+    """Another program has the capture device open."""
 
 
 class DeviceStalled(DeviceUnavailable):
-    """The capture device, or what serves it, hangs."""
+    """The capture device, or the sound server behind it, hangs."""
 
     code = "mic_stalled"
 
 
 class DeviceEndless(DeviceUnavailable):
-    """The capture device delivers sound faster than it can have been captured."""
+    """The capture device delivers sound faster than real time."""
 
     code = "mic_endless"
 
@@ -76,12 +76,12 @@ class EngineError(AgentError):
 
 
 class SinkError(AgentError):
-    """What was said could not be delivered: the broker is unreachable or refused us."""
+    """Messages could not be delivered: the broker is unreachable or refuses the device."""
 
     exit_code = 69
 
 
 class InstallError(AgentError):
-    """The service cannot be installed or removed as things are."""
+    """The service cannot be installed or removed."""
 
     exit_code = 73

@@ -1,4 +1,4 @@
-"""Where log lines go and what they look like: for people at a terminal, or for the journal."""
+"""Configures the log: for people at a terminal, or for the journal."""
 
 import logging
 import os
@@ -17,37 +17,37 @@ PRIORITIES: Final = {
     logging.INFO: 6,
     logging.DEBUG: 7,
 }
-"""sd-daemon(3): the journal takes `<6>` at the start of a line for the line's priority."""
+"""sd-daemon(3): the journal reads `<6>` at the start of a line as its priority."""
 
 LINES_A_MINUTE: Final = 20
-"""Of one kind: what one statement of the program logs."""
+"""Most lines from one statement of the program."""
 TRACEBACKS_A_MINUTE: Final = 1
 _MINUTE_S: Final = 60.0
 _UNLIMITED: Final = "agent.mqtt.publisher"
-"""One line an utterance. Speech sets the pace there, not a sender."""
+"""It logs one line an utterance. Speech sets its pace, not a sender."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Minute:
-    """What one statement has logged since `since_s`."""
+    """The lines of one statement since `since_s`."""
 
     since_s: float
     lines: int = 0
     left_out: int = 0
     last: str = ""
-    """The last line that was left out."""
+    """The last line that the filter left out."""
 
 
 class FloodFilter(logging.Filter):
-    """Lets a few lines of a kind through in a minute, and counts the rest: one more line says how many they were.
+    """Passes a few lines of each statement in a minute and counts the others: one more line tells their number.
 
-    So a flood of messages from outside writes no flood of lines. Called from any thread.
+    A flood of messages from outside then causes no flood of lines. Any thread may call it.
 
     Args:
         clock_s: Monotonic time.
-        after: Calls a function once, so many seconds later, in another thread.
+        after: Calls a function once, after some seconds, in another thread.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FloodFilter(logging.Filter):
         self._minutes: dict[tuple[str, int], _Minute] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is to be written."""
+        """Whether to write `record`."""
         if record.levelno <= logging.DEBUG or record.name.startswith(_UNLIMITED) or record.name == __name__:
             return True
         with self._lock:
@@ -95,19 +95,19 @@ def _after(seconds: float, work: Callable[[], None]) -> None:
 
 
 class JournalFormatter(logging.Formatter):
-    """Priority and message; the journal adds the time and the name of the service."""
+    """Writes priority and message. The journal adds the time and the name of the service."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Every line of a message gets the prefix, as the journal makes an entry of each."""
+        """Give every line of a message the prefix: the journal makes an entry of each."""
         priority = PRIORITIES.get(record.levelno, PRIORITIES[logging.INFO])
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
 def configure(level: str, stream: TextIO = sys.stderr, environment: Mapping[str, str] = os.environ) -> None:
-    """Send what is at least `level` (`debug`, `info`, `warning`, `error`) to `stream`, once.
+    """Write lines of at least `level` (`debug`, `info`, `warning`, `error`) to `stream`.
 
-    Other libraries may warn, but not chat: at `info` and `debug` they would bury what matters, and paho's debug
-    lines hold payloads, which are speech.
+    Other libraries may write warnings only. Their `info` and `debug` lines are many, and paho's contain payloads, which
+    are speech.
     """
     handler = logging.StreamHandler(stream)
     if environment.get("JOURNAL_STREAM") and not stream.isatty():
@@ -121,5 +121,5 @@ def configure(level: str, stream: TextIO = sys.stderr, environment: Mapping[str,
 
 
 def set_level(level: str) -> None:
-    """Log from `level` on, from now on."""
+    """Write lines of at least `level` from now on."""
     logging.getLogger(OURS).setLevel(level.upper())

@@ -18,8 +18,8 @@ from governor_queue import Exchange, Job, Kept, Load, Plan, Work, events, is_fin
 from governor_record import Fate, Record
 from governor_speech import HOUR_S, Spoken
 
-from agent.app import UTTERANCES_CAPACITY
 from agent.asr.pace import EnginePace, SpeculationBudget
+from agent.asr.pipeline import UTTERANCES_CAPACITY
 from agent.asr.transcriber import LONGEST_REST_S
 from agent.channel import Channel, Overflow
 from agent.governor.policy import Decision, Governor, Signals

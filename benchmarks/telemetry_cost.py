@@ -24,7 +24,7 @@ import soundfile
 
 from agent.telemetry.counters import Counters
 from agent.telemetry.host import ROOT
-from agent.telemetry.snapshot import Host, SnapshotBuilder
+from agent.telemetry.snapshot import Host, take_snapshot
 from agent.telemetry.vitals import VitalsWatch
 from tests.support.boards import BOARDS, unfold
 
@@ -57,10 +57,12 @@ def cost(name: str, root: Path, repeat: int) -> Cost:
         return now_s
 
     watch = VitalsWatch(root, clock_s=later)
-    builder = SnapshotBuilder(Host(Path.cwd(), root), watch, Counters(), lambda: 0, now_s)
+    host, counters = Host(Path.cwd(), root), Counters()
 
     def message() -> bytes:
-        return builder.snapshot(None, ()).message().payload()
+        reading = host.read(watch.latest)
+        moment = take_snapshot(reading, counters, waiting=0, started_s=now_s, mqtt=None, problems=())
+        return moment.message().payload()
 
     return Cost(name, _cpu_ms(watch.tick, repeat), _cpu_ms(message, repeat), len(message()))
 

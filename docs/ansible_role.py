@@ -1,6 +1,6 @@
-"""Writes what the Ansible role knows of the settings: a variable each, default, specification, place in TOML.
+"""Writes the settings of the Ansible role: for each a variable, its default, specification and place in TOML.
 
-`python -m docs.settings_documents` does it, with the other documents.
+`python -m docs.settings_documents` runs it with the other documents.
 
 `edgescribe_mqtt_tls_ca_file` is `mqtt.tls.ca_file`. Flat, so that a site sets the broker and a host its name: Ansible's
 dictionaries do not merge. A setting whose default depends on the kind of its section, or that has none, is null in the

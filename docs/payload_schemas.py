@@ -11,18 +11,18 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from agent import messages
 from agent.messages import Message, telemetry
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
-_MODULES: Final = (Message.__module__, telemetry.__name__)
-"""Where kinds of messages are declared; what others derive from `Message` (tests do) is no part of the contract."""
 
 
 def published_kinds() -> tuple[type[Message], ...]:
     """Every kind of message of the contract, in the order of their declaration."""
-    kinds = [kind for kind in Message.__subclasses__() if kind.__module__ in _MODULES]
-    return tuple(sorted(kinds, key=lambda kind: _MODULES.index(kind.__module__)))
+    declared = [*vars(messages).values(), *vars(telemetry).values()]
+    kinds = [kind for kind in declared if isinstance(kind, type) and issubclass(kind, Message)]
+    return tuple(kind for kind in kinds if hasattr(kind, "topic"))
 
 
 def schema_file(schema_name: str) -> str:
@@ -31,12 +31,11 @@ def schema_file(schema_name: str) -> str:
 
 
 def schema_of(kind: type[Message]) -> Schema:
-    """The JSON Schema of a kind's payload; of bare words, that of the string."""
+    """The JSON Schema of a kind's payload; for a bare word, the schema of a string."""
     head: Schema = {"$schema": DIALECT, "$id": f"urn:edgescribe:{kind.schema_name}", "title": kind.schema_name}
     body = kind.model_json_schema(schema_generator=_OnTheWire, mode="serialization")
     if kind.content_type == "text/plain":
-        (word,) = body["properties"].values()
-        body = {"description": body["description"], "type": "string", "enum": word["enum"]}
+        body = {"description": body["description"], "type": "string", "enum": body["properties"]["state"]["enum"]}
     opened: Schema = _open({key: value for key, value in body.items() if key != "title"})
     return head | opened
 

@@ -1,1 +1,1 @@
-"""Reading the settings (`agent.config.settings`) from where they stand, and explaining them."""
+"""Reads the settings (`agent.config.settings`) from their sources, and explains errors in them."""

@@ -1,10 +1,10 @@
-r"""Keywords: which words and expressions of `publish.keywords` a text contains. Keeps nothing of the text.
+r"""Finds the words and expressions of `publish.keywords` in a text. It keeps no text.
 
-Keyword and text are brought to one form first, much like Unicode's NFKC_Casefold (Unicode 16, section 3.13.3).
-Then whole words are compared. `docs/mqtt.md` ("How a keyword matches") describes the result for the user.
+It first brings keyword and text to one form, much like Unicode's NFKC_Casefold (Unicode 16, section 3.13.3). Then it
+compares whole words. `docs/mqtt.md` ("How a keyword matches") describes the result for the user.
 
-The package `regex` (3 MB) does what `re` cannot: `\w` and `\b` count the vowel signs of Hindi or Thai as part of
-their letter, scripts have names, and a search can have a time limit.
+It needs the package `regex` (3 MB): there, `\w` and `\b` count the vowel signs of Hindi or Thai as part of their
+letter, scripts have names, and a search can have a time limit. `re` has none of these.
 """
 
 import logging
@@ -18,16 +18,16 @@ import regex
 log = logging.getLogger(__name__)
 
 LONGEST_CHARACTERS: Final = 1_000
-"""Fast speech has 25 characters a second, and Whisper hears 30 seconds."""
+"""Fast speech has 25 characters a second, and Whisper takes 30 seconds."""
 SEARCH_LIMIT_S: Final = 0.5
-"""For one expression in one text. Simple expressions take microseconds; nested repetitions may take years."""
+"""Limit for one expression in one text. Simple expressions take microseconds; nested repetitions may take years."""
 
 _NAMED: Final = regex.compile(r"(?P<name>[\w -]{1,64})=(?P<rule>.+)", regex.DOTALL)
 
 _IGNORED: Final = regex.compile(r"\p{Default_Ignorable_Code_Point}")
 """Zero-width joiners and spaces, soft hyphens, direction marks."""
 _OPTIONAL: Final = regex.compile(r"(?V1)[\p{Mn}&&[\p{InHebrew}\p{InArabic}]]|ـ")
-"""Niqqud, harakat and the stretched line: the same word is written with and without them."""
+"""Niqqud, harakat and the stretched line: people write a word with or without them."""
 _ALIKE: Final = str.maketrans({"ı": "i", "ё": "е", "’": "'", "ʼ": "'", "‘": "'", "‐": "-"})
 _DIGIT: Final = regex.compile(r"(?V1)[\p{Nd}--0-9]")
 _INNER_APOSTROPHE: Final = regex.compile(r"(?<=\p{Cyrillic})'(?=\p{Cyrillic})|(?<=n)'(?=t\b)")
@@ -42,7 +42,7 @@ _SPACED: Final = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]"
 _GAP: Final = regex.compile(
     rf"(?V1)(?<={_UNSPACED}) | (?={_UNSPACED})|(?<={_UNSPACED})(?={_SPACED})|(?<={_SPACED})(?={_UNSPACED})"
 )
-"""Where a space is a matter of taste: TVをつけて, TV をつけて."""
+"""Places where a space is optional: TVをつけて, TV をつけて."""
 _NO_LETTER_TORN_BEFORE: Final = r"(?<![เ-ไເ-ໄ្္])"
 """Thai and Lao write some vowels before their consonant, Khmer and Burmese stack consonants: ปิด is not in เปิด."""
 _NO_LETTER_TORN_BEHIND: Final = r"(?!\p{M}|[ะาๅະາ]|[က-အ]့?[္်])"
@@ -65,13 +65,13 @@ class KeywordRule:
     """One entry of `publish.keywords`."""
 
     name: str
-    """What is published when it matches."""
+    """Published when it matches."""
     pattern: "regex.Pattern[str]"
     words: str
-    """The words to look for, folded; empty for an expression, which sees the text as written."""
+    """The words to find, folded; empty for an expression, which searches the text as written."""
 
     def found_in(self, text: str) -> bool:
-        """Whether `text` contains it: `searchable` text for words, text in NFC for an expression."""
+        """Whether `text` contains it. Give `searchable` text for words, and text in NFC for an expression."""
         try:
             return self.pattern.search(text, timeout=SEARCH_LIMIT_S) is not None
         except TimeoutError:
@@ -94,19 +94,19 @@ def keyword_rules(entries: Iterable[str]) -> tuple[KeywordRule, ...]:
 
 
 def keywords_in(text: str, rules: Iterable[KeywordRule]) -> tuple[str, ...]:
-    """Names of the rules that `text` matches, in their order."""
+    """Return the names of the rules that match `text`, in their order."""
     bare, written = searchable(text), unicodedata.normalize("NFC", text)
     return tuple(rule.name for rule in rules if rule.found_in(bare if rule.words else written))
 
 
 def searchable(text: str) -> str:
-    """The words of `text` in one form; on a second line once more, with words around a hyphen as one (Wi-Fi, wifi)."""
+    """Return the words of `text` in one form; on a second line, with words around a hyphen as one (Wi-Fi, wifi)."""
     folded = _folded(text)
     return f"{_words(folded)}\n{_words(_INNER_HYPHEN.sub('', folded))}"
 
 
 def doubt(rule: KeywordRule, *, english_only: bool) -> str:
-    """Why the rule is useless: it can never match, or always does; empty if it is well."""
+    """Return why the rule is useless: it can never match, or always does; empty for a useful rule."""
     if not rule.words:
         return "matches every text: write an expression that needs a letter" if rule.found_in("") else ""
     if len(rule.words) > LONGEST_CHARACTERS:
@@ -140,7 +140,7 @@ def _is_expression(rule: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """One form of all that look or read alike."""
+    """Return one form for texts that look or read alike."""
     folded = unicodedata.normalize("NFKC", _IGNORED.sub("", text)).casefold().replace("i̇", "i")
     folded = unicodedata.normalize("NFKC", folded).translate(_ALIKE)
     folded = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), _OPTIONAL.sub("", folded))
@@ -148,12 +148,12 @@ def _folded(text: str) -> str:
 
 
 def _words(folded: str) -> str:
-    """Letters, marks and digits, with one space between words."""
+    """Return letters, marks and digits, with one space between words."""
     return str(_BETWEEN_WORDS.sub(" ", folded)).strip()
 
 
 def _phrase(words: str) -> str:
-    """A pattern for the whole words `words`, each perhaps with a particle, in the form of `searchable`."""
+    """Return a pattern for the whole words `words`, with optional particles, in the form of `searchable`."""
     unspaced = regex.compile(_UNSPACED)
     before = _NO_LETTER_TORN_BEFORE if unspaced.match(words) else rf"(?<!{_SPACED})"
     behind = _NO_LETTER_TORN_BEHIND if unspaced.match(words[-1]) else rf"{_particle(words[-1])}(?!{_SPACED})"
@@ -162,7 +162,7 @@ def _phrase(words: str) -> str:
 
 
 def _particle(last: str) -> str:
-    """A pattern for the Korean particles that may follow the letter `last`, or none."""
+    """Return a pattern for the Korean particles that may follow the letter `last`."""
     fitting = f"{_PARTICLES}|{_AFTER_CONSONANT}|{_AFTER_VOWEL}"
     if _HANGUL[0] <= last <= _HANGUL[1]:
         consonant = (ord(last) - ord(_HANGUL[0])) % _FINAL_CONSONANTS

@@ -1,6 +1,6 @@
-"""Says in one line each what is wrong with a setting: where it stands, what it is, what is allowed.
+"""Explains each bad setting in one line: its place, its key, its value, and the allowed values.
 
-Secrets, and the values of keys that are unknown (which may be misspelt secrets), are never repeated.
+No line shows a secret, or the value of an unknown key: the key may be a misspelt secret.
 """
 
 import difflib
@@ -21,13 +21,13 @@ LONGEST_VALUE = 60
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value stands."""
+    """The place of a value."""
 
     place: str
     """A file, a variable, a credential or `command line`."""
     line: int | None = None
     file: Path | None = None
-    """Only where it is a TOML file."""
+    """Only for a TOML file."""
 
     def __str__(self) -> str:
         return f"{self.place}:{self.line}" if self.line else self.place
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One value that was set, as it was read."""
+    """One value, as it was read."""
 
     path: KeyPath
     value: Any
@@ -43,17 +43,17 @@ class Entry:
 
 
 def explain(error: ValidationError, entries: Mapping[KeyPath, Entry]) -> list[str]:
-    """One line for each problem that validation found, in the order of the settings."""
+    """Return one line for each problem of validation, in the order of the settings."""
     return [_line(detail, entries) for detail in error.errors(include_url=False)]
 
 
 def unknown(entry: Entry) -> str:
-    """The line for a key that does not exist, with what was probably meant."""
-    return f"{entry.origin}: {dotted(entry.path)} is not a setting{_meant(entry.path)}"
+    """Return the line for a key that does not exist, with the nearest key."""
+    return f"{entry.origin}: {dotted(entry.path)} is not a setting{_suggestion(entry.path)}"
 
 
-def _meant(path: KeyPath) -> str:
-    """The nearest key: in the same section if there is one so named, anywhere otherwise."""
+def _suggestion(path: KeyPath) -> str:
+    """Name the nearest key of the same section, else the nearest key of all."""
     known = [*all_paths(), *section_paths()]
     beside = [each[-1] for each in known if each[:-1] == path[:-1]]
     if near := difflib.get_close_matches(path[-1], beside, n=1):
@@ -75,19 +75,19 @@ def _line(detail: "ErrorDetails", entries: Mapping[KeyPath, Entry]) -> str:
     entry = entries.get(path) or Entry(path, detail["input"], _nearest_origin(path, entries))
     where = f"{entry.origin}: {dotted(path)}" if path else str(entry.origin)
     match detail["type"]:
-        case "extra_forbidden":  # known, see `load`: then it is another kind's
+        case "extra_forbidden":  # `load` passes known keys only: it belongs to another kind
             owners = " or ".join(sorted(setting.kind for setting in by_path(path)))
             return f'{where} belongs to {dotted(path[:-1])}.kind = "{owners}": set that kind or remove the key'
         case "missing":
             return f"{where} is missing: {_allowed(path, entries)}"
-        case "value_error":  # written by our own validators, in the form "what is wrong: what to do"
+        case "value_error":  # from the validators in `settings`, in the form "problem: remedy"
             return f"{where}: {detail['ctx']['error']}"
         case _:
             return f"{where}{_shown(entry)} is not allowed: {_allowed(path, entries)}"
 
 
 def _nearest_origin(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> Origin:
-    """For what was not set itself: where something below it was, or beside it, preferably its `kind`."""
+    """Return the origin for a key without a value: of a key below it, else of one beside it, first of its `kind`."""
     below = [entry for known, entry in entries.items() if path and known[: len(path)] == path]
     beside = [entry for known, entry in entries.items() if path[:-1] and known[: len(path) - 1] == path[:-1]]
     found = below or sorted(beside, key=lambda entry: entry.path[-1] != "kind")
@@ -99,7 +99,7 @@ def _allowed(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> str:
         return f"must be one of {', '.join(kinds)}"
     if path in section_paths():
         return f"must be a table, [{dotted(path)}]"
-    # Of the kind that is chosen, where kinds differ.
+    # Kinds may differ: the chosen one counts.
     chosen = entries.get((*path[:-1], "kind"))
     kind = chosen.value if chosen else default_kinds().get(path[:-1])
     found = sorted(by_path(path), key=lambda setting: setting.kind != kind)
@@ -108,7 +108,7 @@ def _allowed(path: KeyPath, entries: Mapping[KeyPath, Entry]) -> str:
 
 def _shown(entry: Entry) -> str:
     settings = by_path(entry.path)
-    # A password may stand in front of an @, as in mqtt://user:password@broker.
+    # There may be a password before an @: mqtt://user:password@broker.
     if "@" in str(entry.value) or not settings or any(setting.secret for setting in settings):
         return ""
     text = f'"{entry.value}"' if isinstance(entry.value, str) else str(entry.value)

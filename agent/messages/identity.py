@@ -1,6 +1,6 @@
-"""Which machine this is: its id, its board, its boot, and whether its clock can be trusted.
+"""The identity of the machine: id, board, boot, and whether its clock can be trusted.
 
-Files are looked up below `root`, so that tests bring their own machine.
+All files are below `root`, so that tests bring their own machine.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ _MAX_ID: Final = 36
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What does not change until the next boot. What cannot be found out is None."""
+    """Facts that stay the same until the next boot. Unknown ones are None."""
 
     boot_id: str
     hardware: str | None
@@ -41,27 +41,22 @@ def slug(name: str) -> str:
 
 
 def device_id(setting: str | None) -> str:
-    """The id from the settings, else from the host name."""
+    """Return the id from the settings, else one from the host name."""
     return setting or slug(socket.gethostname())
 
 
 def describe(root: Path = ROOT) -> Machine:
-    """Look this machine up."""
+    """Return the facts about this machine."""
     uname = os.uname()
     return Machine(
-        boot_id=boot_id(root),
-        hardware=hardware(root),
-        os=os_name(root),
-        kernel=uname.release,
-        arch=uname.machine,
-        python=platform.python_version(),
+        boot_id(root), hardware(root), os_name(root), uname.release, uname.machine, platform.python_version()
     )
 
 
 def boot_id(root: Path = ROOT) -> str:
-    """The kernel's random name for this boot (random(4)).
+    """Return the kernel's random name for this boot (random(4)).
 
-    Where /proc does not tell it, each process invents one: messages of an earlier process may be of an earlier boot.
+    Without /proc, each process invents a name: messages of an earlier process may belong to an earlier boot.
     """
     return _read(root / "proc/sys/kernel/random/boot_id") or _invented_boot_id()
 
@@ -72,26 +67,23 @@ def _invented_boot_id() -> str:
 
 
 def hardware(root: Path = ROOT) -> str | None:
-    """The board: from the device tree (Raspberry Pi, Jetson), else from DMI (PCs)."""
+    """Return the board: from the device tree (Raspberry Pi, Jetson), else from DMI (PCs)."""
     if model := _read(root / "proc/device-tree/model"):
         return model
-    vendor = _read(root / "sys/class/dmi/id/sys_vendor")
-    product = _read(root / "sys/class/dmi/id/product_name")
-    return " ".join(part for part in (vendor, product) if part) or None
+    names = (_read(root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name"))
+    return " ".join(filter(None, names)) or None
 
 
 def serial(root: Path = ROOT) -> str | None:
-    """The board's serial number from the device tree (Raspberry Pi, Jetson); None for PCs."""
+    """Return the board's serial number from the device tree (Raspberry Pi, Jetson); None for PCs."""
     return _read(root / "proc/device-tree/serial-number")
 
 
 def os_name(root: Path = ROOT) -> str | None:
-    """`PRETTY_NAME` of os-release(5)."""
+    """Return `PRETTY_NAME` of os-release(5)."""
     for path in ("etc/os-release", "usr/lib/os-release"):
-        for line in (_read(root / path) or "").splitlines():
-            key, _, value = line.partition("=")
-            if key == "PRETTY_NAME":
-                return value.strip("\"'") or None
+        if found := re.search(r"^PRETTY_NAME=(.*)$", _read(root / path) or "", re.MULTILINE):
+            return found[1].strip("\"'") or None
     return None
 
 
@@ -103,31 +95,18 @@ def _read(path: Path) -> str | None:
         return None
 
 
-class _Timex(ctypes.Structure):
-    """The beginning of `struct timex` (adjtimex(2)), and room for the rest on any architecture."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
-
-
 _TIME_ERROR: Final = 5
-_STA_UNSYNC: Final = 0x40
+"""State of a clock that is not synchronised (adjtimex(2))."""
 
 
 def time_synced(root: Path = ROOT) -> bool:
-    """Whether the system clock is synchronised: says the kernel, or systemd-timesyncd where we may not ask the kernel.
+    """Return whether the system clock is synchronised.
 
-    A Raspberry Pi has no clock of its own that survives a power cut; until it is synchronised, its time is a guess.
+    Asks the kernel; where that is forbidden, systemd-timesyncd. A Raspberry Pi has no clock that survives a power cut:
+    until it is synchronised, its time is a guess.
     """
-    timex = _Timex(modes=0)  # 0 changes nothing, and needs no privilege
-    state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    timex = (ctypes.c_long * 64)()  # longer than `struct timex`; zeros only read, and need no privilege
+    state: int = ctypes.CDLL(None, use_errno=True).adjtimex(timex)
     if state >= 0:
-        return state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+        return state != _TIME_ERROR
     return (root / "run/systemd/timesync/synchronized").exists()

@@ -1,4 +1,4 @@
-"""How transcripts look in a terminal: shared by `transcribe` and `demo`. Plain text where nobody looks (a pipe)."""
+"""Formats transcripts for people: shared by `transcribe` and `demo`. A pipe gets plain text."""
 
 import math
 import os
@@ -11,16 +11,16 @@ _DUMB = frozenset({"dumb", "unknown"})
 
 
 def colours() -> Literal["auto"] | None:
-    """What a console of rich's is to find out about colours by itself: nothing where no escapes are wanted at all.
+    """Return the `color_system` for a rich console: None forbids all escapes.
 
-    By https://no-color.org, and by a terminal that understands none. rich alone still writes bold and dim then.
+    `NO_COLOR` (https://no-color.org) and a dumb terminal forbid them. rich alone would still write bold and dim.
     """
     unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in _DUMB
     return None if unwanted else "auto"
 
 
 def clock(seconds: float) -> str:
-    """Seconds as `m:ss.t`, or `h:mm:ss.t` from an hour on."""
+    """Format seconds as `m:ss.t`, or `h:mm:ss.t` from an hour on."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     hours, minute = divmod(minutes, 60)
     rest = f"{tenths // 10:02}.{tenths % 10}"
@@ -28,27 +28,27 @@ def clock(seconds: float) -> str:
 
 
 def confidence_pct(avg_logprob: float | None) -> str:
-    """The mean token probability as a percentage (the exponential of the mean log probability), or blank."""
+    """Format the mean token probability (the exponential of the mean log probability) as a percentage, or blank."""
     return "" if avg_logprob is None else f"{100 * math.exp(min(0.0, avg_logprob)):.0f} %"
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case, without punctuation: for comparing what was said with what was heard."""
+    """Return the words in lower case, without punctuation, for a comparison."""
     return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 @dataclass(frozen=True, slots=True)
 class WordScore:
-    """How well a transcript matches what was really said."""
+    """How well a transcript matches the spoken words."""
 
     expected: int
-    """Words that were said."""
+    """Spoken words."""
     errors: int
     """Fewest words to insert, delete or replace (Levenshtein distance over words)."""
 
     @property
     def right(self) -> int:
-        """Words that came through, at worst none."""
+        """Words that were recognised, at worst none."""
         return max(0, self.expected - self.errors)
 
 

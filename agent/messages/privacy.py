@@ -1,4 +1,4 @@
-"""What of a transcript leaves the device. Pure."""
+"""Decides which part of a transcript leaves the device. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class PublishPolicy:
 
     @classmethod
     def of(cls, settings: PublishSettings) -> Self:
-        """What `settings` ask for."""
+        """Read the section `publish`."""
         return cls(settings.privacy, settings.min_confidence, keyword_rules(settings.keywords), settings.partials)
 
     @property
     def transcribes(self) -> bool:
-        """Whether there is any use in knowing the words."""
+        """Whether any message needs the words."""
         return self.privacy != "off"
 
     @property
@@ -35,24 +35,24 @@ class PublishPolicy:
 
     @property
     def publishes_partials(self) -> bool:
-        """Whether what is understood of an utterance under way leaves the device."""
+        """Whether partial transcripts leave the device."""
         return self.partials and self.publishes_text
 
     def accepts(self, transcript: Transcript) -> bool:
-        """Whether the words count as heard: there are some, and the engine was sure enough of them.
+        """Return whether there are words, and the engine was sure enough of them.
 
-        An engine that does not tell how sure it was is believed.
+        An engine that gives no probability is trusted.
         """
         if not transcript.text or transcript.verdict is Verdict.REJECTED:
             return False
         return confidence(transcript) >= self.min_confidence
 
     def keywords(self, transcript: Transcript) -> tuple[str, ...]:
-        """Names of the keywords that were said."""
+        """Return the names of the spoken keywords."""
         return keywords_in(transcript.text, self.rules) if self.transcribes else ()
 
 
 def confidence(transcript: Transcript) -> float:
-    """Geometric mean of the tokens' probabilities, in [0, 1]; 1 where the engine does not tell."""
+    """Return the geometric mean of the tokens' probabilities, in [0, 1]; 1 if the engine gives none."""
     logprob = transcript.avg_logprob
     return 1.0 if logprob is None else math.exp(min(0.0, logprob))

@@ -1,4 +1,4 @@
-"""From an utterance and its transcript to the messages that subscribers get."""
+"""Makes messages from an utterance and its transcript."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,11 +23,11 @@ class Moment:
 def transcript_message(
     utterance: Utterance, transcript: Transcript, took: Latency, *, seq: int, boot_id: str, now: Moment, late: bool
 ) -> TranscriptMessage:
-    """The message for `transcript`, made at `now`. Its verdict must not be `rejected`: those are counted, not sent.
+    """Make the message for `transcript` at `now`. Its verdict must not be `rejected`: those are counted, not sent.
 
-    The beginning is reckoned back from now on the monotonic clock, so that a jump of the wall clock while somebody
-    spoke does no harm. A recording that is read faster than it lasts keeps its own time line, which began when it was
-    opened: there, beginnings lie ahead. `late` says that the sound was kept until there was time for it.
+    The start is computed back from now on the monotonic clock, so a jump of the wall clock during speech does no harm.
+    A recording that is read faster than real time has its own time line, from the moment it was opened: its starts lie
+    in the future. `late` means that the sound was kept until the engine had time.
     """
     text, cut = cut_text(transcript.text)
     age_s = (now.monotonic_ns - utterance.started_ns) / 1e9
@@ -61,7 +61,7 @@ def transcript_message(
 
 
 def partial_message(utterance: Utterance, transcript: Transcript, now: datetime) -> PartialTranscript:
-    """The message for what is understood of an utterance that may still go on."""
+    """Make the message for the words so far of an utterance that may still go on."""
     return PartialTranscript(
         id=utterance.id,
         ts=now,
@@ -72,7 +72,7 @@ def partial_message(utterance: Utterance, transcript: Transcript, now: datetime)
 
 
 def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment) -> tuple[Keyword, ...]:
-    """A message for each keyword in `names` that was said; nothing of the text is in it."""
+    """Make a message for each keyword in `names`, without the text."""
     return tuple(
         Keyword(
             id=transcript.utterance_id,
@@ -86,13 +86,13 @@ def keyword_messages(transcript: Transcript, names: tuple[str, ...], now: Moment
 
 
 def latency(utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, now: Moment) -> Latency:
-    """Where the time since the end of speech went.
+    """Split the time since the end of speech.
 
-    `queue_s`: the wait for the engine, 0 where it decoded inside the pause. `wait_s`: from the end of the pause to the
-    words.
+    `queue_s` is the wait for the engine, 0 if it decoded inside the pause. `wait_s` runs from the end of the pause to
+    the words.
 
     The total is measured from the capture of the last speech. It can be less than the sum of its parts, because an
-    utterance may be decoded inside its hang-over; for a recording read flat out it is hang-over and waiting.
+    utterance may be decoded inside its hang-over. For a recording read flat out it is hang-over plus waiting.
     """
     spoken_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
     measured_s = (now.monotonic_ns - utterance.started_ns) / 1e9 - spoken_s

@@ -1,9 +1,10 @@
-"""The threads that take commands that came in, validate and execute them, and reply.
+"""The threads that validate and execute incoming commands, and reply.
 
 mqtt thread ──put()─┬─▶ Channel ──▶ thread `control`:    validate ─▶ execute ─▶ reply
+                    │                └─▶ thread `calibrate`:          execute ─▶ reply     takes minutes
                     └─▶ Channel ──▶ thread `microphone`: validate ─▶ execute ─▶ reply     mute and listen
 
-Closing the microphone does not wait for a model to be loaded.
+Closing the microphone does not wait while another command loads a model.
 """
 
 import logging
@@ -17,111 +18,118 @@ from typing import Final
 
 from agent.channel import Channel
 from agent.messages import Reply
-from agent.mqtt.commands import (
-    Accepted,
-    Command,
-    CommandValidator,
-    Later,
-    Listen,
-    Mute,
-    Outcome,
-    Refused,
-    ReturnAddress,
-    fault,
-    shown,
-)
+from agent.mqtt.commands import Arguments, CommandError, CommandValidator, Outcome, ReturnAddress, printable
 from agent.mqtt.delivery import Incoming, Outgoing
-from agent.worker import attempt
+from agent.worker import Worker, attempt
 
 log = logging.getLogger(__name__)
 
-CAPACITY = 32
-"""Commands of each kind that may wait; the oldest is dropped for a newer one."""
-_MICROPHONE_COMMANDS: Final = frozenset({Listen.name, Mute.name})
+CAPACITY: Final = 32
+"""Commands of each channel that may wait; a newer one displaces the oldest."""
+_MICROPHONE_COMMANDS: Final = frozenset({"listen", "mute"})
+_SLOW_COMMAND: Final = "calibrate"
+"""Takes minutes: has a thread of its own, one at a time."""
 
 
 class CommandDispatcher:
-    """One command after the other, so that two of them never change the same thing at once.
+    """Executes one command after the other, so that two commands never change the same value at once.
 
-    Those of the microphone have a thread and an order of their own. `execute` is called from both threads. It may take
-    as long as it needs, but for the microphone; what takes minutes is done elsewhere, and answered when it is done.
-    `post` delivers a reply.
+    `execute` gets a command's name and arguments. `post` delivers a reply. Both are called from all threads above.
     """
 
     def __init__(
         self,
         device_id: str,
         validator: CommandValidator,
-        execute: Callable[[Command], Outcome | Later],
+        execute: Callable[[str, Arguments], Outcome],
         post: Callable[[Outgoing], None],
+        on_failure: Callable[[Worker], None],
     ) -> None:
         self._device_id = device_id
         self._validator = validator
         self._execute = execute
         self._post = post
-        self._for_others: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
-        self._for_microphone: Channel[Incoming] = Channel(CAPACITY, on_drop=self._too_many)
+        self._on_failure = on_failure
+        self._control: Channel[Incoming] = Channel(CAPACITY, on_drop=self._dropped)
+        self._microphone: Channel[Incoming] = Channel(CAPACITY, on_drop=self._dropped)
         self._validating = threading.Lock()
+        self._workers = [
+            Worker("control", partial(self._serve, self._control), on_failure),
+            Worker("microphone", partial(self._serve, self._microphone), on_failure),
+        ]
+        self._slow: Worker | None = None
+
+    def start(self) -> None:
+        """Start the threads."""
+        for worker in self._workers:
+            worker.start()
 
     def put(self, incoming: Incoming) -> None:
-        """Take a message that came in; called from the thread `mqtt`, and never blocks."""
+        """Accept a message; called from the thread `mqtt`, and never blocks."""
         name = incoming.topic.rpartition("/")[2]
-        (self._for_microphone if name in _MICROPHONE_COMMANDS else self._for_others).put(incoming)
+        (self._microphone if name in _MICROPHONE_COMMANDS else self._control).put(incoming)
 
     def close(self) -> None:
-        """No more commands; those under way are finished, and those that wait are done, too."""
-        self._for_others.close()
-        self._for_microphone.close()
+        """Accept no more commands. The threads still execute the waiting ones."""
+        self._control.close()
+        self._microphone.close()
 
-    def run(self) -> None:
-        """Execute commands until closed: the work of the thread `control`."""
-        self._serve(self._for_others)
-
-    def run_microphone(self) -> None:
-        """Open and close the microphone until closed: the work of the thread `microphone`."""
-        self._serve(self._for_microphone)
+    def join(self, timeout_s: float) -> None:
+        """Wait until the threads have ended, for at most `timeout_s`."""
+        until_s = time.monotonic() + timeout_s
+        for worker in self._workers:
+            worker.join(max(0.0, until_s - time.monotonic()))
+        if self._slow:
+            self._slow.join(max(0.0, until_s - time.monotonic()))
 
     def _serve(self, channel: Channel[Incoming]) -> None:
-        """Handle commands until `channel` is closed. A command that raises is refused, and the next one follows."""
         for incoming in channel:
-            if error := attempt(partial(self._handle, incoming)):
-                attempt(partial(self._answer_fault, incoming, error))
+            self._answer_faults(incoming, partial(self._handle, incoming))
 
-    def _answer_fault(self, incoming: Incoming, error: Exception) -> None:
-        self._reply(fault(error), self._validator.sender(incoming))
+    def _answer_faults(self, incoming: Incoming, work: Callable[[], None]) -> None:
+        """Run `work` for `incoming`. If it raises, log the traceback and refuse the command."""
+        if error := attempt(work):
+            log.error(f"control: a command met a fault in the agent ({type(error).__name__})", exc_info=error)
+            outcome = Outcome("the agent has a fault: its log has the details", "internal_error")
+            attempt(lambda: self._reply(outcome, self._validator.sender(incoming)))
 
     def _handle(self, incoming: Incoming) -> None:
-        with self._validating:
-            checked = self._validator.validate(incoming, datetime.now(UTC))
-        match checked:
-            case Accepted(command, sender):
-                self._execute_and_reply(command, sender)
-            case Refused(code, msg, sender):
-                log.warning(f"control: {sender.command!r} refused: {code}")
-                self._reply(Outcome(msg, code), sender)
-            case None:
-                pass
+        sender = self._validator.sender(incoming)
+        try:
+            with self._validating:
+                arguments = self._validator.validate(incoming, datetime.now(UTC))
+        except CommandError as error:
+            log.warning(f"control: {sender.command!r} refused: {error.code}")
+            self._reply(Outcome(str(error), error.code), sender)
+            return
+        if arguments is None:
+            return
+        if sender.command != _SLOW_COMMAND:
+            self._execute_and_reply(arguments, sender)
+        elif self._slow and self._slow.alive:
+            self._answer(Outcome("a calibration is under way", "busy"), sender)
+        else:
+            log.info(f"control: {sender.command}: begun")
+            work = partial(self._answer_faults, incoming, partial(self._execute_and_reply, arguments, sender))
+            self._slow = Worker(sender.command, work, self._on_failure)
+            self._slow.start()
 
-    def _execute_and_reply(self, command: Command, sender: ReturnAddress) -> None:
-        def answer(outcome: Outcome) -> None:
-            log.info(f"control: {command.name}: {outcome.code}")
-            self._reply(outcome, sender)
+    def _execute_and_reply(self, arguments: Arguments, sender: ReturnAddress) -> None:
+        outcome = self._execute(sender.command, arguments)
+        self._answer(outcome, sender)
+        if outcome.then:
+            outcome.then()
 
-        match self._execute(command):
-            case Later(start):
-                log.info(f"control: {command.name}: begun")
-                start(answer)
-            case outcome:
-                answer(outcome)
-                if outcome.then:
-                    outcome.then()
+    def _answer(self, outcome: Outcome, sender: ReturnAddress) -> None:
+        log.info(f"control: {sender.command}: {outcome.code}")
+        self._reply(outcome, sender)
 
     def _reply(self, outcome: Outcome, sender: ReturnAddress) -> None:
         reply = Reply(
             device=self._device_id,
             command=sender.command,
             id=sender.request_id,
-            ok=outcome.ok,
+            ok=outcome.code == "ok",
             code=outcome.code,
             msg=outcome.msg,
             result=outcome.result,
@@ -129,6 +137,6 @@ class CommandDispatcher:
         outgoing = Outgoing.of(self._device_id, reply, time.monotonic())
         self._post(replace(outgoing, topic=sender.topic or outgoing.topic, correlation=sender.correlation))
 
-    def _too_many(self, incoming: Incoming) -> None:
-        name = shown(incoming.topic.rpartition("/")[2])
+    def _dropped(self, incoming: Incoming) -> None:
+        name = printable(incoming.topic.rpartition("/")[2])
         log.warning(f"control: {name!r} dropped: {CAPACITY} other commands wait")

@@ -1,28 +1,31 @@
-"""The device as others see and control it over MQTT: its applied state, its commands, its place in Home Assistant.
+"""The device as others see and control it over MQTT: commands, applied state, Home Assistant.
 
-    mqtt thread ──▶ receive ─┬─ homeassistant/status ─▶ announcer
-                             └─ …/cmd/… ──────────────▶ dispatcher (threads `control`, `microphone`) ─▶ device
-
-Put together and owned by `app.py`.
+mqtt thread ──▶ receive ─┬─ homeassistant/status ─▶ announcer
+                         └─ …/cmd/… ──────────────▶ dispatcher ─▶ execute
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
 
 from agent import __version__
 from agent.asr import Engine
-from agent.asr.transcriber import Transcriber
-from agent.audio.microphone import Microphone
-from agent.config.commanded import Applied, value_at
+from agent.asr.pipeline import Pipeline
+from agent.config.commanded import LISTENING, Applied, Reload, plan_reload, value_at
 from agent.config.keywords import keyword_rules
 from agent.config.layers import models_dir, state_dir
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
-from agent.errors import AgentError
+from agent.config.tunables import COMMANDED, Tunable
+from agent.errors import EngineError, ModelError, SourceError
 from agent.governor.runner import Governed
+from agent.governor.spool import Spool
+from agent.log import set_level
 from agent.messages import Info, State, identity
+from agent.messages.privacy import PublishPolicy
 from agent.models.catalogue import load_catalogue
 from agent.models.languages import languages_of
 from agent.models.selection import format_for
@@ -30,141 +33,123 @@ from agent.models.store import Store
 from agent.mqtt.client import MqttClient
 from agent.mqtt.command_calibrate import Calibrator
 from agent.mqtt.command_dispatcher import CommandDispatcher
-from agent.mqtt.command_handlers import ControlledDevice, DeviceIdentity, in_force
-from agent.mqtt.commands import CommandValidator, Later, Outcome
-from agent.mqtt.delivery import Inbox, Incoming, Outgoing
+from agent.mqtt.command_handlers import (
+    changed_settings,
+    label,
+    replay_outcome,
+    transcribe_golden_utterance,
+    values_in_force,
+)
+from agent.mqtt.commands import Arguments, CommandError, CommandValidator, Outcome, ReplayArguments, SwitchArguments
+from agent.mqtt.delivery import Inbox, Incoming, Outgoing, Replay, SeqRange
 from agent.mqtt.discovery import Announcer, DeviceFacts
 from agent.mqtt.publisher import Publisher
-from agent.systemd import Notifier
-from agent.telemetry.metrics import absent_metrics
+from agent.telemetry.naming import source_name
+from agent.telemetry.snapshot import absent_metrics
 from agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-_OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
+SWAP_S: Final = 120.0
+"""For the waiting utterances, before a command gives up exchanging the engine."""
 CLOSE_S: Final = 2.0
 KEEP_S: Final = 10.0
 """How often to look for files that were deleted from the state folder."""
+_OF_A_MODEL: Final = frozenset({"model", "initial_prompt"})
+_NOT_STORED: Final = "; it could not be stored yet"
 
 
 class Remote:
-    """Owned by the main thread, which calls `open` and `start` once, `tick` about once a second, and `close`.
+    """Executes commands, keeps the settings in force, and publishes them.
+
+    The main thread calls `open` and `start` once, `tick` about once a second, and `close`. The dispatcher's threads
+    call `execute`, and the thread `reload` calls `reload`.
 
     Args:
-        who: Which device this is.
-        settings: What is in force: what the configuration says, with what commands have changed before.
-        applied: Where changes are kept.
-        source, transcriber, publisher: The stages that commands reach.
-        forget: Deletes the utterances that have no words yet; returns how many.
+        device_id: Topic level of the device.
+        settings: In force at the start: the configuration with earlier commands.
+        applied: Stores what commands change.
+        pipeline, publisher, spool: Reached by commands.
         load_engine: Raises ModelError or EngineError.
-        governed: What the governor makes of the settings at the moment.
-        apply: Puts settings in force, but for the engine.
-        restart: Ends the agent, to be started again.
-        options: Of the command line, for another `edgescribe` with the same settings.
-        on_failure: Is told if a thread that executes commands fails.
+        governed: The governor's changes to the settings.
+        restart: Ends the agent; systemd starts it again.
+        options: Command line options that lead another `edgescribe` to the same settings.
+        on_failure: Receives a thread that failed.
     """
 
     def __init__(
         self,
-        who: DeviceIdentity,
-        *,
+        device_id: str,
         settings: Settings,
         applied: Applied,
-        source: Microphone,
-        transcriber: Transcriber,
-        forget: Callable[[], int],
+        *,
+        pipeline: Pipeline,
         publisher: Publisher,
+        spool: Spool,
         load_engine: Callable[[Settings], Engine],
         governed: Governed,
-        apply: Callable[[Settings], None],
         restart: Callable[[], None],
         options: Sequence[str],
         on_failure: Callable[[Worker], None],
     ) -> None:
-        self._identity = who
+        self.changing = threading.Lock()
+        """Held by every thread that changes `settings`, from reading them until the change is in force. Otherwise two
+        engines could be loaded at once, and `settings` could name the other one."""
+        self._device_id = device_id
+        self._machine = identity.describe()
         self._applied = applied
+        self._pipeline = pipeline
         self._publisher = publisher
+        self._spool = spool
+        self._load_engine = load_engine
         self._governed = governed
-        self._keep_at_s = 0.0
+        self._options = options
         self._mqtt: MqttClient | None = None
         self._announcer: Announcer | None = None
+        self._telling = threading.Lock()
+        self._keep_at_s = 0.0
         self._absent = absent_metrics(state_dir(settings), settings.telemetry.host_root)
         self._store = Store(models_dir(settings), load_catalogue())
-        commands, prefix = settings.commands, settings.discovery.prefix
-        self._validator = CommandValidator(who.device_id, commands.allow, commands.groups, prefix)
-        self._birth_topic = f"{prefix}/status"
-        self._device = ControlledDevice(
-            who,
-            settings,
-            applied,
-            source=source,
-            transcriber=transcriber,
-            forget=forget,
-            load_engine=load_engine,
-            apply=apply,
-            tell=self.applied,
-            calibrate=self._calibrate,
-            restart=restart,
-        )
-        self._dispatcher = CommandDispatcher(who.device_id, self._validator, self._device.execute, self._post)
-        self._workers = (
-            Worker("control", self._dispatcher.run, on_failure),
-            Worker("microphone", self._dispatcher.run_microphone, on_failure),
-        )
-        self._telling = threading.Lock()
-        self._options = tuple(options)
         self._calibrator = Calibrator()
-
-    @property
-    def settings(self) -> Settings:
-        """What is in force."""
-        return self._device.settings
-
-    @property
-    def changing(self) -> threading.Lock:
-        """To be held while what is in force is changed, see `ControlledDevice.changing`."""
-        return self._device.changing
+        commands, prefix = settings.commands, settings.discovery.prefix
+        self._birth_topic = f"{prefix}/status"
+        self._validator = CommandValidator(device_id, commands.allow, commands.groups, prefix)
+        self._apply(settings)
+        self._dispatcher = CommandDispatcher(device_id, self._validator, self.execute, self._post, on_failure)
+        self._handlers: Mapping[str, Callable[[Any], Outcome]] = {
+            "listen": lambda switch: self._listen(switch, on=switch.value),
+            "mute": lambda switch: self._listen(switch, on=not switch.value),
+            **{tunable.command: partial(self._set, tunable) for tunable in COMMANDED},
+            "restart": lambda _: Outcome("restarting", then=restart),
+            "identify": lambda _: self._identify(),
+            "calibrate": lambda _: self._calibrate(),
+            "replay": self._replay,
+            "golden_utterance": lambda _: transcribe_golden_utterance(pipeline.transcriber),
+        }
 
     @property
     def inbox(self) -> Inbox:
-        """What the sink has to subscribe to."""
+        """The topics that the MQTT client subscribes to."""
         births = () if self.settings.discovery.mode == "off" else (self._birth_topic,)
         return Inbox((*self._validator.filters, *births), self._receive)
 
     def open(self, mqtt: MqttClient | None) -> None:
-        """Announce the device. What is announced goes out before anything that is sent later."""
-        self._mqtt = self._device.mqtt = mqtt
+        """Announce the device. The announcement goes out before all later messages."""
+        self._mqtt = mqtt
         if mqtt:
-            self._announcer = Announcer(
-                self.settings.discovery, mqtt, state_dir(self.settings), serial=identity.serial()
-            )
+            folder = state_dir(self.settings)
+            self._announcer = Announcer(self.settings.discovery, mqtt, folder, serial=identity.serial())
             self._announcer.announce(self._facts())
 
     def start(self) -> None:
-        """Execute commands from now on.
+        """Execute commands from now on; called once the first `state` is sent.
 
-        To be called once the first `state` is sent: a command before that could be overtaken by it.
+        An earlier command could send its `state` first, and the first `state` would then replace it.
         """
-        for worker in self._workers:
-            worker.start()
-
-    def reload(self, notifier: Notifier, wanted: Callable[[], Settings]) -> None:
-        """Put in force what can be of the settings that `wanted` reads: the work of the thread `reload` (SIGHUP).
-
-        systemd is told when it begins and when it is over. If the new settings are wrong, the old ones stay in force.
-        """
-        notifier.reloading()
-        status = "reloaded"
-        try:
-            log.info(f"reloaded: {self._device.reload(wanted)}")
-        except AgentError as error:
-            status = "not reloaded: the settings are wrong, see the log"
-            log.error(f"not reloaded, what was in force stays so: {error}")  # noqa: TRY400 - a sentence, no traceback
-        finally:
-            notifier.ready(status)
+        self._dispatcher.start()
 
     def tick(self) -> None:
-        """Do what is due."""
+        """Send the announcements that are due, and restore deleted files."""
         if self._announcer:
             self._announcer.tick()
         if (now_s := time.monotonic()) >= self._keep_at_s:
@@ -174,12 +159,10 @@ class Remote:
                 self._announcer.keep()
 
     def close(self) -> None:
-        """Execute no more commands."""
+        """Accept no more commands, and finish the ones under way."""
         self._dispatcher.close()
         self._calibrator.close()
-        until_s = time.monotonic() + CLOSE_S
-        for worker in self._workers:
-            worker.join(max(0.0, until_s - time.monotonic()))
+        self._dispatcher.join(CLOSE_S)
 
     def _receive(self, incoming: Incoming) -> None:
         """Called from the thread `mqtt`."""
@@ -192,73 +175,159 @@ class Remote:
         if self._mqtt:
             self._mqtt.post(outgoing)
 
-    def applied(self) -> None:
-        """Tell what is in force now; called from any thread that has changed it."""
-        with self._telling:  # so that what is told last, and stays with the broker, is what came last
+    # Changing the settings in force.
+
+    def execute(self, name: str, arguments: Arguments) -> Outcome:
+        """Execute a command of the table `commands.ARGUMENTS`."""
+        try:
+            return self._handlers[name](arguments)
+        except CommandError as error:
+            return Outcome(str(error), error.code)
+
+    def reload(self, wanted: Callable[[], Settings]) -> Reload:
+        """Put in force the settings that `wanted` reads, as far as a reload can.
+
+        Raises:
+            AgentError: as `wanted` or the engine does; then everything stays as it was.
+        """
+        with self.changing:
+            reload = plan_reload(self.settings, wanted())
+            if reload.engine:
+                self._pipeline.transcriber.exchange(self._load_engine(self._governed.overlay(reload.settings)))
+            set_level(reload.settings.log.level)
+            self._apply(reload.settings)
+            self.publish_state()
+            return reload
+
+    def _apply(self, settings: Settings) -> None:
+        """Hand the settings of `config/tunables.py` to the stages, except those of the engine and the log.
+
+        `HealthMonitor` looks at `telemetry.interval_s` itself.
+        """
+        self._pipeline.segmenter.threshold = settings.vad.threshold
+        self._publisher.policy = PublishPolicy.of(settings.publish)
+        self.settings = settings
+        """In force by the configuration and commands, without the governor. Any thread may read."""
+
+    def _set(self, tunable: Tunable, arguments: Any) -> Outcome:
+        value = arguments.value
+        with self.changing:
+            wanted = changed_settings(self.settings, tunable, value, self._configured_model)
+            if tunable.engine:
+                self._exchange_engine(wanted)
+            self._apply(wanted)
+            stored = self._applied.remember(tunable.key, value)
+            self.publish_state()
+        msg = f"the {label(tunable)} is {'set' if tunable.platform == 'text' else value}"
+        return Outcome(msg if stored else msg + _NOT_STORED, result={"value": value})
+
+    def _exchange_engine(self, wanted: Settings) -> None:
+        """Load an engine, and let it take over between two utterances.
+
+        Raises:
+            CommandError: it cannot be loaded, or the transcriber had no time for the exchange.
+        """
+        try:
+            engine = self._load_engine(self._governed.overlay(wanted))
+        except (ModelError, EngineError) as error:
+            raise CommandError("unavailable", str(error)) from error
+        try:
+            self._pipeline.transcriber.exchange(engine, SWAP_S)
+        except EngineError as error:
+            raise CommandError("busy", str(error)) from error
+
+    def _listen(self, switch: SwitchArguments, *, on: bool) -> Outcome:
+        """Open or close the microphone, without waiting for `changing`: a device is muted at once."""
+        source = self._pipeline.source
+        if on:
+            try:
+                source.on()
+            except SourceError as error:
+                return Outcome(str(error), "failed")
+        else:
+            source.off()
+        stored = self._applied.remember(LISTENING, on)
+        purged = {"purged": self._purge()} if switch.purge and not on else {}
+        self.publish_state()
+        msg = "listening" if on else "mute: the microphone is closed"
+        return Outcome(msg if stored else msg + _NOT_STORED, result={"value": switch.value, **purged})
+
+    # The other commands.
+
+    def _purge(self) -> int:
+        """Delete the waiting utterances and messages; return their number. The engine's result is not published."""
+        waiting = self._pipeline.transcriber.forget()  # first: from now on the engine's results are dropped
+        return waiting + self._spool.purge() + (self._mqtt.purge() if self._mqtt else 0)
+
+    def _identify(self) -> Outcome:
+        info = self.info()
+        facts = {"device": info.id, "name": info.name, "source": info.source, "hardware": info.hardware}
+        known = {name: value for name, value in facts.items() if value}
+        log.info(f"identify: {', '.join(f'{name} {value}' for name, value in known.items())}")
+        return Outcome("see the log", result=known)
+
+    def _replay(self, arguments: ReplayArguments) -> Outcome:
+        wanted = SeqRange(arguments.first, arguments.last)
+        return replay_outcome(self._mqtt.replay(wanted) if self._mqtt else Replay(0, (wanted,), None))
+
+    def _calibrate(self) -> Outcome:
+        """Measure with the settings of this agent, and the language in force."""
+        language = value_at(self.settings, "engine.language")
+        values = {"state_dir": state_dir(self.settings), "engine.language": language}
+        overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        return self._calibrator.measure((*self._options, *overrides))
+
+    # The description of the device.
+
+    def publish_state(self) -> None:
+        """Publish the settings in force; called from any thread that has changed them."""
+        with self._telling:  # the broker keeps the last message, which must be the latest one
             self._publisher.send(self.state())
             self._publisher.send(self.info())
             if self._announcer:
                 self._announcer.announce(self._facts())
 
-    def _calibrate(self) -> Outcome | Later:
-        """Measure, with the settings of this agent and the language that is in force."""
-        values = {
-            "state_dir": state_dir(self.settings),
-            "engine.language": value_at(self.settings, "engine.language"),
-        }
-        overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-        return self._calibrator.begin((*self._options, *overrides))
-
-    # What the device says of itself.
-
-    @property
-    def _in_force(self) -> Settings:
-        return self._governed.overlay(self.settings)
-
-    @property
-    def _model(self) -> str:
-        return str(value_at(self._in_force, "engine.model") or self._in_force.engine.kind)
-
     def state(self) -> State:
-        """The applied values of what can be set."""
-        values = in_force(self._in_force)
-        return State.model_validate({"listening": self._device.listening, **values, "governor": self._governed.state})
+        """Return the applied values."""
+        values = values_in_force(self._governed.overlay(self.settings))
+        listening = self._pipeline.source.listening
+        return State.model_validate({"listening": listening, **values, "governor": self._governed.state})
 
     def info(self) -> Info:
-        """What the device is."""
-        machine = self._identity.machine
+        """Return the description of the device."""
+        settings = self._governed.overlay(self.settings)
         return Info(
-            id=self._identity.device_id,
-            name=self._device.name,
+            id=self._device_id,
+            name=settings.device.name or self._device_id,
             agent=__version__,
-            boot_id=machine.boot_id,
-            hardware=machine.hardware,
-            os=machine.os,
-            kernel=machine.kernel,
-            arch=machine.arch,
-            python=machine.python,
-            engine=self._in_force.engine.kind,
-            model=self._model,
-            source=self._identity.source,
+            **asdict(self._machine),
+            engine=settings.engine.kind,
+            model=str(value_at(settings, "engine.model") or settings.engine.kind),
+            source=source_name(settings),
         )
 
+    @property
+    def _configured_model(self) -> object:
+        """The model of the configuration: a path there may be commanded as well."""
+        return self._applied.configured("engine.model")
+
     def _facts(self) -> DeviceFacts:
-        settings, engine = self.settings, self.settings.engine
+        settings, engine, info = self.settings, self.settings.engine, self.info()
         scripted = isinstance(engine, ScriptedSettings | AutoSettings)  # `auto` was resolved long ago
         installed: tuple[str, ...] = ()
         if not isinstance(engine, ScriptedSettings | AutoSettings):
             installed = tuple(model.name for model in self._store.installed(format_for(engine)))
-            own = self._device.configured_model
-            if isinstance(own, str) and own not in self._store.catalogue:  # a path, which can be chosen again
+            own = self._configured_model
+            if isinstance(own, str) and own not in self._store.catalogue:  # a path, which a command may choose again
                 installed += (own,)
         keywords = settings.publish.keywords if settings.publish.privacy != "off" else ()
         return DeviceFacts(
-            device_id=self._identity.device_id,
-            name=self._device.name,
-            agent=__version__,
-            hardware=self._identity.machine.hardware,
-            models=tuple(dict.fromkeys((*installed, self._model))),
-            languages=(str(value_at(settings, "engine.language")),) if scripted else languages_of(self._model),
+            device_id=info.id,
+            name=info.name,
+            agent=info.agent,
+            hardware=info.hardware,
+            models=tuple(dict.fromkeys((*installed, info.model))),
+            languages=(str(value_at(settings, "engine.language")),) if scripted else languages_of(info.model),
             commands=frozenset(settings.commands.allow) - (_OF_A_MODEL if scripted else frozenset()),
             telemetry_interval_s=settings.telemetry.interval_s,
             publishes_text=settings.publish.privacy == "full",

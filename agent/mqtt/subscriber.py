@@ -1,5 +1,6 @@
-"""A subscriber's connection, apart from the agent's own: for `edgescribe watch`, the demonstration and benchmarks."""
+"""A connection that only subscribes: for `edgescribe watch`, the demonstration and benchmarks."""
 
+import contextlib
 import secrets
 import ssl
 import threading
@@ -8,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.channel import Channel
@@ -38,34 +38,34 @@ _HUNG_UP: Final = "it hung up"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came in."""
+    """An incoming message."""
 
     topic: str
     payload: bytes
     retained: bool
-    """It was published before we subscribed."""
+    """It was published before the subscription."""
     received_s: float
     """Monotonic time of its arrival."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """The broker was lost, or is back."""
+    """The connection was lost, or made again."""
 
     connected: bool
     reason: str = ""
-    """Why it is gone; empty if it is there."""
+    """Why it was lost; empty if it was made."""
 
 
 class Subscriber:
     """Receives what is published on `topic` (wildcards allowed), with the TLS and the credentials of the settings.
 
-    Subscribed when the constructor returns, and again after every loss of the connection. Reading belongs to one
-    thread; `close` to any. MQTT 3.1.1, which every broker speaks, unless the settings say 5. `user` is the name at the
-    broker where the settings have only a password.
+    The constructor returns once it has subscribed, and it subscribes again after every loss of the connection. One
+    thread reads; any may call `close`. MQTT 3.1.1, which every broker speaks, unless the settings say 5. `user` is the
+    name at the broker if the settings have only a password.
 
     Raises:
-        SinkError: there is no broker, it refuses us, or it cannot be trusted.
+        SinkError: there is no broker, it refuses the client, or it cannot be trusted.
         ConfigError: a certificate file cannot be used.
     """
 
@@ -76,18 +76,10 @@ class Subscriber:
         self._events: Channel[Received | LinkChange | SinkError] = Channel(_CAPACITY)
         self._answered = threading.Event()
         self._refusal: str | None = None
-        self._client = self._make_client(user)
-        self._connect()
-        self._client.loop_start()
-        if not self._answered.wait(_ANSWER_S) or self._refusal:
-            self.close()
-            raise SinkError(self._explain(self._refusal or "no answer"))
-
-    def _make_client(self, user: str) -> BoundedClient:
-        settings = self._settings
-        protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
+        five = settings.protocol == "5"
+        protocol = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
         name = f"edgescribe-watch-{secrets.token_hex(4)}"
-        client = BoundedClient(CONTRACT_LIMIT_BYTES, name, protocol=protocol)
+        self._client = client = BoundedClient(CONTRACT_LIMIT_BYTES, name, protocol=protocol)
         client.reconnect_delay_set(*_RECONNECT_S)
         if username := settings.username_for(user):
             client.username_pw_set(username, settings.plain_password)
@@ -97,12 +89,15 @@ class Subscriber:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        return client
+        self._connect()
+        client.loop_start()
+        if not self._answered.wait(_ANSWER_S) or self._refusal:
+            self.close()
+            raise SinkError(self._explain(self._refusal or "no answer"))
 
     def _connect(self) -> None:
-        settings, properties = self._settings, None
-        if settings.protocol == "5":
-            properties = properties_of(PacketTypes.CONNECT, MaximumPacketSize=CONTRACT_LIMIT_BYTES)
+        settings, five = self._settings, self._settings.protocol == "5"
+        properties = properties_of(PacketTypes.CONNECT, MaximumPacketSize=CONTRACT_LIMIT_BYTES) if five else None
         try:
             self._client.connect(settings.host, settings.effective_port, settings.keepalive_s, properties=properties)
         except ssl.SSLError as error:
@@ -130,10 +125,10 @@ class Subscriber:
         self.close()
 
     def event(self, timeout_s: float | None) -> Received | LinkChange | None:
-        """Return the next message or change; None if none came within `timeout_s`, or after `close` when all are read.
+        """Return the next message or change; None if none came within `timeout_s`, or if all are read after `close`.
 
         Raises:
-            SinkError: the broker sends a message that is too large, and would send it again after every reconnection.
+            SinkError: the broker retains a message that is too large, and would send it after every reconnection.
         """
         event = self._events.get(timeout_s)
         if isinstance(event, SinkError):
@@ -141,7 +136,7 @@ class Subscriber:
         return event
 
     def get(self, timeout_s: float | None = None) -> Received | None:
-        """Return the next message, as `event` does; changes of the connection are passed over."""
+        """Return the next message, as `event` does, without changes of the connection."""
         while isinstance(event := self.event(timeout_s), LinkChange):
             pass
         return event
@@ -152,29 +147,25 @@ class Subscriber:
 
     @property
     def overrun(self) -> int:
-        """Messages that were dropped because they came faster than they were read."""
+        """Messages that were dropped because they came faster than the reader reads."""
         return self._events.dropped
 
     def close(self) -> None:
-        """Disconnect; what has been received can still be read. Idempotent."""
+        """Disconnect. Received messages can still be read. Idempotent."""
         self._client.disconnect()
         self._client.loop_stop()
         self._events.close()
 
     # Callbacks, in paho's thread.
 
-    def _on_connect(
-        self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
-    ) -> None:
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         self._client.oversized = None
         if reason.is_failure:
             self._refuse(str(reason))
         else:
-            client.subscribe(self.topic, qos=1)
+            self._client.subscribe(self.topic, qos=1)
 
-    def _on_subscribe(
-        self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
-    ) -> None:
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         if refused := next((str(reason) for reason in reasons if reason.is_failure), None):
             self._refuse(refused)
         else:
@@ -187,13 +178,11 @@ class Subscriber:
             self._answered.set()
         self._events.put(LinkChange(connected=False, reason=reason))
 
-    def _on_disconnect(
-        self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
-    ) -> None:
-        # paho knows no reason where the other end gave none.
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        # paho has no reason if the other end gave none.
         words = str(reason) if reason.value != _UNSPECIFIED else _HUNG_UP
         if too_large := self._client.oversized:
-            # Its topic may hold anything, such as what steers a terminal.
+            # Its topic may hold any character, also one that controls a terminal.
             words = "".join(character if character.isprintable() else "?" for character in f"{too_large} is not read")
         if not self._answered.is_set():
             self._refuse(words)
@@ -202,9 +191,6 @@ class Subscriber:
         elif self._refusal is None:
             self._events.put(LinkChange(connected=False, reason=words))
 
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # MQTT 5.0, 1.5.4 demands text
-            return
-        self._events.put(Received(topic, bytes(message.payload), message.retain, time.monotonic()))
+    def _on_message(self, _client: Any, _data: Any, message: MQTTMessage) -> None:
+        with contextlib.suppress(UnicodeDecodeError):  # MQTT 5.0, 1.5.4 demands text
+            self._events.put(Received(message.topic, bytes(message.payload), message.retain, time.monotonic()))

@@ -1,1 +1,1 @@
-"""How the device is doing: what the stages count (`counters`) and what the machine says (`host`)."""
+"""Measures the device: counts of the stages (`counters`) and sensors of the machine (`host`)."""

@@ -1,11 +1,11 @@
-"""What every Linux tells: temperatures, clock, fan, load, memory, pressure, disks, interfaces.
+"""Reads the sensors of every Linux: temperatures, clock, fan, load, memory, pressure, disks, interfaces.
 
-All is read below `root`, so that tests and containers bring their own, and not by psutil, which looks into the real
-/proc only. Formats: proc(5); accounting/psi.rst and admin-guide/iostats.rst of the kernel's documentation; JESD84-B51
-for the wear of an eMMC. Zones are found by type and sensors by name, never by index.
+It reads files below `root`: tests and containers have another root. psutil only reads the real /proc. Formats: proc(5);
+accounting/psi.rst and admin-guide/iostats.rst of the kernel's documentation; JESD84-B51 for the wear of an eMMC. It
+finds zones by type and sensors by name, never by index.
 
-A value that cannot be read, or is impossible, is None; nothing raises. Files may be absent, sensors of sleeping blocks
-answer EAGAIN or EINVAL, and firmware answers with rubbish.
+A value is None if it cannot be read or is impossible; no function raises. Files may be absent, sensors of sleeping
+blocks return EAGAIN or EINVAL, and firmware returns rubbish.
 """
 
 import math
@@ -22,16 +22,16 @@ _LONGEST: Final = 65_536
 _KIB_PER_MIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _SECTOR_BYTES: Final = 512
-"""In /sys/block/*/stat, whatever the disk's own sectors are."""
+"""Unit of /sys/block/*/stat, for all disks."""
 _SECTORS_WRITTEN: Final = 6
 _GUEST_COLUMNS: Final = 8
-"""Columns of /proc/stat from here on are contained in earlier ones."""
+"""Earlier columns of /proc/stat contain those from here on."""
 _IDLE, _IOWAIT = 3, 4
 _END_OF_LIFE: Final = 10
 """An eMMC counts its life in tenths from 1; 11 is beyond its estimate."""
 _WEAKEST_DBM, _STRONGEST_DBM = -120, -1
 _PLAUSIBLE_C: Final = (-40.0, 150.0)
-"""Zones of blocks that are switched off read as -256 °C on a Jetson."""
+"""On a Jetson, zones of blocks that are off have -256 °C."""
 _CPU_ZONES: Final = (
     "cpu-thermal",  # Raspberry Pi, Jetson Orin
     "cpu_thermal",
@@ -42,9 +42,9 @@ _CPU_ZONES: Final = (
     "soc_thermal",
     "acpitz",
 )
-"""Types of thermal zones that are the processor's, the most exact first; compared without regard to case."""
+"""Types of the processor's thermal zones, the most exact first, in lower case."""
 _CPU_SENSORS: Final = ("cpu_thermal", "coretemp", "k10temp", "zenpower")
-"""Names of hwmon devices that are the processor's, for machines without such a zone."""
+"""Names of the processor's hwmon devices, for machines without such a zone."""
 _PWM_FULL: Final = 255
 _FASTEST_FAN_RPM: Final = 50_000
 _FASTEST_CLOCK_KHZ: Final = 10_000_000
@@ -52,34 +52,34 @@ _FASTEST_CLOCK_KHZ: Final = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One look at something that is so or not."""
+    """One look at a flag of the board."""
 
     now: bool | None = None
-    """Whether it is so at this moment; None where the board cannot say."""
+    """Whether it is set at this moment; None if the board cannot tell."""
     seen: int | None = None
-    """A count or a flag of the board's own that rises when it happens; None where there is none."""
+    """A count or a flag of the board that rises with each event; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PowerReading:
-    """What the board says about its power."""
+    """The board's flags about its power."""
 
     undervoltage: Flag = Flag()
     throttled: Flag = Flag()
 
 
 def text(path: Path) -> str | None:
-    """The file's text without the white space and NUL bytes around it; None if it is empty as well."""
+    """Return the file's text without white space and NUL bytes around it; None if that is empty."""
     try:
         with path.open("rb") as file:
-            # The device tree ends its strings with a NUL byte.
+            # Strings of the device tree end with a NUL byte.
             return file.read(_LONGEST).decode("ascii", errors="replace").strip("\0 \t\r\n") or None
     except (OSError, ValueError):  # ValueError: a NUL byte in a name that was read before
         return None
 
 
 def whole(word: str | None, base: int = 10) -> int | None:
-    """A whole number; a hexadecimal one with `0x` in front or without."""
+    """Return a whole number; a hexadecimal one may begin with `0x`."""
     try:
         return int(word or "", base)
     except ValueError:
@@ -87,13 +87,13 @@ def whole(word: str | None, base: int = 10) -> int | None:
 
 
 def number(path: Path, most: float = math.inf, least: float = 0) -> int | None:
-    """The file's one whole number, if it lies between what is possible."""
+    """Return the file's whole number if it is possible, from `least` to `most`."""
     value = whole(text(path))
     return value if value is not None and least <= value <= most else None
 
 
 def decimal(word: str, least: float, most: float) -> float | None:
-    """A decimal number, if it lies between what is possible."""
+    """Return a decimal number if it is possible, from `least` to `most`."""
     try:
         value = float(word)
     except ValueError:
@@ -102,31 +102,31 @@ def decimal(word: str, least: float, most: float) -> float | None:
 
 
 def named(root: Path, pattern: str, name: str) -> list[tuple[str, Path]]:
-    """Folders that match `pattern`, in order, with what their file `name` says, in lower case."""
+    """Return the folders that match `pattern`, in order, with the text of their file `name` in lower case."""
     found = ((text(path / name), path) for path in sorted(root.glob(pattern)))
     return [(label.lower(), path) for label, path in found if label]
 
 
 def hwmon(root: Path) -> list[tuple[str, Path]]:
-    """The devices of the hardware monitor, by name."""
+    """Return the devices of the hardware monitor, with their names."""
     return named(root, "sys/class/hwmon/hwmon*", "name")
 
 
 def _fields(path: Path) -> dict[str, list[str]]:
-    """Lines such as `MemTotal:  3884360 kB` by their first word, without its colon; the last of a name counts."""
+    """Return lines such as `MemTotal:  3884360 kB` by their first word, without its colon."""
     lines = (line.split() for line in (text(path) or "").splitlines())
     return {words[0].rstrip(":"): words[1:] for words in lines if words}
 
 
 class Thermometer:
-    """Temperature of the processor. Looks for the sensor once, and anew when that one falls silent."""
+    """Measures the processor's temperature. It searches for the sensor once, and again if that one fails."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._path: Path | None = None
 
     def celsius(self) -> float | None:
-        """In °C; None where there is no sensor, or none that says anything sensible."""
+        """Return the temperature in °C; None without a working sensor."""
         if self._path is None or (now_c := _celsius(self._path)) is None:
             sensors = dict(hwmon(self._root))
             inputs = (sensors[name] / "temp1_input" for name in _CPU_SENSORS if name in sensors)
@@ -135,7 +135,7 @@ class Thermometer:
 
 
 def zone_c(root: Path, kinds: Iterable[str]) -> float | None:
-    """Temperature in °C of the first thermal zone of one of these types that can be read."""
+    """Return the temperature in °C of the first readable thermal zone of one of these types."""
     return _first_c(_zones(root, kinds))[1]
 
 
@@ -145,7 +145,7 @@ def _zones(root: Path, kinds: Iterable[str]) -> Iterator[Path]:
 
 
 def _first_c(paths: Iterable[Path]) -> tuple[Path | None, float | None]:
-    """The first of `paths` that can be read, and what it says in °C."""
+    """Return the first readable one of `paths`, and its temperature in °C."""
     return next(((path, celsius) for path in paths if (celsius := _celsius(path)) is not None), (None, None))
 
 
@@ -156,19 +156,19 @@ def _celsius(path: Path) -> float | None:
 
 
 def cpu_frequency_mhz(root: Path) -> int | None:
-    """The clock of the fastest core at this moment, in MHz (cpufreq)."""
+    """Return the present clock of the fastest core, in MHz (cpufreq)."""
     policies = (root / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_cur_freq")
     clocks_khz = (number(path, _FASTEST_CLOCK_KHZ, 1_000) for path in policies)
     return max((khz // 1_000 for khz in clocks_khz if khz is not None), default=None)
 
 
 def fan(root: Path) -> Fan | None:
-    """The fan: a tachometer and a duty by hwmon, or the files that a Jetson Nano has instead."""
+    """Return the fan's speed and duty, from hwmon or from the files of a Jetson Nano."""
     devices = [device for _, device in hwmon(root)]
     # Jetson Orin calls the tachometer `rpm`, and keeps it in a device of its own.
     speeds = [device / name for device in devices for name in ("fan1_input", "rpm")]
     nano = root / "sys/devices/pwm-fan"
-    if text(nano / "tach_enable") == "1":  # else its 0 means nothing
+    if text(nano / "tach_enable") == "1":  # else it is always 0
         speeds.append(nano / "rpm_measured")
     rpm = first(speeds, _FASTEST_FAN_RPM)
     pwm = first([*(device / "pwm1" for device in devices), nano / "cur_pwm"], _PWM_FULL)
@@ -178,19 +178,19 @@ def fan(root: Path) -> Fan | None:
 
 
 def first(paths: Iterable[Path], most: int) -> int | None:
-    """The first number among these files that is possible."""
+    """Return the first possible number among these files."""
     return next((value for path in paths if (value := number(path, most)) is not None), None)
 
 
 class CpuLoad:
-    """Load of all cores between one `pct` and the next; where no time has passed in between, since the boot."""
+    """Measures the load of all cores from one `pct` to the next; without time in between, since the boot."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "proc/stat"
         self._last = self._ticks()
 
     def pct(self) -> float | None:
-        """Percentage, 0–100; None if it cannot be told."""
+        """Return the load, 0–100; None if unknown."""
         before, self._last = self._last, self._ticks()
         if self._last is None:
             return None
@@ -198,7 +198,7 @@ class CpuLoad:
             before = (0,) * len(self._last)
         total = sum(self._last) - sum(before)
         idle = sum(self._last[_IDLE : _IOWAIT + 1]) - sum(before[_IDLE : _IOWAIT + 1])
-        # Both may step back a little: the kernel gathers them core by core.
+        # Both may decrease a little: the kernel adds them up core by core.
         return round(min(100.0, max(0.0, 100.0 * (total - idle) / total)), 1) if total > 0 else None
 
     def _ticks(self) -> tuple[int, ...] | None:
@@ -209,12 +209,12 @@ class CpuLoad:
 
 
 def load1(root: Path) -> float | None:
-    """Mean number of running tasks over the last minute."""
+    """Return the mean number of running tasks over the last minute."""
     return decimal((text(root / "proc/loadavg") or "").partition(" ")[0], 0.0, 1e6)
 
 
 def memory(root: Path) -> Mem:
-    """What the machine has left; without the agent's own share."""
+    """Return the memory of the machine, without the agent's own share."""
     sizes = ((name, whole(words[0])) for name, words in _fields(root / "proc/meminfo").items() if words)
     kib = {name: size for name, size in sizes if size is not None}
     available_kib = kib.get("MemAvailable", -1)
@@ -228,19 +228,19 @@ def _used_pct(total: int, free: int) -> float | None:
 
 
 def pressure(root: Path) -> Psi | None:
-    """Of the last minute. Raspberry Pi kernels have it with `psi=1` on their command line only."""
+    """Return the pressure of the last minute. A Raspberry Pi has it only with `psi=1` on the kernel's command line."""
     psi = Psi(cpu=stalled_pct(root, "cpu"), mem=stalled_pct(root, "memory"), io=stalled_pct(root, "io"))
     return None if psi == Psi() else psi
 
 
 def stalled_pct(root: Path, resource: str, window: str = "avg60") -> float | None:
-    """Share of a window (`avg10`, `avg60` or `avg300`, in seconds), 0–100, in which some task waited for `resource`."""
+    """Return the share of `window`, 0–100, in which a task waited for `resource`; `avg10` are the last 10 s."""
     some = dict(word.partition("=")[::2] for word in _fields(root / "proc/pressure" / resource).get("some", ()))
     return decimal(some.get(window, ""), 0.0, 100.0)
 
 
 def written_mb(root: Path) -> int | None:
-    """MiB written since the machine booted, to all disks and cards that are real ones."""
+    """Return the MiB written to all real disks and cards since the boot."""
     sectors = []
     for disk in (root / "sys/block").glob("*"):
         words = (text(disk / "stat") or "").split()
@@ -251,7 +251,7 @@ def written_mb(root: Path) -> int | None:
 
 
 def wear_pct(root: Path) -> int | None:
-    """How much of its life the eMMC that has lived most of it has used up, 10–100. SD cards do not tell."""
+    """Return the used share of life of the most worn eMMC, 10–100. SD cards do not tell it."""
     files = (root / "sys/block").glob("mmcblk*/device/life_time")
     tenths = (whole(word, 16) for path in files for word in (text(path) or "").split())
     known = [tenth for tenth in tenths if tenth is not None and 0 < tenth <= _END_OF_LIFE + 1]  # 0: not defined
@@ -259,7 +259,7 @@ def wear_pct(root: Path) -> int | None:
 
 
 def network(root: Path) -> Net | None:
-    """Bytes of the machine's own interfaces: neither the loopback nor what containers and tunnels count once more."""
+    """Return the traffic of the machine's own interfaces, without loopback, containers and tunnels."""
     own = [interface for interface in (root / "sys/class/net").glob("*") if (interface / "device").exists()]
     net = Net(tx_mb=_total_mb(own, "tx_bytes"), rx_mb=_total_mb(own, "rx_bytes"))
     return None if net == Net() else net
@@ -271,7 +271,7 @@ def _total_mb(interfaces: list[Path], name: str) -> int | None:
 
 
 def wifi(root: Path) -> Wifi | None:
-    """Strength of the best wireless link (/proc/net/wireless: interface, status, quality, level, noise, …)."""
+    """Return the strength of the best wireless link (/proc/net/wireless: interface, status, quality, level, …)."""
     levels = []
     for line in (text(root / "proc/net/wireless") or "").splitlines():
         interface, colon, rest = line.partition(":")

@@ -1,9 +1,9 @@
-"""A Jetson's GPU, rails, power mode, and what its hardware says about too little voltage and too much current.
+"""Reads a Jetson's GPU, rails, power mode, and its flags for under-voltage and over-current.
 
     /sys/class/devfreq/*                   GPU: cur_freq in Hz, device/load in thousandths
     hwmon `ina3221`, iio `ina3221x`        rails: label, mV and mA (iio, JetPack 4: mW)
     hwmon `soctherm_oc`                    Orin: oc1 counts under-voltage, oc2 and oc3 over-current
-    /sys/class/thermal/cooling_device*     types ending in `throttle-alert`: not 0 while heat slows the chip down
+    /sys/class/thermal/cooling_device*     types ending in `throttle-alert`: above 0 while heat slows the chip
     /var/lib/nvpmodel/status, /etc/nvpmodel.conf    the number of the power mode, and its name
 
 NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance", describes them for each board.
@@ -22,17 +22,17 @@ _GPU_ZONES: Final = ("gpu-thermal", "gpu-therm", "gpu_thermal")
 _FASTEST_GPU_HZ: Final = 10_000_000_000
 _MOST_W: Final = 1_000.0
 _CHANNELS: Final = (1, 2, 3)
-"""Of an ina3221; what it calls `sum of shunt voltages` is a fourth, and no rail."""
+"""Channels of an ina3221. Its fourth, `sum of shunt voltages`, is no rail."""
 _UNUSED: Final = frozenset({"nc", "sum of shunt voltages"})
 _INPUTS: Final = frozenset({"vdd_in", "pom_5v_in"})
-"""Rails that carry all that the module takes in."""
+"""Rails of the whole module."""
 _MOST_STEPS: Final = 100
-"""Of a cooling device; the alerts know two."""
+"""Largest state of a cooling device. The alerts have two states."""
 _MODE: Final = re.compile(r"pmode:(\d{1,6})")
 
 
 def gpu(root: Path) -> Gpu | None:
-    """Load, clock and temperature of the GPU. Other boards have one thermal zone for all of the chip."""
+    """Return load, clock and temperature of the GPU. Other boards have one thermal zone for the whole chip."""
     devices = [path for path in sorted((root / "sys/class/devfreq").glob("*")) if _GPUS.fullmatch(path.name)]
     thousandths = first((path / "device/load" for path in devices), 1_000)
     hertz = first((path / "cur_freq" for path in devices), _FASTEST_GPU_HZ)
@@ -45,13 +45,13 @@ def gpu(root: Path) -> Gpu | None:
 
 
 def rails_w(root: Path) -> dict[str, float]:
-    """Watts by the rail's label; empty where nothing is measured."""
+    """Return the watts of each rail by its label."""
     found = (*_hwmon_rails(root), *_iio_rails(root))
     return {label: round(watts, 2) for label, watts in found if 0.0 <= watts <= _MOST_W}
 
 
 def input_w(rails: dict[str, float]) -> float | None:
-    """What the module takes in, where there is a rail for all of it."""
+    """Return the watts of the whole module, if it has a rail for that."""
     return next((watts for label, watts in rails.items() if label.lower() in _INPUTS), None)
 
 
@@ -78,7 +78,7 @@ def _is_rail(label: str | None) -> bool:
 
 
 def power_mode(root: Path) -> str | None:
-    """Name of the power mode, such as `MAXN`; its number where the name cannot be found."""
+    """Return the name of the power mode, such as `MAXN`; its number if it has no name."""
     chosen = _MODE.search(text(root / "var/lib/nvpmodel/status") or "")
     if chosen is None:
         return None
@@ -88,7 +88,7 @@ def power_mode(root: Path) -> str | None:
 
 
 class JetsonPower:
-    """Reads what the hardware of the Jetson below `root` says; of other machines, nothing."""
+    """Reads the power flags of the Jetson below `root`. Other machines have none."""
 
     def __init__(self, root: Path) -> None:
         counters = [device for name, device in hwmon(root) if name == "soctherm_oc"]
@@ -98,7 +98,7 @@ class JetsonPower:
         self._alerts = [device / "cur_state" for kind, device in cooling if kind.endswith("throttle-alert")]
 
     def read(self) -> PowerReading:
-        """What is so now, and what has been counted."""
+        """Return the current flags and counts."""
         alerts = [state for path in self._alerts if (state := number(path, _MOST_STEPS)) is not None]
         throttled = any(alerts) if alerts else None
         return PowerReading(Flag(seen=_sum(self._undervoltage)), Flag(throttled, _sum(self._overcurrent)))

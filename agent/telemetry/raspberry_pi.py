@@ -1,8 +1,8 @@
-"""A Raspberry Pi's power: the firmware's flags, by whatever way this kernel offers them.
+"""Reads the firmware's flags about the power of a Raspberry Pi, from the sources that the kernel has.
 
-    hwmon `rpi_volt`, in0_lcrit_alarm    under-voltage since the driver looked last, every 2 s (raspberrypi-hwmon.rst)
-    sysfs get_throttled                  all flags; Raspberry Pi's own kernels only, and they warn once a boot
-    vcgencmd get_throttled               the same by a program, where neither of these tells about throttling
+    hwmon `rpi_volt`, in0_lcrit_alarm    under-voltage since the driver's last look, every 2 s (raspberrypi-hwmon.rst)
+    sysfs get_throttled                  all flags; only in Raspberry Pi's own kernels, which warn once a boot
+    vcgencmd get_throttled               the same by a program, if the kernel does not tell about throttling
 
 https://www.raspberrypi.com/documentation/computers/os.html#get_throttled has the bits.
 """
@@ -21,7 +21,7 @@ _UNDERVOLTAGE: Final = 1 << 0
 _SLOWED: Final = 1 << 1 | 1 << 2 | 1 << 3
 """Clock capped, throttled, soft temperature limit: three steps of the same thing."""
 _STICKY: Final = 16
-"""Bits from here on: the same has happened since the boot, or since somebody asked for them to be cleared."""
+"""Bits from here on are those events since the boot, or since a program cleared them."""
 _ALL_BITS: Final = 0xFFFFF
 _ALARMS: Final[Mapping[str | None, bool]] = {"0": False, "1": True}
 _ASK_EVERY_S: Final = 30.0
@@ -30,7 +30,7 @@ _FLAGS: Final = re.compile(r"throttled=(0x[0-9a-fA-F]+)")
 
 
 class RaspberryPi:
-    """Reads the flags of the Raspberry Pi below `root`; of other machines, nothing."""
+    """Reads the flags of the Raspberry Pi below `root`. Other machines have none."""
 
     def __init__(self, root: Path, ask: Callable[[], int | None] | None = None) -> None:
         self._alarm = next((path / "in0_lcrit_alarm" for name, path in hwmon(root) if name == "rpi_volt"), None)
@@ -43,7 +43,7 @@ class RaspberryPi:
         self._answer: int | None = None
 
     def read(self) -> PowerReading:
-        """What is so now; the program, where there is no other way, is asked every 30 s."""
+        """Return the current flags. Without another source, ask the program every 30 s."""
         flags = whole(text(self._flags), 16) if self._flags else self._asked()
         alarm = _ALARMS.get(text(self._alarm)) if self._alarm else None
         if flags is None or not 0 <= flags <= _ALL_BITS:
@@ -59,12 +59,12 @@ class RaspberryPi:
             self._asked_s = time.monotonic()
             self._answer = self._ask()
             if self._answer is None:
-                self._ask = None  # it will not answer the next time either: no /dev/vcio in a sandbox, for one
+                self._ask = None  # it will never answer: a sandbox has no /dev/vcio
         return self._answer
 
 
 def vcgencmd() -> int | None:
-    """The flags, from the program of that name; None if it is not there or does not answer. Takes some milliseconds."""
+    """Return the flags from the program `vcgencmd`; None if it is absent or fails. Takes some milliseconds."""
     program = shutil.which("vcgencmd")
     if program is None:
         return None

@@ -1,4 +1,4 @@
-"""A TCP server with limits, also where its address, or the network that resolves its name, comes later than we do."""
+"""A TCP server with limits. Its address, or the network that resolves its name, may appear after the agent starts."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from agent.errors import ConfigError
 from agent.worker import Worker
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _IP_FREEBIND: Final = 15
-"""See ip(7); Python has no name for it. Linux obeys it for IPv6 as well."""
+"""See ip(7); Python has no name for it. Linux uses it for IPv6, too."""
 RETRY_S: Final = 10.0
-"""Before a name is asked for again."""
+"""Pause before the next attempt to resolve a name."""
 _NAME: Final = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)*(?!\d+$)(?!-)[\w-]{1,63}(?<!-)\.?")
-"""A host name: labels, the last of which is no number, as in a misspelt address (RFC 1123, 2.1)."""
+"""A host name: labels, the last of them no number, as it is in a misspelt address (RFC 1123, 2.1)."""
 CLIENTS: Final = 8
 """Connections that a server serves at once."""
 UNPROVEN_S: Final = 60.0
-"""A client that has sent nothing complete yet makes room before one that last did so this long ago."""
+"""A client without a complete request makes room before a client whose last one was this long ago."""
 JOIN_S: Final = 2.0
-"""When a server closes: for the thread that accepts to end, and for all others together."""
+"""When a server closes: time for the accepting thread to end, and for all others together."""
 PAUSE_S: Final = 0.5
-"""Before the next connection is accepted where one could not be."""
+"""Pause after a connection could not be accepted."""
 QUIET_S: Final = 60.0
-"""Between two lines in the log about clients that send nonsense or are too slow."""
+"""Pause between two lines in the log about clients that send nonsense or are too slow."""
 LONGEST_REASON: Final = 200
-"""Characters of such a line: a client may have written what it quotes."""
+"""Characters of such a line: it may quote a client."""
 
 
 class ClientError(Exception):
-    """A client is too slow, or sends what makes no sense. The message says which."""
+    """A client is too slow, or sends nonsense. The message says which."""
 
 
 class Client(io.RawIOBase):
-    """A connection, as a file of what its client sends. Only the thread that serves it reads, sends, and sets limits.
+    """A connection, as a file to read from. Only the thread that serves it reads, sends, and sets limits.
 
-    The limits hold for all reads together, however small the parts are that come. A limit for each part would let a
-    client that sends a byte every second hold the connection for hours.
+    The limits hold for all reads together. With a limit for each read, a client could send a byte every second and hold
+    the connection for hours.
     """
 
     def __init__(self, connection: socket.socket, address: tuple[str, int]) -> None:
@@ -57,11 +57,11 @@ class Client(io.RawIOBase):
         self.address = address
         """Host and port, as `socket.accept` gives them."""
         self.waiting_since_s = time.monotonic() - UNPROVEN_S
-        """Since when we wait for something complete from the client (monotonic); infinite while it waits for us."""
+        """Since when the server waits for a complete request (monotonic); infinite while the client waits."""
         self.until_s = 0.0
-        """Until when to read, by the monotonic clock."""
+        """Until when to read (monotonic)."""
         self.left_bytes = 0
-        """How much to read at most from now on."""
+        """Most bytes to read from now on."""
 
     def readable(self) -> bool:
         """Return True: `io.BufferedReader` asks."""
@@ -71,7 +71,7 @@ class Client(io.RawIOBase):
         """Wait for at least one byte; return 0 when the client has closed.
 
         Raises:
-            ClientError: the time is up, or more comes than is allowed.
+            ClientError: the time is up, or the client sends too much.
             OSError: the client is gone.
         """
         if not self.left_bytes:
@@ -85,36 +85,40 @@ class Client(io.RawIOBase):
         return count
 
     def hang_up(self) -> None:
-        """End the conversation; any thread may call it. The thread that reads wakes up."""
+        """End the connection. Any thread may call it; the reading thread wakes up."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class TcpServer:
-    """Serves clients from construction, or as soon as `host` can be resolved, until `close`.
+    """Serves clients until `close`: from construction, or as soon as `host` can be resolved.
 
-    `serve` is called once for each client, in a thread of its own; the connection ends when it returns. It may raise
-    anything: that ends one connection, with a line in the log. `CLIENTS` are served at once. One more takes the place
-    of the client that we have waited for longest; it is turned away only if all of them wait for us.
+    Each client has a thread of its own. The thread calls `serve` once; then the connection ends. An error in `serve`
+    ends that connection only, with a line in the log. `CLIENTS` clients are served at once. One more takes the place of
+    the client for which the server has waited longest. If all of them wait for the server, it is hung up on.
 
-    After a power cut we are up before the network is. A name that cannot be resolved is logged, and tried again:
-    whether it is only late or wrong cannot be told. `listen_at` waits for an address.
+    After a power cut, the agent starts before the network. A name that cannot be resolved may be late or wrong: the
+    server logs it and tries again. `listen_at` waits for an address.
 
-    `name` is that of the thread that accepts, and of the table of settings with `host` and `port`.
+    `name` is that of the accepting thread, and of the section with `host` and `port`. `greeting` is logged with the
+    address in place of `{}`.
 
     Raises:
-        ConfigError: the port is taken or not allowed, or `host` can be no name, such as `192.168.1.300`.
+        ConfigError: the port is taken or not allowed, or `host` cannot be a name, such as `192.168.1.300`.
     """
 
-    greeting: ClassVar[str] = "listening on {}"
-    """Logged with the address in place of `{}`."""
-
     def __init__(
-        self, name: str, host: str, port: int, serve: Callable[[Client], None], on_failure: Callable[[Worker], None]
+        self,
+        name: str,
+        host: str,
+        port: int,
+        serve: Callable[[Client], None],
+        on_failure: Callable[[Worker], None],
+        greeting: str = "listening on {}",
     ) -> None:
-        self._name, self._host, self._serve = name, host, serve
+        self._name, self._host, self._serve, self._greeting = name, host, serve, greeting
         self.port = port
-        """Where it listens; until it does, the configured port."""
+        """The port that it listens on; before that, the configured port."""
         self._closing = threading.Event()
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
@@ -132,12 +136,12 @@ class TcpServer:
         self._worker.start()
 
     def close(self) -> bool:
-        """Hang up on all clients; idempotent. Return False if a thread has not ended in time."""
+        """Hang up on all clients. Return False if a thread has not ended in time. May be called twice."""
         self._closing.set()
         if self._listener:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        # A thread that still resolves a name has nothing to lose.
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        # A thread that still resolves a name may go on: it holds no client.
         ended = self._worker.join(JOIN_S) or not self._listener
         with self._lock:
             clients = dict(self._clients)
@@ -171,14 +175,14 @@ class TcpServer:
                 return
             try:
                 self._listen()
-            except OSError as error:  # the port may have been taken meanwhile: no worse than an unknown name
+            except OSError as error:  # also a port that another program has taken meanwhile
                 self._log_retry(error)
-        log.info(f"{self._name}: {self.greeting.format(self._address)}")
+        log.info(f"{self._name}: {self._greeting.format(self._address)}")
         with self._listener:
             while not self._closing.is_set():
                 try:
                     client = Client(*self._listener.accept())
-                except OSError as error:  # closed; or the client has gone, or no descriptors or memory are left
+                except OSError as error:  # closed; or the client has gone, or descriptors or memory are short
                     if not self._closing.is_set():
                         self._log_once(f"{self._name}: a connection could not be taken ({error.strerror})")
                     self._closing.wait(PAUSE_S)
@@ -202,7 +206,7 @@ class TcpServer:
     def _attend(self, client: Client) -> None:
         try:
             self._serve(client)
-        except OSError as error:  # the client has gone, or does not read, or had to make room
+        except OSError as error:  # the client has gone, does not read, or had to make room
             log.debug(f"{self._name}: {client.address[0]}: {error}")
         finally:
             client.hang_up()
@@ -211,7 +215,7 @@ class TcpServer:
                 self._clients.pop(client, None)
 
     def _fail(self, client: Client, worker: Worker) -> None:
-        """Log what a client did wrong, at most once in `QUIET_S`."""
+        """Log the error of a client, at most once in `QUIET_S`."""
         with self._lock:
             level = logging.DEBUG if time.monotonic() < self._quiet_until_s else logging.WARNING
             if level == logging.WARNING:
@@ -224,8 +228,8 @@ class TcpServer:
 def listen_at(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
-    An address that this device does not have is logged, and no error: after a power cut we are up before Wi-Fi and DHCP
-    are. Clients get through as soon as the device has the address.
+    An address that this device does not have is logged, and is no error: after a power cut, the agent starts before
+    Wi-Fi and DHCP. Clients can connect as soon as the device has the address.
 
     Raises:
         OSError: the port is taken or not allowed, or `host` cannot be resolved.
@@ -245,14 +249,14 @@ def listen_at(host: str, port: int) -> socket.socket:
         listener.listen()
     except BaseException as error:
         listener.close()
-        if isinstance(error, TypeError):  # Python's word for a part of more than 63 bytes, once umlauts are encoded
+        if isinstance(error, TypeError):  # Python raises it for a label of more than 63 bytes, umlauts encoded
             raise OSError(errno.EINVAL, "not a host name") from error
         raise
     return listener
 
 
 def spelt(host: str, port: int) -> str:
-    """Return `host:port`, as it stands in a URL."""
+    """Return `host:port`, as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -1,4 +1,4 @@
-"""What may change within seconds and must not be missed: temperature, power, memory. Looked at about once a second."""
+"""Watches temperature, power and memory about once a second: they may change within seconds."""
 
 import time
 from collections.abc import Callable
@@ -13,41 +13,41 @@ from agent.telemetry.raspberry_pi import RaspberryPi, vcgencmd
 
 LOOK_EVERY_S: Final = 1.0
 CODES: Final = ("undervoltage", "throttled", "hot")
-"""What may be wrong with the machine, as codes of `health`."""
+"""Troubles of the machine, as codes of `health`."""
 LASTS_S: Final = 60.0
-"""So long after it was last so, a flag is still reported: a supply that dips every few seconds is one trouble."""
+"""A flag is still reported for this time after its end: a supply that dips every few seconds is one trouble."""
 COOLER_BY_C: Final = 5.0
-"""`hot` ends so far below the temperature at which it began."""
+"""`hot` ends this far below the temperature at which it began."""
 PULL_CODES: Final = ("pull_rewound", "pull_untrusted")
-"""What `edgescribe-pull` says of a commit that it refuses."""
+"""Reasons of `edgescribe-pull` to refuse a commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """One look. What this machine cannot tell is None."""
+    """One look at the machine. A value that it cannot tell is None."""
 
     at_s: float
     """Monotonic time of the look."""
     cpu_temp_c: float | None = None
     power: Pwr = field(default_factory=Pwr)
-    """Flags that are so, or were since the look before; and how often each began, since the start."""
+    """Flags that are set, or were set since the last look, and how often each was set since the start."""
     mem_available_mb: int | None = None
-    """Memory in MiB that can still be had without swapping."""
+    """Memory in MiB that is available without swapping."""
     mem_stalled_pct: float | None = None
     """Share of the last 10 s in which some task waited for memory, 0–100 (PSI)."""
 
 
 class EventCounter:
-    """Counts how often something began, from looks at it that are some seconds apart.
+    """Counts how often a flag was set, from looks at it some seconds apart.
 
-    What came and went between two looks is one event if the board remembers it, and is not noticed if it does not.
+    A flag that was set only between two looks is one event if the board remembers it. Else it is missed.
     """
 
     def __init__(self) -> None:
         self.now: bool | None = None
-        """Whether it is so, or has been since the look before; None while nothing is known."""
+        """Whether it is set, or was set since the last look; None if unknown."""
         self.count: int | None = None
-        """Events since the start; None while nothing is known."""
+        """Events since the start; None if unknown."""
         self._seen: int | None = None
 
     def look(self, flag: Flag) -> None:
@@ -55,7 +55,7 @@ class EventCounter:
         if flag.now is None and flag.seen is None:
             self.now = None
             return
-        # What had risen before we came happened before we came.
+        # A count from before the first look is no event.
         risen = flag.seen is not None and self._seen is not None and flag.seen > self._seen
         self._seen = self._seen if flag.seen is None else flag.seen
         happening = bool(flag.now) or risen
@@ -67,8 +67,8 @@ class VitalsWatch:
     """Owned by the main thread, which calls `tick` about once a second. Any thread may read `latest`.
 
     Args:
-        root: Where `/sys` and `/proc` of the machine are, see `Host`.
-        ask: Asks the firmware of a Raspberry Pi by a program, where its kernel does not tell.
+        root: Folder with `/sys` and `/proc` of the machine, see `Host`.
+        ask: Asks the firmware of a Raspberry Pi by a program, if the kernel has no flags.
         clock_s: Monotonic.
     """
 
@@ -82,7 +82,7 @@ class VitalsWatch:
         self._root = root
         self._clock_s = clock_s
         self._thermometer = Thermometer(root)
-        # The program knows about the machine that we run on, and not about one below another folder.
+        # The program tells about the machine that runs it, not about one below another folder.
         self._pi = RaspberryPi(root, ask if root == ROOT else None)
         self._jetson = JetsonPower(root)
         self._undervoltage, self._throttled = EventCounter(), EventCounter()
@@ -113,7 +113,7 @@ class VitalsWatch:
 
 
 class HostConditions:
-    """Codes with a hysteresis, so that `health` does not flap."""
+    """Makes the codes of `health`, with a hysteresis so that they do not flap."""
 
     def __init__(self, hot_c: float) -> None:
         self._hot_c = hot_c
@@ -121,7 +121,7 @@ class HostConditions:
         self._hot = False
 
     def codes(self, vitals: Vitals) -> tuple[str, ...]:
-        """What is wrong at the time of this look, in the order of `CODES`."""
+        """Return the troubles at the time of this look, in the order of `CODES`."""
         for code, flag in (("undervoltage", vitals.power.uv_now), ("throttled", vitals.power.thr_now)):
             if flag:
                 self._last_s[code] = vitals.at_s
@@ -132,6 +132,6 @@ class HostConditions:
 
 
 def pull_codes(root: Path) -> tuple[str, ...]:
-    """What is wrong with the fleet's repository, as `edgescribe-pull` has left it below `root`."""
+    """Return the troubles of the fleet's repository that `edgescribe-pull` has noted below `root`."""
     said = (text(root / "var/lib/edgescribe-pull.health") or "").split()
     return tuple(code for code in PULL_CODES if code in said)

@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 from agent.config.settings import COMMANDS
 from agent.messages import Message, Reply, Status, TranscriptMessage, topic_for
-from agent.mqtt.commands import ARGUMENTS
+from agent.mqtt.commands import ARGUMENT_NAMES
 from docs.contract_documents import documents, write
 from docs.payload_schemas import published_kinds
 from tests.messages import info, transcript
@@ -80,10 +80,10 @@ def test_every_declared_kind_is_published() -> None:
 def test_the_schema_of_requests_knows_the_arguments_and_wants_them_under_args() -> None:
     """It names those of the commands, and refuses where the device does what could never be meant otherwise."""
     schema = json.loads((DOCS / "schemas" / "command-1.json").read_text(encoding="utf-8"))
-    assert set(schema["properties"]["args"]["properties"]) == ARGUMENTS
+    assert set(schema["properties"]["args"]["properties"]) == ARGUMENT_NAMES
     validator = Draft202012Validator(schema)
     assert validator.is_valid({"id": "a", "args": {"value": "OFF", "purge": True}, "trace": 7})
-    for name in ARGUMENTS:
+    for name in ARGUMENT_NAMES:
         assert not validator.is_valid({name: "OFF"})
 
 

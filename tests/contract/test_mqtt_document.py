@@ -4,12 +4,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-import agent.messages.telemetry  # noqa: F401 - what is declared beside `agent.messages`
-from agent.config.tunables import COMMANDED, Tunable
-from agent.config.types import Fraction, Language, in_words
 from agent.errors import DeviceEndless, DeviceStalled, DeviceUnavailable
-from agent.messages import Message, State
+from agent.messages import Message
 from agent.mqtt.outbox_store import Condition
+from docs.payload_schemas import published_kinds
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text(encoding="utf-8")
 
@@ -25,7 +23,7 @@ def field_names(model: type[BaseModel]) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", Message.__subclasses__(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", published_kinds(), ids=lambda kind: kind.__name__)
 def test_every_topic_is_documented_with_its_delivery(kind: type[Message]) -> None:
     """The row of the table says the QoS and whether the broker retains it."""
     row = re.search(rf"^\| `{re.escape(kind.topic)}` \| (\d) \| (\S+) \|", DOCUMENT, re.MULTILINE)
@@ -34,7 +32,7 @@ def test_every_topic_is_documented_with_its_delivery(kind: type[Message]) -> Non
     assert (row[2] == "yes") == kind.retained
 
 
-@pytest.mark.parametrize("kind", Message.__subclasses__(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", published_kinds(), ids=lambda kind: kind.__name__)
 def test_every_field_is_documented(kind: type[Message]) -> None:
     """Whoever adds a field tells the subscribers."""
     names = field_names(kind) - {"v"}
@@ -48,14 +46,3 @@ def test_every_field_is_documented(kind: type[Message]) -> None:
 def test_every_code_that_health_has_for_a_device_is_explained(code: str) -> None:
     """Whoever sees it in a dashboard looks it up there."""
     assert f"`{code}`" in DOCUMENT
-
-
-@pytest.mark.parametrize("tunable", COMMANDED, ids=lambda tunable: tunable.command)
-def test_every_setting_that_a_command_changes_is_documented(tunable: Tunable) -> None:
-    """Its row says what is allowed, and `state` shows what is in force."""
-    row = re.search(rf"^\| `{tunable.command}` \| `value`: (.+?) \| .+ \|$", DOCUMENT, re.MULTILINE)
-    assert row, f"docs/mqtt.md has no row for {tunable.command}"
-    words = in_words(tunable.type.__metadata__)
-    assert tunable.type is not Fraction or row[1] == "0–1"
-    assert tunable.type is Language or row[1].startswith(words)
-    assert tunable.command in State.model_fields

@@ -1,12 +1,18 @@
 """A device that commands control, without its stages."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from agent.config.commanded import Applied
 from agent.config.settings import Settings
-from agent.messages.identity import describe
-from agent.mqtt.command_handlers import ControlledDevice, DeviceIdentity
-from agent.mqtt.commands import KINDS, Command, Later, Outcome
+from agent.governor.runner import Governed
+from agent.mqtt.commands import ARGUMENTS, Outcome
+from agent.mqtt.publisher import Publisher
+from agent.mqtt.remote import Remote
+from agent.telemetry.counters import Counters
 
 
 class Switch:
@@ -23,26 +29,39 @@ class Switch:
         self.listening = False
 
 
-def command(name: str, **arguments: object) -> Command:
-    """A command by its name."""
-    return KINDS[name].model_validate(arguments)
+def controlled(
+    settings: Settings,
+    applied: Applied,
+    *,
+    source: Any = None,
+    transcriber: Any = None,
+    purge: Callable[[], int] = lambda: 0,
+    load_engine: Callable[[Settings], Any] = lambda _settings: None,
+    publisher: Publisher | None = None,
+) -> Remote:
+    """Return the device `pi-1`, whose calibrations take no time. `purge` is that of its spool."""
+    stages = SimpleNamespace(
+        source=source or Switch(),
+        transcriber=transcriber or SimpleNamespace(forget=lambda: 0),
+        segmenter=SimpleNamespace(threshold=0.5),
+    )
+    remote = Remote(
+        "pi-1",
+        settings,
+        applied,
+        pipeline=cast("Any", stages),
+        publisher=publisher or Publisher(Counters(), "boot-1"),
+        spool=cast("Any", SimpleNamespace(purge=purge)),
+        load_engine=load_engine,
+        governed=Governed(),
+        restart=lambda: None,
+        options=(),
+        on_failure=lambda worker: pytest.fail(worker.name),
+    )
+    remote._calibrator = cast("Any", SimpleNamespace(measure=lambda _options: Outcome("measured"), close=lambda: None))
+    return remote
 
 
-def controlled(settings: Settings, applied: Applied, **stages: Any) -> ControlledDevice:
-    """One whose stages are as the test gives them; what it does not give does nothing."""
-
-    def ignore(*_arguments: object) -> Any:
-        return None
-
-    parts = {
-        "source": Switch(),
-        "transcriber": None,
-        "forget": lambda: 0,
-        "load_engine": ignore,
-        "apply": ignore,
-        "tell": ignore,
-        "calibrate": lambda: Later(lambda tell: tell(Outcome("measured"))),
-        "restart": ignore,
-    } | stages
-    identity = DeviceIdentity("pi-1", describe(), "a recording")
-    return ControlledDevice(identity, settings, applied, **cast("Any", parts))
+def execute(device: Remote, name: str, **arguments: object) -> Outcome:
+    """Execute a command by its name."""
+    return device.execute(name, ARGUMENTS[name].model_validate(arguments))

@@ -25,5 +25,14 @@ def snapshot(
         asr=counters.asr(waiting=1),
         mqtt=mqtt,
     )
-    totals = counters.totals()
-    return Snapshot(telemetry, totals["heard_s"], totals["speech_s"], counters.histograms(), problems)
+    return Snapshot(telemetry, counters.totals(), counters.distributions(), problems)
+
+
+def distribution(counters: Counters, name: str) -> dict[str, float]:
+    """The samples of a histogram: buckets by their bounds, `sum` and `count`; behind the stage, if there are stages."""
+    (family,) = (family for family in counters.distributions() if family.name == f"edgescribe_{name}")
+    found = {}
+    for sample in family.samples:
+        what = sample.labels.get("le") or sample.name.rpartition("_")[2]
+        found[f"{sample.labels.get('stage', '')} {what}".strip()] = sample.value
+    return found

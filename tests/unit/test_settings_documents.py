@@ -2,9 +2,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from agent.config.schema import all_paths, by_path
 from agent.config.settings import Settings
-from docs.settings_documents import EXAMPLE, SETTINGS_PAGE, example, settings_page
+from docs.settings_documents import EXAMPLE, MQTT_PAGE, SETTINGS_PAGE, example, mqtt_page, settings_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -13,6 +15,24 @@ def test_the_documents_are_current() -> None:
     """`python -m docs.settings_documents` would change nothing."""
     assert (DOCS / SETTINGS_PAGE).read_text(encoding="utf-8") == settings_page()
     assert (DOCS / EXAMPLE).read_text(encoding="utf-8") == example()
+    mqtt = (DOCS / MQTT_PAGE).read_text(encoding="utf-8")
+    assert mqtt == mqtt_page(mqtt)
+    assert mqtt_page(mqtt.replace("| `engine.language` |", "| `engine` |")) == mqtt
+
+
+@pytest.mark.parametrize(
+    ("variable", "when"),
+    [
+        ("EDGESCRIBE_VAD__THRESHOLD", "at once"),
+        ("EDGESCRIBE_ENGINE__THREADS", "reload"),
+        ("EDGESCRIBE_LOG__LEVEL", "reload"),
+        ("EDGESCRIBE_MQTT__HOST", "restart"),
+    ],
+)
+def test_the_page_says_when_a_setting_takes_effect(variable: str, when: str) -> None:
+    """In the fourth column of its row."""
+    (row, *_) = (line for line in settings_page().splitlines() if f"`{variable}`" in line)
+    assert row.split(" | ")[3] == when
 
 
 def test_every_setting_is_described() -> None:

@@ -12,7 +12,7 @@ from wyoming.ping import Ping, Pong
 
 from agent.audio.frames import Pcm16
 from agent.errors import EngineError
-from agent.wyoming import LONGEST_S, Conversation, Offer
+from agent.wyoming import LONGEST_S, Conversation, service_info
 
 
 class Rig:
@@ -21,7 +21,7 @@ class Rig:
     def __init__(self) -> None:
         self.model = "tiny.en-q8_0"
         self.heard: list[Pcm16] = []
-        self.conversation = Conversation(lambda: Offer(self.model, ("en",)), self.listen)
+        self.conversation = Conversation(lambda: service_info(self.model, ["en"]), self.listen)
 
     def listen(self, pcm: Pcm16) -> str:
         """Keep it."""
@@ -173,7 +173,7 @@ def test_an_engine_that_fails_is_said_so() -> None:
     def fail(_pcm: Pcm16) -> str:
         raise EngineError("the engine is behind")
 
-    conversation = Conversation(lambda: Offer("m", ("en",)), fail)
+    conversation = Conversation(lambda: service_info("m", ["en"]), fail)
     conversation.answer(chunk(512).event())
     assert conversation.answer(AudioStop().event()) == Error("the engine is behind", code="EngineError")
 

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO, cast
 from wyoming.event import read_event, write_event
 from wyoming.info import Describe, Info
 
-from agent.app import open_assist
 from agent.asr.scripted import Scripted
 from agent.asr.transcriber import Transcriber
 from agent.channel import Overflow
@@ -18,6 +17,7 @@ from agent.config.types import WHISPER
 from agent.messages import State
 from agent.models.ggml import write_ggml
 from agent.worker import Worker
+from agent.wyoming import open_assist
 from tests.model_files import USABLE, small_weights, usable_weights
 
 
@@ -42,12 +42,12 @@ def test_the_languages_are_those_of_the_model_in_force(tmp_path: Path) -> None:
     english, multilingual = str(tmp_path / "mine.bin"), str(tmp_path / "ggml-base.en.bin")
     write_ggml(usable_weights(), Path(english))
     write_ggml(small_weights(0, replace(USABLE, n_vocab=51_865)), Path(multilingual))
-    in_force = State(listening=True, engine="whisper_cpp", model="tiny.en-q8_0", language="auto", vad_threshold=0.5)
+    values = {"engine": "whisper_cpp", "model": "tiny.en-q8_0", "language": "auto", "vad_threshold": 0.5}
+    in_force = State.model_validate({"listening": True, **values})
     told = [in_force]
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 1, Overflow.WAIT)
     settings = Settings(assist=AssistSettings(enabled=True, port=0))
     server = open_assist(settings, transcriber, lambda: told[-1], never)
-    assert server is not None
     with closing(server):
         assert languages(server.port) == ["en"]
         for model, language, expected in (

@@ -20,7 +20,7 @@ from agent.config.settings import AssistSettings
 from agent.errors import ConfigError
 from agent.telemetry.tcp import CLIENTS, TcpServer
 from agent.worker import Worker
-from agent.wyoming import Conversation, Offer, assist_server
+from agent.wyoming import Conversation, assist_server, service_info
 from tests.starved import no_descriptors
 
 ANY_PORT = AssistSettings(enabled=True, port=0)
@@ -33,7 +33,7 @@ def never(worker: Worker) -> None:
 
 def serve(settings: AssistSettings = ANY_PORT) -> TcpServer:
     """A server that hears nothing."""
-    return assist_server(settings, lambda: Conversation(lambda: Offer("tiny", ("en",)), lambda _pcm: ""), never)
+    return assist_server(settings, lambda: Conversation(lambda: service_info("tiny", ["en"]), lambda _pcm: ""), never)
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def answer_to(connection: socket.socket) -> str:
 
 def test_clients_that_wait_for_their_words_lose_their_place_to_nobody(interpreter: Interpreter) -> None:
     """Where all places are taken by such, one more is turned away; each gets the words for its own sound."""
-    conversation = partial(Conversation, lambda: Offer("tiny", ("en",)), interpreter)
+    conversation = partial(Conversation, lambda: service_info("tiny", ["en"]), interpreter)
     with closing(assist_server(ANY_PORT, conversation, never)) as server, ExitStack() as stack:
         clients = [stack.enter_context(connected(server)) for _ in range(CLIENTS)]
         for number, client in enumerate(clients):

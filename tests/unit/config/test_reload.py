@@ -1,4 +1,4 @@
-from agent.config.reload import plan_reload
+from agent.config.commanded import plan_reload
 from agent.config.settings import (
     AlsaSettings,
     FasterWhisperSettings,

@@ -65,7 +65,7 @@ def test_what_is_purged_while_the_engine_has_it_is_told_to_nobody(tmp_path: Path
 
     def probe(utterance: Utterance, _timeout_s: float) -> Transcript:
         if utterance.id == "01A":
-            assert late._transcriber.forget() == 0
+            assert late.transcriber.forget() == 0
             assert spool.purge() == 1
             spool.put(replace(SPOKEN, id="01B", started_ns=time.monotonic_ns()))  # said after it
         return Transcript(utterance.id, "words", "en", (), "scripted", "scripted", 1.0, 0)

@@ -1,42 +1,28 @@
 import os
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from agent.models.calibration import as_json
 from agent.mqtt.command_calibrate import Calibrator
-from agent.mqtt.commands import Later, Outcome
+from agent.mqtt.commands import Outcome
 from tests.calibrations import calibration, measurement
 
 FOUND = as_json(calibration(measurement("whisper_cpp", "tiny.en-q8_0"), measurement("faster_whisper", "tiny.en-ct2")))
 
 
-class Answer:
-    """Waits for what came of a calibration."""
-
-    def __init__(self, begun: Outcome | Later) -> None:
-        assert isinstance(begun, Later)
-        self._told = threading.Event()
-        self._outcome: Outcome | None = None
-        begun.start(self._tell)
-
-    def _tell(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._told.set()
-
-    def get(self) -> Outcome:
-        """What was told."""
-        assert self._told.wait(60)
-        assert self._outcome
-        return self._outcome
-
-
 def calibrator(script: str, limit_s: float = 60.0) -> Calibrator:
     """Runs a script instead of the verb."""
     return Calibrator((sys.executable, "-c", script), limit_s)
+
+
+def measured(by: Calibrator, *options: str) -> Outcome:
+    """What a calibration finds; in a thread of its own, whose priority stays low."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(by.measure, options).result(60)
 
 
 def appears(path: Path) -> int:
@@ -63,8 +49,8 @@ def is_gone(pid: int) -> bool:
 
 def test_what_was_chosen_is_told_with_the_figures() -> None:
     """Engine, model and threads of the document that was printed, and a row for each that was measured."""
-    outcome = Answer(calibrator(f"print({FOUND!r})").begin(())).get()
-    assert outcome.ok
+    outcome = measured(calibrator(f"print({FOUND!r})"))
+    assert outcome.code == "ok"
     assert outcome.result
     assert outcome.result["model"] in {"tiny.en-q8_0", "tiny.en-ct2"}
     assert outcome.result["model"] in outcome.msg
@@ -79,7 +65,7 @@ def test_the_process_gets_the_options_and_goes_behind_the_agent(tmp_path: Path) 
         f"Path({str(written)!r}).write_text(repr((sys.argv[1:], os.nice(0))));"
         "sys.exit('edgescribe: no model is here')"
     )
-    outcome = Answer(calibrator(script).begin(("--config", "a.toml", "--set", "state_dir=/x"))).get()
+    outcome = measured(calibrator(script), "--config", "a.toml", "--set", "state_dir=/x")
     assert (outcome.code, outcome.msg) == ("failed", "no model is here")
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert written.read_text() == repr((["--config", "a.toml", "--set", "state_dir=/x"], min(19, own + 5)))
@@ -95,19 +81,14 @@ def test_the_process_gets_the_options_and_goes_behind_the_agent(tmp_path: Path) 
 )
 def test_whatever_goes_wrong_is_told(script: str, said: str) -> None:
     """A crash, a failure without a word, and nonsense."""
-    outcome = Answer(calibrator(script).begin(())).get()
+    outcome = measured(calibrator(script))
     assert outcome.code == "failed"
     assert said in outcome.msg
 
 
-def test_one_at_a_time_and_what_hangs_is_ended() -> None:
-    """Who asks meanwhile is told so; afterwards another one may begin."""
-    hanging = calibrator("import time; time.sleep(600)", limit_s=2.0)
-    answer = Answer(hanging.begin(()))
-    second = hanging.begin(())
-    assert isinstance(second, Outcome)
-    assert second.code == "busy"
-    assert "longer than 2 s" in answer.get().msg
+def test_a_measurement_that_hangs_is_ended() -> None:
+    """The reply says how long it took."""
+    assert "longer than 2 s" in measured(calibrator("import time; time.sleep(600)", limit_s=2.0)).msg
 
 
 def test_the_end_of_the_agent_ends_it_with_all_its_processes(tmp_path: Path) -> None:
@@ -120,9 +101,10 @@ def test_the_end_of_the_agent_ends_it_with_all_its_processes(tmp_path: Path) -> 
         f"Path({str(written)!r}).write_text(str(child.pid)); time.sleep(600)"
     )
     busy = calibrator(script)
-    answer = Answer(busy.begin(()))
-    pid = appears(written)
-    busy.close()
-    assert answer.get().code == "failed"
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(busy.measure, ())
+        pid = appears(written)
+        busy.close()
+        assert answer.result(60).code == "failed"
     assert is_gone(pid)
-    assert Answer(busy.begin(())).get().msg == "the agent is stopping"
+    assert measured(busy).msg == "the agent is stopping"

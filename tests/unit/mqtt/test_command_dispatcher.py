@@ -8,37 +8,34 @@ import pytest
 
 from agent.config.settings import COMMANDS
 from agent.mqtt.command_dispatcher import CommandDispatcher
-from agent.mqtt.commands import Command, CommandValidator, GoldenUtterance, Later, Mute, Outcome
+from agent.mqtt.commands import Arguments, CommandValidator, Outcome, SwitchArguments
 from agent.mqtt.delivery import Incoming, Outgoing
+from agent.worker import Worker
 
 LIMIT_S = 30.0
 
 
 class Rig:
-    """A desk with its threads, and a device that takes its time for a golden utterance; or one that does `execute`."""
+    """A dispatcher, and a device that is slow with a golden utterance and a calibration; or one that does `execute`."""
 
-    def __init__(self, execute: Callable[[Command], Outcome | Later] | None = None) -> None:
+    def __init__(self, execute: Callable[[str, Arguments], Outcome] | None = None) -> None:
         self.began, self.go = threading.Event(), threading.Event()
         self.mute = False
         self.answers: list[dict[str, object]] = []
         self._answered = threading.Condition()
+        self.failures: list[Worker] = []
         self.desk = CommandDispatcher(
-            "pi-1", CommandValidator("pi-1", COMMANDS, ()), execute or self._execute, self._post
+            "pi-1", CommandValidator("pi-1", COMMANDS, ()), execute or self._execute, self._post, self.failures.append
         )
-        works = (self.desk.run, self.desk.run_microphone)
-        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
-        for thread in self.threads:
-            thread.start()
+        self.desk.start()
 
-    def _execute(self, command: Command) -> Outcome:
-        match command:
-            case Mute(value=value):
-                self.mute = value
-            case GoldenUtterance():
-                self.began.set()
-                assert self.go.wait(LIMIT_S)
-            case _:
-                pass
+    def _execute(self, name: str, arguments: Arguments) -> Outcome:
+        if name == "mute":
+            assert isinstance(arguments, SwitchArguments)
+            self.mute = arguments.value
+        elif name in {"golden_utterance", "calibrate"}:
+            self.began.set()
+            assert self.go.wait(LIMIT_S)
         return Outcome("done")
 
     def _post(self, outgoing: Outgoing) -> None:
@@ -61,8 +58,7 @@ class Rig:
         """Let everything be done."""
         self.go.set()
         self.desk.close()
-        for thread in self.threads:
-            thread.join(LIMIT_S)
+        self.desk.join(LIMIT_S)
 
 
 @pytest.fixture
@@ -83,6 +79,18 @@ def test_the_microphone_is_closed_while_something_slow_is_under_way(rig: Rig) ->
     assert rig.mute
     rig.go.set()
     assert rig.answered(3) == ["mute", "slow", "next"]
+
+
+def test_other_commands_are_executed_during_a_calibration(rig: Rig) -> None:
+    """A second calibration is refused meanwhile; the first one is answered when it is done."""
+    rig.ask("calibrate", "slow")
+    assert rig.began.wait(LIMIT_S)
+    rig.ask("calibrate", "second")
+    rig.ask("identify", "other")
+    assert rig.answered(2) == ["second", "other"]
+    assert [answer["code"] for answer in rig.answers] == ["busy", "ok"]
+    rig.go.set()
+    assert rig.answered(3) == ["second", "other", "slow"]
 
 
 def test_opened_and_closed_in_the_order_that_was_asked_for(rig: Rig) -> None:
@@ -136,26 +144,25 @@ def raising(*_arguments: object) -> NoReturn:
     "execute",
     [
         raising,
-        lambda _command: Outcome("done", then=raising),
-        lambda _command: Outcome("done", result={"value": Unfit()}),
-        lambda _command: Outcome("done", result={"\ud800": "\ud800"}),
-        lambda _command: Later(raising),
-        lambda _command: Later(lambda tell: tell(Outcome("done", result={"value": Unfit()}))),
-        lambda _command: cast("Outcome", None),
+        lambda _name, _arguments: Outcome("done", then=raising),
+        lambda _name, _arguments: Outcome("done", result={"value": Unfit()}),
+        lambda _name, _arguments: Outcome("done", result={"\ud800": "\ud800"}),
+        lambda _name, _arguments: cast("Outcome", None),
     ],
 )
 def test_an_exception_in_a_command_ends_in_a_refusal(
-    execute: Callable[[Command], Outcome | Later], caplog: pytest.LogCaptureFixture
+    execute: Callable[[str, Arguments], Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The refusal has the id of the request, the log has the traceback, and the next command is handled."""
     rig = Rig(execute)
     rig.ask("identify", "a")
     rig.ask("restart", "b")
+    rig.ask("calibrate", "c")
     rig.close()
-    refused = [answer["id"] for answer in rig.answers if answer["code"] == "internal_error"]
-    assert refused == ["a", "b"]
+    refused = sorted(str(answer["id"]) for answer in rig.answers if answer["code"] == "internal_error")
+    assert refused == ["a", "b", "c"]
     assert all(record.exc_info for record in caplog.records if record.levelname == "ERROR")
-    assert not any(thread.is_alive() for thread in rig.threads)
+    assert rig.failures == []
 
 
 def test_a_fault_of_the_validator_is_answered_where_the_answer_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from agent.asr.engine_process import ProcessDied, ProcessEngine
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.config.settings import ScriptedSettings
-from agent.mqtt.command_handlers import SENTENCE, listen_to_it
+from agent.mqtt.command_handlers import SENTENCE, transcribe_golden_utterance
 
 
 class Sick:
@@ -41,6 +41,6 @@ def test_an_engine_that_is_well_again_hears_it_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("agent.asr.engine_process.EngineProcess", Sick)
     engine = ProcessEngine(ScriptedSettings(), lambda: None)
     transcriber = listener(lambda utterance: engine.transcribe([utterance])[0])
-    assert listen_to_it(transcriber).code == "failed"
+    assert transcribe_golden_utterance(transcriber).code == "failed"
     monkeypatch.setattr(Sick, "sick", False)
-    assert [listen_to_it(transcriber).code for _ in range(2)] == ["ok", "ok"]
+    assert [transcribe_golden_utterance(transcriber).code for _ in range(2)] == ["ok", "ok"]

@@ -6,9 +6,8 @@ import pytest
 from agent.config.commanded import Applied, value_at
 from agent.config.settings import Settings, WhisperCppSettings
 from agent.mqtt.command_handlers import replay_outcome
-from agent.mqtt.commands import Command, Listen, Mute, Outcome
 from agent.mqtt.delivery import Replay, SeqRange
-from tests.support.controlled import Switch, command, controlled
+from tests.support.controlled import Switch, controlled, execute
 
 
 class Transcriber:
@@ -19,25 +18,24 @@ class Transcriber:
 
 
 @pytest.mark.parametrize(
-    ("asked", "listening", "result"),
+    ("name", "arguments", "listening", "result"),
     [
-        (Mute(), False, {"value": True}),
-        (Mute(value=False), True, {"value": False}),
-        (Mute(purge=True), False, {"value": True, "purged": 3}),
-        (Mute(value=False, purge=True), True, {"value": False}),
-        (Listen(), True, {"value": True}),
-        (Listen(value=False), False, {"value": False}),
-        (Listen(value=False, purge=True), False, {"value": False, "purged": 3}),
+        ("mute", {}, False, {"value": True}),
+        ("mute", {"value": False}, True, {"value": False}),
+        ("mute", {"purge": True}, False, {"value": True, "purged": 3}),
+        ("mute", {"value": False, "purge": True}, True, {"value": False}),
+        ("listen", {}, True, {"value": True}),
+        ("listen", {"value": False}, False, {"value": False}),
+        ("listen", {"value": False, "purge": True}, False, {"value": False, "purged": 3}),
     ],
 )
 def test_the_reply_repeats_what_was_asked_for(
-    tmp_path: Path, asked: Command, result: dict[str, object], *, listening: bool
+    tmp_path: Path, name: str, arguments: dict[str, bool], result: dict[str, object], *, listening: bool
 ) -> None:
     """Who asked `mute` for ON reads that it is on, not that something is off."""
     microphone = Switch()
-    device = controlled(Settings(), Applied(tmp_path), source=microphone, forget=lambda: 3)
-    outcome = device.execute(asked)
-    assert isinstance(outcome, Outcome)
+    device = controlled(Settings(), Applied(tmp_path), source=microphone, purge=lambda: 3)
+    outcome = execute(device, name, **arguments)
     assert (microphone.listening, outcome.code, outcome.result) == (listening, "ok", result)
 
 
@@ -52,8 +50,7 @@ def models(folder: Path, configured: str, *commanded: str) -> list[str]:
     applied = Applied(folder / "state")
     transcriber = cast("Any", Transcriber())
     device = controlled(applied.overlay(settings), applied, transcriber=transcriber, load_engine=load_engine)
-    outcomes = [device.execute(command("model", value=name)) for name in commanded]
-    return [outcome.code for outcome in outcomes if isinstance(outcome, Outcome)] + loaded
+    return [execute(device, "model", value=name).code for name in commanded] + loaded
 
 
 @pytest.mark.parametrize(

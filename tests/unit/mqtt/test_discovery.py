@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from agent.config.settings import COMMANDS, DiscoverySettings
-from agent.messages.telemetry import TelemetryMessage
+from agent.messages.telemetry import METRICS, TelemetryMessage
 from agent.mqtt.discovery import (
     MIGRATE,
     SPEAKING_OFF_S,
@@ -20,7 +20,7 @@ from agent.mqtt.discovery import (
     plan,
 )
 from agent.mqtt.publisher import VAD_REPEAT_S
-from agent.telemetry.metrics import METRICS, absent_metrics
+from agent.telemetry.snapshot import absent_metrics
 from tests.conftest import REPOSITORY
 from tests.support.boards import BOARDS, unfold
 

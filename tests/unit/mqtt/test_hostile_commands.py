@@ -17,12 +17,13 @@ from agent.channel import Channel
 from agent.config.commanded import Applied
 from agent.config.settings import COMMANDS, Settings
 from agent.errors import EngineError
-from agent.messages import REPLIES, Reply, State
+from agent.messages import REPLIES, Message, Reply
 from agent.mqtt.command_dispatcher import CommandDispatcher
-from agent.mqtt.command_handlers import in_force
 from agent.mqtt.commands import CommandValidator
 from agent.mqtt.connection import publish_bytes, publish_properties
 from agent.mqtt.delivery import Incoming, Outgoing
+from agent.mqtt.publisher import Publisher
+from agent.telemetry.counters import Counters
 from tests.support.controlled import controlled
 from tests.support.hostile import DEVICE, GROUP, OWN, HostileCommand, commands, drawn
 
@@ -42,9 +43,25 @@ class BusyTranscriber:
     def exchange(self, engine: object, timeout_s: float) -> None:
         """Nothing: there is no engine."""
 
+    def forget(self) -> int:
+        """No utterance waits."""
+        return 0
+
     def probe(self, utterance: object, timeout_s: float) -> object:
         """Fail as an engine may."""
         raise EngineError(f"no time for {utterance!r:.9} within {timeout_s:.0f} s")
+
+
+class Serialising:
+    """A sink to which every message can be sent."""
+
+    def send(self, message: Message) -> None:
+        """Serialise it."""
+        message.payload()
+
+    def close(self, timeout_s: float) -> int:
+        """Nothing waits."""
+        return int(timeout_s * 0)
 
 
 class Device:
@@ -53,9 +70,13 @@ class Device:
     def __init__(self, folder: Path) -> None:
         self.posted: list[Outgoing] = []
         applied = Applied(folder)
-        self._device = controlled(applied.overlay(Settings()), applied, transcriber=BusyTranscriber(), tell=self._tell)
+        publisher = Publisher(Counters(), "boot-1")
+        publisher.open([Serialising()])
+        device = controlled(applied.overlay(Settings()), applied, transcriber=BusyTranscriber(), publisher=publisher)
         validator = CommandValidator(DEVICE, COMMANDS, (GROUP,))
-        self._dispatcher = CommandDispatcher(DEVICE, validator, self._device.execute, self.posted.append)
+        self._dispatcher = CommandDispatcher(
+            DEVICE, validator, device.execute, self.posted.append, lambda worker: pytest.fail(worker.name)
+        )
 
     def replies_to(self, *incoming: Incoming) -> Sequence[Outgoing]:
         """Let messages come in and be handled."""
@@ -65,11 +86,8 @@ class Device:
             channel.put(each)
         channel.close()
         self._dispatcher._serve(channel)  # without its threads, so that hypothesis sees one example after the other
+        self._dispatcher.join(60.0)  # but for a calibration
         return tuple(self.posted)
-
-    def _tell(self) -> None:
-        """`state` can be sent."""
-        State.model_validate({"listening": self._device.listening, **in_force(self._device.settings)}).payload()
 
 
 @pytest.fixture

@@ -12,10 +12,15 @@ from agent.channel import Overflow
 from agent.config.commanded import Applied
 from agent.config.settings import ScriptedSettings, Settings, WhisperCppSettings
 from agent.errors import ModelError
-from agent.mqtt.commands import Mute
-from tests.support.controlled import Switch, command, controlled
+from tests.support.controlled import Switch, controlled, execute
 
 LIMIT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _no_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level of the log belongs to the whole process."""
+    monkeypatch.setattr("agent.mqtt.remote.set_level", lambda _level: None)
 
 
 class Loads:
@@ -47,13 +52,13 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
         return Settings(engine=WhisperCppSettings(threads=2))
 
     reloading = threading.Thread(target=device.reload, args=(wanted,))
-    commanding = threading.Thread(target=lambda: device.execute(command("initial_prompt", value="Glarus")))
+    commanding = threading.Thread(target=lambda: execute(device, "initial_prompt", value="Glarus"))
     try:
         reloading.start()
         assert loads.began.acquire(timeout=LIMIT_S)
         commanding.start()
         assert not loads.began.acquire(timeout=0.5)
-        device.execute(Mute())
+        execute(device, "mute")
         assert not microphone.listening
         loads.go.set()
         reloading.join(LIMIT_S)
@@ -69,13 +74,10 @@ def test_a_reload_and_a_command_change_the_engine_one_after_the_other(tmp_path: 
 
 def test_a_reload_with_a_language_that_the_model_does_not_know_leaves_all_as_it_was(tmp_path: Path) -> None:
     """And says so, in the words of `check`."""
-    changed: list[Any] = []
     transcriber = Transcriber(Scripted(ScriptedSettings()), cast("Any", None), 8, Overflow.DROP_OLDEST)
     before = Settings(engine=WhisperCppSettings(), state_dir=tmp_path)
     wanted = before.model_copy(update={"engine": WhisperCppSettings(language="de")})
-    device = controlled(
-        before, Applied(tmp_path), transcriber=transcriber, load_engine=load_engine, apply=changed.append
-    )
+    device = controlled(before, Applied(tmp_path), transcriber=transcriber, load_engine=load_engine)
     with pytest.raises(ModelError, match=r'engine\.model = "tiny.en-q8_0" knows English only'):
         device.reload(lambda: wanted)
-    assert (changed, device.settings) == ([], before)
+    assert device.settings == before

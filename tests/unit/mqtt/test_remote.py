@@ -1,33 +1,18 @@
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
-
-import pytest
 
 from agent.config.commanded import Applied
 from agent.config.settings import ModelsSettings, ScriptedSettings, Settings
-from agent.governor.runner import Governed
 from agent.messages import Message, State
-from agent.messages.identity import describe
-from agent.mqtt.command_handlers import DeviceIdentity
 from agent.mqtt.delivery import Incoming
 from agent.mqtt.publisher import Publisher
 from agent.mqtt.remote import Remote
 from agent.telemetry.counters import Counters
+from tests.support.controlled import Switch, controlled
 from tests.support.receiver import eventually
 
 LIMIT_S = 30.0
-
-
-class Switch:
-    """A microphone that can be closed."""
-
-    listening = True
-
-    def off(self) -> None:
-        """Close it."""
-        self.listening = False
 
 
 class Hesitant:
@@ -52,22 +37,8 @@ class Hesitant:
 
 def remote_of(folder: Path, publisher: Publisher, switch: Switch) -> Remote:
     """The device `pi-1`, of which only publisher and microphone are there."""
-    nothing = cast("Any", None)
-    return Remote(
-        DeviceIdentity("pi-1", describe(), "a recording"),
-        settings=Settings(engine=ScriptedSettings(), state_dir=folder, models=ModelsSettings(dir=folder)),
-        applied=Applied(folder),
-        source=cast("Any", switch),
-        transcriber=nothing,
-        forget=lambda: 0,
-        publisher=publisher,
-        load_engine=nothing,
-        governed=Governed(),
-        apply=nothing,
-        restart=lambda: None,
-        options=(),
-        on_failure=lambda worker: pytest.fail(worker.name),
-    )
+    settings = Settings(engine=ScriptedSettings(), state_dir=folder, models=ModelsSettings(dir=folder))
+    return controlled(settings, Applied(folder), source=switch, publisher=publisher)
 
 
 def test_no_command_is_executed_before_the_first_state_is_sent(tmp_path: Path) -> None:
@@ -90,11 +61,11 @@ def test_what_is_told_last_is_what_came_last(tmp_path: Path) -> None:
     publisher, sink, switch = Publisher(Counters(), "boot-1"), Hesitant(), Switch()
     publisher.open([sink])
     remote = remote_of(tmp_path, publisher, switch)
-    slow = threading.Thread(target=remote.applied)
+    slow = threading.Thread(target=remote.publish_state)
     slow.start()
     assert sink.began.wait(LIMIT_S)
     switch.listening = False
-    quick = threading.Thread(target=remote.applied)
+    quick = threading.Thread(target=remote.publish_state)
     quick.start()
     quick.join(0.2)
     sink.go.set()

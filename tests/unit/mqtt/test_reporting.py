@@ -12,8 +12,8 @@ from agent.mqtt.publisher import Publisher
 from agent.mqtt.reporting import TelemetryReporter, TelemetrySchedule
 from agent.segmenter import Listener
 from agent.telemetry.counters import Counters
-from agent.telemetry.snapshot import Host, HostReading, SnapshotBuilder
-from agent.telemetry.vitals import Vitals, VitalsWatch
+from agent.telemetry.snapshot import HostReading, Snapshot, take_snapshot
+from agent.telemetry.vitals import Vitals
 from tests.messages import latency
 
 INTERVAL_S = 60.0
@@ -23,9 +23,9 @@ STARTED_S = 5_000.0
 class StillHost:
     """A machine on which nothing happens."""
 
-    def read(self, flags: Pwr) -> HostReading:
+    def read(self, vitals: Vitals) -> HostReading:
         """Always the same."""
-        return HostReading(Cpu(pct=12.0), Mem(rss_mb=61.0), Disk(), pwr=flags)
+        return HostReading(Cpu(pct=12.0), Mem(rss_mb=61.0), Disk(), pwr=vitals.power)
 
 
 @dataclass
@@ -76,12 +76,17 @@ class Rig:
         monkeypatch.setattr("agent.mqtt.reporting.time.monotonic", lambda: self.now_s)
         self._publisher = Publisher(self.counters, "boot")
         self._publisher.open([self.sink])
-        watch, host = cast("VitalsWatch", self.watch), cast("Host", StillHost())
-        builder = SnapshotBuilder(host, watch, self.counters, lambda: WAITING, STARTED_S)
+
+        def moment() -> Snapshot:
+            reading, problems = StillHost().read(self.watch.latest), self._publisher.problems
+            return take_snapshot(
+                reading, self.counters, waiting=WAITING, started_s=STARTED_S, mqtt=link, problems=problems
+            )
+
         self._reporter = TelemetryReporter(
             TelemetrySettings(interval_s=INTERVAL_S),
             "pi-1",
-            lambda: builder.snapshot(link, self._publisher.problems),
+            moment,
             self.counters,
             cast("Listener", self.listener),
         )

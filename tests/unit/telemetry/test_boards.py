@@ -82,7 +82,7 @@ def _without_our_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def look(root: Path) -> tuple[HostReading, Vitals]:
     """One look at the machine below `root`, without what is this process's own."""
     vitals = VitalsWatch(root, clock_s=lambda: 0.0).latest
-    return Host(root / "state", root).read(vitals.power), vitals
+    return Host(root / "state", root).read(vitals), vitals
 
 
 def test_the_six_boards_are_here() -> None:

@@ -1,9 +1,11 @@
 import threading
 
+import pytest
+
 from agent.audio.monitor import Condition
-from agent.messages import Latency
-from agent.telemetry.counters import RTF, RTF_BOUNDS, STAGES, Counters, Histogram
+from agent.telemetry.counters import Counters
 from tests.messages import latency
+from tests.support.snapshots import distribution, snapshot
 
 
 def test_nothing_is_known_before_anything_happened() -> None:
@@ -40,30 +42,18 @@ def test_distributions_forget_nothing() -> None:
     counters.transcribed(rtf=9.0, latency=latency(9_000))
     for _ in range(64):
         counters.transcribed(rtf=0.1234, latency=latency(810))
-    histograms = counters.histograms()
-    assert histograms[RTF].counts[-2:] == (64, 65)
-    assert histograms[RTF].counts[RTF_BOUNDS.index(0.2)] == 64
-    assert round(histograms[RTF].total, 4) == round(9.0 + 64 * 0.1234, 4)
-    assert set(STAGES) == set(Latency.model_fields)
-    assert round(histograms["vad_close"].total, 6) == 39.0
+    rtfs, latencies = distribution(counters, "real_time_factor"), distribution(counters, "latency_seconds")
+    assert (rtfs["0.1"], rtfs["0.2"], rtfs["4.0"], rtfs["+Inf"], rtfs["count"]) == (0, 64, 64, 65, 65)
+    assert rtfs["sum"] == pytest.approx(9.0 + 64 * 0.1234)
+    assert latencies["vad_close sum"] == pytest.approx(39.0)
 
 
-def test_values_are_counted_up_to_each_bound() -> None:
-    """Cumulative, bounds included, as Prometheus wants it; the last class has no end."""
-    histogram = Histogram((0.1, 0.5, 1.0))
-    assert histogram.counts == (0, 0, 0, 0)
-    for value in (0.05, 0.1, 0.3, 0.5, 2.0):
-        histogram.add(value)
-    assert histogram.counts == (2, 4, 4, 5)
-    assert histogram.total == 2.95
-
-
-def test_histograms_that_were_given_away_do_not_change() -> None:
+def test_distributions_that_were_given_away_do_not_change() -> None:
     """Another thread reads them."""
     counters = Counters()
-    before = counters.histograms()
+    before = snapshot(counters=counters)
     counters.transcribed(rtf=0.1, latency=None)
-    assert before[RTF].counts[-1] == 0
+    assert {sample.value for family in before.distributions for sample in family.samples} == {0.0}
 
 
 def test_clipping_is_a_share_of_speech() -> None:

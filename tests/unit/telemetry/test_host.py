@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.messages.telemetry import Pwr
 from agent.telemetry.host import CpuLoad, Thermometer, cpu_frequency_mhz, wear_pct, wifi
 from agent.telemetry.snapshot import Host
+from agent.telemetry.vitals import Vitals
 
 
 def write(path: Path, text: str) -> None:
@@ -93,7 +93,7 @@ def test_a_thermometer_that_falls_silent_is_looked_for_anew(tmp_path: Path) -> N
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
     """Memory, load and disk of the machine that runs the tests lie within their bounds."""
-    reading = Host(tmp_path).read(Pwr())
+    reading = Host(tmp_path).read(Vitals(at_s=0.0))
     assert reading.cpu.pct is not None
     assert 0.0 <= reading.cpu.pct <= 100.0
     assert reading.cpu.load1 is not None
@@ -105,19 +105,19 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
 
 def test_a_state_folder_that_is_not_there_yet_has_no_disk(tmp_path: Path) -> None:
     """Telemetry goes out before the folder was made."""
-    assert Host(tmp_path / "later").read(Pwr()).disk.pct is None
+    assert Host(tmp_path / "later").read(Vitals(at_s=0.0)).disk.pct is None
 
 
 def test_memory_counts_the_engine_in_its_own_process(tmp_path: Path) -> None:
     """Memory is that of the agent with its children: an engine's process is most of it."""
     host = Host(tmp_path)
-    alone = host.read(Pwr()).mem.rss_mb
+    alone = host.read(Vitals(at_s=0.0)).mem.rss_mb
     code = "import sys; block = bytearray(100_000_000); print(len(block), flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert child.stdout
         child.stdout.readline()
-        together = host.read(Pwr()).mem.rss_mb
+        together = host.read(Vitals(at_s=0.0)).mem.rss_mb
     finally:
         child.communicate()
     assert alone is not None

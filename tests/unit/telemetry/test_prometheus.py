@@ -16,9 +16,9 @@ from agent.config.settings import PrometheusSettings
 from agent.errors import ConfigError
 from agent.telemetry import prometheus, tcp
 from agent.telemetry.counters import Counters
-from agent.telemetry.prometheus import PrometheusServer, exposition
+from agent.telemetry.prometheus import exposition, prometheus_server
 from agent.telemetry.snapshot import Host, HostReading, Snapshot
-from agent.telemetry.tcp import CLIENTS, listen_at
+from agent.telemetry.tcp import CLIENTS, TcpServer, listen_at
 from agent.telemetry.vitals import VitalsWatch
 from agent.worker import Worker
 from tests.messages import latency
@@ -35,9 +35,9 @@ def never(worker: Worker) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[PrometheusServer]:
+def server() -> Iterator[TcpServer]:
     """A server at a free port, with one metric."""
-    with closing(PrometheusServer(ANY_PORT, lambda: "edgescribe_up 1\n", never)) as running:
+    with closing(prometheus_server(ANY_PORT, lambda: "edgescribe_up 1\n", never)) as running:
         yield running
 
 
@@ -50,7 +50,7 @@ def get(port: int, path: str) -> tuple[HTTPResponse, bytes]:
         return response, response.read()
 
 
-def test_the_metrics_are_where_prometheus_looks(server: PrometheusServer) -> None:
+def test_the_metrics_are_where_prometheus_looks(server: TcpServer) -> None:
     """By a real request, with the type of the format."""
     response, body = get(server.port, "/metrics")
     assert (response.status, body) == (200, b"edgescribe_up 1\n")
@@ -59,13 +59,13 @@ def test_the_metrics_are_where_prometheus_looks(server: PrometheusServer) -> Non
     assert get(server.port, "/metrics?format=text")[1] == body
 
 
-def test_everything_else_says_where_they_are(server: PrometheusServer) -> None:
+def test_everything_else_says_where_they_are(server: TcpServer) -> None:
     """404, and a hint for people."""
     response, body = get(server.port, "/")
     assert (response.status, body) == (404, b"metrics are at /metrics\n")
 
 
-def test_who_hangs_up_does_no_harm(server: PrometheusServer) -> None:
+def test_who_hangs_up_does_no_harm(server: TcpServer) -> None:
     """Half a request, and nonsense: the next one is answered."""
     for said in (b"GET /metr", b"\x16\x03\x01\x00 nonsense\r\n\r\n", b""):
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
@@ -73,7 +73,7 @@ def test_who_hangs_up_does_no_harm(server: PrometheusServer) -> None:
     assert get(server.port, "/metrics")[0].status == 200
 
 
-def test_it_listens_on_this_device_only(server: PrometheusServer) -> None:
+def test_it_listens_on_this_device_only(server: TcpServer) -> None:
     """The default address is the loopback: of a socket bound there, the kernel says so."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
     listening = {line[1] for line in lines if line[3] == "0A" and int(line[1].rpartition(":")[2], 16) == server.port}
@@ -82,7 +82,7 @@ def test_it_listens_on_this_device_only(server: PrometheusServer) -> None:
 
 def test_its_thread_ends_when_it_is_closed() -> None:
     """Nothing is left behind, and closing twice is as good as once."""
-    running = PrometheusServer(ANY_PORT, str, never)
+    running = prometheus_server(ANY_PORT, str, never)
     assert "prometheus" in {thread.name for thread in threading.enumerate()}
     assert running.close()
     assert running.close()
@@ -92,7 +92,7 @@ def test_its_thread_ends_when_it_is_closed() -> None:
 
 
 def test_without_descriptors_it_is_patient_and_answers_when_there_are_some_again(
-    server: PrometheusServer, caplog: pytest.LogCaptureFixture
+    server: TcpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once; who waited meanwhile is answered."""
     with socket.socket() as client:
@@ -105,7 +105,7 @@ def test_without_descriptors_it_is_patient_and_answers_when_there_are_some_again
     assert caplog.text.count("a connection could not be taken (Too many open files)") == 1
 
 
-def test_slow_clients_keep_nobody_out(server: PrometheusServer) -> None:
+def test_slow_clients_keep_nobody_out(server: TcpServer) -> None:
     """As many as there are places, and as many again: half a line, half a head, nothing at all."""
     with ExitStack() as clients:
         for said in (b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"") * CLIENTS:
@@ -117,7 +117,7 @@ def test_slow_clients_keep_nobody_out(server: PrometheusServer) -> None:
 
 @pytest.mark.parametrize("piece", [b"x", b"X-Padding: 1\r\n"], ids=["line", "head"])
 def test_the_time_for_a_request_is_limited_as_a_whole(
-    piece: bytes, server: PrometheusServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    piece: bytes, server: TcpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that sends a little every moment is hung up on, and no thread ends with a traceback."""
     monkeypatch.setattr(prometheus, "_REQUEST_S", 1.0)
@@ -133,7 +133,7 @@ def test_the_time_for_a_request_is_limited_as_a_whole(
     assert caplog.text.count("closed the connection from 127.0.0.1") == 1
 
 
-def test_the_size_of_a_request_is_limited_as_a_whole(server: PrometheusServer) -> None:
+def test_the_size_of_a_request_is_limited_as_a_whole(server: TcpServer) -> None:
     """A line of the head without an end is not read to its end."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.settimeout(30)
@@ -155,7 +155,7 @@ def test_metrics_are_rendered_for_one_client_at_a_time() -> None:
         at_once.acquire()
         return ""
 
-    with closing(PrometheusServer(ANY_PORT, render, never)) as running:
+    with closing(prometheus_server(ANY_PORT, render, never)) as running:
         clients = [threading.Thread(target=get, args=(running.port, "/metrics")) for _ in range(4)]
         for client in clients:
             client.start()
@@ -164,24 +164,24 @@ def test_metrics_are_rendered_for_one_client_at_a_time() -> None:
     assert most == [1] * 4
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(server: PrometheusServer) -> None:
+def test_a_port_that_is_taken_is_said_in_one_line(server: TcpServer) -> None:
     """What, where, and what to do about it."""
     taken = PrometheusSettings(enabled=True, port=server.port)
     with pytest.raises(ConfigError, match=rf"cannot listen at 127.0.0.1:{server.port} \(address already in use\): set"):
-        PrometheusServer(taken, str, never)
+        prometheus_server(taken, str, never)
 
 
 def test_an_address_that_has_not_come_yet_is_no_reason_to_stay_down(caplog: pytest.LogCaptureFixture) -> None:
     """The device's own one in the network, after a power cut: Wi-Fi takes longer than we do."""
     coming = PrometheusSettings(enabled=True, host="192.0.2.7", port=0)
-    with closing(PrometheusServer(coming, str, never)):
+    with closing(prometheus_server(coming, str, never)):
         assert "192.0.2.7 is no address of this device yet" in caplog.text
 
 
 def test_a_name_that_nobody_knows_yet_is_no_reason_to_stay_down(caplog: pytest.LogCaptureFixture) -> None:
     """It is said with its setting; closing meanwhile does not wait for it."""
     coming = PrometheusSettings(enabled=True, host="edgescribe.invalid", port=0)
-    assert PrometheusServer(coming, str, never).close()
+    assert prometheus_server(coming, str, never).close()
     assert "prometheus.host = edgescribe.invalid: nobody gets through" in caplog.text
     assert "prometheus" not in {thread.name for thread in threading.enumerate()}
 
@@ -192,7 +192,7 @@ def test_metrics_are_there_as_soon_as_the_name_is_known(monkeypatch: pytest.Monk
     monkeypatch.setattr(tcp, "listen_at", lambda _host, port: listen_at(next(hosts, "127.0.0.1"), port))
     monkeypatch.setattr(tcp, "RETRY_S", 0.01)
     coming = PrometheusSettings(enabled=True, host="edgescribe.invalid", port=0)
-    with closing(PrometheusServer(coming, lambda: "edgescribe_up 1\n", never)) as running:
+    with closing(prometheus_server(coming, lambda: "edgescribe_up 1\n", never)) as running:
         until_s = time.monotonic() + 30.0
         while not running.port and time.monotonic() < until_s:
             time.sleep(0.01)
@@ -202,7 +202,7 @@ def test_metrics_are_there_as_soon_as_the_name_is_known(monkeypatch: pytest.Monk
 @pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="this kernel has no IPv6")
 def test_it_listens_at_an_address_of_ipv6_as_well() -> None:
     """The kernel says so of a socket bound there."""
-    with closing(PrometheusServer(PrometheusSettings(enabled=True, host="::1", port=0), str, never)) as running:
+    with closing(prometheus_server(PrometheusSettings(enabled=True, host="::1", port=0), str, never)) as running:
         lines = [line.split() for line in Path("/proc/net/tcp6").read_text(encoding="ascii").splitlines()[1:]]
         assert any(line[3] == "0A" and int(line[1].rpartition(":")[2], 16) == running.port for line in lines)
 
@@ -220,7 +220,7 @@ def values(family: Metric) -> dict[str, float]:
 def board(name: str, root: Path) -> HostReading:
     """One of the boards."""
     unfold(name, root)
-    return Host(root, root).read(VitalsWatch(root).latest.power)
+    return Host(root, root).read(VitalsWatch(root).latest)
 
 
 def test_values_are_in_base_units(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_distributions_are_cumulative_histograms() -> None:
     families = parsed(snapshot(counters=counters))
     samples = families["edgescribe_real_time_factor"].samples
     rtfs = {sample.labels.get("le", sample.name): sample.value for sample in samples}
-    assert (rtfs["0.05"], rtfs["0.2"], rtfs["4"], rtfs["+Inf"]) == (1, 3, 3, 4)
+    assert (rtfs["0.05"], rtfs["0.2"], rtfs["4.0"], rtfs["+Inf"]) == (1, 3, 3, 4)
     assert rtfs["edgescribe_real_time_factor_count"] == 4
     assert rtfs["edgescribe_real_time_factor_sum"] == pytest.approx(9.34)
     sums = {

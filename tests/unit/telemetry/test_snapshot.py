@@ -6,8 +6,8 @@ import pytest
 
 from agent.messages.telemetry import Audio, Mqtt, Pwr
 from agent.telemetry.counters import Counters
-from agent.telemetry.snapshot import MOST_BYTES, Host, SnapshotBuilder
-from agent.telemetry.vitals import VitalsWatch
+from agent.telemetry.snapshot import MOST_BYTES, Host, take_snapshot
+from agent.telemetry.vitals import Vitals, VitalsWatch
 from tests.messages import latency
 from tests.support.boards import BOARDS, unfold
 from tests.support.snapshots import NOTHING, snapshot
@@ -17,20 +17,23 @@ def test_every_part_goes_where_the_contract_wants_it(tmp_path: Path) -> None:
     """Machine, counters, queue and link in one message."""
     counters = Counters()
     counters.transcribed(rtf=0.1, latency=latency(800))
-    host, watch = Host(tmp_path, tmp_path), VitalsWatch(tmp_path)
-    builder = SnapshotBuilder(host, watch, counters, lambda: 2, started_s=0.0)
-    payload = json.loads(builder.snapshot(Mqtt(outbox_n=0, dropped=0, reconnects=1), ()).message().payload())
+    reading = Host(tmp_path, tmp_path).read(Vitals(0.0))
+    link = Mqtt(outbox_n=0, dropped=0, reconnects=1)
+    moment = take_snapshot(reading, counters, waiting=2, started_s=0.0, mqtt=link, problems=())
+    payload = json.loads(moment.message().payload())
     assert payload["up_s"] > 0
     assert payload["cpu"] == {}
     assert (payload["asr"]["utt"], payload["asr"]["waiting"]) == (1, 2)
     assert payload["mqtt"] == {"outbox_n": 0, "dropped": 0, "reconnects": 1}
-    assert "mqtt" not in json.loads(builder.snapshot(None, ()).message().payload())
+    moment = take_snapshot(reading, counters, waiting=2, started_s=0.0, mqtt=None, problems=())
+    assert "mqtt" not in json.loads(moment.message().payload())
 
 
 def test_flags_and_measurements_of_power_become_one_part(tmp_path: Path) -> None:
     """The one come from the watch, the others from the reading."""
-    assert Host(tmp_path, tmp_path).read(Pwr(uv_now=False, uv_events=2)).pwr == Pwr(uv_now=False, uv_events=2)
-    assert Host(tmp_path, tmp_path).read(Pwr()).pwr is None
+    flags = Pwr(uv_now=False, uv_events=2)
+    assert Host(tmp_path, tmp_path).read(Vitals(0.0, power=flags)).pwr == flags
+    assert Host(tmp_path, tmp_path).read(Vitals(0.0)).pwr is None
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -42,7 +45,7 @@ def test_a_message_is_at_most_a_kilobyte(board: str, tmp_path: Path) -> None:
     counters.add("speech_s", 2_123_456.78)
     for _ in range(64):
         counters.transcribed(rtf=12.345, latency=latency(123_456))
-    full = snapshot(Host(tmp_path, tmp_path).read(VitalsWatch(tmp_path).latest.power), counters).telemetry
+    full = snapshot(Host(tmp_path, tmp_path).read(VitalsWatch(tmp_path).latest), counters).telemetry
     changes = {
         "up_s": 31_000_000,
         "audio": Audio(

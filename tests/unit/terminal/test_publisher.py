@@ -52,9 +52,8 @@ def test_silence_is_quiet_and_nothing_is_nothing() -> None:
 
 def state(*, listening: bool) -> State:
     """Applied values, muted or not."""
-    return State(
-        listening=listening, engine="scripted", model="scripted", language="en", vad_threshold=0.5, min_confidence=0.0
-    )
+    values = {"engine": "scripted", "model": "scripted", "language": "en", "vad_threshold": 0.5}
+    return State.model_validate({"listening": listening, **values})
 
 
 def partial(text: str) -> PartialTranscript:
