@@ -15,7 +15,7 @@ COMPILER_PACKAGES := gcc libc6-dev python3-dev
 TEST_JOBS ?= $(shell expr 2 "*" $$(nproc))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test debian13 hosts host-packages arm64 home-assistant power-cut power-cut-packages everything lint format wheelhouse lock clean
+.PHONY: help demo test docs debian13 hosts host-packages arm64 home-assistant power-cut power-cut-packages everything lint format wheelhouse lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ debian13: ## the demo, and the unit and contract tests, in a Debian 13 with Pyth
 
 hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" tests/deploy
+	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" $(or $(TESTS),tests/deploy)
 
 host-packages:
 	@scripts/system-packages $(TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)
@@ -76,6 +76,11 @@ lint: ## ruff, mypy, ansible-lint, and what systemd-analyze says of the units
 	@scripts/lint-ansible $(VENV)
 	@$(BIN)/pytest --quiet tests/deploy/test_unit.py tests/deploy/test_timers.py
 
+docs: ## build the documentation site in site/, and check its links
+	@scripts/virtualenv $(VENV) docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@$(BIN)/python scripts/check-links site
+
 format: ## let ruff format and fix
 	@scripts/virtualenv $(VENV) dev
 	@$(BIN)/ruff check --fix .
@@ -88,4 +93,4 @@ lock: ## pin what wheelhouses take from the package index (UPGRADE=1: the newest
 	@scripts/lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the virtual environment, caches and test models
-	rm -rf $(VENV) build dist .edgescribe .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) build dist site .edgescribe .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,4 +1,4 @@
-"""A named thread that reports its failure, and the boundary behind which one failure ends nothing."""
+"""A named thread that reports its failure, and `attempt`, which keeps one failure from ending a thread."""
 
 import logging
 import os
@@ -15,26 +15,26 @@ Result = TypeVar("Result")
 
 
 def lower_priority(by: int) -> None:
-    """Make the calling thread nicer by `by` steps, and so every thread and process that it starts from now on."""
-    if not by or sys.platform != "linux":  # elsewhere it would be the whole process
+    """Lower the priority of the calling thread by `by` steps, and of all threads and processes that it starts later."""
+    if not by or sys.platform != "linux":  # on other systems this would lower the whole process
         return
     thread = threading.get_native_id()
     try:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + by)
-    except OSError as error:  # a seccomp filter; then everything has the same priority, and works
-        log.warning(f"the priority of thread {threading.current_thread().name} cannot be lowered ({error.strerror})")
+    except OSError as error:  # a seccomp filter; then all threads work with the same priority
+        log.warning(f"cannot lower the priority of thread {threading.current_thread().name} ({error.strerror})")
 
 
 def at_lower_priority(work: Callable[[], Result], by: int) -> Result:
-    """Return what `work` returns, or raise what it raises, run in a thread of its own with a lower priority."""
+    """Run `work` in its own thread with a lower priority; return its result, or raise its exception."""
     with ThreadPoolExecutor(1, "load", initializer=lower_priority, initargs=(by,)) as executor:
         return executor.submit(work).result()
 
 
 def attempt(work: Callable[[], object]) -> Exception | None:
-    """Run `work`; return what it raised, None if nothing.
+    """Run `work`; return its exception, or None.
 
-    A thread that handles one item after the other calls it for each, so that no item ends the thread.
+    A thread that handles many items calls it for each, so no item ends the thread.
     """
     try:
         work()
@@ -46,10 +46,9 @@ def attempt(work: Callable[[], object]) -> Exception | None:
 class Worker:
     """Runs `work` in a thread called `name` until it returns.
 
-    `work` ends because its input was closed; there is no other way to stop a worker. An exception is kept in `failure`
-    and `on_failure` is called once, from the worker's own thread; the owner decides (as a rule: stop the process, and
-    let systemd start it again). `nice` lowers the priority of the thread, and of all that it starts, see
-    `worker.py`.
+    `work` ends when its input closes; there is no other way to stop a worker. After an exception, `failure` holds it,
+    and the worker's thread calls `on_failure` once. The owner decides; usually it stops the process, and systemd starts
+    it again. `nice` is passed to `lower_priority`.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; to be called once."""
+        """Start the thread; call it once."""
         self._thread.start()
 
     def _run(self) -> None:

@@ -33,14 +33,14 @@ from pathlib import Path
 import soundfile
 from agent.audio.frames import Utterance
 from agent.config.settings import WhisperCppSettings
-from agent.asr.factory import create_engine
+from agent.asr import create_engine
 model, clip, times = sys.argv[1:]
 pcm, rate_hz = soundfile.read(clip, dtype="int16")
 assert rate_hz == 16_000
 engine = create_engine(WhisperCppSettings(model=model, threads=1), next(Path("/models", model).glob("*.bin")))
 for _ in range(int(times)):
     utterance = Utterance("01COUNTED", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm))
-    print(engine.transcribe(utterance).text)
+    print(engine.transcribe([utterance])[0].text)
 """
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/catching_up.py FOLDER_WITH_A_MANIFEST …
 
-All sizes take turns in each round, and ratios are made within a round, so that what else a machine does hits all alike.
-The clips come in an order that is shuffled once, for a queue holds what was said, not what goes well together. The gain
-is measured in CPU time on a CPU, and in time on a GPU.
+All sizes take turns in each round, and ratios are made within a round, so other work on the
+machine affects all sizes. The order of the clips is shuffled once, because a real queue is not sorted. The gain is CPU
+time on a CPU, and time on a GPU.
 """
 
 import argparse
@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agent.asr import Engine, transcribe_many
+from agent.asr import Engine, create_engine
 from agent.asr.cpu import engine_threads
-from agent.asr.factory import create_engine
 from agent.audio.frames import Utterance
 from agent.bench.clips import Clip, demo_clips, load_pcm, read_clips, spread
-from agent.bench.scoring import align
+from agent.bench.score import align
 from agent.config.layers import load_settings, models_dir
 from agent.config.settings import FasterWhisperSettings
 from agent.errors import AgentError
@@ -108,7 +107,7 @@ def _engine(settings: FasterWhisperSettings, models: Path | None) -> Engine:
 
 def _measure(engine: Engine, clips: Sequence[Clip], sizes: Sequence[Size], rounds: int) -> None:
     utterances = [_utterance(clip) for clip in clips]
-    engine.transcribe(utterances[0])  # what is only paid once
+    engine.transcribe(utterances[:1])  # excludes the cost of the first call
     for number in range(rounds):
         for size in sizes:
             print(f"round {number + 1}, {size.at_once} at once", file=sys.stderr)
@@ -122,7 +121,7 @@ def _work_off(engine: Engine, utterances: Sequence[Utterance], at_once: int) -> 
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     for start in range(0, len(utterances), at_once):
         batch = utterances[start : start + at_once]
-        heard = transcribe_many(engine, batch) if at_once > 1 else [engine.transcribe(batch[0])]
+        heard = engine.transcribe(batch)
         texts += [transcript.text for transcript in heard]
     return Spent(time.process_time() - began_cpu_s, time.perf_counter() - began_s), texts
 

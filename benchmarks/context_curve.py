@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from agent.bench.intervals import Estimate
 from agent.bench.records import Measurement, read_journal
+from agent.bench.score import Estimate
 from agent.bench.summary import ClipResult, clip_results, compare
 from agent.errors import AgentError
 

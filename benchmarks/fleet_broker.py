@@ -120,5 +120,5 @@ class Observer:
         self._subscribed = True
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if not message.retain:  # what is sent again because we subscribed again is nothing new
+        if not message.retain:  # a retained message after a new subscription is old
             self.seen.message(message.topic, bytes(message.payload), time.monotonic())

@@ -90,7 +90,7 @@ class Shard:
 
 
 class Device:
-    """One device: says what it is, then speaks now and then."""
+    """One device: publishes its description, then telemetry and utterances."""
 
     def __init__(self, name: str, plan: Plan, failures: list[str]) -> None:
         self.name = name
@@ -115,7 +115,7 @@ class Device:
         self._sink.send(Health(problem="OFF"))
 
     def due(self, now_s: float) -> None:
-        """Send what is due."""
+        """Send all messages that are due."""
         if self._telemetry.due(now_s):
             self._sink.send(self._telemetry_message(now_s))
         if now_s >= self.speaks_s:
@@ -183,7 +183,7 @@ def _transcript(seq: int, text: str) -> TranscriptMessage:
 
 
 def _run(pipe: Connection, plan: Plan, names: list[str]) -> None:
-    """The process: obey orders, and let each device send what is due."""
+    """Run the process: obey orders, and let each device send its messages in time."""
     threading.stack_size(_STACK_BYTES)
     logging.disable(logging.WARNING)  # each device says that its broker is gone
     failures: list[str] = []

@@ -13,7 +13,7 @@ BURST: Final = "burst, sent at "
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The nearest-rank quantile; NaN of nothing."""
+    """Return the nearest-rank quantile, or NaN for an empty list."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -113,7 +113,7 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Everybody came and came back, and nothing was lost."""
+        """Return whether all devices connected and returned, and no transcript was lost."""
         everybody = len(self.connect_s) == len(self.back_s) == self.devices
         return everybody and not self.lost and not self.failures
 

@@ -119,7 +119,7 @@ def _phases(
     if args.burst:
         _burst(args, shards, seen, figures)
     _restart(args, broker, shards, seen, figures)
-    _say("end: what is still waiting is delivered")
+    _say("end: delivering the waiting messages")
     sent = {name: seq for shard in shards for name, seq in shard.finish().items()}
     _await(lambda: not seen.missing(sent), limit_s=30.0)
     figures.sent = sum(sent.values())
@@ -157,7 +157,7 @@ def _restart(
 
 
 def _await(condition: Callable[[], bool], limit_s: float = _LIMIT_S) -> None:
-    """Until it holds, or long enough; the figures tell what is missing then."""
+    """Wait until the condition holds, at most `limit_s`. The figures show missing messages."""
     deadline_s = time.monotonic() + limit_s
     while not condition() and time.monotonic() < deadline_s:
         time.sleep(0.05)

@@ -184,7 +184,7 @@ class Device:
     def _became(self, spoken: Spoken, fate: Fate) -> None:
         self.record.became(spoken, fate, self._ways.levels[self._level].model, self._now_s)
 
-    # What is too much.
+    # Overload.
 
     def _crowded_out(self, item: Job | Exchange) -> None:
         """The queue was full."""

@@ -1,4 +1,4 @@
-"""How fast a simulated device transcribes on each level of its ladder: from a calibration, or from a table of one."""
+"""Compute how fast a simulated device transcribes on each level of its ladder, from a calibration or a table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ _CPU_PER_SPEECH: Final[tuple[tuple[Engine, str, float, float], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The ladder, and what each level takes at full clock."""
+    """The ladder, and the time of each level at full clock."""
 
     levels: tuple[Profile, ...]
     rtf: tuple[float, ...]
@@ -35,7 +35,7 @@ class Ways:
 
 
 def measurements_from(path: Path) -> tuple[Measurement, ...]:
-    """What `edgescribe calibrate` wrote to `path`.
+    """Return the measurements that `edgescribe calibrate` wrote to `path`.
 
     Raises:
         CalibrationError: it cannot be read.
@@ -48,7 +48,7 @@ def measurements_from(path: Path) -> tuple[Measurement, ...]:
 
 
 def usual_measurements() -> tuple[Measurement, ...]:
-    """The table of this module."""
+    """Return the table of this module as measurements."""
     return tuple(
         Measurement(Candidate(engine, model, 1), model.partition("-")[0], False, 0, 0, 0.0, 0.0, cpu, 0, load_s, 0)
         for engine, model, cpu, load_s in _CPU_PER_SPEECH
@@ -56,7 +56,7 @@ def usual_measurements() -> tuple[Measurement, ...]:
 
 
 def ways(measurements: tuple[Measurement, ...], model: str, slower: float, floor: str = "") -> Ways:
-    """The product's ladder below `model`, where everything takes `slower` times as long as measured.
+    """Return the product's ladder below `model`; all its times are `slower` times as long as measured.
 
     Raises:
         ValueError: `model` was not measured.
@@ -77,5 +77,5 @@ def ways(measurements: tuple[Measurement, ...], model: str, slower: float, floor
 
 
 def _cheapest(measurements: tuple[Measurement, ...], model: str) -> Measurement:
-    """The one whose cost the ladder goes by."""
+    """Return the measurement that the ladder uses for a model."""
     return min((one for one in measurements if one.candidate.model == model), key=lambda one: one.cpu_per_speech)

@@ -1,4 +1,4 @@
-"""What waits for a simulated engine, what is kept for later, and what the listener makes of what is said."""
+"""The queue of a simulated engine, its spool, and its listener."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is simulated."""
+    """The plan of a simulation."""
 
     begin_s: float
     end_s: float

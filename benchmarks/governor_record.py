@@ -64,7 +64,7 @@ class Record:
         self._waits_s.append(waited_s)
 
     def became(self, spoken: Spoken, fate: Fate, model: str, now_s: float) -> None:
-        """That is what it came to, by which model, if any."""
+        """Record the fate of an utterance, and its model if there was one."""
         self._seconds[fate] += spoken.length_s
         if fate is not Fate.DROPPED:
             self._by_model[model] += spoken.length_s

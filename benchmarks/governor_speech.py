@@ -1,4 +1,4 @@
-"""What is said around a simulated device in a day: utterances of a real recording, in bursts."""
+"""The speech around a simulated device in a day: utterances of a real recording, in bursts."""
 
 import csv
 import random
@@ -70,7 +70,7 @@ DAY: Final = (
 
 
 def day(lengths_s: tuple[float, ...], chance: random.Random, bursts: tuple[Burst, ...] = DAY) -> Iterator[Spoken]:
-    """What is said from midnight to midnight, in order; where the recording ends, it begins again."""
+    """Yield the utterances of a day in order. The recording repeats at its end."""
     numbers = count()
     for burst in bursts:
         at_s = burst.begin_h * HOUR_S + chance.expovariate(1.0 / burst.pause_s)

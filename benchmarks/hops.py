@@ -17,14 +17,14 @@ carries the utterance in one of two forms:
 
 The search goes into tuples, lists, dicts, data classes and pydantic models, four levels deep. It does not go into other
 objects, so a stage does not carry the sound in its buffers. A value that also holds the second configured text is the
-configuration, and carries nothing.
+configuration, and carries no text.
 
 Some hops call another hop while they handle the utterance: they pass it on. The others are the ends of calls, such as a
 queue, a device or a measurement. The script prints both numbers.
 
 These do not count: functions outside `agent`, generated methods, comprehensions, the process of the engine, and
 housekeeping, which means modules or functions with a name of logging, metrics, telemetry, a monitor or a watchdog. The
-script lists housekeeping apart. Names of functions and modules decide nothing else.
+script lists housekeeping apart. Names of functions and modules have no other effect.
 """
 
 import argparse
@@ -175,7 +175,7 @@ class Tracer:
 
 
 def inside(value: Any) -> list[Any]:
-    """What a container or a value object holds; nothing of anything else."""
+    """Return the content of a container or a value object; an empty list for other objects."""
     if isinstance(value, tuple | list):
         return list(value[:LONGEST])
     if isinstance(value, dict):

@@ -5,9 +5,9 @@
     python benchmarks/soak.py RECORDING --hours 0.25 --kills 500     # and kill the engine at random moments
 
 The recording is played over and over to `edgescribe run`, with a real mosquitto. Without `--set` the engine is the
-scripted one, which costs nothing; `--set engine.kind=whisper_cpp` takes a real one. Once a second the agent's memory,
-descriptors and threads are looked at. `--kills` first plays everything without kills, and then compares. Exit status 1
-if anything is missing or has grown by more than 2 %.
+scripted one, which needs no CPU time; `--set engine.kind=whisper_cpp` takes a real one. The script reads the agent's
+memory, descriptors and threads once a second. `--kills` first plays everything without kills, and then compares. The
+exit status is 1 if a text is missing or a figure grows by more than 2 %.
 """
 
 import argparse

@@ -88,7 +88,7 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is missing and nothing grows."""
+        """Return whether all utterances arrived and no figure grows."""
         first, last = self.quarters[1], self.quarters[-1]
         flat = self.growth <= FLAT and last.descriptors_max <= first.descriptors_max + 1
         complete = self.numbers_in_order and not self.failed and not self.gaps_s and not self.differing
@@ -145,7 +145,7 @@ def table(figures: Figures) -> str:
         "| | first quarter | second | third | last |",
         "|---|---|---|---|---|",
     ]
-    # A file that is read flat out waits for the engine, so that latency says nothing there.
+    # A file at full speed waits for the engine, so its latency has no meaning.
     shown = [name for name in Quarter.__dataclass_fields__ if figures.paced or "_ms" not in name]
     lines += [f"| {name} | {' | '.join(str(getattr(each, name)) for each in figures.quarters)} |" for name in shown]
     return "\n".join([*lines, "", f"memory of the agent from the second quarter to the last: {figures.growth:+.2%}"])

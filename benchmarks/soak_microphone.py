@@ -37,7 +37,7 @@ class Microphone:
         configuration = folder / "asound.conf"
         configuration.write_text(_CONFIGURATION.format(fifo=fifo), encoding="utf-8")
         self.environment = {"ALSA_CONFIG_PATH": str(configuration)}
-        # For reading as well, so that neither side waits for the other to open it; a microphone waits for nobody.
+        # For reading as well, so that neither side waits for the other to open it; a microphone does not wait.
         self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
 
     def play_in_background(

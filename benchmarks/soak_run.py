@@ -31,7 +31,7 @@ _QUIET_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is to be done."""
+    """The options of a run."""
 
     recording: Path
     seconds: float
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(slots=True)
 class Run:
-    """What was seen."""
+    """The observations of a run."""
 
     options: Options
     heard_s: float
@@ -120,7 +120,7 @@ def _file(folder: Path, pcm: "np.ndarray[Any, np.dtype[np.int16]]", repetitions:
 def _agent(
     options: Options, folder: Path, port: int, source: Sequence[str], variables: dict[str, str]
 ) -> Iterator[psutil.Popen]:
-    """`edgescribe run`, which neither this machine's settings nor its environment reach."""
+    """Start `edgescribe run` without the settings and the environment of this machine."""
     config = folder / "config.toml"
     config.touch()
     settings = [
@@ -156,7 +156,7 @@ def _agent(
 
 
 class _Watcher:
-    """Looks at the agent once a second, reads what it prints, and kills its engine when that is due."""
+    """Look at the agent once a second, read its output, and kill its engine on schedule."""
 
     def __init__(self, run: Run, agent: psutil.Popen, stdout: Path, kills: int) -> None:
         self._run = run

@@ -1,11 +1,11 @@
-"""What it costs the device to look at itself: CPU time of a look and of a message, and of a whole agent's main thread.
+"""Measure the cost of telemetry: CPU time of a look and of a message, and of a whole agent's main thread.
 
     python -m benchmarks.telemetry_cost                 # this machine, and the /sys trees of the boards in tests/data
     python -m benchmarks.telemetry_cost --agent 180     # and a real agent in a quiet room for three minutes
 
-A look is what is done every second (temperature, power, memory); a message is everything else, once in 60 s. Times are
-CPU time of the thread, medians of `--repeat` runs; the boards' files lie on this machine's disk, so that what their
-drivers take is not in it.
+A look is the work of every second (temperature, power, memory). A message is the rest, once in 60 s. Times are CPU time
+of the thread, medians of `--repeat` runs. The boards' files are on this machine's disk, so the time of real drivers is
+not included.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def _cpu_ms(work: Callable[[], object], repeat: int) -> float:
 
 
 def main_thread_pct(seconds: float, folder: Path) -> float:
-    """CPU share of the main thread of a real agent that hears silence; looks and telemetry are most of what it does."""
+    """Return the CPU share of the main thread of a real agent in silence; most of it is telemetry."""
     recording = folder / "silence.wav"
     noise = np.random.default_rng(1).normal(0.0, 8.0, int(16_000 * (seconds + 4 * _WARM_UP_S)))
     soundfile.write(recording, noise.astype(np.int16), 16_000)

@@ -26,8 +26,8 @@ _COMMAND: Final = "command/1"
 _ID: Final = "{deviceId}"
 
 _DESCRIPTION: Final = """\
-What an edgescribe device says and obeys over MQTT; docs/mqtt.md tells the same to people, with the rules of \
-delivery. Within contract 1 topics and fields are only ever added: ignore what you do not know. Transcripts arrive at \
+The messages and commands of an edgescribe device over MQTT. docs/mqtt.md has the same for people, with the rules of \
+delivery. Contract 1 only adds topics and fields: ignore those that you do not know. Transcripts arrive at \
 least once: deduplicate on `id`, order on (`boot_id`, `seq`)."""
 
 
@@ -63,7 +63,7 @@ def asyncapi() -> Schema:
             "parameters": {
                 "deviceId": {"description": "Id of the device: `a-z`, `0-9`, `-`, at most 36 (`device.id`)."},
                 "group": {"description": "A group of devices: `a-z`, `0-9`, `-`, at most 36 (`commands.groups`)."},
-                "command": {"description": "What is to be done.", "enum": list(COMMANDS)},
+                "command": {"description": "The command.", "enum": list(COMMANDS)},
             },
             "messages": {_key(kind.schema_name): _message(kind) for kind in kinds} | {"command": _command_message()},
         },

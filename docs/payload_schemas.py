@@ -1,8 +1,8 @@
-"""JSON Schemas (2020-12) of what is published, made from the payloads in `agent.messages`.
+"""Make the JSON Schemas (2020-12) of all messages from the payloads in `agent.messages`.
 
-They describe what is on the wire, for subscribers: what is left out may be missing but is never null, and an unknown
-field is allowed, because contract 1 may grow. A field is `required` if every message of every release of contract 1
-carries it; one that is added later has a default, and so is not.
+The schemas describe messages for subscribers. A field may be missing but is never null. Unknown fields are allowed,
+because contract 1 may grow. A field is `required` if every message of every release of contract 1 has it. A field that
+is added later has a default, so it is not required.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def _open(node: Any) -> Any:
 def command_schema(schema_name: str) -> Schema:
     """The JSON Schema of a request, as docs/mqtt.md describes it; which arguments there are depends on the command."""
     argument: Schema = {
-        "value": {"description": "What is to be set.", "type": ["string", "number", "boolean"]},
+        "value": {"description": "The new value.", "type": ["string", "number", "boolean"]},
         "purge": {"description": "`mute`: delete the transcripts that still wait as well.", "type": "boolean"},
         "from": {"description": "`replay`: the first `seq`.", "type": "integer", "minimum": 1},
         "to": {"description": "`replay`: the last `seq`.", "type": "integer", "minimum": 1},
@@ -71,7 +71,7 @@ def command_schema(schema_name: str) -> Schema:
                 "description": "Not obeyed afterwards: RFC 3339, or seconds since 1970.",
                 "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
             },
-            "args": {"description": "What the command takes.", "type": "object", "properties": argument},
+            "args": {"description": "The arguments of the command.", "type": "object", "properties": argument},
         },
         # Beside `args` they would be passed over, and `{"value": "OFF"}` would open the microphone.
         "propertyNames": {"not": {"enum": list(argument)}},
@@ -86,7 +86,7 @@ class _OnTheWire(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """What is left out is not known, not null; and what can have one value only needs no default."""
+        """Drop the default None, because the field is left out instead, and the default of a constant."""
         made = super().default_schema(schema)
         if made.get("default", ...) is None or "const" in made:
             del made["default"]
@@ -97,7 +97,7 @@ class _OnTheWire(GenerateJsonSchema):
         field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
         total: bool,  # noqa: FBT001 - the signature is pydantic's
     ) -> bool:
-        """What has no default is always there, and so is what can have one value only (`v`, `event_type`)."""
+        """Require fields without a default, and fields with only one possible value (`v`, `event_type`)."""
         inner: Any = field["schema"]
         if inner["type"] != "default":
             return super().field_is_required(field, total)

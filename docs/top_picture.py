@@ -1,4 +1,4 @@
-"""Draws `docs/top.svg`, the picture of `edgescribe top`, from what a real agent says.
+"""Draw `docs/top.svg`, the picture of `edgescribe top`, from the output of a real agent.
 
 edgescribe top --once --json | python docs/top_picture.py docs/top.svg
 
@@ -37,7 +37,7 @@ font-variant-east-asian: full-width; }}
 </g>
 </svg>
 """
-"""rich's own frame without its web font: a picture in a repository fetches nothing."""
+"""rich's own frame without its web font: a picture in a repository must not load files."""
 
 
 def draw(line: bytes) -> str:

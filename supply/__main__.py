@@ -13,7 +13,7 @@ from supply.target import ARCHITECTURES, PYTHONS, running_python, target
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; return the exit status."""
+    """Run the command line; return the exit status."""
     args = _parser().parse_args(arguments)
     try:
         python = args.python or (running_python() if args.arch == os.uname().machine else PYTHONS[0])
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/wheelhouse",
         description="Make a folder of wheels for a kind of device: locked, compiled for its CPU, installable offline.",
-        epilog=f"CPU classes: {classes}; {NATIVE} (this machine); {INDEX} (pywhispercpp as the package index has it).",
+        epilog=f"CPU classes: {classes}; {NATIVE} (this machine); {INDEX} (pywhispercpp from the package index).",
     )
     parser.add_argument("--arch", default=here, help=f"{' or '.join(ARCHITECTURES)}; default: this machine's, {here}")
     parser.add_argument("--cpu", default=NATIVE, help=f"class of CPU, see below; default: {NATIVE}")
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--python",
         help=f"the device's Python; default: {PYTHONS[0]}, here the running one, {running_python()}",
     )
-    parser.add_argument("--extra", choices=sorted(LOCKS), default=NO_EXTRA, help="what is installed beside the agent")
+    parser.add_argument("--extra", choices=sorted(LOCKS), default=NO_EXTRA, help="the extra to install with the agent")
     parser.add_argument("--out", type=Path, default=ROOT / "wheelhouse", help="folder of the wheelhouses")
     return parser
 

@@ -1,4 +1,4 @@
-"""Runs other programs, quietly: what they print goes to a log, which an error names."""
+"""Runs other programs; their output goes to a log, which an error names."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def run(
     """Run a program to its end; its output is appended to `log`.
 
     Raises:
-        SupplyError: it is not there, or failed; with its last lines.
+        SupplyError: it is not installed, or failed; the message has its last lines.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as output:
@@ -35,18 +35,18 @@ def run(
                 check=False,
             ).returncode
         except FileNotFoundError as error:
-            raise SupplyError(f"{words[0]} is not installed: `make wheelhouse` sees to that") from error
+            raise SupplyError(f"{words[0]} is not installed: run `make wheelhouse`, which installs it") from error
     if status:
         said = log.read_bytes()[began:].decode("utf-8", errors="replace").strip().splitlines()
         tail = "\n".join(f"    {line}" for line in said[-_LAST_LINES:])
-        raise SupplyError(f"{Path(str(words[0])).name} failed ({status}); all of it is in {log}\n{tail}")
+        raise SupplyError(f"{Path(str(words[0])).name} failed ({status}); see {log}\n{tail}")
 
 
 def printed(words: Sequence[object]) -> str:
-    """What a program prints, without the line's end.
+    """Return the output of a program, without the last line end.
 
     Raises:
-        SupplyError: it is not there, or failed.
+        SupplyError: it is not installed, or failed.
     """
     try:
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True)
@@ -56,5 +56,5 @@ def printed(words: Sequence[object]) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the person who waits what is being done."""
+    """Print a step, for the user who waits."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Classes of CPUs: which instructions whisper.cpp may use, and which features a CPU must have in return."""
+"""Classes of CPUs: the instructions that whisper.cpp may use, and the features that a CPU must have for them."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from agent.asr.cpu import features
 from supply.errors import SupplyError
 
 INDEX: Final = "index"
-"""No class, but the wheel of the package index as it is, whatever that was built for: seconds instead of minutes."""
+"""Not a class: the wheel of the package index, built for an unknown CPU. It takes seconds instead of minutes."""
 NATIVE: Final = "native"
 
 
@@ -18,20 +18,20 @@ class CpuClass:
 
     name: str
     arch: str
-    """As `uname -m` says it."""
+    """As `uname -m` prints it."""
     march: str
-    """What the compiler is told."""
+    """The compiler's `-march`."""
     cmake: tuple[str, ...]
     """Options of ggml's build."""
     needs: frozenset[str]
-    """What a CPU must have, as /proc/cpuinfo spells it: the compiler may use any of it anywhere."""
+    """Features that a CPU must have, by the names of /proc/cpuinfo: the compiler may use any of them anywhere."""
     boards: str
 
 
 ARMV8_2: Final = frozenset({"asimd", "atomics", "crc32", "asimdrdm"})
-"""What `-march=armv8.2-a` lets the compiler use of what the kernel names."""
+"""The features of `-march=armv8.2-a` that the kernel lists."""
 X86_64_V3: Final = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "sse4_2", "popcnt"})
-"""The x86-64 psABI's level 3, of which `abm` and `xsave` are named differently by some hypervisors."""
+"""Level 3 of the x86-64 psABI, without `abm` and `xsave`, which some hypervisors name differently."""
 _NO_NATIVE: Final = "-DGGML_NATIVE=OFF"
 
 CLASSES: Final = (
@@ -67,16 +67,18 @@ _WATCHED: Final = {
     | {f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl", "ifma", "vbmi", "_vbmi2", "_vnni", "_bf16", "_fp16")}
     | {"avx512_bitalg", "avx512_vpopcntdq", "avx_vnni", "gfni", "vaes", "vpclmulqdq", "sha_ni", "sse4a", "fma4", "xop"},
 }
-"""Features that `-march=native` may make use of: what of these the building machine has, the others must have, too."""
+"""Features that `-march=native` may use. A device must have those of them that the building machine has."""
 
 
 def native(arch: str, has: frozenset[str]) -> CpuClass:
-    """The class of the CPU with the features `has`, on which the build runs."""
-    return CpuClass(NATIVE, arch, NATIVE, ("-DGGML_NATIVE=ON",), _WATCHED[arch] & has, "this machine, and its like")
+    """Return the class of the CPU with the features `has`, on which the build runs."""
+    return CpuClass(
+        NATIVE, arch, NATIVE, ("-DGGML_NATIVE=ON",), _WATCHED[arch] & has, "this machine, and machines like it"
+    )
 
 
 def find(name: str, arch: str) -> CpuClass | None:
-    """The class `name` of `arch`; None for the wheel of the package index.
+    """Return the class `name` of `arch`; None for the wheel of the package index.
 
     Raises:
         SupplyError: no such class.

@@ -1,4 +1,4 @@
-"""Writes `docs/licences.md` from the catalogue and a wheelhouse that has everything: python -m supply.docs FOLDER."""
+"""Writes `docs/licences.md` from the catalogue and a wheelhouse with all packages: python -m supply.docs FOLDER."""
 
 import sys
 import tomllib
@@ -16,11 +16,11 @@ BUNDLED: Final = (
     ("Silero VAD's weights", "MIT", "agent/vad/LICENSE.silero"),
     ("the recording of `edgescribe demo`", "CC-BY-SA-3.0", "agent/clips/ATTRIBUTION.md"),
 )
-"""What is inside edgescribe's own wheel and came from elsewhere: name, licence, file that says so."""
+"""Parts of edgescribe's own wheel that came from elsewhere: name, licence, file with the licence."""
 
 
 def page(wheels: Sequence[Wheel], catalogue: str) -> str:
-    """The text of the page; `catalogue` is that of models/manifest.toml."""
+    """Return the text of the page; `catalogue` is the text of models/manifest.toml."""
     packages = "".join(
         f"| {one.name} | {one.version.partition('+')[0]} | {licence(one)} | {one.home} |\n"
         for one in wheels

@@ -1,5 +1,5 @@
-"""What goes wrong here, in one line each."""
+"""The error of this package."""
 
 
 class SupplyError(Exception):
-    """A wheelhouse cannot be made; the message says why, and what to do."""
+    """A wheelhouse cannot be made. The message is one line: the reason, and the remedy."""

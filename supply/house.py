@@ -1,4 +1,4 @@
-"""Makes a wheelhouse: everything in it, and nothing else."""
+"""Makes a wheelhouse with all the files that a device needs."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ from supply.wheel import Wheel, read_wheel
 ROOT: Final = Path(__file__).parent.parent
 NO_EXTRA: Final = "none"
 LOCKS: Final = {NO_EXTRA: ROOT / "locks/agent.txt", "faster-whisper": ROOT / "locks/faster-whisper.txt"}
-"""By the extra that is installed beside the agent with its small ones: `faster-whisper` has CTranslate2."""
+"""Locks by the extra that is installed with the agent and its small extras: `faster-whisper` has CTranslate2."""
 _WHISPER: Final = "pywhispercpp"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to make, and where."""
+    """A wheelhouse to make, and its place."""
 
     target: Target
     extra: str
@@ -38,15 +38,15 @@ class Order:
 
     @property
     def name(self) -> str:
-        """Name of the wheelhouse's folder: that of the target, and what is unusual about the rest."""
+        """Name of the wheelhouse's folder: that of the target, and the extra if there is one."""
         return self.target.folder if self.extra == NO_EXTRA else f"{self.target.folder}-{self.extra}"
 
 
 def make(order: Order) -> Path:
-    """Make the wheelhouse, in place of one that is there; return its folder.
+    """Make the wheelhouse, and replace an earlier one; return its folder.
 
     Raises:
-        SupplyError: it cannot be made; what was there stays.
+        SupplyError: it cannot be made; the earlier one stays.
     """
     target, work = order.target, order.out / ".work"
     log, fresh = work / f"{order.name}.log", work / f"{order.name}.new"
@@ -71,14 +71,14 @@ def make(order: Order) -> Path:
 
 
 def build_agent(folder: Path, log: Path, root: Path = ROOT) -> None:
-    """Put this project's own wheel, from its tree at `root`, into `folder`."""
+    """Build this project's own wheel, from its tree at `root`, into `folder`."""
     say("building edgescribe")
     hatchling = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
     run(hatchling, log, folder=root, environment={"SOURCE_DATE_EPOCH": str(epoch_s())})
 
 
 def epoch_s() -> int:
-    """Time stamp of what is made of this tree: SOURCE_DATE_EPOCH, else the last commit's, else the lock's."""
+    """Return the time stamp of the build: SOURCE_DATE_EPOCH, else the last commit's, else the lock's."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
         if not given.isdigit():
@@ -90,12 +90,12 @@ def epoch_s() -> int:
 
 
 def wheels_in(folder: Path) -> tuple[Wheel, ...]:
-    """The wheels of a folder, by name."""
+    """Return the wheels of a folder, sorted by name."""
     return tuple(sorted((read_wheel(path) for path in folder.glob("*.whl")), key=lambda wheel: wheel.name))
 
 
 def _describe(folder: Path, target: Target) -> None:
-    """What pip, a person and an auditor want to know of the wheels in `folder`."""
+    """Write the requirements, the parts list and the licences of the wheels in `folder`."""
     wheels = wheels_in(folder)
     lines = "".join(f"{wheel.requirement()}\n" for wheel in wheels)
     (folder / "requirements.txt").write_text(lines, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Takes files from the package index, by way of pip, and only those whose hash is in the lock."""
+"""Downloads files from the package index with pip, and only those whose hash is in the lock."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from supply.target import Target
 
 
 def download_wheels(wanted: Iterable[Locked], target: Target, folder: Path, log: Path) -> None:
-    """Put the wheels of `wanted` that suit the target into `folder`.
+    """Download the wheels of `wanted` that suit the target into `folder`.
 
     Raises:
         SupplyError: there is none, its hash is not in the lock, or the index is out of reach.
@@ -33,11 +33,11 @@ def download_wheels(wanted: Iterable[Locked], target: Target, folder: Path, log:
 
 
 def download_source(wanted: Locked, cache: Path, log: Path) -> Path:
-    """The source archive of `wanted`, from `cache` if it was fetched before."""
+    """Return the source archive of `wanted`; download it into `cache` unless it is there."""
     known = sorted(cache.glob(f"{wanted.name.replace('-', '?')}-{wanted.version}.tar.gz"))
     if not known:
         cache.mkdir(parents=True, exist_ok=True)
-        # Without isolation pip asks the setuptools of the lock for the metadata, and not the newest there is.
+        # Without isolation, pip asks the setuptools of the lock for the metadata, and not the newest one.
         _download([wanted], ["--no-binary=:all:", "--no-build-isolation"], cache, log)
         known = sorted(cache.glob(f"{wanted.name.replace('-', '?')}-{wanted.version}.tar.gz"))
     if not known:

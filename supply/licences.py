@@ -1,4 +1,4 @@
-"""Under which licences the packages and the models are."""
+"""The licences of the packages."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -18,24 +18,24 @@ SPDX: Final = {
     "PSF": "PSF-2.0",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""SPDX's names for what packages without an expression say."""
+"""SPDX's names for the licence texts of packages without an expression."""
 EMBEDDED: Final = {
     "whisper.cpp": "MIT",
     "ggml": "MIT",
     "pybind11": "BSD-3-Clause",
     "libgomp": "GPL-3.0-or-later WITH GCC-exception-3.1",
 }
-"""What pywhispercpp has inside."""
+"""Licences of the code inside pywhispercpp."""
 
 
 def licence(wheel: Wheel) -> str:
-    """An SPDX expression where it is known, else what the package says, else `unknown`."""
+    """Return an SPDX expression if it is known, else the package's own words, else `unknown`."""
     said = wheel.licence or " OR ".join(wheel.classified)
     return SPDX.get(said, said) or "unknown"
 
 
 def licence_list(wheels: Iterable[Wheel]) -> str:
-    """A page with one line a package."""
+    """Return a page with one line a package."""
     rows = "".join(f"| {wheel.name} | {wheel.version} | {licence(wheel)} | {wheel.home} |\n" for wheel in wheels)
     embedded = ", ".join(f"{name} ({terms})" for name, terms in EMBEDDED.items())
     return (

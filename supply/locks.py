@@ -1,4 +1,4 @@
-"""Lock files: pip's requirements with hashes, as `uv pip compile --generate-hashes --universal` writes them."""
+"""Reads lock files: pip's requirements with hashes, from `uv pip compile --generate-hashes --universal`."""
 
 import re
 from collections.abc import Iterator
@@ -14,26 +14,26 @@ from supply.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One release, and the files of it that are accepted."""
+    """One release, and its accepted files."""
 
     name: str
     """Normalised."""
     version: str
     marker: str
-    """Where it is needed (PEP 508); empty for everywhere."""
+    """The environments that need it (PEP 508); empty for all."""
     sha256: frozenset[str]
-    """Of every file of the release, wheels and source."""
+    """Of each file of the release, wheels and source."""
 
     def requirement(self) -> str:
-        """The line of a requirements file, without its marker."""
+        """Return the line of a requirements file, without its marker."""
         return " ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{one}" for one in sorted(self.sha256))])
 
 
 def read_lock(path: Path) -> tuple[Locked, ...]:
-    """What a lock file holds.
+    """Read a lock file.
 
     Raises:
-        SupplyError: it is not there, or holds something without a version or a hash.
+        SupplyError: it does not exist, or has an entry without a version or a hash.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def read_lock(path: Path) -> tuple[Locked, ...]:
 
 
 def needed(locked: tuple[Locked, ...], target: Target) -> tuple[Locked, ...]:
-    """What of a lock the target needs."""
+    """Return the entries of a lock that the target needs."""
     environment = target.environment
     return tuple(one for one in locked if not one.marker or Marker(one.marker).evaluate(environment))
 

@@ -1,7 +1,7 @@
 """Compiles pywhispercpp for a CPU class.
 
-Its own build script is not run: it compiles for the machine that it runs on, and links libraries that have to be
-gathered afterwards. What it does is little enough to be said here.
+pywhispercpp's own build script is not used: it compiles for the machine that it runs on, and its libraries would have
+to be collected afterwards. Its steps are few, and are repeated here.
 """
 
 import hashlib
@@ -23,29 +23,29 @@ from supply.toolchain import Toolchain
 from supply.wheel import write_wheel
 
 _LIBRARIES: Final = "pywhispercpp.libs"
-"""Folder beside the module for what it links, as auditwheel names it."""
+"""Folder beside the module for its libraries, as auditwheel names it."""
 _WHISPER_OPTIONS: Final = (
     *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DCMAKE_POSITION_INDEPENDENT_CODE=ON"),
     *("-DWHISPER_BUILD_TESTS=OFF", "-DWHISPER_BUILD_EXAMPLES=OFF", "-DWHISPER_BUILD_SERVER=OFF"),
     *("-DGGML_OPENMP=ON", "-DGGML_CCACHE=OFF"),
 )
 _ARCHIVES: Final = ("src/libwhisper.a", "ggml/src/libggml.a", "ggml/src/libggml-cpu.a", "ggml/src/libggml-base.a")
-"""In the order in which the linker wants them."""
+"""In the linker's order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a build needs to know."""
+    """The inputs of a build."""
 
     target: Target
     cpu: CpuClass
     tools: Toolchain
     work: Path
-    """Folder for what is built on the way, and for wheels that were built before."""
+    """Folder for intermediate files, and for wheels of earlier builds."""
     log: Path
 
     def environment(self, source: Path) -> dict[str, str]:
-        """For compilers and CMake: no time, no folder and no commit of this machine gets into what they make."""
+        """Return variables that keep this machine's time, folders and commit out of compiled files."""
         return {
             "SOURCE_DATE_EPOCH": str(epoch_s(source)),
             "GIT_CEILING_DIRECTORIES": str(source.parent),
@@ -54,7 +54,7 @@ class Job:
         }
 
     def flags(self, source: Path) -> list[str]:
-        """Of the compiler, for a module that is the same wherever it was made."""
+        """Return compiler flags for a module that is the same on each building machine."""
         folders = (source, *self.tools.python_headers)
         return [
             "-O2",
@@ -67,10 +67,10 @@ class Job:
 
 
 def whisper_wheel(job: Job, archive: Path) -> Path:
-    """Compile pywhispercpp from its source `archive`, unless that was done before; return the wheel.
+    """Compile pywhispercpp from its source `archive`, unless an earlier build did; return the wheel.
 
     Raises:
-        SupplyError: a compiler failed, or the source is not laid out as expected.
+        SupplyError: a compiler failed, or the source has another layout.
     """
     ingredients = f"{job.cpu}{sorted(job.cpu.needs)}{job.target}{job.tools.version}"
     digest = hashlib.sha256(archive.read_bytes() + Path(__file__).read_bytes() + ingredients.encode()).hexdigest()
@@ -87,7 +87,7 @@ def whisper_wheel(job: Job, archive: Path) -> Path:
 
 
 def epoch_s(source: Path) -> int:
-    """When the release at `source` was made: the time stamp of everything in its wheel."""
+    """Return the time of the release at `source`: the time stamp of all files in its wheel."""
     return int((source / "PKG-INFO").stat().st_mtime)
 
 
@@ -124,7 +124,7 @@ def build_whisper(job: Job, source: Path, out: Path) -> None:
 
 
 def _whisper_libraries(job: Job, source: Path) -> Path:
-    """Build whisper.cpp and ggml as archives; return the folder that they lie in."""
+    """Build whisper.cpp and ggml as archives; return their folder."""
     built, prefix_map = source / "built", f"-ffile-prefix-map={source}=."
     environment = job.environment(source)
     configure = ["cmake", "-GNinja", "-S", source / "whisper.cpp", "-B", built, *_WHISPER_OPTIONS, *job.cpu.cmake]
@@ -138,7 +138,7 @@ def _whisper_libraries(job: Job, source: Path) -> Path:
 
 
 def _python_files(source: Path, package: str) -> dict[str, bytes]:
-    """The Python part, without its examples, which want packages of their own."""
+    """Return the Python part, without its examples, which need other packages."""
     found = (path for path in sorted((source / package).rglob("*")) if path.suffix in {".py", ".pyi", ".typed"})
     return {
         str(path.relative_to(source)): path.read_bytes()
@@ -148,7 +148,7 @@ def _python_files(source: Path, package: str) -> dict[str, bytes]:
 
 
 def _record(job: Job, source: Path) -> bytes:
-    """What agent/asr/cpu.py reads before it imports the module, and what the parts list says of its insides."""
+    """Return the record that agent/asr/cpu.py reads before it imports the module, and the parts list shows."""
     pieces = {
         "whisper.cpp": _found(r"project\(\"whisper.cpp\" VERSION ([\d.]+)\)", source / "whisper.cpp/CMakeLists.txt"),
         "pybind11": _pybind_version(source / "pybind11/include/pybind11/detail/common.h"),

@@ -1,4 +1,4 @@
-"""The parts list of a wheelhouse, for those who look for known holes: CycloneDX 1.5, https://cyclonedx.org/docs/1.5/json/."""
+"""Writes the parts list of a wheelhouse, for scanners of known holes: CycloneDX 1.5, https://cyclonedx.org/docs/1.5/json/."""
 
 import json
 import uuid
@@ -20,7 +20,7 @@ _AGENT: Final = "edgescribe"
 def parts_list(wheels: Sequence[Wheel], target: Target, epoch_s: int) -> str:
     """Return the JSON text: the same for the same wheels, time stamp `epoch_s` and target.
 
-    The agent is what the list is about (`metadata.component`); the others are its parts.
+    The agent is the subject (`metadata.component`); the others are its parts.
     """
     agent = next(wheel for wheel in wheels if wheel.name == _AGENT)
     present = {wheel.name: _purl(wheel) for wheel in wheels}
@@ -69,7 +69,7 @@ def _component(wheel: Wheel) -> dict[str, Any]:
 
 
 def _licence(said: str) -> dict[str, Any]:
-    """An expression where SPDX has it, else the package's own words."""
+    """Return an expression if SPDX has it, else the package's own words."""
     try:
         return {"expression": canonicalize_license_expression(said)}
     except InvalidLicenseExpression:
@@ -77,5 +77,5 @@ def _licence(said: str) -> dict[str, Any]:
 
 
 def _purl(wheel: Wheel) -> str:
-    """Package URL, https://github.com/package-url/purl-spec; it also names the part within the document."""
+    """Return the package URL, https://github.com/package-url/purl-spec, which also names the part in the document."""
     return f"pkg:pypi/{wheel.name}@{quote(wheel.version, safe='')}"

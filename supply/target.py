@@ -1,4 +1,4 @@
-"""What a wheelhouse is made for."""
+"""The target of a wheelhouse: a kind of device."""
 
 import os
 import re
@@ -12,7 +12,7 @@ ARCHITECTURES: Final = ("aarch64", "x86_64")
 PYTHONS: Final = ("3.11", "3.13")
 """Debian 12's and Debian 13's."""
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 35
-"""glibc 2.x of the wheels that are taken from the index: 2.35 is Ubuntu 22.04's (JetPack 6), Debian 12 has 2.36."""
+"""Range of glibc 2.x for wheels from the index: Ubuntu 22.04 (JetPack 6) has 2.35, Debian 12 has 2.36."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Target:
     """A kind of device."""
 
     arch: str
-    """As `uname -m` says it."""
+    """As `uname -m` prints it."""
     cpu: str
     """Name of a class in `cpus.py`."""
     python: str
@@ -44,18 +44,18 @@ class Target:
 
     @property
     def wheel_tag(self) -> str:
-        """Of wheels that are compiled here. `linux`, since they use libraries of the system (libasound)."""
+        """Tag of wheels that are compiled here: `linux`, since they use libraries of the system (libasound)."""
         return f"{self.tag}-{self.tag}-linux_{self.arch}"
 
     @property
     def platforms(self) -> tuple[str, ...]:
-        """What pip may take from the index, newest first."""
+        """Platforms that pip may take from the index, newest first."""
         manylinux = (f"manylinux_2_{minor}_{self.arch}" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1))
         return (*manylinux, f"manylinux2014_{self.arch}", f"linux_{self.arch}")
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the environment markers of dependencies (PEP 508)."""
+        """Values for the environment markers of dependencies (PEP 508)."""
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
@@ -73,15 +73,15 @@ class Target:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is this machine's kind."""
+        """Whether this machine has the same architecture."""
         return self.arch == os.uname().machine
 
 
 def target(arch: str, cpu: str, python: str) -> Target:
-    """Check and return what was asked for.
+    """Return the target, after checking it.
 
     Raises:
-        SupplyError: it is none of what is supported.
+        SupplyError: it is not supported.
     """
     if arch not in ARCHITECTURES:
         raise SupplyError(f"there is no architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")
@@ -91,5 +91,5 @@ def target(arch: str, cpu: str, python: str) -> Target:
 
 
 def running_python() -> str:
-    """Version of this interpreter, as in `Target.python`."""
+    """Return the version of this interpreter, as in `Target.python`."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"

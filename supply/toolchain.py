@@ -1,4 +1,4 @@
-"""Compilers, and the headers of the target's Python."""
+"""Finds compilers, and the headers of the target's Python."""
 
 import os
 import shutil
@@ -18,27 +18,27 @@ _SUITES: Final = {"3.11": "bookworm", "3.13": "trixie"}
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What compiles for a target."""
+    """The compilers for a target."""
 
     cc: str
     cxx: str
     cmake: tuple[str, ...]
-    """Options that tell CMake about a foreign target."""
+    """Options of CMake for a foreign target."""
     python_headers: tuple[Path, ...]
 
     @property
     def openmp(self) -> Path:
-        """The runtime of OpenMP, which goes into the wheel."""
+        """The runtime of OpenMP, for the wheel."""
         return Path(printed([self.cc, "-print-file-name=libgomp.so.1"])).resolve()
 
     @property
     def version(self) -> str:
-        """First line of what the compiler says about itself."""
+        """First line of the compiler's version."""
         return printed([self.cxx, "--version"]).splitlines()[0]
 
 
 def toolchain(target: Target, work: Path, log: Path) -> Toolchain:
-    """Find (here) or fetch (from elsewhere) what compiles for `target`.
+    """Find the compilers for `target`; for a foreign target, download its headers.
 
     Raises:
         SupplyError: a compiler or a package is missing.
@@ -82,9 +82,9 @@ def _foreign(target: Target, sysroot: Path, log: Path) -> Toolchain:
 
 
 def _debian_package(name: str, arch: str, suite: str, sysroot: Path, log: Path) -> None:
-    """Unpack a Debian package of a foreign architecture; apt verifies it, and nothing is installed.
+    """Unpack a Debian package of a foreign architecture. apt verifies it, but does not install it.
 
-    apt gets a state of its own, with the mirrors that it is set up with here.
+    apt gets a separate state, with the mirrors of this machine.
     """
     apt = sysroot / "apt" / suite
     for folder in ("lists/partial", "archives/partial"):
@@ -111,7 +111,7 @@ def _debian_package(name: str, arch: str, suite: str, sysroot: Path, log: Path) 
 
 
 def _sources(suite: str) -> str:
-    """One line of a sources.list, with the mirror that apt uses here."""
+    """Return one line of a sources.list, with this machine's mirror."""
     mirrors = printed(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"]).splitlines()
     site = next((one for one in mirrors if "security" not in one), "")
     if not site:

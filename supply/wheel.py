@@ -1,4 +1,4 @@
-"""Writes and reads wheels, the same bytes from the same content.
+"""Writes and reads wheels; the same content gives the same bytes.
 
 Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
@@ -28,7 +28,7 @@ _EXECUTABLE: Final = 0o755 << 16
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """What a wheel says about itself."""
+    """The metadata of a wheel."""
 
     path: Path
     name: str
@@ -36,18 +36,18 @@ class Wheel:
     version: str
     sha256: str
     licence: str
-    """An SPDX expression where the package gives one, else what it says, in one line; empty if nothing."""
+    """An SPDX expression if the package has one, else its own words in one line; empty without a licence."""
     classified: tuple[str, ...]
     """Licences among its classifiers."""
     home: str
-    """Where it comes from; empty if it does not say."""
+    """Address of its project; empty if it has none."""
     requires: tuple[str, ...]
-    """Normalised names of what it depends on, without extras."""
+    """Normalised names of its dependencies, without extras."""
     contains: Mapping[str, str]
-    """Versions of other projects' code inside, by name, where the wheel says so."""
+    """Versions of other projects' code inside, by name, if the wheel lists them."""
 
     def requirement(self) -> str:
-        """The line of a requirements file that accepts this wheel and no other."""
+        """Return the line of a requirements file that accepts only this wheel."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
 
@@ -55,10 +55,10 @@ def write_wheel(folder: Path, metadata: str, tag: str, files: Mapping[str, bytes
     """Write a wheel of native code into `folder`, and return its path.
 
     Args:
-        folder: Is there.
+        folder: An existing folder.
         metadata: The text of METADATA; its name and version name the wheel.
         tag: Such as `cp311-cp311-linux_aarch64`.
-        files: Content by path in the wheel; what begins with `.dist-info/` goes to the folder of that name.
+        files: Content by path in the wheel; a path that begins with `.dist-info/` goes to the folder of that name.
         epoch_s: Time stamp of every file (UTC).
     """
     head = HeaderParser().parsestr(metadata)
@@ -86,7 +86,7 @@ def write_wheel(folder: Path, metadata: str, tag: str, files: Mapping[str, bytes
 
 
 def read_wheel(path: Path) -> Wheel:
-    """Read what a wheel says about itself."""
+    """Read the metadata of a wheel."""
     name, version, _, _ = parse_wheel_filename(path.name)
     with zipfile.ZipFile(path) as archive:
         member = next(one for one in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", one))
@@ -116,7 +116,7 @@ def read_wheel(path: Path) -> Wheel:
 
 
 def _licence(head: Message) -> str:
-    """`License-Expression` if there is one; a `License` that holds a whole text is cut after its first line."""
+    """Return `License-Expression` if there is one, else the first line of `License`."""
     said = head.get("License-Expression") or head.get("License") or ""
     return said.strip().splitlines()[0].strip() if said.strip() else ""
 

@@ -1,66 +1,85 @@
-"""Speech to text behind one protocol."""
+"""Speech to text: the protocol of an engine, and the way from settings to one.
+
+An engine process imports this package before its confinement. So this module must not import numpy: it starts threads.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # numpy starts threads, and an engine process may not have any before it is confined
+from agent.asr.cpu import refused
+from agent.errors import AgentError, EngineError, ModelError
+from agent.install import extras
+
+if TYPE_CHECKING:
     from agent.asr.transcript import Transcript
     from agent.audio.frames import Utterance
+    from agent.config.settings import EngineSettings, FasterWhisperSettings, WhisperCppSettings
 
 
 class Engine(Protocol):
-    """Transcribes one utterance at a time.
+    """Transcribes utterances.
 
-    Created and warmed up by the composition root; `transcribe` is called from the transcribe thread only, `close` from
-    the same thread or after it has ended. Nothing is transcribed after `close`. An engine never touches the network.
+    The composition root creates it. The transcribe thread calls `transcribe`, and `close` at its end. `transcribe` is
+    not called after `close`. An engine never uses the network.
     """
 
-    def transcribe(self, utterance: "Utterance") -> "Transcript":
-        """Return the words of `utterance` (at most 30 s).
+    @property
+    def batch_size(self) -> int:
+        """How many utterances `transcribe` should get at once, at most; may change between two calls."""
+
+    def transcribe(self, utterances: "Sequence[Utterance]") -> "list[Transcript]":
+        """Return the words of each of `utterances` (at most 30 s each), in their order.
 
         Raises:
-            EngineError: inference failed; the engine stays usable.
+            EngineError: inference failed, and there are words for none of them. The engine stays usable. After a
+                failure of several, try each alone: one may be the cause.
         """
 
     def close(self) -> None:
         """Free the model; idempotent."""
 
 
-@runtime_checkable
-class BatchEngine(Engine, Protocol):
-    """An engine to which several utterances at once cost less than one after another; the others know nothing of it."""
+def create_engine(settings: "EngineSettings", model_path: Path | None) -> Engine:
+    """Load the engine of `settings`, and import its library: that costs tens of megabytes.
 
-    @property
-    def batch_size(self) -> int:
-        """How many utterances at once are worth while at most; may change between two calls."""
-
-    def transcribe_many(self, utterances: "Sequence[Utterance]") -> "Sequence[Transcript]":
-        """Return the words of each of `utterances` (at most 30 s each), in their order.
-
-        Called like `transcribe`.
-
-        Raises:
-            EngineError: there are words of none of them. Each is to be tried by itself, as one may be to blame.
-        """
-
-
-def batch_size(engine: Engine) -> int:
-    """How many utterances at once are worth while with `engine`: 1 unless it can do batches."""
-    return max(1, engine.batch_size) if isinstance(engine, BatchEngine) else 1
-
-
-def process_id(engine: Engine) -> int | None:
-    """The process in which `engine` runs; None for one in this process, or between two of its processes."""
-    pid: int | None = getattr(engine, "pid", None)
-    return pid
-
-
-def transcribe_many(engine: Engine, utterances: "Sequence[Utterance]") -> "Sequence[Transcript]":
-    """Return the words of each of `utterances`, in their order: at once where the engine can, else one after another.
+    `model_path` is the verified ggml file or CTranslate2 folder, and None for an engine without a model.
 
     Raises:
-        EngineError: as `BatchEngine.transcribe_many` does.
+        EngineError: the engine is not installed, or there is not enough memory.
+        ModelError: the engine cannot load the model.
     """
-    if isinstance(engine, BatchEngine):
-        return engine.transcribe_many(utterances)
-    return [engine.transcribe(utterance) for utterance in utterances]
+    if settings.kind == "scripted":
+        from agent.asr.scripted import Scripted  # noqa: PLC0415 - it imports numpy
+
+        return Scripted(settings)
+    if model_path is None:
+        raise EngineError(f"the engine needs the model {settings.model}: `edgescribe models pull {settings.model}`")
+    try:
+        return _load(settings, model_path)
+    except AgentError:
+        raise
+    except MemoryError as error:
+        raise EngineError(f"{model_path} cannot be loaded: not enough memory") from error
+    except Exception as error:  # native libraries and `tokenizers` raise any exception for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(
+            f"{model_path} cannot be loaded ({reason}): check it with `edgescribe models verify`"
+        ) from error
+
+
+def _load(settings: "WhisperCppSettings | FasterWhisperSettings", model_path: Path) -> Engine:
+    if settings.kind == "whisper_cpp":
+        if refusal := refused("pywhispercpp"):
+            raise EngineError(refusal)
+        try:
+            from agent.asr.whisper_cpp import WhisperCpp  # noqa: PLC0415 - see `create_engine`
+        except ImportError as error:
+            remedy = extras.here().again("pywhispercpp")
+            raise EngineError(f"whisper.cpp cannot be loaded ({error}): {remedy}") from error
+        return WhisperCpp(settings, model_path, settings.model)
+    try:
+        from agent.asr.ctranslate2 import CTranslate2Engine  # noqa: PLC0415 - see `create_engine`
+    except ImportError as error:
+        raise EngineError(f"CTranslate2 is not installed ({error}): {extras.missing('faster-whisper')}") from error
+    return CTranslate2Engine(settings, model_path, settings.model)

@@ -1,7 +1,7 @@
-"""What speaks for and against a text, measured the same way for every engine; and what follows from it.
+"""The evidence for and against a text, measured in the same way for every engine, and the verdict.
 
 Compression ratio and mean log probability are openai/whisper's own measures (`whisper/decoding.py`,
-`whisper/transcribe.py`); the thresholds are theirs where a comment does not say otherwise.
+`whisper/transcribe.py`). So are the thresholds, unless a comment says otherwise.
 """
 
 import zlib
@@ -14,7 +14,7 @@ import regex
 
 from agent.asr.context import FULL_WINDOW
 from agent.asr.subtitles import Stock, is_sung, spoken, stock
-from agent.asr.transcript import Segment, Verdict
+from agent.asr.transcript import Segment, Transcript, Verdict
 
 MAX_COMPRESSION_RATIO: Final = 2.4
 MAX_TOKENS_PER_SECOND: Final = 12.0
@@ -22,13 +22,13 @@ MAX_TOKENS_PER_SECOND: Final = 12.0
 TOKENS_OF_GRACE: Final = 12
 """Added to what the duration allows, so that a single short word is never suspect."""
 MIN_REPEATS: Final = 4
-"""As many copies of the same words in a row are a loop; people do say a thing three times."""
+"""This many copies of the same words in a row are a loop. People do repeat words three times."""
 LONGEST_REPEATED_WORDS: Final = 8
 SHORTEST_ECHO_WORDS: Final = 3
-"""Of a phrase that is repeated in part; and at least a third of it, or the end merely resembles the beginning."""
+"""Of a phrase that is repeated in part. At least a third of it must return; less is a coincidence."""
 
 LOST_TAIL_S: Final = 1.0
-"""Whole texts end up to 0.85 s before the last speech, those that end 1.3 s before it or more have lost words
+"""Complete texts end up to 0.85 s before the last speech. Texts with lost words end 1.3 s before it or more
 (docs/decisions/0016-half-a-window-before-the-whole.md)."""
 
 SILENCE_NO_SPEECH_PROB: Final = 0.6
@@ -36,18 +36,18 @@ DOUBTFUL_AVG_LOGPROB: Final = -1.0
 
 # Figures without a source in openai/whisper: docs/decisions/0009-nothing-invented.md.
 SHORT_SPEECH_S: Final = 1.2
-"""What Whisper invents, it invents for a moment of sound; longer ones give the decoder enough to be unsure of."""
+"""Whisper invents words for brief sounds. Longer sounds give the decoder enough to be unsure of."""
 SHORTEST_WORD_S: Final = 0.3
-"""The detector takes 0.2 s to let go, so that even "two" reaches 0.32 s."""
+"""The detector needs 0.2 s to fall, so even "two" reaches 0.32 s."""
 SHORTEST_WORD_AVG_LOGPROB: Final = -0.75
 VAD_WEIGHT: Final = 3.0
 SUSPICIOUS: Final = 1.4
 HOPELESS: Final = 2.6
 SURE_OF_VOICE: Final = 0.9
-"""No noise that we know gets a mean probability like this; nearly all spoken words do, far from the microphone too."""
+"""Nearly all spoken words reach this mean probability, far from the microphone too. No known noise reaches it."""
 SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
 SHORTEST_STOCK_S: Final = 0.6
-"""Somebody who says "thank you" takes longer; whom the detector heard for less sneezed, however sure Whisper is."""
+"""A spoken "thank you" takes longer. A sneeze is shorter, however sure Whisper is."""
 SAME_WORDS: Final = 0.5
 """Likeness of two texts (Ratcliff and Obershelp) above which they are the same words but for the spelling."""
 
@@ -57,50 +57,21 @@ _DIGITS: Final = dict(
 
 
 @dataclass(frozen=True, slots=True)
-class DecodingResult:
-    """One decoding of an utterance, before anything is made of it."""
-
-    text: str
-    """As decoded, stripped."""
-    segments: tuple[Segment, ...]
-    """As decoded."""
-    tokens: int
-    """Text tokens decoded."""
-    capped: bool
-    """The token cap ended it, not the decoder."""
-    audio_ctx: int
-    """Encoder positions used."""
-    language: str
-    """ISO 639-1 code."""
-    avg_logprob: float | None = None
-    """Mean natural log probability of the tokens; None without any."""
-    no_speech_prob: float | None = None
-    """Whisper's own probability, in [0, 1], that there was no speech; None where the engine cannot tell."""
-    language_prob: float | None = None
-    """Probability, in [0, 1], of the language, where it was detected."""
-
-    @property
-    def end_s(self) -> float:
-        """Seconds from the start to the last timestamp; 0 without words."""
-        return self.segments[-1].end_s if self.segments else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Sound:
-    """What is known of an utterance without understanding it."""
+    """The sound of an utterance, as the detector measured it."""
 
     duration_s: float
     """Length in seconds."""
     speech_s: float | None = None
-    """Seconds that the voice activity detector called speech; None where none was asked."""
+    """Seconds that the voice activity detector called speech; None without a detector."""
     speech_prob: float | None = None
     """Mean probability, in [0, 1], of the frames that it called speech."""
     speech_end_s: float | None = None
-    """Seconds from the start to the end of the last speech; None where no detector was asked."""
+    """Seconds from the start to the end of the last speech; None without a detector."""
 
     @property
     def brief(self) -> bool:
-        """Whether there was but little speech, as far as is known."""
+        """Whether there was little speech; True without a detector."""
         return self.speech_s is None or self.speech_s < SHORT_SPEECH_S
 
 
@@ -117,10 +88,10 @@ def repeats_itself(text: str) -> bool:
 
 
 def is_echo(text: str) -> bool:
-    """True if the whole text is one phrase, said twice or more, the last time perhaps not to its end.
+    """True if the whole text is one phrase, said twice or more; the last time may be incomplete.
 
-    "View glass. View glass."; "E-M-B-G-6-E-M-B-G". Somebody may have said so; but a short window repeats what it has
-    heard just like this, so it is worth a second look.
+    "View glass. View glass."; "E-M-B-G-6-E-M-B-G". A person may say this. But a short window also repeats words in this
+    way, so a wider window should confirm it.
     """
     words = regex.findall(r"\w+", text.lower())
     return any(
@@ -138,11 +109,11 @@ def _longest_run(words: Sequence[str], period: int) -> int:
     return longest + period if longest else 0
 
 
-def is_loop(result: DecodingResult, duration_s: float) -> bool:
+def is_loop(result: Transcript, duration_s: float) -> bool:
     """True if the decoder ran in circles instead of listening.
 
-    Signs: the text compresses too well, the same words follow each other, more tokens than anybody can say in
-    `duration_s`, or it did not stop before the token cap.
+    Signs: the text compresses too well, the same words follow each other, there are more tokens than a person can say
+    in `duration_s`, or the token cap ended the decoding.
     """
     ratio = compression_ratio(result.text)
     return (
@@ -153,25 +124,25 @@ def is_loop(result: DecodingResult, duration_s: float) -> bool:
     )
 
 
-def lost_tail(result: DecodingResult, sound: Sound) -> bool:
-    """True if the words end well before the speech does: Whisper took the end of a sentence for the end of the sound.
+def lost_tail(result: Transcript, sound: Sound) -> bool:
+    """True if the words end well before the speech does, by Whisper's timestamps.
 
-    Its timestamps tell.
+    Whisper then took the end of a sentence for the end of the sound.
     """
     return (
         sound.speech_end_s is not None and bool(spoken(result.text)) and sound.speech_end_s - result.end_s > LOST_TAIL_S
     )
 
 
-def continues(first: DecodingResult, rest: DecodingResult, duration_s: float) -> bool:
+def continues(first: Transcript, rest: Transcript, duration_s: float) -> bool:
     """True if `rest`, decoded from the `duration_s` seconds behind `first`, has words to add to it."""
     said, again = _words(first.text), _words(rest.text)
-    nothing = not spoken(rest.text) or is_silence(rest) or stock(rest.text)
-    return not (nothing or is_loop(rest, duration_s) or said[-len(again) :] == again)
+    no_words = not spoken(rest.text) or is_silence(rest) or stock(rest.text)
+    return not (no_words or is_loop(rest, duration_s) or said[-len(again) :] == again)
 
 
-def followed_by(first: DecodingResult, rest: DecodingResult) -> DecodingResult:
-    """Return `first` with the words of `rest` behind it, which was decoded from `first.end_s` on."""
+def followed_by(first: Transcript, rest: Transcript) -> Transcript:
+    """Return `first`, continued by the words of `rest`, which was decoded from `first.end_s` on."""
     tokens = first.tokens + rest.tokens
     logprob = None
     if first.avg_logprob is not None and rest.avg_logprob is not None and tokens:
@@ -186,31 +157,31 @@ def followed_by(first: DecodingResult, rest: DecodingResult) -> DecodingResult:
     )
 
 
-def went_wrong(result: DecodingResult, sound: Sound) -> bool:
+def went_wrong(result: Transcript, sound: Sound) -> bool:
     """True if the decoder ran in circles, or stopped before the speech did."""
     return is_loop(result, sound.duration_s) or lost_tail(result, sound)
 
 
-def needs_retry(result: DecodingResult, sound: Sound) -> bool:
-    """True if a wider window may well hear something else: where the decoder went wrong, or after an echo."""
+def needs_retry(result: Transcript, sound: Sound) -> bool:
+    """True if a wider window may give other words: the decoder went wrong, or the text is an echo."""
     return result.audio_ctx < FULL_WINDOW and (went_wrong(result, sound) or is_echo(result.text))
 
 
-def says_silence(result: DecodingResult) -> bool:
+def says_silence(result: Transcript) -> bool:
     """True if Whisper's own no-speech probability says that there was no speech."""
     return result.no_speech_prob is not None and result.no_speech_prob > SILENCE_NO_SPEECH_PROB
 
 
-def is_silence(result: DecodingResult) -> bool:
-    """True if Whisper itself takes the sound for silence: it says so, and is not sure of its words either."""
+def is_silence(result: Transcript) -> bool:
+    """True if Whisper takes the sound for silence, and is unsure of its words as well."""
     return says_silence(result) and result.avg_logprob is not None and result.avg_logprob < DOUBTFUL_AVG_LOGPROB
 
 
-def better(first: DecodingResult, retry: DecodingResult, sound: Sound) -> DecodingResult:
-    """Return the result to believe, after `first` gave a reason for a retry: the retry, unless it does worse.
+def better(first: Transcript, retry: Transcript, sound: Sound) -> Transcript:
+    """Return the result to believe: the retry, unless it is worse than `first`.
 
-    Of two loops the one that repeats less, of two texts that end too early the one that ends later; and who looked for
-    an end and heard nothing at all has not disproved the beginning.
+    Of two loops, the one that repeats less. Of two texts that end too early, the one that ends later. A retry without
+    words does not disprove a text that ended too early.
     """
     first_loops, retry_loops = is_loop(first, sound.duration_s), is_loop(retry, sound.duration_s)
     if first_loops and retry_loops:
@@ -222,12 +193,12 @@ def better(first: DecodingResult, retry: DecodingResult, sound: Sound) -> Decodi
     return retry
 
 
-def is_stock(result: DecodingResult, sound: Sound) -> bool:
-    """True if the text is one of those that Whisper has for sounds without words, and something speaks for that.
+def is_stock(result: Transcript, sound: Sound) -> bool:
+    """True if the text is one that Whisper writes for sounds without words, and the evidence confirms it.
 
-    A person may say all of them. Evidence against a person is Whisper's own no-speech probability. For thanks and names
-    of sounds it is doubt or less sound than a word takes, where there was little of it: sneezes are "Thank you!" to
-    Whisper. For longer ones it is doubt of the words and of the voice together.
+    A person may say each of these texts. Whisper's own no-speech probability is evidence against a person. For thanks
+    and names of sounds, after little sound, so is doubt, or sound shorter than a word: Whisper hears "Thank you!" in a
+    sneeze. For longer texts, it takes doubt of the words and of the voice together.
     """
     kind = stock(result.text)
     if kind is None or result.avg_logprob is None:
@@ -239,12 +210,12 @@ def is_stock(result: DecodingResult, sound: Sound) -> bool:
     return says_silence(result) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
 
 
-def suspicion(result: DecodingResult, sound: Sound) -> float:
-    """Return how little convinced detector and Whisper were together: 0 for entirely, 2 for half and half.
+def suspicion(result: Transcript, sound: Sound) -> float:
+    """Return how much detector and Whisper doubt the words together: 0 is no doubt, 2 is half.
 
-    Neither alone tells noise from words: far-field speech has a mean log probability of -1.3 and a detector that is
-    sure; a word at the very beginning of the sound has a detector that is not, and words that are certain. Without a
-    detector, and where there was more sound than a moment, there is no suspicion.
+    Neither alone tells noise from words. In far-field speech the detector is sure and Whisper is not (-1.3). At the
+    very beginning of the sound, Whisper is sure of a word and the detector is not. Without a detector, and for longer
+    sounds, the suspicion is 0.
     """
     if sound.speech_prob is None or result.avg_logprob is None or not sound.brief:
         return 0.0
@@ -253,10 +224,10 @@ def suspicion(result: DecodingResult, sound: Sound) -> float:
     return VAD_WEIGHT * (1.0 - sound.speech_prob) - result.avg_logprob
 
 
-def is_noise(result: DecodingResult, sound: Sound) -> bool:
-    """True if what is suspicious has one thing more against it.
+def is_noise(result: Transcript, sound: Sound) -> bool:
+    """True if suspicious words have one more sign against them.
 
-    Nobody could be less sure; Whisper takes it for silence; or it is shorter than any word.
+    The signs: very strong suspicion; Whisper takes the sound for silence; the sound is shorter than any word.
     """
     doubt = suspicion(result, sound)
     too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
@@ -264,13 +235,13 @@ def is_noise(result: DecodingResult, sound: Sound) -> bool:
     return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(result) or (too_short and unsure)))
 
 
-def is_nothing(result: DecodingResult, sound: Sound) -> bool:
-    """True if one look suffices: no words, silence, a stock phrase, noise."""
+def is_nothing(result: Transcript, sound: Sound) -> bool:
+    """True if one decoding is enough to reject: no words, silence, a stock phrase, noise."""
     return not spoken(result.text) or is_silence(result) or is_stock(result, sound) or is_noise(result, sound)
 
 
-def needs_second_look(result: DecodingResult, sound: Sound) -> bool:
-    """True if it takes a decoding in another window to tell: words come out again, inventions change."""
+def needs_second_look(result: Transcript, sound: Sound) -> bool:
+    """True if only another window can tell: words come out again, inventions change."""
     return not is_nothing(result, sound) and suspicion(result, sound) > SUSPICIOUS
 
 
@@ -284,12 +255,12 @@ def _words(text: str) -> list[str]:
     return [_DIGITS.get(word, word) for word in regex.findall(r"\w+", text.lower())]
 
 
-def judge(result: DecodingResult, sound: Sound, second: DecodingResult | None = None) -> Verdict:
-    """Return what the evidence says about the words of `result`; `second` is the second look, where one was needed.
+def judge(result: Transcript, sound: Sound, second: Transcript | None = None) -> Verdict:
+    """Return the verdict on the words of `result`; `second` is the second look, if there was one.
 
-    Rejected are texts without words, silence, stock texts, noise, and suspicious words that a second look did not find
-    or that go round in circles. Doubtful are loops and lost ends that the full window did not cure, songs, words that
-    Whisper was not sure of or takes for no speech, and words that needed the second look.
+    Rejected: texts without words, silence, stock texts, noise, and suspicious words that the second look did not
+    confirm or that loop there. Doubtful: loops and lost ends that no window cured, songs, words that Whisper is unsure
+    of or takes for no speech, and words that needed the second look.
     """
     if is_nothing(result, sound):
         return Verdict.REJECTED

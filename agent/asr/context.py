@@ -1,7 +1,7 @@
-"""How much of Whisper's 30-second window an utterance gets: the context follows its length.
+"""The part of Whisper's 30-second window for an utterance: the context follows its length.
 
-The encoder pays for every position, heard or not, so a three-second command at the full window costs five to ten times
-what it has to. Too short a window makes the decoder loop. The figures are found by experiment and written down in
+The encoder pays for every position, also for silence, so the full window makes a three-second command five to ten times
+more expensive. In a too short window the decoder loops. The figures come from the experiments in
 `docs/decisions/0002-context-follows-the-utterance.md`.
 """
 
@@ -15,22 +15,22 @@ FULL_WINDOW: Final = 1_500
 """Encoder positions of 30 seconds."""
 WINDOW_S: Final = FULL_WINDOW / POSITIONS_PER_SECOND
 MAX_TOKENS: Final = 224
-"""Half of the decoder's positions: what Whisper itself allows a window."""
+"""Half of the decoder's positions: Whisper's own limit for a window."""
 
 _TOKENS_PER_SECOND: Final = 8.0
-"""The fastest of our recordings need 7 (numbers read out in English, Dutch and Russian sentences)."""
+"""The fastest recordings need 7 (numbers read out in English, Dutch and Russian sentences)."""
 _TOKENS_OF_GRACE: Final = 16
 """For very short utterances, punctuation and timestamps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one decoding may use."""
+    """The limits of one decoding."""
 
     positions: int
     """Encoder positions, at most 1500."""
     max_tokens: int
-    """Tokens, timestamps included, after which the decoder is stopped."""
+    """The decoder stops after so many tokens, timestamps included."""
 
     @property
     def frames(self) -> int:
@@ -40,7 +40,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ContextPolicy:
-    """The window for a model: the length of the utterance plus a margin, and never less than a minimum."""
+    """The window for a model: the length of the utterance plus a margin, but at least a minimum."""
 
     min_positions: int
     margin_positions: int
@@ -55,62 +55,59 @@ class ContextPolicy:
 _BASE_STATE: Final = 512
 
 FULL: Final = ContextPolicy(min_positions=FULL_WINDOW, margin_positions=0)
-"""The stock behaviour, and where a retry goes at last."""
+"""The stock behaviour, and the last retry."""
 WIDER: Final = ContextPolicy(min_positions=768, margin_positions=384)
-"""Where a retry goes first: half of the window cures nearly every loop, for two fifths of the cost of all of it."""
+"""The first retry: half of the window cures nearly every loop, for two fifths of the cost of the full window."""
 FOLLOW: Final = ContextPolicy(min_positions=384, margin_positions=128)
 """For models up to base."""
 ROOMY: Final = ContextPolicy(min_positions=512, margin_positions=256)
-"""For larger ones, which have more to lose."""
+"""For larger models, which have more to lose."""
 MOST_TIMES: Final = 5
-"""An utterance and its retries together get at most so many times the positions of its first window: the answer to a
-short command does not wait for a window of 30 seconds (docs/decisions/0016)."""
+"""All decodings of an utterance together get at most so many times the positions of its first window. So the answer to
+a short command never waits for a window of 30 seconds (docs/decisions/0016)."""
 
 
 def policy_for(context: str, audio_state: int) -> ContextPolicy:
     """Return the policy for a model whose encoder is `audio_state` wide (384 tiny, 512 base, 768 small, …).
 
-    `context` is the setting: `follow`, `full`, or `MIN+MARGIN` in positions. Tiny and base were measured to want the
-    same.
+    `context` is the setting: `follow`, `full`, or `MIN+MARGIN` in positions. Measured, tiny and base need the same.
     """
     if context == "full":
         return FULL
     if "+" in context:
         least, margin = map(int, context.split("+"))
         return ContextPolicy(least, margin)
-    if audio_state <= _BASE_STATE:
-        return FOLLOW
-    return ROOMY
+    return FOLLOW if audio_state <= _BASE_STATE else ROOMY
 
 
 def token_cap(duration_s: float) -> int:
-    """Return how many tokens an utterance of `duration_s` seconds can at most be worth."""
+    """Return the token limit of an utterance of `duration_s` seconds."""
     return min(MAX_TOKENS, int(duration_s * _TOKENS_PER_SECOND) + _TOKENS_OF_GRACE)
 
 
-# Batches (docs/decisions/0010-batches.md): all utterances of one have the window of the longest. Each gets the words
-# that it gets alone in that window, but the shorter ones pay for silence.
+# Batches (docs/decisions/0010-batches.md): all utterances of a batch have the window of the longest. Each gets the same
+# words as alone in that window, but the shorter ones pay for silence.
 
 CPU_BATCH: Final = 4
 CUDA_BATCH: Final = 8
 """Default sizes. A GPU is idle most of the time with one utterance; on a CPU only the decoder gains."""
 
 _MOST_PADDING: Final = 1.25
-"""On a CPU the encoder pays for each position: the longest window of a batch over its shortest, at most."""
+"""The longest window of a batch over its shortest, at most: on a CPU the encoder pays for each position."""
 
 
 def common_window(windows: Iterable[Window]) -> Window:
-    """Return the window in which utterances with `windows` can be decoded together: the largest, and the latest end."""
+    """Return the window for utterances with `windows` together: the most positions and the most tokens."""
     chosen = list(windows)
     return Window(max(window.positions for window in chosen), max(window.max_tokens for window in chosen))
 
 
 def batches(windows: Sequence[Window], *, frugal: bool) -> list[list[int]]:
-    """Divide utterances with `windows`, given by their indices, into those that are decoded together.
+    """Divide the indices of utterances with `windows` into batches.
 
-    Everything at once where positions cost next to nothing (a GPU). `frugal` (a CPU) puts those together whose windows
-    are of about the same size, and never more than need the memory of one full window, which a retry takes as well:
-    attention grows with the square of the positions.
+    On a GPU positions cost little, so all go into one batch. `frugal` (a CPU) puts windows of about the same size
+    together, and limits a batch to the memory of one full window, which a retry needs as well: attention grows with the
+    square of the positions.
     """
     order = sorted(range(len(windows)), key=lambda index: windows[index].positions)
     if not frugal:

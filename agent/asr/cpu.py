@@ -1,7 +1,7 @@
-"""What this CPU can do, and what an installed package was built to need; nothing native is imported to find out.
+"""The features of this CPU, and the features that an installed package needs, found without a native import.
 
-A wheel that was compiled for a CPU class (`supply/`) carries `RECORD_NAME` in its `.dist-info`. Whoever imports such a
-wheel on a CPU that lacks what it needs is killed by SIGILL, at some sentence: hence `refused`, asked before.
+A wheel that was compiled for a CPU class (`supply/`) has `RECORD_NAME` in its `.dist-info`. On a CPU without its
+features SIGILL kills the process, at some sentence. So `create_engine` calls `refused` before the import.
 """
 
 import ctypes
@@ -29,25 +29,32 @@ _HWCAP2: Final = {"sve2": 1, "svei8mm": 9, "i8mm": 13, "bf16": 14}
 
 @dataclass(frozen=True, slots=True)
 class BuiltFor:
-    """What an installed package was compiled for."""
+    """The CPU class that an installed package was compiled for."""
 
     package: str
-    """Name and version, as pip shows them."""
+    """Name and version, as in pip."""
     cpu: str
     """Class, such as `cortex-a76`."""
     arch: str
-    """As `uname -m` says it."""
+    """As in `uname -m`."""
     needs: frozenset[str]
-    """CPU features without which it dies, as /proc/cpuinfo spells them."""
+    """The CPU features that it uses, named as in /proc/cpuinfo."""
 
 
 def features(root: Path = ROOT) -> frozenset[str]:
-    """The features of this CPU as /proc/cpuinfo spells them; empty if they cannot be found out.
+    """Return the features of this CPU, named as in /proc/cpuinfo; empty if they are unknown.
 
-    On arm64 the kernel is asked directly: its answer holds for every core, and for a CPU that qemu-user emulates.
+    On arm64 the kernel answers directly, for every core, and also for a CPU that qemu-user emulates.
     """
     if root == ROOT and platform.machine() == "aarch64":
-        return _arm64_features()
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+        return frozenset(
+            name
+            for vector, names in ((_AT_HWCAP, _HWCAP), (_AT_HWCAP2, _HWCAP2))
+            for name, bit in names.items()
+            if getauxval(vector) >> bit & 1
+        )
     try:
         lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -57,7 +64,7 @@ def features(root: Path = ROOT) -> frozenset[str]:
 
 
 def built_for(package: str) -> BuiltFor | None:
-    """What the installed `package` was built for; None if it is absent or does not say (as wheels of the index do)."""
+    """Return the CPU class of the installed `package`; None without a record, as in wheels of the index."""
     try:
         installed = metadata.distribution(package)
         record: dict[str, Any] = json.loads(installed.read_text(RECORD_NAME) or "{}")
@@ -70,10 +77,7 @@ def built_for(package: str) -> BuiltFor | None:
 
 
 def refusal(built: BuiltFor | None, has: frozenset[str], arch: str) -> str:
-    """Why a package must not be imported on a CPU of `arch` with the features `has`; empty if it may.
-
-    Nothing is refused where nothing is known: a wheel that does not say what it needs, or a kernel that hides the CPU.
-    """
+    """Return why a CPU of `arch` with the features `has` cannot run a package; empty if it can, or if unknown."""
     if built is None or not has:
         return ""
     if built.arch != arch:
@@ -85,7 +89,7 @@ def refusal(built: BuiltFor | None, has: frozenset[str], arch: str) -> str:
 
 
 def refused(package: str) -> str:
-    """Why the installed `package` must not be imported here; empty if it may."""
+    """Return why this CPU cannot run the installed `package`; empty if it can."""
     return refusal(built_for(package), features(), platform.machine())
 
 
@@ -94,23 +98,10 @@ def _remedy(arch: str) -> str:
     return f"install from wheelhouse/{arch}-{plainest} instead (docs/wheelhouse.md)"
 
 
-def _arm64_features() -> frozenset[str]:
-    getauxval = ctypes.CDLL(None).getauxval
-    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
-    return _named(getauxval(_AT_HWCAP), _HWCAP) | _named(getauxval(_AT_HWCAP2), _HWCAP2)
-
-
-def _named(bits: int, names: dict[str, int]) -> frozenset[str]:
-    return frozenset(name for name, bit in names.items() if bits >> bit & 1)
-
-
 def engine_threads(setting: int, cores: int | None = None) -> int:
-    """Return the number of inference threads: `setting`, or for 0 all `cores` but one, and never fewer than one.
+    """Return the number of inference threads: `setting`, or for 0 all `cores` but one, and at least one.
 
-    A core stays free because inference that takes them all collapses the moment anything else runs: OpenMP's threads
-    wait for the slowest. `cores` defaults to those this process may use (the unit or a container may allow fewer than
-    the machine has).
+    One core stays free: OpenMP's threads wait for the slowest, so inference on all cores collapses as soon as another
+    program runs. `cores` defaults to the cores that this process may use; the unit or a container may limit them.
     """
-    if setting:
-        return setting
-    return max(1, (len(os.sched_getaffinity(0)) if cores is None else cores) - 1)
+    return setting or max(1, (cores or len(os.sched_getaffinity(0))) - 1)

@@ -1,13 +1,12 @@
 """CTranslate2, the runtime of faster-whisper, with a mel spectrogram as short as the utterance.
 
-CTranslate2 is used directly: the faster-whisper package pads every utterance to 30 seconds, and importing it brings
-PyAV and onnxruntime along, which nothing here needs (docs/decisions/0005).
+The faster-whisper package itself is not used: it pads every utterance to 30 seconds, and imports PyAV and onnxruntime,
+which are not needed here (docs/decisions/0005).
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,9 @@ import ctranslate2
 import numpy as np
 from tokenizers import Tokenizer
 
-from agent.asr.confidence import DecodingResult
 from agent.asr.context import CPU_BATCH, CUDA_BATCH, Window, batches, common_window, policy_for
 from agent.asr.cpu import engine_threads
-from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
+from agent.asr.decoding import transcribe_with_fallback
 from agent.asr.mel import log_mel
 from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
@@ -28,13 +26,13 @@ if TYPE_CHECKING:
     from agent.config.settings import FasterWhisperSettings
 
 _NOT_THE_MODEL = re.compile("out of memory|cuda|cublas|cudnn|Library", re.IGNORECASE)
-"""CTranslate2's errors that are about the machine: another start may do without them."""
+"""CTranslate2's errors that are about the machine: another start may avoid them."""
 _PATIENCE = 0.6
-"""Share of the beam that has to come to its end before the best of those is taken (docs/decisions/0016)."""
+"""Share of the beam that must end before the best of these is taken (docs/decisions/0016)."""
 
 
 class CTranslate2Engine:
-    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.BatchEngine`.
+    """Transcribes with CTranslate2 on the CPU or on CUDA; implements `agent.asr.Engine`.
 
     `folder` holds `model.bin`, `config.json` and `tokenizer.json`, already verified.
 
@@ -45,37 +43,25 @@ class CTranslate2Engine:
 
     def __init__(self, settings: "FasterWhisperSettings", folder: Path, model_name: str) -> None:
         self._settings = settings
-        self._label = Label("faster_whisper", model_name)
+        self._model_name = model_name
         self._tokens = Tokens(folder)
         self._suppressed = self._tokens.suppressed(_suppressed_ids(folder / "config.json"))
         self._model: Any = _load(settings, folder)
-        self._bands = int(self._model.n_mels)
+        self._on_cuda = bool(self._model.device == "cuda")
+        self.batch_size: int = settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
         # A language that the model lacks is an error now, not at the first word.
         self._prompt("en" if settings.language == "auto" else settings.language)
         self._policy = policy_for(settings.context, self._width())
 
-    @property
-    def batch_size(self) -> int:
-        """As it is set, or what suits the device."""
-        return self._settings.batch_size or (CUDA_BATCH if self._on_cuda else CPU_BATCH)
-
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Return the words of `utterance` (at most 30 s).
-
-        Raises:
-            EngineError: inference failed, or the engine is closed.
-        """
-        with self._usable(f"utterance {utterance.id}"):
-            return transcribe_with_fallback(utterance, self._policy, self._decode, self._label)
-
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
-        """Return the words of each of `utterances` (at most 30 s each), in their order.
-
-        Raises:
-            EngineError: inference failed, or the engine is closed.
-        """
-        with self._usable(f"{len(utterances)} utterances at once"):
-            return transcribe_many_with_fallback(utterances, self._policy, self._decode_many, self._decode, self._label)
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `agent.asr.Engine`."""
+        if self._model is None:
+            raise EngineError("the faster_whisper engine is closed: create a new one")
+        try:
+            return transcribe_with_fallback(utterances, self._policy, self._decode)
+        except (RuntimeError, ValueError, ModelError) as error:  # mostly out of memory on CUDA
+            ids = ", ".join(utterance.id for utterance in utterances)
+            raise EngineError(f"CTranslate2 failed on {ids}: {error}") from error
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -83,30 +69,14 @@ class CTranslate2Engine:
             self._model.unload_model()
             self._model = None
 
-    @contextmanager
-    def _usable(self, what: str) -> Iterator[None]:
-        if self._model is None:
-            raise EngineError("the faster_whisper engine is closed: create a new one")
-        try:
-            yield
-        except (RuntimeError, ValueError, ModelError) as error:  # out of memory on CUDA, above all
-            raise EngineError(f"CTranslate2 failed on {what}: {error}") from error
-
-    @property
-    def _on_cuda(self) -> bool:
-        return bool(self._model.device == "cuda")
-
-    def _decode(self, samples: PcmFloat, window: Window) -> DecodingResult:
-        return self._decode_batch([samples], [window])[0]
-
-    def _decode_many(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> Sequence[DecodingResult]:
-        attempts: dict[int, DecodingResult] = {}
+    def _decode(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
+        results: dict[int, Transcript] = {}
         for batch in batches(windows, frugal=not self._on_cuda):
             together = self._decode_batch([sounds[index] for index in batch], [windows[index] for index in batch])
-            attempts.update(zip(batch, together, strict=True))
-        return [attempts[index] for index in range(len(sounds))]
+            results.update(zip(batch, together, strict=True))
+        return [results[index] for index in range(len(sounds))]
 
-    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[DecodingResult]:
+    def _decode_batch(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
         """Decode all of `sounds` in the largest of `windows`."""
         common = common_window(windows)
         encoded = self._encode(sounds, common)
@@ -117,31 +87,41 @@ class CTranslate2Engine:
             prompts,
             beam_size=self._settings.beam_size,
             patience=_PATIENCE,
-            # A language is one token, so that all prompts are of the same length.
+            # A language is one token, so all prompts have the same length.
             max_length=_max_length(len(prompts[0]), common.max_tokens),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
         )
         return [
-            # CTranslate2 has one cap for all. Who ran past its own by that is in circles, and decoded as if alone.
-            self._attempt(result, len(samples) / SAMPLE_RATE_HZ, Window(common.positions, window.max_tokens), *language)
+            # CTranslate2 has one cap for all. A text beyond its own cap is a loop, and is decoded again alone.
+            self._transcript(result, len(samples) / SAMPLE_RATE_HZ, common.positions, window.max_tokens, *language)
             if len(result.sequences_ids[0]) <= window.max_tokens
-            else self._decode(samples, window)
+            else self._decode_batch([samples], [window])[0]
             for samples, window, language, result in zip(sounds, windows, languages, results, strict=True)
         ]
 
-    def _attempt(
-        self, result: Any, duration_s: float, window: Window, language: str, language_prob: float | None
-    ) -> DecodingResult:
+    def _transcript(
+        self,
+        result: Any,
+        duration_s: float,
+        positions: int,
+        max_tokens: int,
+        language: str,
+        language_prob: float | None,
+    ) -> Transcript:
         tokens = result.sequences_ids[0]
-        return DecodingResult(
+        return Transcript(
+            utterance_id="",
             text=self._tokens.text(tokens),
-            segments=self._tokens.segments(tokens, duration_s),
-            tokens=sum(token < self._tokens.end_of_text for token in tokens),
-            capped=len(tokens) >= window.max_tokens,
-            audio_ctx=window.positions,
             language=language,
+            segments=self._tokens.segments(tokens, duration_s),
+            engine="faster_whisper",
+            model=self._model_name,
+            inference_s=0.0,
+            audio_ctx=positions,
+            tokens=sum(token < self._tokens.end_of_text for token in tokens),
+            capped=len(tokens) >= max_tokens,
             # The score is the mean over the tokens; Whisper counts the end of the text as one more.
             avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1) if tokens else None,
             no_speech_prob=result.no_speech_prob,
@@ -152,7 +132,7 @@ class CTranslate2Engine:
         return self._tokens.prompt(language if self._model.is_multilingual else None, self._settings.initial_prompt)
 
     def _width(self) -> int:
-        """Width of the model; one position of silence tells, and is the warm-up."""
+        """Return the width of the model, from one position of silence; this is also the warm-up."""
         try:
             return int(self._encode([np.zeros(0, np.float32)], Window(1, 1)).shape[2])
         except RuntimeError as error:  # a ValueError is the model's fault
@@ -164,11 +144,11 @@ class CTranslate2Engine:
 
     def _encode(self, sounds: Sequence[PcmFloat], window: Window) -> Any:
         """Return the encoder's output, shape (sounds, positions, width), on the device it was computed on."""
-        mels = np.stack([log_mel(samples, window.frames, self._bands) for samples in sounds])
+        mels = np.stack([log_mel(samples, window.frames, int(self._model.n_mels)) for samples in sounds])
         return self._model.encode(ctranslate2.StorageView.from_array(mels))
 
     def _languages(self, encoded: Any, sounds: int) -> list[tuple[str, float | None]]:
-        """Return each language and, where it was detected, its probability. Detection costs one step of the decoder."""
+        """Return each language, and its probability if it was detected. Detection costs one step of the decoder."""
         if not self._model.is_multilingual:
             return [("en", None)] * sounds
         if self._settings.language != "auto":
@@ -178,16 +158,16 @@ class CTranslate2Engine:
 
 
 def _max_length(prompt_tokens: int, max_tokens: int) -> int:
-    """What to ask CTranslate2 for, to get at most `max_tokens`.
+    """Return the `max_length` with which CTranslate2 decodes at most `max_tokens`.
 
-    Its Whisper decodes min(max_length / 2, max_length - prompt) tokens, as if every prompt took half of the decoder's
-    positions (`src/models/whisper.cc`, `WhisperReplica::generate`).
+    Its Whisper decodes min(max_length / 2, max_length - prompt) tokens (`src/models/whisper.cc`,
+    `WhisperReplica::generate`).
     """
     return max(2 * max_tokens, prompt_tokens + max_tokens)
 
 
 def _load(settings: "FasterWhisperSettings", folder: Path) -> Any:
-    """Load the weights; one line that says what to do where that fails."""
+    """Load the weights."""
     supported = _supported_compute_types(settings.device)
     if settings.compute_type not in supported:
         raise EngineError(
@@ -212,14 +192,14 @@ def _supported_compute_types(device: str) -> set[str]:
     if device == "cuda" and not ctranslate2.get_cuda_device_count():
         raise EngineError(
             'engine.device = "cuda", but this CTranslate2 sees no CUDA device: set it to "cpu" (`edgescribe doctor` '
-            "says what is missing; PyPI's CTranslate2 for aarch64 has no CUDA)"
+            "names the missing part; PyPI's CTranslate2 for aarch64 has no CUDA)"
         )
     usable = "cuda" if device != "cpu" and ctranslate2.get_cuda_device_count() else "cpu"
     return set(ctranslate2.get_supported_compute_types(usable))
 
 
 def _suppressed_ids(path: Path) -> list[int]:
-    """Return the tokens that the model's description says are never to be sampled."""
+    """Return the tokens that the model's description excludes from sampling."""
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -258,56 +238,48 @@ class Tokens:
         self.first_timestamp = self._control("<|notimestamps|>") + 1
 
     def prompt(self, language: str | None, initial_prompt: str) -> list[int]:
-        """Return what the decoder starts from; `language` is None for an English-only model.
+        """Return the first tokens for the decoder; `language` is None for an English-only model.
 
         Raises:
             ModelError: the model does not know the language.
         """
-        previous = self._previous(initial_prompt)
+        tokens = [self.start]
+        if words := initial_prompt.strip():
+            previous = self._tokenizer.encode(f" {words}", add_special_tokens=False).ids
+            tokens = [self._control("<|startofprev|>"), *previous[-MAX_PROMPT_TOKENS:], self.start]
         if language is None:
-            return [*previous, self.start]
+            return tokens
         spoken = self._tokenizer.token_to_id(f"<|{language}|>")
         if spoken is None:
             raise ModelError(f"this model does not know the language {language!r}: set engine.language to another one")
-        return [*previous, self.start, spoken, self._control("<|transcribe|>")]
+        return [*tokens, spoken, self._control("<|transcribe|>")]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return what the text tokens among `tokens` say, stripped."""
+        """Return the text of the text tokens among `tokens`, stripped."""
         return str(self._tokenizer.decode([token for token in tokens if token < self.end_of_text])).strip()
 
     def segments(self, tokens: Sequence[int], duration_s: float) -> tuple[Segment, ...]:
-        """Divide `tokens` at its timestamps, which are clamped to `duration_s`; segments without text are left out."""
-        return tuple(
-            Segment(min(start_s, duration_s), min(max(start_s, end_s), duration_s), text)
-            for start_s, end_s, part in self._parts(tokens, duration_s)
-            if (text := self.text(part))
-        )
+        """Divide `tokens` at its timestamps, clamped to `duration_s`; leave out segments without text.
+
+        A segment that no timestamp closes ends with the sound.
+        """
+        found: list[Segment] = []
+        start_s, part = 0.0, list[int]()
+        for token in (*tokens, None):
+            if token is not None and token < self.first_timestamp:
+                part.append(token)
+                continue
+            end_s = duration_s if token is None else (token - self.first_timestamp) / TIMESTAMPS_PER_SECOND
+            if text := self.text(part):
+                found.append(Segment(min(start_s, duration_s), min(max(start_s, end_s), duration_s), text))
+            start_s, part = end_s, []
+        return tuple(found)
 
     def suppressed(self, from_config: Iterable[int]) -> list[int]:
-        """Return the tokens that are never to be sampled: those of `config.json`, and the control tokens."""
+        """Return the tokens that are never sampled: those of `config.json`, and the control tokens."""
         names = ("<|transcribe|>", "<|translate|>", "<|startoftranscript|>", "<|startofprev|>", "<|startoflm|>")
         controls = (self._tokenizer.token_to_id(name) for name in names)
         return sorted({*from_config, *(token for token in controls if token is not None)})
-
-    def _parts(self, tokens: Sequence[int], duration_s: float) -> Iterator[tuple[float, float, list[int]]]:
-        """Yield start, end and tokens of each part; a part that no timestamp closes ends with the sound."""
-        start_s, part = 0.0, list[int]()
-        for token in tokens:
-            if token < self.first_timestamp:
-                part.append(token)
-                continue
-            at_s = (token - self.first_timestamp) / TIMESTAMPS_PER_SECOND
-            if part:
-                yield start_s, at_s, part
-            start_s, part = at_s, []
-        if part:
-            yield start_s, duration_s, part
-
-    def _previous(self, initial_prompt: str) -> list[int]:
-        if not initial_prompt.strip():
-            return []
-        words = self._tokenizer.encode(f" {initial_prompt.strip()}", add_special_tokens=False).ids
-        return [self._control("<|startofprev|>"), *words[-MAX_PROMPT_TOKENS:]]
 
     def _control(self, name: str) -> int:
         token = self._tokenizer.token_to_id(name)

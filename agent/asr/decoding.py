@@ -1,18 +1,17 @@
-"""The course of one transcription, the same for every engine: a short window first, wider ones where that failed.
+"""The decoding policy, the same for every engine: a short window first, wider ones where that failed.
 
 samples ─▶ decode in the window that fits ─▶ a loop, an echo, no end? ──no──▶ suspicious? ──no──▶ transcript
        decode in half of the window, then in all ◀─yes─┘                      └─yes─▶ the same in another window?
-       then what lies behind the last word
+       then the rest behind the last word
 
-All of it together costs at most a few times what the first window costs (`context.MOST_TIMES`).
+All decodings together cost at most a few times what the first window costs (`context.MOST_TIMES`).
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from agent.asr.confidence import (
-    DecodingResult,
     Sound,
     agree,
     better,
@@ -28,75 +27,48 @@ from agent.asr.confidence import (
 )
 from agent.asr.context import FOLLOW, FULL, MOST_TIMES, ROOMY, WIDER, WINDOW_S, ContextPolicy, Window
 from agent.asr.subtitles import spoken
-from agent.asr.transcript import Evidence, Segment, Transcript, Verdict
+from agent.asr.transcript import Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance, to_float
 from agent.errors import EngineError
 
-Decode = Callable[[PcmFloat, Window], DecodingResult]
-"""Decodes samples, shape (n,), float32 in [-1, 1), within a window; raises EngineError."""
-DecodeMany = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[DecodingResult]]
-"""The same for several at once, each with its window; answers in their order."""
+Decode = Callable[[Sequence[PcmFloat], Sequence[Window]], Sequence[Transcript]]
+"""Decodes sounds, each of shape (n,), float32 in [-1, 1), within its window. Answers in their order, with texts as
+decoded (stripped) and without the utterance's id; raises EngineError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a transcript says about its origin."""
-
-    engine: str
-    """Engine kind."""
-    model: str
-    """Catalogue name."""
-
-
-def transcribe_with_fallback(utterance: Utterance, policy: ContextPolicy, decode: Decode, label: Label) -> Transcript:
-    """Transcribe `utterance`, with at most two retries and one second look, as far as they are worth their cost.
-
-    Retries are for loops, echoes, and words that end before the speech does. Where speech
-    still goes on behind the last word, the rest is decoded by itself.
-
-    The second look is for the few moments of sound of which nobody is sure: it does not replace the first, it confirms
-    it. Noise gives other words in another window.
-
-    Decoding is deterministic, so a loop would only come back in the same window; and there is no temperature fallback
-    as in openai/whisper, which multiplies the cost on exactly the hardest sounds.
-
-    Raises:
-        EngineError: the utterance is longer than Whisper's window, or decoding failed.
-    """
-    began_ns = time.monotonic_ns()
-    whole = utterance.with_edges()
-    _check_length(whole)
-    result = decode(to_float(whole.pcm), policy.window(whole.duration_s))
-    return _conclude(utterance, whole, result, decode, label, _since_s(began_ns))
-
-
-def transcribe_many_with_fallback(
-    utterances: Sequence[Utterance], policy: ContextPolicy, decode_many: DecodeMany, decode: Decode, label: Label
+def transcribe_with_fallback(
+    utterances: Sequence[Utterance], policy: ContextPolicy, decode: Decode
 ) -> list[Transcript]:
-    """Transcribe several utterances, their first windows at once; what the evidence asks for then is done one by one.
+    """Transcribe `utterances`: the first windows of all at once, retries and second looks one by one.
 
-    Each counts as inference its share of the time for all, by the size of its window, and its own retries.
+    Each utterance gets at most two retries and one second look, as far as they are worth their cost. Retries are for
+    loops, echoes, and words that end before the speech does. If speech goes on behind the last word, the rest is
+    decoded by itself. A second look confirms words of a brief sound that detector and Whisper doubt: noise gives other
+    words in another window.
+
+    Decoding is deterministic, so the same window would repeat a loop. There is no temperature fallback as in
+    openai/whisper, because it multiplies the cost of exactly the hardest sounds.
+
+    The inference time of each is its share of the first decoding, by the size of its window, and its own retries.
 
     Raises:
-        EngineError: one of them is longer than Whisper's window, or decoding failed.
+        EngineError: an utterance is longer than Whisper's window, or decoding failed.
     """
     began_ns = time.monotonic_ns()
     wholes = [utterance.with_edges() for utterance in utterances]
     for whole in wholes:
         _check_length(whole)
     windows = [policy.window(whole.duration_s) for whole in wholes]
-    results = decode_many([to_float(whole.pcm) for whole in wholes], windows)
+    results = decode([to_float(whole.pcm) for whole in wholes], windows)
     s_per_position = _since_s(began_ns) / sum(window.positions for window in windows)
     return [
-        _conclude(utterance, whole, result, decode, label, s_per_position * window.positions)
+        _conclude(utterance, whole, result, decode, s_per_position * window.positions)
         for utterance, whole, result, window in zip(utterances, wholes, results, windows, strict=True)
     ]
 
 
-def _conclude(
-    utterance: Utterance, whole: Utterance, result: DecodingResult, decode: Decode, label: Label, spent_s: float
-) -> Transcript:
-    """Make a transcript of the first result, which took `spent_s`: look again where it asks for that, and judge.
+def _conclude(utterance: Utterance, whole: Utterance, result: Transcript, decode: Decode, spent_s: float) -> Transcript:
+    """Make the transcript from the first result, which took `spent_s`: retry if the evidence asks for it, and judge.
 
     `whole` is the utterance with its edges; the times of the transcript count from the start of `utterance`.
     """
@@ -107,46 +79,40 @@ def _conclude(
         result = better(result, retry, sound)
     result = _go_on(result, tries, samples, sound, decode)
     if needs_second_look(result, sound):
-        second = decode(samples, _another_window(tries, sound.duration_s))
+        (second,) = decode([samples], [_another_window(tries, sound.duration_s)])
         tries.append(second)
     verdict = judge(result, sound, second)
     rejected = verdict is Verdict.REJECTED
-    return Transcript(
+    return replace(
+        result,
         utterance_id=utterance.id,
         text="" if rejected else spoken(result.text),
-        language=result.language,
         segments=() if rejected else _segments(result.segments, utterance),
-        engine=label.engine,
-        model=label.model,
         inference_s=spent_s + _since_s(began_ns),
-        audio_ctx=result.audio_ctx,
         tokens=sum(one.tokens for one in tries),
         retries=len(tries) - 1,
-        evidence=Evidence(
-            result.avg_logprob, result.no_speech_prob, compression_ratio(result.text), result.language_prob
-        ),
+        compression_ratio=compression_ratio(result.text),
         verdict=verdict,
     )
 
 
-def _retries(first: DecodingResult, samples: PcmFloat, sound: Sound, decode: Decode) -> list[DecodingResult]:
+def _retries(first: Transcript, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Transcript]:
     """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
-    retries: list[DecodingResult] = []
+    retries: list[Transcript] = []
     latest = first
     for window in (WIDER.window(sound.duration_s), FULL.window(sound.duration_s)):
         worth_it = _worth_its_cost(window, (first, *retries))
         if window.positions > latest.audio_ctx and needs_retry(latest, sound) and worth_it:
-            before, latest = latest, decode(samples, window)
+            before = latest
+            (latest,) = decode([samples], [window])
             retries.append(latest)
             if not went_wrong(latest, sound) and agree(before.text, latest.text):
                 break
     return retries
 
 
-def _go_on(
-    result: DecodingResult, tries: list[DecodingResult], samples: PcmFloat, sound: Sound, decode: Decode
-) -> DecodingResult:
-    """Decode what lies behind the last word while speech goes on there, as `seek` in openai/whisper does.
+def _go_on(result: Transcript, tries: list[Transcript], samples: PcmFloat, sound: Sound, decode: Decode) -> Transcript:
+    """Decode the rest behind the last word while speech goes on there, as `seek` in openai/whisper does.
 
     Returns all words, and appends the further decodings to `tries`.
     """
@@ -156,15 +122,15 @@ def _go_on(
         window = FOLLOW.window(duration_s)
         if not _worth_its_cost(window, tries):
             break
-        tries.append(decode(rest, window))
+        tries += decode([rest], [window])
         if not continues(result, tries[-1], duration_s):
             break
         result = followed_by(result, tries[-1])
     return result
 
 
-def _worth_its_cost(window: Window, tries: Sequence[DecodingResult]) -> bool:
-    """Whether another decoding keeps all of them within the bound of `MOST_TIMES`."""
+def _worth_its_cost(window: Window, tries: Sequence[Transcript]) -> bool:
+    """Return whether all decodings stay within the bound of `MOST_TIMES`."""
     spent = sum(one.audio_ctx for one in tries)
     return spent + window.positions <= MOST_TIMES * tries[0].audio_ctx
 
@@ -183,13 +149,13 @@ def _check_length(utterance: Utterance) -> None:
 
 def _sound(utterance: Utterance) -> Sound:
     speech_end_s = None
-    if utterance.speech_s is not None:  # else `speech_end` is the end of a recording, which may well be quiet
+    if utterance.speech_s is not None:  # otherwise `speech_end` is the end of a recording, which may be silent
         speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
     return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
-def _another_window(tries: Sequence[DecodingResult], duration_s: float) -> Window:
-    """A window in which the sound was not decoded yet: half of the full one, as a rule."""
+def _another_window(tries: Sequence[Transcript], duration_s: float) -> Window:
+    """Return a window in which the sound was not decoded yet: usually half of the full one."""
     used = {result.audio_ctx for result in tries}
     windows = [policy.window(duration_s) for policy in (WIDER, FOLLOW, ROOMY)]
     return next((window for window in windows if window.positions not in used), windows[0])

@@ -1,13 +1,13 @@
-"""An engine in a process of its own: what kills it costs a second attempt at one utterance, and nothing else.
+"""An engine in a process of its own: a crash costs a second attempt at one utterance, and no more.
 
 utterance ─▶ process ─▶ transcript
-                │ dies, hangs, answers nonsense: kill, start anew, load
+                │ dies, hangs, sends a bad answer: kill, start again, load
                 └─▶ new process ─▶ transcript
                         │ again
-                        └─▶ EngineError: this one is given up, the next is tried
+                        └─▶ EngineError: this utterance is given up, the next one is tried
 
 several utterances at once ─▶ process ─▶ transcripts
-                                  └─▶ EngineError, at once: whoever asked tries each by itself, as above
+                                  └─▶ EngineError at once: the caller tries each alone, as above
 """
 
 import logging
@@ -17,15 +17,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from agent.asr.own_time import OwnTime
-from agent.asr.pipe import Packet, pack, receive, send
+from agent.asr.pipe import Expired, Packet, pack, receive, send
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.errors import AgentError, EngineError, ModelError
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS: Final = 2
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 10.0
-"""Between attempts to start a process that does not even start. Short enough for the queue to hold what is said."""
+"""Between attempts to start a process that fails to start. The queue can hold the speech of this time."""
 LOAD_S: Final = 120.0
 """Of own time (`asr/own_time.py`), for the interpreter and the largest model, from an SD card."""
 _REAP_S: Final = 10.0
@@ -48,12 +48,12 @@ _INHERITED: Final = (
 )
 _INHERITED_EXACTLY: Final = ("HOME", "LANG", "LD_LIBRARY_PATH", "TZ")
 _FAULTS: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP})
-"""Signals that end native code when a damaged file misleads it. Not SIGKILL: the next time memory may suffice."""
+"""Signals that end native code on a damaged file. Not SIGKILL: memory may be enough the next time."""
 _TRANSCRIPTS: Final = TypeAdapter(list[Transcript])
 
 
-class ProcessDied(Exception):  # noqa: N818 - reads as what happened; never leaves this package
-    """The process died, hung, or answered nonsense. It is dead now."""
+class ProcessDied(Exception):  # noqa: N818 - an event; never leaves this package
+    """The process died, hung, or sent a bad answer. It is dead now."""
 
 
 class ProcessCrashed(ProcessDied):
@@ -61,12 +61,12 @@ class ProcessCrashed(ProcessDied):
 
 
 class EngineProcess:
-    """A process that has an engine in it once `load` has returned. Used by one thread at a time.
+    """A process with an engine in it, after `load`. Used by one thread at a time.
 
     Its limits are in its own time: a process that waits for a processor does not hang.
 
     Raises:
-        ProcessDied: it could not be started for want of memory or descriptors.
+        ProcessDied: there is not enough memory, or no free descriptor, to start it.
     """
 
     def __init__(self, model: Path | None) -> None:
@@ -78,34 +78,35 @@ class EngineProcess:
         self._model = model
         self.confined: Mapping[str, bool] = {}
         self.batch_size = 1
-        """Utterances that are worth while at once, as the engine says."""
+        """Of the engine, see `agent.asr.Engine`."""
 
     def load(self, settings: "EngineSettings", limit_s: float = LOAD_S) -> None:
-        """Let it confine itself and load its engine.
+        """Wait until it has confined itself and loaded its engine.
 
         Raises:
             EngineError: the engine refuses the settings, or has not enough memory.
-            ModelError: it refuses the model; to try again would not help.
-            ProcessCrashed: it did not survive the model.
-            ProcessDied: it was killed while it loaded, as when memory runs out, or took more than `limit_s` seconds.
+            ModelError: the engine refuses the model; another attempt would not help.
+            ProcessCrashed: it crashed while it loaded the model.
+            ProcessDied: it was killed while it loaded, or took more than `limit_s` seconds of own time.
         """
-        doing = f"loading {self._model or 'the engine'}"
         try:
-            answer = self._ask([Packet(settings.model_dump(mode="json"))], limit_s, doing)
+            with self._within(limit_s, f"loading {self._model or 'the engine'}") as expired:
+                send(self._channel, Packet(settings.model_dump(mode="json")), expired)
+                answer = receive(self._channel, expired).head
         except ProcessDied as loss:
             if -(self._process.returncode or 0) in _FAULTS:
                 raise ProcessCrashed(str(loss)) from loss
             raise
-        if "ready" not in answer.head:
+        if "ready" not in answer:
             self.kill()
-            kind = ModelError if answer.head.get("model") else EngineError
-            raise kind(str(answer.head.get("refused", "the engine process said nothing sensible: reinstall")))
-        self.confined = answer.head["ready"]
-        self.batch_size = answer.head["batch_size"]
+            kind = ModelError if answer.get("model") else EngineError
+            raise kind(str(answer.get("refused", "the engine process sent a bad answer: reinstall")))
+        self.confined = answer["ready"]
+        self.batch_size = answer["batch_size"]
 
     @property
     def alive(self) -> bool:
-        """False if it has died meanwhile."""
+        """False after its death."""
         return self._process.poll() is None
 
     def transcribe(self, utterances: Sequence[Utterance], deadline_s: float) -> list[Transcript]:
@@ -113,23 +114,21 @@ class EngineProcess:
 
         Raises:
             EngineError: the engine failed on one of them or on their number, and is still usable.
-            ProcessDied: no sensible answer came within `deadline_s` seconds of own time.
+            ProcessDied: no valid answer came within `deadline_s` seconds of own time.
         """
-        answer = self._ask(pack(utterances, deadline_s), deadline_s, "transcribing").head
-        if "error" in answer:
-            raise EngineError(str(answer["error"]))
-        try:
+        with self._within(deadline_s, "transcribing") as expired:
+            for packet in pack(utterances, deadline_s):
+                send(self._channel, packet, expired)
+            answer = receive(self._channel, expired).head
+            if "error" in answer:
+                raise EngineError(str(answer["error"]))
             transcripts = _TRANSCRIPTS.validate_python(answer.get("transcripts"))
-        except ValidationError as error:
-            self.kill()
-            raise ProcessDied(f"answered nonsense ({error.error_count()} wrong fields)") from error
-        if [transcript.utterance_id for transcript in transcripts] != [utterance.id for utterance in utterances]:
-            self.kill()
-            raise ProcessDied("answered for another utterance")
-        return transcripts
+            if [transcript.utterance_id for transcript in transcripts] != [utterance.id for utterance in utterances]:
+                raise ValueError("for another utterance")
+            return transcripts
 
     def close(self) -> None:
-        """Let it end in good order, for a moment; idempotent."""
+        """Let it end by itself, within a second; idempotent."""
         self._channel.close()
         try:
             self._process.wait(1.0)
@@ -137,39 +136,35 @@ class EngineProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once, whatever it does; idempotent."""
+        """Kill it; idempotent."""
         self._channel.close()
         self._process.kill()
-        # In the midst of a driver call (CUDA) a process may be slow to die even now. The agent has better things to do.
+        # Inside a driver call (CUDA) a process may be slow to die even now. Do not wait for it for ever.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
 
-    def _ask(self, question: Sequence[Packet], limit_s: float, doing: str) -> Packet:
+    @contextmanager
+    def _within(self, limit_s: float, doing: str) -> Iterator[Expired]:
+        """Watch the packets inside: the process dies after a failure, or after `limit_s` seconds of own time."""
         own_time_s = OwnTime(lambda: self.pid)
-
-        def expired() -> bool:
-            return own_time_s() > limit_s
-
         try:
-            for packet in question:
-                send(self._channel, packet, expired)
-            return receive(self._channel, expired)
+            yield lambda: own_time_s() > limit_s
         except TimeoutError as error:
             self.kill()
             raise ProcessDied(f"hung while {doing}: killed after {limit_s:.0f} s of its own time") from error
         except (EOFError, OSError) as error:
             raise ProcessDied(f"died while {doing} ({self._cause()})") from error
-        except ValueError as error:
+        except ValueError as error:  # pydantic's ValidationError, too, with several lines
             self.kill()
-            raise ProcessDied(f"answered nonsense while {doing} ({error})") from error
+            raise ProcessDied(f"sent a bad answer while {doing} ({str(error).splitlines()[0]})") from error
 
     def _cause(self) -> str:
-        """How it ended; it has hung up, and so has but a moment left."""
+        """Return how it ended; it has closed the socket, so it ends soon."""
         try:
             status = self._process.wait(_REAP_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            return "hung up"
+            return "it closed the socket"
         self.kill()
         if status >= 0:
             return f"exit status {status}"
@@ -178,15 +173,15 @@ class EngineProcess:
 
 
 def _start(model: Path | None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Return our end of its channel, and the process."""
+    """Return the agent's end of the socket, and the process."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
             process = subprocess.Popen(
                 _command(theirs.fileno(), model),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # stderr is ours: what a crash leaves behind belongs into the journal
-                env=inherited(os.environ),
+                stdout=subprocess.DEVNULL,  # stderr is inherited: the report of a crash belongs into the journal
+                env=_environment(),
                 cwd="/",
                 pass_fds=(theirs.fileno(),),
             )
@@ -197,41 +192,42 @@ def _start(model: Path | None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 
 def _command(descriptor: int, model: Path | None) -> list[str]:
-    """A fresh interpreter, as a fork of a process with threads inherits locks that no thread will ever release.
+    """Return the command of a fresh interpreter: a fork would inherit locks that no thread releases.
 
-    -I: nothing from the environment or the working folder; faulthandler: a crash leaves a stack behind.
+    -I: no settings from the environment or the working folder; faulthandler: a crash leaves a stack trace.
     """
-    command = [sys.executable, "-I", "-X", "faulthandler", "-m", "agent.asr.engine_child", str(descriptor)]
+    command = [sys.executable, "-I", "-X", "faulthandler", "-m", "agent.asr.sandbox", str(descriptor)]
     return [*command, str(model.absolute())] if model else command
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of `environment` an engine needs: how libraries thread, allocate and find CUDA. No secrets, no settings."""
+def _environment() -> dict[str, str]:
+    """Return the variables that an engine needs: for threads, memory and CUDA. No secrets, no settings."""
     return {
-        name: value for name, value in environment.items() if name in _INHERITED_EXACTLY or name.startswith(_INHERITED)
+        name: value for name, value in os.environ.items() if name in _INHERITED_EXACTLY or name.startswith(_INHERITED)
     }
 
 
 def longest_inference_s(settings: "EngineIsolation", duration_s: float) -> float:
-    """Return the seconds of own time that an engine may take at most for an utterance of `duration_s` seconds.
+    """Return the longest own time, in seconds, that an engine may take for an utterance of `duration_s` seconds.
 
-    A process that hangs is killed, so only restarts, pauses and a second attempt come on top.
+    With a process it includes restarts, pauses and the second attempt.
     """
     deadline_s = settings.deadline_s(duration_s)
     return ATTEMPTS * (deadline_s + LOAD_S + LONGEST_PAUSE_S) if settings.isolation == "process" else deadline_s
 
 
 class ProcessEngine:
-    """Runs the engine that `settings` describe in a child process; implements `agent.asr.BatchEngine`.
+    """Runs the engine of `settings` in a child process; implements `agent.asr.Engine`.
 
     Args:
         settings: Engine, `budget_s` included.
-        find_model: Returns the verified path of the model, None for an engine without; asked at every start, since the
-            file may have changed since the last.
-        on_loss: Told, from the thread that transcribes, why a process was lost. To be quick, and to raise nothing.
+        find_model: Returns the verified path of the model, None for an engine without; called at every start, because
+            the file may have changed.
+        on_loss: Called from the thread that transcribes, with the reason for the loss of a process. Must be quick, and
+            raise no exception.
 
     Raises:
-        AgentError: whatever `find_model` raises.
+        AgentError: the errors of `find_model`.
         ModelError: the engine refuses the model, or crashes while it loads it.
         EngineError: the engine cannot be started.
     """
@@ -248,7 +244,7 @@ class ProcessEngine:
         self._closed = threading.Event()
         self._failed_starts = 0
         self._given_up: tuple[str, int] | None = None
-        """Id and samples of the last utterance that the engine did not survive."""
+        """Id and samples of the last utterance that was given up."""
         self._process: EngineProcess | None = None
         try:
             self._start()
@@ -259,43 +255,35 @@ class ProcessEngine:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that is running or loading; None between two. Any thread may ask."""
+        """Of the process that runs or loads; None between two. Any thread may read."""
         return self._process.pid if self._process else None
 
     @property
     def batch_size(self) -> int:
-        """What the engine in it says; 1 while there is none."""
+        """Of the engine in the process; 1 without a process."""
         return self._process.batch_size if self._process else 1
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Return the words of `utterance` (at most 30 s).
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `agent.asr.Engine`. Several have one attempt, within the budget of them all; one alone has two attempts.
 
         Raises:
-            EngineError: inference failed; or the process was lost twice, or cannot be started. The engine stays usable.
+            EngineError: also if the process was lost, or cannot be started. The engine stays usable.
         """
-        this, reason = (utterance.id, len(utterance.pcm)), ""
-        if this == self._given_up:  # as a draft, inside the pause; it has had its two attempts
-            raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}")
+        ids, several = ", ".join(utterance.id for utterance in utterances), len(utterances) > 1
+        deadline_s = self._settings.deadline_s(sum(utterance.duration_s for utterance in utterances))
+        this = (ids, sum(len(utterance.pcm) for utterance in utterances))
+        if this == self._given_up:  # speculatively, inside the pause
+            raise EngineError(f"the engine process was lost {ATTEMPTS} times over {ids}")
         for _ in range(ATTEMPTS):
             try:
-                return self._ready().transcribe([utterance], self._settings.deadline_s(utterance.duration_s))[0]
+                return self._running().transcribe(utterances, deadline_s)
             except ProcessDied as loss:
-                reason = self._lost(loss)
+                reason = str(loss)
+                self._lost(reason)
+                if several:
+                    raise EngineError(f"the engine process {reason}") from loss
         self._given_up = this
-        raise EngineError(f"the engine process was lost {ATTEMPTS} times over {utterance.id}, at last it {reason}")
-
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
-        """Return the words of each of `utterances` (at most 30 s each), in their order, within the budget of them all.
-
-        Raises:
-            EngineError: inference failed; or the process was lost, or cannot be started. The engine stays usable, and
-                each of them has its own two attempts.
-        """
-        deadline_s = self._settings.deadline_s(sum(utterance.duration_s for utterance in utterances))
-        try:
-            return self._ready().transcribe(utterances, deadline_s)
-        except ProcessDied as loss:
-            raise EngineError(f"the engine process {self._lost(loss)}") from loss
+        raise EngineError(f"the engine process was lost {ATTEMPTS} times over {ids}, at last it {reason}")
 
     def close(self) -> None:
         """End the process; idempotent."""
@@ -304,36 +292,29 @@ class ProcessEngine:
             self._process.close()
             self._process = None
 
-    def _lost(self, loss: ProcessDied) -> str:
-        reason = str(loss)
+    def _lost(self, reason: str) -> None:
         self._process = None
         log.warning(f"the engine process {reason}")
         self._on_loss(reason)
-        return reason
 
-    def _ready(self) -> EngineProcess:
-        """The process, started anew if it is gone.
+    def _running(self) -> EngineProcess:
+        """Return the process; start one if it is gone, after the pause that is due.
 
-        One that died of itself between two utterances is replaced without counting against the next of them.
+        The death of a process between two utterances does not count as an attempt at the next one. A model that is
+        missing or damaged now is an EngineError: the agent goes on, because the model may come back.
         """
         if self._closed.is_set():
             raise EngineError("the engine is closed: create a new one")
         if self._process and not self._process.alive:
-            log.warning("the engine process died while it had nothing to do")
-            self._on_loss("died while idle")
             self._process.kill()
-            self._process = None
-        return self._process or self._restart()
-
-    def _restart(self) -> EngineProcess:
-        """Start a process after the pause that is due; a model that is gone meanwhile is an EngineError."""
+            self._lost("died while idle")
+        if self._process:
+            return self._process
         if self._failed_starts:
             self._closed.wait(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed_starts - 1)))
         try:
             return self._start()
-        except EngineError:
-            raise
-        except AgentError as error:  # the model is missing or damaged now; the agent goes on, as it may come back
+        except AgentError as error:
             raise EngineError(str(error)) from error
 
     def _start(self) -> EngineProcess:

@@ -1,16 +1,16 @@
-"""From settings to the stages that more than one verb needs."""
+"""From settings to the stages that several verbs use."""
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ulid import ULID
 
-from agent.asr import Engine
+from agent.asr import Engine, create_engine
 from agent.asr.engine_process import ProcessEngine
-from agent.asr.factory import create_engine
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.audio.wav import WavSource
@@ -28,15 +28,15 @@ from agent.worker import at_lower_priority
 log = logging.getLogger(__name__)
 
 ENGINE_NICE: Final = 5
-"""How much lower the priority of everything that computes for the engine is than that of capture. The unit runs at -5,
-so an engine stands level with other programs; more would leave it behind them."""
+"""The priority of all threads of the engine is so much lower than that of capture. The unit runs at -5, so an engine is
+equal to other programs; with more it would come after them."""
 
 
 def concrete_engine(settings: Settings) -> EngineSettings:
-    """The engine that the settings mean, `auto` resolved; logs what is not as it should be.
+    """Return the engine of the settings, with `auto` resolved; log a warning about the choice.
 
     Raises:
-        ModelError: `auto` has nothing to choose from.
+        ModelError: `auto` finds no model.
     """
     resolved = resolve(settings)
     if resolved.warning:
@@ -45,13 +45,13 @@ def concrete_engine(settings: Settings) -> EngineSettings:
 
 
 def load_engine(settings: Settings, on_loss: Callable[[str], None] = lambda _reason: None) -> Engine:
-    """Find and verify the model, and load it, in a process of its own if `engine.isolation` wants that.
+    """Find and verify the model, and load it, in its own process if `engine.isolation` asks for that.
 
-    Whatever threads or process it starts have a lower priority than the caller. Never touches the network. `on_loss` is
-    told, from the thread that transcribes, why such a process was lost.
+    The threads and the process of the engine have a lower priority than the caller. It never uses the network.
+    `on_loss` is called from the thread that transcribes, with the reason for the loss of a process.
 
     Raises:
-        ModelError: the model is unknown, not on this device, not what it should be, or does not know the language.
+        ModelError: the model is unknown, missing or damaged, or does not know the language.
         EngineError: the engine cannot be started.
     """
     engine, store = concrete_engine(settings), Store(models_dir(settings), load_catalogue())
@@ -67,12 +67,12 @@ def load_engine(settings: Settings, on_loss: Callable[[str], None] = lambda _rea
 
 
 def create_segmenter(settings: Settings) -> Segmenter:
-    """The segmenter that `settings` describe; utterances get ULIDs for ids."""
+    """Return the segmenter of `settings`; the ids of its utterances are ULIDs."""
     return Segmenter(settings.segmenter, settings.vad.threshold, lambda: str(ULID()))
 
 
 def as_commanded(configured: Settings, applied: Applied) -> Settings:
-    """`configured`, with what commands have changed; a language that a newly configured model lacks is forgotten."""
+    """Return `configured` with the changes by commands, without a commanded language that the model does not know."""
     settings = applied.overlay(configured)
     problem = language_problem(concrete_engine(settings))
     if problem and not language_problem(concrete_engine(configured)) and _gives_way(applied, problem):
@@ -83,12 +83,12 @@ def as_commanded(configured: Settings, applied: Applied) -> Settings:
 def load_as_commanded(
     configured: Settings, applied: Applied, load: Callable[[Settings], Engine]
 ) -> tuple[Engine, Settings]:
-    """The engine, and the settings with which it could be loaded: a command must not keep a device from starting.
+    """Load the engine as commanded, or else as configured; return it with its settings.
 
-    Whoever starts a device that does not listen because of a command reads so in the log.
+    A command must not keep a device from starting. A commanded mute is logged.
 
     Raises:
-        ModelError, EngineError: the engine that is configured cannot be loaded either.
+        ModelError, EngineError: the configured engine cannot be loaded either.
     """
     if applied.muted:
         log.warning(applied.muted)
@@ -103,10 +103,10 @@ def load_as_commanded(
 
 
 def _gives_way(applied: Applied, why: object) -> bool:
-    """Forget what a command made of the engine, with a line in the log; False if none did."""
+    """Forget the commanded engine settings, and log it; return False if there are none."""
     if not applied.forget("engine"):
         return False
-    log.warning(f"what a command made of the engine does not work any more ({why}); it is as configured")
+    log.warning(f"ignoring the commanded engine settings ({why}); using the configured engine")
     return True
 
 
@@ -119,23 +119,17 @@ class Passage:
 
 
 def transcribe(path: Path, settings: Settings, engine: Engine, channel: int | None = None) -> Iterator[Passage]:
-    """Yield the passages of a recording in which words were found, as soon as each is transcribed.
+    """Yield the passages of a recording with words, each as soon as it is transcribed.
 
     `channel` counts from 1; None mixes all of them.
 
     Raises:
-        SourceError: the file cannot be read; or, behind the last passage, some of it could not be read.
+        SourceError: the file cannot be read; or, after the last passage, a part of it cannot be read.
         EngineError: the engine failed.
     """
-    for utterance in _utterances(WavSettings(path=path, pace="flat_out", channel=channel), settings):
-        transcript = engine.transcribe(utterance)
-        if transcript.text and transcript.verdict is not Verdict.REJECTED:
-            yield Passage(utterance, transcript)
-
-
-def _utterances(recording: WavSettings, settings: Settings) -> Iterator[Utterance]:
-    source = WavSource(recording)
-    try:
-        yield from utterances_in(iter(source.read, None), create_detector(settings.vad), create_segmenter(settings))
-    finally:
-        source.close()
+    with closing(WavSource(WavSettings(path=path, pace="flat_out", channel=channel))) as source:
+        frames = iter(source.read, None)
+        for utterance in utterances_in(frames, create_detector(settings.vad), create_segmenter(settings)):
+            (transcript,) = engine.transcribe([utterance])
+            if transcript.text and transcript.verdict is not Verdict.REJECTED:
+                yield Passage(utterance, transcript)

@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram in numpy, without torch and without a window of 30 seconds.
+"""Whisper's log-mel spectrogram in numpy, without torch, and as short as the utterance.
 
 Formula and constants: `log_mel_spectrogram` in openai/whisper, `whisper/audio.py`; the filter bank is librosa's (Slaney
 scale and norm, `librosa.filters.mel`), which that file loads ready-made.
@@ -10,16 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.audio.frames import PcmFloat
+from agent.models.whisper import mel_filters
 
 FFT_SAMPLES = 400
 HOP_SAMPLES = 160
 """10 ms: 100 frames a second."""
-
-_SLANEY_HZ_PER_MEL = 200.0 / 3
-_SLANEY_LOG_START_HZ = 1_000.0
-_SLANEY_LOG_STEP = np.log(6.4) / 27.0
-_TOP_MEL = 45.245640471924965
-"""8 kHz, half the sample rate, on Slaney's scale."""
 
 _DYNAMIC_RANGE_LOG10 = 8.0
 _FLOOR_POWER = 1e-10
@@ -30,8 +25,8 @@ MelSpectrogram = NDArray[np.float32]
 def log_mel(samples: PcmFloat, frames: int, bands: int = 80) -> MelSpectrogram:
     """Return the log-mel spectrogram of `samples`, shape (n,), float32 in [-1, 1), as shape (bands, frames).
 
-    Sound that is longer than `frames` x 10 ms is cut off; what is shorter is continued by digital silence, as Whisper
-    was trained with. Only the frames that sound reaches are computed; the others are the floor.
+    Longer sound than `frames` x 10 ms is cut off. Shorter sound is followed by digital silence, as in Whisper's
+    training. Only the frames with sound are computed; the others are the floor.
     """
     heard = _power_spectrum(samples[: frames * HOP_SAMPLES], frames)
     mel = np.full((bands, frames), _FLOOR_POWER, dtype=np.float32)
@@ -61,23 +56,3 @@ def _power_spectrum(samples: PcmFloat, frames: int) -> NDArray[np.float32]:
 def _hann() -> NDArray[np.float32]:
     """Periodic Hann window, as torch.hann_window makes it."""
     return np.hanning(FFT_SAMPLES + 1)[:-1].astype(np.float32)
-
-
-@lru_cache(maxsize=2)
-def mel_filters(bands: int) -> NDArray[np.float32]:
-    """Slaney's triangular filters, shape (bands, 201), each of the same area."""
-    mels = np.linspace(0.0, _TOP_MEL, bands + 2)
-    log_start_mel = _SLANEY_LOG_START_HZ / _SLANEY_HZ_PER_MEL
-    corners_hz = np.where(
-        mels < log_start_mel,
-        mels * _SLANEY_HZ_PER_MEL,
-        _SLANEY_LOG_START_HZ * np.exp(_SLANEY_LOG_STEP * (mels - log_start_mel)),
-    )
-    bins_hz = np.fft.rfftfreq(FFT_SAMPLES, 1.0 / 16_000)
-    widths_hz = np.diff(corners_hz)
-    slopes_hz = corners_hz[:, None] - bins_hz[None, :]
-    rising = -slopes_hz[:-2] / widths_hz[:-1, None]
-    falling = slopes_hz[2:] / widths_hz[1:, None]
-    area = 2.0 / (corners_hz[2:] - corners_hz[:-2])
-    filters: NDArray[np.float32] = (np.clip(np.minimum(rising, falling), 0.0, None) * area[:, None]).astype(np.float32)
-    return filters

@@ -1,8 +1,8 @@
-"""The time that an engine had for itself: wall time, less the time that it waited for a processor.
+"""The own time of an engine: wall time, less most of the time that it waited for a processor.
 
-A limit in wall time takes a starved process for a hung one. A hung process waits for no processor: it sleeps for ever,
-or it computes for ever. So time spent waiting for a processor counts only a tenth against a limit. It does count, so
-every limit is reached in the end.
+A limit in wall time takes a starved process for a hung one. But a hung process waits for no processor: it sleeps for
+ever, or it computes for ever. So a wait for a processor counts one tenth against a limit, and every limit is reached in
+the end.
 
 Sources: /proc/PID/task/TID/schedstat (the kernel's Documentation/scheduler/sched-stats.rst) and stat (proc(5)). Without
 them, own time is wall time.
@@ -45,23 +45,20 @@ class Sample:
     at_s: float
     """Monotonic time."""
     threads: Mapping[int, ThreadTimes]
-    """What computes in it, by thread id; empty where nothing is known."""
-
-
-_NEW: Final = ThreadTimes(runnable=False, cpu_s=0.0, waited_s=0.0)
+    """The threads that compute, by thread id; empty if unknown."""
 
 
 def own_time_s(before: Sample, after: Sample) -> float:
     """Return the seconds between two samples, less nine tenths of the time that the threads waited for a processor.
 
-    Threads that run or wait at the same time share that time: an endless loop in more threads than there are processors
-    is no starvation.
+    Threads that run or wait at the same time share that time: an endless loop in more threads than processors is no
+    starvation.
     """
     wall_s, busy_s, starved_s = after.at_s - before.at_s, 0.0, 0.0
     for id_, now in after.threads.items():
-        then = before.threads.get(id_, _NEW)
+        then = before.threads.get(id_, ThreadTimes(runnable=False, cpu_s=0.0, waited_s=0.0))
         cpu_s, waited_s = now.cpu_s - then.cpu_s, now.waited_s - then.waited_s
-        if then.runnable and now.runnable:  # a wait that is not over yet; and all there is without schedstat
+        if then.runnable and now.runnable:  # a wait that is not over yet; or a kernel without schedstat
             waited_s = max(waited_s, wall_s - cpu_s)
         busy_s += max(0.0, cpu_s)
         starved_s += max(0.0, waited_s)
@@ -70,15 +67,15 @@ def own_time_s(before: Sample, after: Sample) -> float:
 
 
 class OwnTime:
-    """A clock of the own time of what computes in a process. Used by one thread.
+    """A clock of the own time of an engine. Used by one thread.
 
-    Of all threads those count that have the lowest priority: an engine's have, in the agent's own process, too
+    Only the threads with the lowest priority count. These are the engine's, even in the agent's own process
     (`worker.py`).
 
     Args:
-        process: Returns the id of the process; asked at every look, as it may change.
+        process: Returns the id of the process; called for every sample, because it may change.
         clock_s: Monotonic.
-        proc: Where the kernel tells about processes.
+        proc: The folder /proc.
     """
 
     def __init__(
@@ -91,7 +88,7 @@ class OwnTime:
         self._last = self._sample()
 
     def __call__(self) -> float:
-        """Return the seconds of own time since this clock was made; to be asked about once a second."""
+        """Return the seconds of own time since the start of this clock. Call it about once a second."""
         sample = self._sample()
         self._spent_s += own_time_s(self._last, sample)
         self._last = sample
@@ -104,7 +101,7 @@ class OwnTime:
 
 
 def _threads(tasks: Path) -> Iterator[tuple[int, int, ThreadTimes]]:
-    """Niceness, id and times of each thread, as far as the kernel tells; it may end at any moment."""
+    """Yield niceness, id and times of each thread that the kernel still knows; it may end at any moment."""
     with suppress(OSError):
         for folder in tasks.iterdir():
             with suppress(OSError, ValueError, IndexError):

@@ -1,23 +1,25 @@
-"""How fast the engine is, how busy it is, and how much of its time speculative decoding may cost."""
+"""How fast and how busy the engine is, and how much of its time speculative decoding may waste."""
 
 import threading
 from collections import deque
 from typing import Final
 
 WINDOW_S: Final = 120.0
-"""This much of the past counts for how busy the engine is."""
+"""The load is that of this last part of the time."""
 SMOOTHING: Final = 0.3
 """Weight of the newest utterance in the real-time factor."""
 GRACE_S: Final = 1.0
-"""Waste that is allowed before there is any useful work to compare it with."""
+"""Allowed waste before there is useful work to compare it with."""
+MAX_WASTE: Final = 0.3
+"""Allowed waste, as a share of the useful work."""
 
 
 class EnginePace:
-    """Real-time factor and load, from every inference. Written by the transcribe thread, read by any."""
+    """Real-time factor and load, from every inference. The transcribe thread writes, any thread may read."""
 
     def __init__(self) -> None:
         self.rtf = 0.0
-        """Inference time for a second of speech, smoothed over a few utterances; 0 before the first."""
+        """Inference time for a second of speech, smoothed over several utterances; 0 before the first."""
         self._lock = threading.Lock()
         self._inferences: deque[tuple[float, float]] = deque()
 
@@ -40,11 +42,10 @@ class EnginePace:
 class SpeculationBudget:
     """Keeps the waste of speculative decoding within a share of the useful work. Belongs to the transcribe thread.
 
-    Decoding an utterance inside the pause that may end it hides the inference. If speech resumes, it was for nothing.
+    To decode an utterance inside the pause hides the inference. If speech resumes, the work is wasted.
     """
 
-    def __init__(self, max_waste: float = 0.3) -> None:
-        self._max_waste = max_waste
+    def __init__(self) -> None:
         self._useful_s = 0.0
         self._wasted_s = 0.0
 
@@ -58,4 +59,4 @@ class SpeculationBudget:
     @property
     def allows(self) -> bool:
         """True while the waste is within its share, plus one second."""
-        return self._wasted_s <= GRACE_S + self._max_waste * self._useful_s
+        return self._wasted_s <= GRACE_S + MAX_WASTE * self._useful_s

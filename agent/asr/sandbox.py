@@ -1,24 +1,32 @@
-"""What an engine process gives up before it opens a model: network, foreign files, other programs, its place in memory.
+"""The start of an engine process: it confines itself, and only then imports numpy and loads a model.
 
-It runs native parsers on files that somebody else made, so it is treated as if it could be taken over. Everything here
-works without privileges and stays for the life of the process: Landlock for files (Linux 5.13, where it is enabled),
-a seccomp filter for sockets and programs, the rest by setrlimit and /proc. Where the kernel has not got a part, the
-others still hold.
+    python -m agent.asr.sandbox FD [MODEL]      FD: the socket to the agent; MODEL: the verified file or folder
+
+`agent/asr/engine_process.py` starts it. Native parsers read foreign files in it, so it may be taken over. Before that
+it gives up the network, other files, other programs and its priority in memory. This needs no privileges and holds for
+the life of the process: Landlock for files (from Linux 5.13, if enabled), a seccomp filter for sockets and programs,
+setrlimit and /proc. If the kernel lacks one part, the others still hold.
 """
 
 import ctypes
 import os
 import platform
 import resource
+import signal
 import struct
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 OOM_SCORE_ADJ: Final = 500
-"""Of 1000: when memory runs out the kernel takes this process, which can be started again, before the agent."""
+"""Of 1000: when memory runs out, the kernel kills this process first, and the agent can start it again."""
+_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/opt", "/sys", "/etc/ld.so.cache", "/etc/nv_tegra_release")
+_PROC: Final = ("cpuinfo", "meminfo", "stat", "sys", "devices", "driver", "self")
+"""Not all of /proc: it has the environments and memory maps of other processes."""
+_DEVICES: Final = (Path("/dev"),)
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -27,21 +35,49 @@ _EPERM, _ENOSYS = 1, 38
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What took effect."""
+    """The parts of the confinement that the kernel supports."""
 
     network: bool
-    """No socket but a local one, and no other program, can be opened."""
+    """The process can open only local sockets, and start no program."""
     files: bool
-    """Only the listed folders can be read, and nothing can be written; from Linux 6.12 on, nobody be sent signals."""
+    """The process can read only the listed folders, and write no file; from Linux 6.12 on, it can signal no other."""
+
+
+def main(arguments: list[str]) -> int:
+    """Confine this process, then serve until the agent closes the socket; return the exit status."""
+    # A terminal sends these to all its processes; the agent decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    model = Path(arguments[1]) if len(arguments) > 1 else None
+    confined = confine(readable(model), _DEVICES)
+    # Only now: numpy and the engines start threads, and threads from before would stay unconfined.
+    from agent.asr.child import serve  # noqa: PLC0415 - see above
+
+    serve(int(arguments[0]), model, asdict(confined))
+    return 0
+
+
+def readable(model: Path | None) -> list[Path]:
+    """Return the system, this interpreter, its packages and the model: no settings, no credentials, no home."""
+    names = {
+        *_SYSTEM,
+        *(f"/proc/{name}" for name in _PROC),
+        sys.prefix,
+        sys.base_prefix,
+        *sys.path,
+        *os.environ.get("LD_LIBRARY_PATH", "").split(":"),
+    }
+    found = [Path(name) for name in sorted(names) if name]
+    # A file of the model may be a link into the store.
+    return [*found, model, model.resolve()] if model else found
 
 
 def confine(readable: Iterable[Path], devices: Iterable[Path] = ()) -> Confinement:
-    """Give up everything but reading below `readable`, using what is below `devices`, and computing.
+    """Give up all rights except to read below `readable`, to use the files below `devices`, and to compute.
 
-    Has to be called before the first thread starts: each of the two filters holds for the thread that sets it and for
-    those that it starts.
+    Call it before the first thread starts: both filters hold for the calling thread and for those that it starts.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what was said
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold speech
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -59,7 +95,7 @@ _LANDLOCK_VERSION = 1
 _PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _ALL_BY_ABI: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
-"""Rights that each version of the interface knows; from 5 on also ioctl on devices, 1 << 15, which CUDA needs."""
+"""Rights by version of the interface. Version 5 adds ioctl on devices, 1 << 15, which stays allowed: CUDA needs it."""
 _FIRST_WITH_SCOPES = 6
 _NO_FOREIGN_SIGNALS = 1 << 1
 _FILE_ONLY = _EXECUTE | _WRITE_FILE | _READ_FILE
@@ -85,7 +121,7 @@ def _confine_files(libc: ctypes.CDLL, readable: Iterable[Path], devices: Iterabl
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
-    """Add a rule; what does not exist needs none."""
+    """Add a rule; a path that does not exist needs none."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -108,7 +144,7 @@ class _Machine:
 
 
 _IO_URING_SETUP = 425
-"""The same on every architecture. It opens sockets without the system call for that."""
+"""The same on every architecture. It opens sockets without their system call."""
 _MACHINES: Final = {
     "x86_64": _Machine(0xC000003E, socket=41, refused=(59, 322, 101, 310, 311)),
     "aarch64": _Machine(0xC00000B7, socket=198, refused=(221, 281, 117, 270, 271)),
@@ -161,3 +197,7 @@ def _filter(machine: _Machine) -> list[bytes]:
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

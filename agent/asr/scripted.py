@@ -1,6 +1,8 @@
 """An engine without recognition: it answers from a list."""
 
 import time
+from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from agent.asr.transcript import Segment, Transcript
@@ -12,27 +14,28 @@ if TYPE_CHECKING:
 
 
 class Scripted:
-    """Answers the n-th utterance with the n-th text, from the start again after the last one.
+    """Answers the n-th utterance with the n-th text, and starts again after the last one.
 
     Implements `agent.asr.Engine`. For trying a broker, a dashboard or an automation without a model.
     """
 
+    batch_size = 1
+
     def __init__(self, settings: "ScriptedSettings") -> None:
         self._settings = settings
-        self._answered = 0
+        self._texts = cycle(settings.texts or ("",))
         self._closed = False
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Return the next text after `delay_s`; an empty script hears nothing.
-
-        Raises:
-            EngineError: the engine is closed.
-        """
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `agent.asr.Engine`. Each answer comes after `delay_s`."""
         if self._closed:
             raise EngineError("the scripted engine is closed: create a new one")
+        return [self._answer(utterance) for utterance in utterances]
+
+    def _answer(self, utterance: Utterance) -> Transcript:
         began_ns = time.monotonic_ns()
         time.sleep(self._settings.delay_s)
-        text = self._next_text().strip()
+        text = next(self._texts).strip()
         return Transcript(
             utterance_id=utterance.id,
             text=text,
@@ -43,14 +46,6 @@ class Scripted:
             inference_s=(time.monotonic_ns() - began_ns) / 1e9,
             audio_ctx=0,
         )
-
-    def _next_text(self) -> str:
-        texts = self._settings.texts
-        if not texts:
-            return ""
-        text = texts[self._answered % len(texts)]
-        self._answered += 1
-        return text
 
     def close(self) -> None:
         """Refuse further utterances."""

@@ -1,4 +1,4 @@
-"""What Whisper learned from subtitles and writes of sounds without words: notes, credits, the ends of videos.
+"""Texts from subtitles that Whisper writes for sounds without words: notes, credits, the ends of videos.
 
 The texts themselves are in `subtitles.toml`, by language.
 """
@@ -29,22 +29,22 @@ _LONGEST_LABEL_WORDS: Final = 3
 _SURE_NOTE: Final = regex.compile(
     r"\[[^\[\]]*\]|\{[^{}]*\}|［[^［］]*］|｛[^｛｝]*｝|【[^【】]*】|〔[^〔〕]*〕|〖[^〖〗]*〗|\*+[^*]*\*+|<[^<>\s][^<>]*>"
 )
-"""What stands in these brackets was not said, wherever they stand; but a number was."""
+"""Text in these brackets was not said, in any place; only a number was."""
 _NOTE: Final = regex.compile(r"\((?P<note>[^()]*)\)|（(?P<note>[^（）]*)）|<(?P<note>[^<>]*)>|＜(?P<note>[^＜＞]*)＞")
-"""People say what stands in these, too, within a sentence."""
+"""Text in these may be speech within a sentence."""
 _SET_OFF: Final = regex.compile(r"(?<!\S)[-–—~_#=«‹〈《]+(?P<note>[^\s\p{P}][^\p{P}]*)[-–—~_#=»›〉》]+(?!\w)")
 """Dashes and quotation marks: a note only around the name of a sound."""
 _NOTES_OF_MUSIC: Final = regex.compile(r"[♩♪♫♬♭♮♯]+")
 _UNFINISHED: Final = regex.compile(r"[\[［【][^\]］】]{0,20}$|^\s*[\[［【(（][^\]］】)）]*$")
-"""A note that the token cap cut off."""
+"""A note that the token cap cut short."""
 _DECORATED: Final = regex.compile(r"[^\w\s.,;:!?…。、！？'’\"“”„¡¿]")
 _ENDS_OF_SENTENCES: Final = ".!?…。！？)）]］】}♪»"
 _SENTENCE: Final = regex.compile(r".+?(?:(?<!\b\w)[.!?…]+(?=\s)|[。！？]+|$)\s*", regex.DOTALL)
-"""The point behind a single letter ends no sentence."""
+"""A point behind a single letter ends no sentence."""
 
 
 class Stock(Enum):
-    """A kind of text that Whisper writes of sounds without words."""
+    """A kind of text that Whisper writes for sounds without words."""
 
     SOUND = auto()
     """Names of sounds: "MUZIEK."."""
@@ -59,8 +59,7 @@ class Stock(Enum):
 def spoken(text: str) -> str:
     """Return `text` without notes on sounds (`[BLANK_AUDIO]`, `（拍手）`, `-Musik-`, `*coughs*`, `♪`) and credits.
 
-    Nobody said them, so a text of nothing else is no text; what is left is stripped, its gaps closed, and a remainder
-    without a letter or digit (" - ", "...") is no text either.
+    The rest is stripped and its gaps are closed. A rest without a letter or digit (" - ", "...") is no text.
     """
     words = _words_of(text).split()
     if words and _DECORATED.search(text) and all(map(_names_sound, words)):
@@ -73,15 +72,12 @@ def spoken(text: str) -> str:
 
 
 def is_sung(text: str) -> bool:
-    """True if Whisper marks it as a song."""
+    """True if Whisper marks the text as a song."""
     return any(note in text for note in "♩♪♫♬")
 
 
 def stock(text: str) -> Stock | None:
-    """Return which kind of text without words `text` is as a whole; None if it is another.
-
-    Several sentences of a kind are of that kind.
-    """
+    """Return the kind of `text`, which may be several sentences of this kind; None for another text."""
     words = _words_of(text).split()
     if words and _SOUNDS.issuperset(words):
         return Stock.SOUND
@@ -94,7 +90,7 @@ def stock(text: str) -> Stock | None:
 
 
 def _words_of(text: str) -> str:
-    """The words of `text` in lower case, with one space between two."""
+    """Return the words of `text` in lower case, with one space between two."""
     return " ".join(regex.findall(r"\w+", text.lower()))
 
 
@@ -108,15 +104,12 @@ def _is_number(note: str) -> bool:
 
 
 def _unless_said(note: "regex.Match[str]") -> str:
-    """A space for a note on a sound, else the text as it is.
+    """Return a space for a note on a sound, else the text unchanged.
 
-    Anything in brackets at the beginning of a sentence is a note; elsewhere, and between dashes, only a sound's name.
+    At the beginning of a sentence, all text in brackets is a note. Elsewhere, and between dashes, only a sound's name.
     """
-    before, behind, words = (
-        note.string[: note.start()].rstrip(),
-        note.string[note.end() :],
-        _words_of(note["note"]).split(),
-    )
+    before, behind = note.string[: note.start()].rstrip(), note.string[note.end() :]
+    words = _words_of(note["note"]).split()
     names_sound = len(words) <= _LONGEST_NOTE_WORDS and any(map(_names_sound, words))
     in_brackets = note.re is _NOTE
     begins = not before or before[-1] in _ENDS_OF_SENTENCES

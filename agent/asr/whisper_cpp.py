@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-# Idle OpenMP threads spin by default, and with another process on one of two cores inference then takes four times as
-# long. Read once, when the library is loaded: hence before the import.
+# Idle OpenMP threads spin by default. With another process on one of two cores, inference then takes four times as
+# long. The library reads this once, when it is loaded: hence before the import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import _pywhispercpp as pw
 
-from agent.asr.confidence import DecodingResult
 from agent.asr.context import Window, policy_for
 from agent.asr.cpu import engine_threads
-from agent.asr.decoding import Label, transcribe_with_fallback
+from agent.asr.decoding import transcribe_with_fallback
 from agent.asr.transcript import Segment, Transcript
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError, ModelError
@@ -34,7 +33,7 @@ _SECONDS_PER_TICK = 0.01
 _DETECTION_POSITIONS = 384
 """Seven seconds are enough to tell a language: the probabilities are those of the full window."""
 _MIN_SAMPLES = SAMPLE_RATE_HZ // 10
-"""whisper.cpp refuses what is shorter."""
+"""whisper.cpp refuses shorter sound."""
 _LOADED = "compute buffer (decode)"
 """Part of the last line that whisper.cpp logs when it has loaded a model."""
 _NO_MEMORY = "failed to allocate"
@@ -44,9 +43,9 @@ _NO_MEMORY = "failed to allocate"
 class WhisperCpp:
     """Transcribes with whisper.cpp on the CPU; implements `agent.asr.Engine`.
 
-    `model_path` is a ggml file, already verified: whisper.cpp's loader trusts what it reads.
+    `model_path` is a verified ggml file: whisper.cpp's loader does not check its input.
 
-    Greedy, without whisper.cpp's temperature fallback (our own evidence decides on a retry) and without flash
+    Decodes greedily, without whisper.cpp's temperature fallback (`decoding.py` decides on a retry) and without flash
     attention, which pads a short context with empty keys and attends to them (docs/decisions/0002).
 
     Raises:
@@ -54,9 +53,11 @@ class WhisperCpp:
         EngineError: there is not enough memory.
     """
 
+    batch_size = 1
+
     def __init__(self, settings: "WhisperCppSettings", model_path: Path, model_name: str) -> None:
         self._settings = settings
-        self._label = Label("whisper_cpp", model_name)
+        self._model_name = model_name
         self._threads = engine_threads(settings.threads)
         self._context: Any = _load(model_path)
         self._multilingual = bool(pw.whisper_is_multilingual(self._context))
@@ -65,15 +66,11 @@ class WhisperCpp:
         self._no_speech = no_speech_reader(self._context)
         self._check_language()
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Return the words of `utterance` (at most 30 s).
-
-        Raises:
-            EngineError: inference failed, or the engine is closed.
-        """
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """See `agent.asr.Engine`."""
         if self._context is None:
             raise EngineError("the whisper_cpp engine is closed: create a new one")
-        return transcribe_with_fallback(utterance, self._policy, self._decode, self._label)
+        return transcribe_with_fallback(utterances, self._policy, self._decode)
 
     def close(self) -> None:
         """Free the model; idempotent."""
@@ -81,20 +78,26 @@ class WhisperCpp:
             pw.whisper_free(self._context)
             self._context = None
 
-    def _decode(self, samples: PcmFloat, window: Window) -> DecodingResult:
+    def _decode(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
+        return [self._decode_one(samples, window) for samples, window in zip(sounds, windows, strict=True)]
+
+    def _decode_one(self, samples: PcmFloat, window: Window) -> Transcript:
         padded = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
         language, language_prob = self._language(padded, window)
         self._run(padded, self._parameters(window, language))
-        duration_s = len(samples) / SAMPLE_RATE_HZ
-        logprobs, tokens = self._tokens()
-        segments = self._segments(duration_s)
-        return DecodingResult(
+        tokens, segments = self._results(len(samples) / SAMPLE_RATE_HZ)
+        logprobs = [token.plog for token in tokens if token.id < self._end_of_text]
+        return Transcript(
+            utterance_id="",
             text="".join(segment.text for segment in segments).strip(),
-            segments=segments,
-            tokens=len(logprobs),
-            capped=tokens >= window.max_tokens,
-            audio_ctx=window.positions,
             language=language,
+            segments=segments,
+            engine="whisper_cpp",
+            model=self._model_name,
+            inference_s=0.0,
+            audio_ctx=window.positions,
+            tokens=len(logprobs),
+            capped=len(tokens) >= window.max_tokens,
             avg_logprob=float(np.mean(logprobs)) if logprobs else None,
             no_speech_prob=self._no_speech(self._threads) if logprobs else None,
             language_prob=language_prob,
@@ -109,7 +112,7 @@ class WhisperCpp:
         parameters.no_context = True
         parameters.suppress_blank = True
         parameters.temperature_inc = 0.0
-        # Off: whisper.cpp looks at stale numbers with multilingual models and drops words on account of the last sound.
+        # Off: with multilingual models whisper.cpp looks at the figure of the sound before, and drops words for it.
         parameters.no_speech_thold = 1.0
         parameters.greedy = {"best_of": 1}
         parameters.print_progress = False
@@ -124,25 +127,19 @@ class WhisperCpp:
         if status:
             raise EngineError(f"whisper.cpp failed with {status}: {_last(lines)}")
 
-    def _tokens(self) -> tuple[list[float], int]:
-        """Return the log probabilities of the text tokens, and the number of all tokens."""
-        tokens = [
-            pw.whisper_full_get_token_data(self._context, segment, index)
-            for segment in range(pw.whisper_full_n_segments(self._context))
-            for index in range(pw.whisper_full_n_tokens(self._context, segment))
-        ]
-        return [token.plog for token in tokens if token.id < self._end_of_text], len(tokens)
-
-    def _segments(self, duration_s: float) -> tuple[Segment, ...]:
-        return tuple(
-            Segment(
-                start_s=min(pw.whisper_full_get_segment_t0(self._context, index) * _SECONDS_PER_TICK, duration_s),
-                end_s=min(pw.whisper_full_get_segment_t1(self._context, index) * _SECONDS_PER_TICK, duration_s),
-                # A token may end inside a character, and at the token cap the text may, too.
-                text=pw.whisper_full_get_segment_text(self._context, index).decode("utf-8", errors="ignore"),
-            )
-            for index in range(pw.whisper_full_n_segments(self._context))
-        )
+    def _results(self, duration_s: float) -> tuple[list[Any], tuple[Segment, ...]]:
+        """Return all tokens, and the segments, with their times clamped to `duration_s`."""
+        tokens: list[Any] = []
+        segments: list[Segment] = []
+        for index in range(pw.whisper_full_n_segments(self._context)):
+            count = pw.whisper_full_n_tokens(self._context, index)
+            tokens += [pw.whisper_full_get_token_data(self._context, index, token) for token in range(count)]
+            start_s = pw.whisper_full_get_segment_t0(self._context, index) * _SECONDS_PER_TICK
+            end_s = pw.whisper_full_get_segment_t1(self._context, index) * _SECONDS_PER_TICK
+            # A token may end inside a character; at the token cap, so may the text.
+            text = pw.whisper_full_get_segment_text(self._context, index).decode("utf-8", errors="ignore")
+            segments.append(Segment(min(start_s, duration_s), min(end_s, duration_s), text))
+        return tokens, tuple(segments)
 
     def _language(self, samples: PcmFloat, window: Window) -> tuple[str, float | None]:
         """Return the language and, where it was detected, its probability.
@@ -178,7 +175,7 @@ def _load(model_path: Path) -> Any:
     parameters = pw.whisper_context_default_params()
     parameters.flash_attn = False
     if not model_path.is_file():
-        raise ModelError(f"{model_path} is no file: pull the model with `edgescribe models pull`")
+        raise ModelError(f"{model_path} does not exist: pull the model with `edgescribe models pull`")
     with _captured_log() as lines:
         context = pw.whisper_init_from_file_with_params(str(model_path), parameters)
     # pywhispercpp hides a null pointer, and using it would kill the process: only the log tells success from failure.
@@ -194,9 +191,9 @@ _log_lock = threading.Lock()
 
 @contextmanager
 def _captured_log() -> Iterator[list[str]]:
-    """Collect what whisper.cpp would write to stderr.
+    """Collect the log lines of whisper.cpp, which it would write to stderr.
 
-    The callback is taken back at the end: one that outlives the interpreter's shutdown kills the process.
+    The callback is removed at the end: a callback that outlives the interpreter's shutdown kills the process.
     """
     lines: list[str] = []
     with _log_lock:
@@ -208,34 +205,40 @@ def _captured_log() -> Iterator[list[str]]:
 
 
 def _last(lines: list[str]) -> str:
-    return lines[-1] if lines else "it does not say why"
+    return lines[-1] if lines else "no reason given"
 
 
-# Whisper's own no-speech probability (openai/whisper, `whisper/decoding.py`): that of `<|nospeech|>` right behind
+# Whisper's own no-speech probability (openai/whisper, `whisper/decoding.py`) is that of `<|nospeech|>` right behind
 # `<|startoftranscript|>`. pywhispercpp does not export it, and with multilingual models whisper.cpp's own figure is of
-# the sound before. The encoder's output is still there after a transcription, so one step of the decoder
-# gives it, in 4 to 8 ms. The library's C functions do that; ctypes releases the GIL meanwhile.
+# the sound before. After a transcription the encoder's output is still there, so one step of the decoder gives the
+# probability, in 4 to 8 ms. The library's C functions do that; ctypes releases the GIL meanwhile.
 #
-# They want a pointer to the context. pybind11 keeps it behind the head of the Python object: there is the address of
-# the wrapper, whose only field is the pointer. With another version of the binding the probability is None.
+# The functions need a pointer to the context. pybind11 keeps the address of a wrapper behind the head of the Python
+# object, and the pointer is the wrapper's only field. With another version of the binding the probability is None.
 
 _KNOWN_LAYOUTS: Final = ("1.5.",)
-"""Beginnings of the versions of pywhispercpp whose layout was looked at."""
+"""Beginnings of the versions of pywhispercpp with the layout above."""
 _SYMBOLS: Final = ("whisper_decode", "whisper_get_logits", "whisper_token_nosp")
 
 NoSpeech = Callable[[int], float | None]
-"""Given a number of threads, the probability for what was transcribed last, in [0, 1]; None where it cannot be told."""
+"""Given a number of threads, returns the probability of the last transcription, in [0, 1]; None if unknown."""
 
 
 def no_speech_reader(context: Any) -> NoSpeech:
-    """Return what reads the probability from `context`, a loaded model; it must not be used once that is freed."""
+    """Return a function that reads the probability from `context`, a loaded model. Do not call it after the free."""
     library = ctypes.CDLL(pw.__file__)
     known = version("pywhispercpp").startswith(_KNOWN_LAYOUTS) and sys.implementation.name == "cpython"
     if not known or not all(hasattr(library, symbol) for symbol in _SYMBOLS):
         return lambda _threads: None
-    _declare(library)
-    pointer = _pointer(context)
-    start = ctypes.c_int32(int(pw.whisper_token_sot(context)))
+    # The signatures in `whisper.h`.
+    int32 = ctypes.c_int32
+    library.whisper_decode.argtypes = [ctypes.c_void_p, ctypes.POINTER(int32), ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.whisper_get_logits.argtypes = [ctypes.c_void_p]
+    library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+    library.whisper_token_nosp.argtypes = [ctypes.c_void_p]
+    wrapper = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    pointer = ctypes.c_void_p.from_address(wrapper).value if wrapper else None
+    start = int32(int(pw.whisper_token_sot(context)))
     no_speech, tokens = int(library.whisper_token_nosp(pointer)), int(pw.whisper_model_n_vocab(context))
 
     def read(threads: int) -> float | None:
@@ -246,17 +249,3 @@ def no_speech_reader(context: Any) -> NoSpeech:
         return float(weights[no_speech] / weights.sum())
 
     return read
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the signatures in `whisper.h`."""
-    tokens = ctypes.POINTER(ctypes.c_int32)
-    library.whisper_decode.argtypes = [ctypes.c_void_p, tokens, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    library.whisper_get_logits.argtypes = [ctypes.c_void_p]
-    library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
-    library.whisper_token_nosp.argtypes = [ctypes.c_void_p]
-
-
-def _pointer(context: Any) -> int | None:
-    wrapper = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
-    return ctypes.c_void_p.from_address(wrapper).value if wrapper else None

@@ -1,49 +1,37 @@
-"""A microphone as a source, through libasound."""
+"""Reads a microphone, through libasound, in a thread of its own."""
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from agent.audio.framer import Framer, PcmFormat, RateGuard
+from agent.audio.framer import Framer, RateGuard
 from agent.audio.frames import AudioFrame
-from agent.audio.libasound import AlsaPcm, Chunk
+from agent.audio.libasound import AlsaPcm
 from agent.channel import Channel
 from agent.config.settings import AlsaSettings
 from agent.errors import DeviceStalled, DeviceUnavailable, SourceError
 from agent.worker import Worker
 
 STALL_S: Final = 4.0
-"""Silence after which the device counts as lost."""
+"""Time without sound after which the device counts as lost."""
 OPEN_S: Final = 3.0
-"""An open that takes longer will not return: its server (PulseAudio, PipeWire) or a FIFO's writer hangs."""
+"""A longer open never returns: its server (PulseAudio, PipeWire) or the writer of a FIFO hangs."""
 POLL_S: Final = 0.2
 """How long the thread stays inside libasound."""
 WAIT_S: Final = 0.5
 """How long `read` waits at a time; at rest frames come in groups of 0.2 s."""
 BACKLOG_FRAMES: Final = 256
-"""Eight seconds of sound, should the listener be held up; then the oldest is dropped, and its place is a gap."""
-MOST_HANGING: Final = 3
+"""Eight seconds of sound for a listener that is late. Then the oldest frame is dropped, and leaves a gap."""
+MOST_ABANDONED: Final = 3
 HOPELESS_S: Final = 600.0
 
 
-class Pcm(Protocol):
-    """An open device, see `libasound.AlsaPcm`; tests have others. Used by one thread only."""
+class AbandonedThreads:
+    """The threads that hang inside libasound. Each ends as soon as libasound returns.
 
-    format: PcmFormat
-
-    def read(self, timeout_s: float) -> Chunk:
-        """Return what was captured; empty if nothing came within `timeout_s`."""
-
-    def close(self) -> None:
-        """Release the device."""
-
-
-class Hanging:
-    """The threads of a device that libasound has not let go of; they end as soon as it does.
-
-    A few are no harm, and a device that was plugged in again works while the old one still hangs. Many would be a leak;
-    and what has not come back after ten minutes only a new process can cure.
+    A few do no harm: a device that is plugged in again works while the old one still hangs. Many would be a leak. After
+    ten minutes only a new process helps.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -52,18 +40,18 @@ class Hanging:
         self._full_since_s: float | None = None
 
     def add(self, worker: Worker) -> None:
-        """Leave a thread behind."""
+        """Abandon a thread."""
         self._workers.append(worker)
 
     def check(self, device: str) -> None:
-        """Say whether another may be risked.
+        """Check that one more thread may be started for `device`.
 
         Raises:
-            DeviceStalled: not now.
+            DeviceStalled: too many threads hang now.
             SourceError: they have hung for too long.
         """
         self._workers = [worker for worker in self._workers if worker.alive]
-        if len(self._workers) < MOST_HANGING:
+        if len(self._workers) < MOST_ABANDONED:
             self._full_since_s = None
             return
         now_s = self._clock_s()
@@ -74,25 +62,25 @@ class Hanging:
 
 
 class AlsaSource:
-    """Reads a microphone in a thread of its own and hands out frames (see `Source`).
+    """Reads a microphone in a thread of its own and delivers frames (see `Source`).
 
-    The thread is there because neither an open nor a read inside libasound may ever return (alsa-project/alsa-lib#321),
-    whatever was asked of it: the constructor and `read` notice the stall, and `close` abandons a thread that hangs,
-    which then releases the device as soon as libasound lets go of it.
+    An open or a read inside libasound may never return (alsa-project/alsa-lib#321). So a thread makes these calls. The
+    constructor and `read` notice a stall. `close` abandons a thread that hangs; the thread releases the device as soon
+    as libasound returns.
 
     Args:
-        settings: Which device.
-        on_overrun: Told of each overrun; called from that thread.
-        hanging: The threads of earlier sources that were abandoned.
+        settings: The device.
+        on_overrun: Called for each overrun, from that thread.
+        abandoned: The threads of earlier sources that hang.
         open_pcm: Opens a channel of the device.
         clock_ns: Monotonic.
-        stall_s: Silence after which the device counts as lost.
-        open_s: How long it may take to open.
+        stall_s: Time without sound after which the device counts as lost.
+        open_s: Time that it may take to open.
 
     Raises:
         ConfigError: there is no libasound.
         DeviceUnavailable: there is no such device, or it is busy, or hangs.
-        SourceError: it has no such channel, or its samples are of no use.
+        SourceError: it has no such channel, or its sample format is not supported.
     """
 
     live = True
@@ -101,39 +89,36 @@ class AlsaSource:
         self,
         settings: AlsaSettings,
         on_overrun: Callable[[], None] = lambda: None,
-        hanging: Hanging | None = None,
+        abandoned: AbandonedThreads | None = None,
         *,
-        open_pcm: Callable[[str, int], Pcm] = AlsaPcm,
+        open_pcm: Callable[[str, int], AlsaPcm] = AlsaPcm,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         stall_s: float = STALL_S,
         open_s: float = OPEN_S,
     ) -> None:
         self.xruns = 0
-        """Overruns so far: the sound was not fetched in time."""
+        """Overruns so far: the sound was not read in time."""
         self._name = settings.device
         self._channel = settings.channel
         self._on_overrun = on_overrun
-        self._hanging = hanging or Hanging()
+        self._abandoned = abandoned or AbandonedThreads()
         self._open_pcm = open_pcm
         self._clock_ns = clock_ns
         self._stall_s = stall_s
+        self._silent_s = 0.0
+        """Time of `read` without a frame. A clock would go on while this process is stopped or the machine sleeps."""
         self._frames: Channel[AudioFrame] = Channel(BACKLOG_FRAMES)
         self._closing = threading.Event()
         self._opened = threading.Event()
         """Set when the attempt to open is over."""
         self._is_open = False
-        self._hanging.check(self._name)
+        self._abandoned.check(self._name)
         self._worker = Worker("alsa", self._capture, lambda _: None)
         self._worker.start()
-        self._await_opening(open_s)
-        self._silent_s = 0.0
-        """Waited for in vain. Not by the clock, which goes on while this process is stopped or the machine sleeps."""
-
-    def _await_opening(self, limit_s: float) -> None:
-        if not self._opened.wait(limit_s):
+        if not self._opened.wait(open_s):
             self.close()
             raise DeviceStalled(
-                f'the microphone "{self._name}" has not opened within {limit_s:g} s: '
+                f'the microphone "{self._name}" has not opened within {open_s:g} s: '
                 "restart what serves it (PulseAudio, PipeWire), or replug it"
             )
         if not self._is_open:
@@ -146,8 +131,7 @@ class AlsaSource:
 
     def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for the next frame (see `Source.read`); a device that is silent for 4 s counts as lost."""
-        self._frames.rouse_at(ready)
-        while (frame := self._frames.get(WAIT_S)) is None:
+        while (frame := self._frames.get(WAIT_S, ready)) is None:
             if self._closing.is_set():
                 return None
             if self._frames.closed:
@@ -155,7 +139,7 @@ class AlsaSource:
             self._silent_s += WAIT_S
             if self._silent_s >= self._stall_s:
                 raise DeviceStalled(
-                    f'the microphone "{self._name}" has delivered nothing for {self._stall_s:g} s: replug it, '
+                    f'the microphone "{self._name}" has delivered no sound for {self._stall_s:g} s: replug it, '
                     "or see what else uses it (`fuser -v /dev/snd/*`)"
                 )
         self._silent_s = 0.0
@@ -166,27 +150,27 @@ class AlsaSource:
         self._closing.set()
         self._frames.close()
         if not self._worker.join(2 * POLL_S):
-            self._hanging.add(self._worker)
+            self._abandoned.add(self._worker)
 
     def _capture(self) -> None:
-        """The thread: open, read, cut, put, until closed or broken."""
+        """The thread: open, read, cut and put, until it is closed or the device fails."""
         try:
             pcm = self._open_pcm(self._name, self._channel)
             self._is_open = True
         finally:
             self._opened.set()
         framer, guard = Framer(pcm.format, self._channel), RateGuard()
-        held: list[AudioFrame] = []  # a burst is held back until it has ended: its sound may be none (see `RateGuard`)
+        held: list[AudioFrame] = []  # the frames of a burst, until it has ended: a FIFO may repeat stale bytes
         try:
             while not self._closing.is_set():
-                chunk, now_ns = pcm.read(POLL_S), self._clock_ns()
-                if chunk.overrun:
+                data, now_ns = pcm.read(POLL_S), self._clock_ns()
+                if data is None:
                     self.xruns += 1
                     self._on_overrun()
                     framer.overrun()
-                if chunk.data:
-                    held += framer.push(chunk.data, now_ns)
-                    guard.check(len(chunk.data) / pcm.format.bytes_per_s, now_ns)
+                elif data:
+                    held += framer.push(data, now_ns)
+                    guard.check(len(data) / pcm.format.bytes_per_s, now_ns)
                 if not guard.suspicious(now_ns):
                     for frame in held:
                         self._frames.put(frame)

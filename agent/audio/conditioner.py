@@ -1,7 +1,7 @@
-"""Less noise and more level, where the settings ask for it: WebRTC's audio processing."""
+"""Reduces noise and raises the level of sound, if the settings ask for it: WebRTC's audio processing."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -15,22 +15,29 @@ STEP_SAMPLES: Final = 160
 
 
 class Conditioner:
-    """Takes frames of the listen thread and gives as many back, their sound about 16 ms later than it came.
+    """Takes frames of the listen thread and returns as many, with their sound about 16 ms later.
 
-    Positions and times stay as they are: against pre-roll and hang-over 16 ms do not count.
+    Positions and times stay the same: 16 ms do not matter for pre-roll and hang-over.
 
     Raises:
-        ConfigError: the package that does it is not installed.
+        ConfigError: the package for it is not installed.
     """
 
     def __init__(self, settings: SoundSettings) -> None:
-        self._processor = _processor(settings)
+        try:
+            from webrtc_noise_gain import AudioProcessor  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigError(
+                "sound.noise_suppression and sound.auto_gain need a package that is not installed: "
+                f"{extras.missing('enhance')}"
+            ) from error
+        self._processor = AudioProcessor(int(settings.auto_gain), settings.noise_suppression)
         self._waiting = np.zeros(0, np.int16)
-        # A frame is no whole number of steps: so much in hand, and none is ever too short.
+        # A frame is no whole number of steps. With one step in reserve, no frame is ever too short.
         self._done = np.zeros(STEP_SAMPLES, np.int16)
 
     def condition(self, frame: AudioFrame) -> AudioFrame:
-        """The next frame, with the sound that is due."""
+        """Return the next frame."""
         self._waiting = np.concatenate([self._waiting, frame.pcm])
         whole = len(self._waiting) // STEP_SAMPLES * STEP_SAMPLES
         steps, self._waiting = self._waiting[:whole].reshape(-1, STEP_SAMPLES), self._waiting[whole:]
@@ -43,20 +50,9 @@ class Conditioner:
 
 
 def create_conditioner(settings: SoundSettings) -> Conditioner | None:
-    """What `settings` ask for; None where that is nothing.
+    """Return a conditioner if the settings ask for one, else None.
 
     Raises:
-        ConfigError: the package that does it is not installed.
+        ConfigError: the package for it is not installed.
     """
     return Conditioner(settings) if settings.auto_gain or settings.noise_suppression else None
-
-
-def _processor(settings: SoundSettings) -> Any:
-    try:
-        from webrtc_noise_gain import AudioProcessor  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "sound.noise_suppression and sound.auto_gain need a package that is not installed: "
-            f"{extras.missing('enhance')}"
-        ) from error
-    return AudioProcessor(int(settings.auto_gain), settings.noise_suppression)

@@ -1,11 +1,11 @@
-"""Where the sound lies in a file. The length in a header is a hint: killed recorders write it wrong, or not at all.
+"""Finds the sound in a file. The length in a header is a hint: killed recorders write it wrong, or not at all.
 
 A file may hold several recordings one behind the other (`cat a.mp3 b.mp3`, chained Ogg). Decoders stop at the end of
-the first one, and at the length that its header announces. So each is found here, and its header is mended.
+the first one, and at the length in its header. So this module finds each recording and corrects its header.
 
-MPEG audio (MP2 and MP3) is walked frame by frame: the only way to know how long it is, and where it is damaged.
-libmpg123 believes the length in a Xing frame, and estimates one from the first frame where there is none. It stops
-where the sampling rate or the number of channels changes, and writes about damage to standard error.
+MPEG audio (MP2 and MP3) is walked frame by frame. No other way shows its length, and where it is damaged. libmpg123
+believes the length in a Xing frame; without one, it estimates the length from the first frame. It stops where the
+sampling rate or the number of channels changes, and writes about damage to standard error.
 
 Formats: RIFF and RF64 (EBU Tech 3306), AIFF, Sony Wave64, Apple CAF, AU, FLAC (RFC 9639), Ogg (RFC 3533), ID3
 (https://id3.org), APEv2, MPEG audio (ISO/IEC 11172-3 and 13818-3), Xing and Info frames
@@ -20,24 +20,22 @@ from struct import Struct
 from typing import Final
 
 _TAGS: Final = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
-"""What a tag begins with."""
+"""The first bytes of tags."""
 _SCAN_BYTES: Final = 1 << 20
 _OVERLAP_BYTES: Final = 64
 """No pattern is longer."""
-
-
 _HEAD_BYTES: Final = 16 << 20
-"""A header that is longer is no header."""
+"""No header is longer."""
 _PIECE_BYTES: Final = 0x7FFF_0000
 """The most sound behind one header: 32-bit lengths are safe up to here."""
 _UNKNOWN_BYTES: Final = 0x7FFF_0000
-"""Who does not know the length yet writes this or more: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
+"""Recorders write this or more for an unknown length: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
 _U32, _U32_BE, _U64, _U64_BE = Struct("<I"), Struct(">I"), Struct("<Q"), Struct(">Q")
 
 _OGG: Final = re.compile(rb"OggS\x00[\x02\x06]", re.DOTALL)
 _OGG_PAGE: Final = re.compile(rb"OggS\x00", re.DOTALL)
 _PAGE_BYTES: Final = 65_307
-"""The most that a page of Ogg takes."""
+"""No page of Ogg is longer."""
 _FLAC: Final = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
 _STREAMINFO_BYTES: Final = 42
 """The marker, the header of the first block, and that block."""
@@ -55,11 +53,11 @@ class Stream:
     end: int | None = None
     """None: to the end of the file."""
     announced: int | None = None
-    """Samples of each channel that there should be, where the decoder is not shown the number."""
+    """Expected samples of each channel; None if the decoder reads the number itself, or if it is unknown."""
     is_hint: bool = False
-    """True if `announced` may be wrong without a fault, and tells only how much is missing where there is damage."""
+    """True if `announced` may be wrong in a sound file; it then counts only where there is damage."""
     shortage: str = ""
-    """What is missing, where that is known without decoding."""
+    """The missing part, if it is known without decoding; else empty."""
     endless: bool = False
     """True if the decoder must not estimate the length from the size."""
 
@@ -71,20 +69,21 @@ class _Layout:
     first: int
     """Position of the first chunk."""
     size: Struct
-    """How the size of a chunk is written."""
+    """Format of the size of a chunk."""
     sound: bytes = b"data"
     """Name of the chunk with the sound."""
     skip: int = 0
     """Bytes in that chunk before the sound."""
     name_bytes: int = 4
     inclusive: int = 0
-    """Bytes of name and size, where the size counts them too."""
+    """Bytes of name and size, if the size counts them too."""
     align: int = 2
 
-    @property
-    def header_bytes(self) -> int:
-        """Bytes of name and size."""
-        return self.name_bytes + self.size.size
+    def chunk(self, fd: int, position: int) -> tuple[bytes, int, int]:
+        """Return the first four letters of the name, the position of the data, and its length."""
+        body = position + self.name_bytes + self.size.size
+        header = os.pread(fd, body - position, position)
+        return header[:4], body, max(0, self.size.unpack_from(header, self.name_bytes)[0] - self.inclusive)
 
 
 _LAYOUTS: Final = {
@@ -121,14 +120,12 @@ def streams(fd: int) -> Iterator[Stream]:
 
 
 def behind_damage(fd: int, stream: Stream, position: int) -> Stream | None:
-    """Return what is left of `stream` behind `position`, if its decoder stops at damage; None if there is nothing."""
+    """Return the rest of `stream` behind `position`, if its decoder stops at damage; None if there is no rest."""
     if not stream.head.startswith(b"fLaC"):
         return None
     start = next(_find(fd, _FLAC_FRAME, max(position, stream.start + 1), stream.end), None)
-    if start is None:
-        return None
     only_streaminfo = stream.head[:4] + b"\x80" + stream.head[5:]
-    return replace(stream, head=only_streaminfo, start=start)
+    return None if start is None else replace(stream, head=only_streaminfo, start=start)
 
 
 def _parts(fd: int, start: int, pattern: re.Pattern[bytes], end: int | None) -> Iterator[tuple[int, int | None]]:
@@ -161,7 +158,7 @@ def _before_tags(fd: int) -> int | None:
 
 
 def _ogg(fd: int, start: int, end: int | None) -> Stream:
-    """Find out whether the last page is all there."""
+    """Check that the last page is complete."""
     tail = max(start, size_of(fd, end) - 2 * _PAGE_BYTES)
     page = max(_find(fd, _OGG_PAGE, tail, end), default=start)
     header = os.pread(fd, 27 + 255, page).ljust(27 + 255, b"\0")
@@ -170,7 +167,7 @@ def _ogg(fd: int, start: int, end: int | None) -> Stream:
 
 
 def _flac(fd: int, start: int, end: int | None) -> Stream:
-    """Take the number of samples out of STREAMINFO: libFLAC then reads for as long as there are frames."""
+    """Remove the number of samples from STREAMINFO: libFLAC then reads all frames."""
     head = bytearray(os.pread(fd, _STREAMINFO_BYTES, start))
     if len(head) < _STREAMINFO_BYTES:
         return Stream(start=start, end=end)
@@ -180,7 +177,7 @@ def _flac(fd: int, start: int, end: int | None) -> Stream:
 
 
 def _au(fd: int, start: int, number: Struct) -> Stream:
-    """Give the sound an unknown length."""
+    """Set the length to unknown."""
     head = os.pread(fd, 12, start).ljust(12, b"\xff")
     first, length = number.unpack_from(head, 4)[0], number.unpack_from(head, 8)[0]
     return Stream(head[:8] + b"\xff" * 4, start + 12, shortage=_shortage(length, size_of(fd) - start - first))
@@ -189,48 +186,36 @@ def _au(fd: int, start: int, number: Struct) -> Stream:
 # Containers with chunks.
 
 
-@dataclass(frozen=True, slots=True)
-class _Sound:
-    """The chunk with the sound, as its header describes it."""
-
-    layout: _Layout
-    first: int
-    """Position of the first byte of sound."""
-    length: int
-    """Bytes that the header announces."""
-    block_bytes: int
-    """Bytes that belong together: a sample of every channel, or what is coded together. 0 if not known."""
-
-    @property
-    def end(self) -> int:
-        """Position behind the last byte, if the header tells the truth."""
-        return self.first + self.length
-
-
 def _containers(fd: int, start: int) -> Iterator[Stream]:
     """Yield the sound of the container at `start`, and of those behind it."""
     following: int | None = start
     while following is not None:
-        start, sound = following, _sound(fd, following)
-        if sound and not any(
-            _is_end(fd, sound.layout, sound.end + padding) for padding in {0, -sound.length % sound.layout.align}
-        ):
-            yield from _pieces(fd, start, sound)
+        start, layout = following, _LAYOUTS[os.pread(fd, 4, following)]
+        sound = _sound(fd, start, layout)
+        if sound is None:
+            yield Stream(start=start)
             return
-        following = next(_find(fd, _CONTAINER, sound.end), None) if sound else None
+        first, length, block_bytes = sound
+        end = first + length
+        if not any(_is_end(fd, layout, end + padding) for padding in {0, -length % layout.align}):
+            yield from _pieces(fd, start, layout, first, length, block_bytes or 1)
+            return
+        following = next(_find(fd, _CONTAINER, end), None)
         yield Stream(start=start, end=following)
 
 
-def _sound(fd: int, start: int) -> _Sound | None:
-    """Find the sound of the container at `start`; None if there is none."""
-    layout = _LAYOUTS[os.pread(fd, 4, start)]
+def _sound(fd: int, start: int, layout: _Layout) -> tuple[int, int, int] | None:
+    """Find the sound of the container at `start`.
+
+    Returns the position of its first byte, the length in the header, and the bytes that belong together: a sample of
+    each channel, or a block of coded samples (0 if unknown). None if there is no sound.
+    """
     position, real_length, block_bytes = start + layout.first, None, 0
-    while position < min(size_of(fd) - layout.header_bytes, start + _HEAD_BYTES):
-        name, length = _chunk(fd, layout, position)
-        body = position + layout.header_bytes
+    while position < min(size_of(fd) - layout.name_bytes - layout.size.size, start + _HEAD_BYTES):
+        name, body, length = layout.chunk(fd, position)
         if name == layout.sound:
             length = max(0, length - layout.skip) if real_length is None else real_length
-            return _Sound(layout, body + layout.skip, length, block_bytes)
+            return body + layout.skip, length, block_bytes
         if name == b"ds64":
             real_length = _U64.unpack(os.pread(fd, 8, body + 8).ljust(8, b"\xff"))[0]
         if name == b"fmt ":
@@ -239,38 +224,31 @@ def _sound(fd: int, start: int) -> _Sound | None:
     return None
 
 
-def _chunk(fd: int, layout: _Layout, position: int) -> tuple[bytes, int]:
-    """Return the first four letters of the name, and the length of the data."""
-    header = os.pread(fd, layout.header_bytes, position)
-    return header[:4], max(0, layout.size.unpack_from(header, layout.name_bytes)[0] - layout.inclusive)
-
-
 def _is_end(fd: int, layout: _Layout, position: int) -> bool:
-    """Whether nothing but chunks, a tag, or another container follow at `position`."""
+    """Return whether the file ends at `position`, or has only chunks, a tag, or another container there."""
     size = size_of(fd)
-    while position + layout.header_bytes <= size:
+    while position + layout.name_bytes + layout.size.size <= size:
         beginning = os.pread(fd, 12, position)
         if beginning.startswith(_TAGS) or _CONTAINER.match(beginning):
             return True
-        name, length = _chunk(fd, layout, position)
+        name, body, length = layout.chunk(fd, position)
         if not _CHUNK.match(name):
             return False
-        position += layout.header_bytes + length + -length % layout.align
+        position = body + length + -length % layout.align
     return position <= size + layout.align
 
 
-def _pieces(fd: int, start: int, sound: _Sound) -> Iterator[Stream]:
-    """Yield the sound of the container at `start` up to the end of the file, which may still grow."""
-    layout, block = sound.layout, sound.block_bytes or 1
-    longest = (_PIECE_BYTES if layout.size.size == _U32.size else 1 << 62) // block * block
-    head = bytearray(os.pread(fd, sound.first - start, start).replace(b"ds64", b"JUNK", 1))
+def _pieces(fd: int, start: int, layout: _Layout, first: int, length: int, block_bytes: int) -> Iterator[Stream]:
+    """Yield the sound from `first` to the end of the file, which may still grow, with headers for its true length."""
+    longest = (_PIECE_BYTES if layout.size.size == _U32.size else 1 << 62) // block_bytes * block_bytes
+    head = bytearray(os.pread(fd, first - start, start).replace(b"ds64", b"JUNK", 1))
     if head.startswith((b"RF64", b"BW64")):
         head[:4] = b"RIFF"
-    position, shortage = sound.first, _shortage(sound.length, size_of(fd) - sound.first)
-    while length := min(longest, (size_of(fd) - position) // block * block):
-        layout.size.pack_into(head, len(head) - layout.skip - layout.size.size, length + layout.skip + layout.inclusive)
-        yield Stream(bytes(head), position, position + length, shortage=shortage)
-        position += length
+    position, shortage = first, _shortage(length, size_of(fd) - first)
+    while piece := min(longest, (size_of(fd) - position) // block_bytes * block_bytes):
+        layout.size.pack_into(head, len(head) - layout.skip - layout.size.size, piece + layout.skip + layout.inclusive)
+        yield Stream(bytes(head), position, position + piece, shortage=shortage)
+        position += piece
 
 
 def _shortage(announced_bytes: int, there_bytes: int) -> str:
@@ -284,7 +262,7 @@ def _shortage(announced_bytes: int, there_bytes: int) -> str:
 _SYNC: Final = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]", re.DOTALL)
 _XING: Final = re.compile(rb"\xff[\xe2-\xff][\x10-\xef].(?:\x00{9}|\x00{17}|\x00{32})(?:Xing|Info)", re.DOTALL)
 _RIGHT_BYTES: Final = 2_048
-"""A Xing frame that is further off tells the length of another recording."""
+"""A Xing frame whose size differs by more has the length of another recording."""
 _XING_FIELDS: Final = Struct(">III")
 """Flags, frames, bytes."""
 _KBITS: Final = {
@@ -294,20 +272,20 @@ _KBITS: Final = {
 }
 """Bit rates by version and layer, from the number 1 in a header on."""
 _VERSIONS: Final = {3: ("1", 1), 2: ("2", 2), 0: ("2", 4)}
-"""By the number in a header: the version, and what divides its sampling rates; the last is 2.5."""
+"""By the number in a header: the version, and the divisor of its sampling rates; the last is 2.5."""
 _LAYERS: Final = {2: "2", 1: "3"}
 _RATES_HZ: Final = (44_100, 48_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What a header says."""
+    """The content of a header."""
 
     size_bytes: int
     samples: int
     """Of each channel."""
     form: bytes
-    """What a decoder needs to be the same in all frames: version, layer, sampling rate, and whether it is mono."""
+    """The part that is the same in all frames of a recording: version, layer, sampling rate, and mono or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +304,6 @@ def _mpeg_streams(fd: int, start: int, end: int) -> Iterator[Stream]:
     runs = list(_runs(fd, start, end))
     if not runs:
         yield Stream(start=start)
-        return
     for run, following in zip(runs, [*runs[1:], None], strict=True):
         stream = _mpeg_stream(fd, run)
         damage = _damage(fd, run.end, following.start) if following else _damage(fd, run.end, end, may_pad=True)
@@ -337,22 +314,18 @@ def _runs(fd: int, start: int, end: int) -> Iterator[_Run]:
     position = start
     while (begin := _next_frame(fd, position, end)) is not None:
         position, frames, samples, form = begin, 0, 0, b""
-        while (frame := _frame_at(fd, position, end)) and (not frames or _continues(fd, position, frame, form)):
+        while frame := _frame_at(fd, position, end):
+            if frames and (frame.form != form or _XING.match(os.pread(fd, 64, position))):
+                break
             frames, samples, form = frames + 1, samples + frame.samples, frame.form
             position += frame.size_bytes
         yield _Run(begin, position, frames, samples)
 
 
-def _continues(fd: int, position: int, frame: _Frame, form: bytes) -> bool:
-    """Whether `frame` belongs to the frames before it, which have `form`."""
-    return frame.form == form and not _XING.match(os.pread(fd, 64, position))
-
-
 def _next_frame(fd: int, start: int, end: int) -> int | None:
     """Return the position of the next frame that is followed by one of its form, or by the end."""
     for position in _find(fd, _SYNC, start, end):
-        frame = _frame_at(fd, position, end)
-        if frame:
+        if frame := _frame_at(fd, position, end):
             behind = position + frame.size_bytes
             following = _frame_at(fd, behind, end)
             if behind == end or (following and following.form == frame.form):
@@ -361,7 +334,7 @@ def _next_frame(fd: int, start: int, end: int) -> int | None:
 
 
 def _frame_at(fd: int, position: int, end: int) -> _Frame | None:
-    """Return the frame at `position`; None where there is none, or not all of it."""
+    """Return the frame at `position`; None if there is none, or only a part of it."""
     header = os.pread(fd, 4, position).ljust(4, b"\0")
     version, divisor = _VERSIONS.get(header[1] >> 3 & 3, ("", 1))
     layer, bit_rate, rate = _LAYERS.get(header[1] >> 1 & 3), header[2] >> 4, header[2] >> 2 & 3
@@ -376,7 +349,7 @@ def _frame_at(fd: int, position: int, end: int) -> _Frame | None:
 
 
 def _mpeg_stream(fd: int, run: _Run) -> Stream:
-    """Return `run` for libmpg123. A Xing frame that does not tell its length is blotted out."""
+    """Return `run` for libmpg123. A Xing frame with another length is made unreadable."""
     data = os.pread(fd, 128, run.start)
     xing = _XING.match(data)
     if not xing:
@@ -393,7 +366,7 @@ def _mpeg_stream(fd: int, run: _Run) -> Stream:
 
 
 def _damage(fd: int, start: int, end: int, *, may_pad: bool = False) -> str:
-    """Say what between frames is no frame: nothing where it is a tag, or zeros that pad the end."""
+    """Describe bytes between frames that are no frame; empty for a tag, or for zeros that pad the end."""
     data = os.pread(fd, min(end - start, 1 << 20), start)
     if not data or data.startswith(_TAGS) or (may_pad and not any(data)):
         return ""

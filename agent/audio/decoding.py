@@ -1,4 +1,4 @@
-"""From a file, a pipe or standard input to samples: by libsndfile, or by PyAV where libsndfile cannot."""
+"""Decodes a file, a pipe or standard input: by libsndfile, or by PyAV for formats that libsndfile does not know."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from agent.audio.containers import Stream, behind_damage, size_of, streams
-from agent.audio.frames import PcmFloat
+from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat
 from agent.errors import SourceError
 from agent.install import extras
 
@@ -27,19 +27,20 @@ SUPPORTED: Final = "WAV, FLAC, OGG and MP3 can be read"
 STDIN: Final = Path("-")
 RATES_HZ: Final = range(1_000, 768_001)
 _BLOCK_S: Final = 0.5
-"""How much is decoded at a time."""
+"""Sound decoded at a time."""
 _BLOCK_SAMPLES: Final = 1 << 22
-"""The same as a limit for files with a thousand channels."""
+"""The limit of a block for files with a thousand channels."""
 _MOST_FAILURES: Final = 100
-"""So many failures in a row, and a decoder is given up."""
+"""After so many failures in a row a decoder is abandoned."""
 _TOLERANCE_S: Final = 0.25
-"""So much is missing at the ends of a recording without a fault: decoders have a delay."""
+"""So much may be missing at the ends of a sound recording: decoders have a delay."""
 _ENDLESS_FACTOR: Final = 64
 """Bit rates of MPEG audio range from 8 to 448 kbit/s: no estimate of a length is further off."""
 _TAG_BYTES: Final = 4_096
-_LENIENT_PYAV: Final = 19  # opens files whose tags are not UTF-8 without being asked to
+_LENIENT_PYAV: Final = 19
+"""Major version from which PyAV opens files whose tags are not UTF-8 by default."""
 _NO_LENGTH: Final = 1 << 62
-"""libsndfile's number of samples where it does not know it; or more."""
+"""libsndfile's number of samples if it does not know it; or more."""
 _OTHER_FORMATS: Final = {
     name: re.compile(pattern, re.DOTALL)
     for name, pattern in {
@@ -62,9 +63,9 @@ class Block:
 
     rate_hz: int
     samples: PcmFloat
-    """Shape (n, channels); in [-1, 1], except where the file holds floating-point numbers."""
+    """Shape (n, channels); in [-1, 1], except if the file holds floating-point numbers."""
     from_float: bool
-    """True if the file holds floating-point numbers."""
+    """True if the file holds floating-point numbers, which may be of any size."""
 
 
 class SoundFile:
@@ -79,27 +80,18 @@ class SoundFile:
     def __init__(self, path: Path) -> None:
         self.name = "standard input" if path == STDIN else str(path)
         self.problems: list[str] = []
-        """Why some of the sound was not read; complete behind the last block."""
+        """Why some of the sound was not read; complete after the last block."""
         try:
             self._file = _open(path)
         except OSError as error:
             raise SourceError(f"cannot read {self.name}: {str(error.strerror).lower()} ({SUPPORTED})") from error
         self._blocks = self._decode()
         try:
-            self._first = self._begin()
+            self.first = self._begin()
+            """The first block."""
         except BaseException:
             self.close()
             raise
-
-    @property
-    def channels(self) -> int:
-        """How many channels the recording has."""
-        return int(self._first.samples.shape[1])
-
-    @property
-    def from_float(self) -> bool:
-        """Whether the file holds floating-point numbers, which may be of any size."""
-        return self._first.from_float
 
     def preview(self) -> Iterator[Block]:
         """Yield the recording in advance; before `blocks`."""
@@ -108,10 +100,10 @@ class SoundFile:
 
     def blocks(self) -> Iterator[Block]:
         """Yield the recording; to be called once."""
-        return chain([self._first], self._blocks)
+        return chain([self.first], self._blocks)
 
     def close(self) -> None:
-        """Let go of the file; idempotent, but not while a block is being read."""
+        """Close the file; idempotent, but not while a block is being read."""
         self._blocks.close()
         self._file.close()
 
@@ -143,61 +135,63 @@ class SoundFile:
             self.problems.append(f"it cannot be read to its end: {str(error.strerror).lower()}")
 
     def _stream(self, stream: Stream) -> Iterator[Block]:
-        """Decode one recording of the file. Raises SoundFileError where libsndfile does not know what it is."""
-        fd, progress = self._file.fileno(), _Progress()
-        following: Stream | None = stream
-        while following:
-            window = _Window(fd, following)
+        """Decode one recording of the file. Raises SoundFileError for an unknown format."""
+        rate_hz, got, announced, damage = SAMPLE_RATE_HZ, 0, stream.announced, ""
+        part: Stream | None = stream
+        while part:
+            window, failure = _Window(self._file.fileno(), part), ""
             try:
-                failure = yield from self._with_libsndfile(window, following, progress)
+                with _ForwardOnly(window) as file:
+                    rate_hz = self._checked_rate(file)
+                    if not stream.endless and announced is None and file.frames < _NO_LENGTH:
+                        announced = file.frames
+                    for samples, problem in _reads(file):
+                        failure = failure or problem
+                        if len(samples):
+                            got += len(samples)
+                            yield Block(rate_hz, samples, file.subtype in {"FLOAT", "DOUBLE"})
             except soundfile.SoundFileError as error:
-                if following is stream:
+                if part is stream:
                     raise
                 failure = _reason(error)
             if window.error:
                 raise window.error
-            progress.damage = progress.damage or failure
-            following = behind_damage(fd, following, window.file_position) if failure else None
-        if progress.damage or not stream.is_hint:
-            self.problems += filter(None, [stream.shortage or progress.problem])
+            damage = damage or failure
+            part = behind_damage(self._file.fileno(), part, window.file_position) if failure else None
+        if damage or not stream.is_hint:
+            self.problems += filter(None, [stream.shortage or _problem(rate_hz, got, announced, damage)])
 
-    def _with_libsndfile(self, window: "_Window", stream: Stream, progress: "_Progress") -> Generator[Block, None, str]:
-        """Yield what can be decoded; return why some of it could not, or an empty text."""
-        first_failure, failures = "", 0
-        with _ForwardOnly(window) as file:
-            if file.samplerate not in RATES_HZ:
-                limits = f"at {RATES_HZ[0]} to {RATES_HZ[-1]} Hz"
-                raise SourceError(f"{self.name} has a sampling rate of {file.samplerate} Hz: {SUPPORTED}, {limits}")
-            progress.rate_hz, progress.announced = file.samplerate, stream.announced
-            if not stream.endless and stream.announced is None and file.frames < _NO_LENGTH:
-                progress.announced = file.frames
-            while failures < _MOST_FAILURES:
-                samples, failure = _read(file)
-                first_failure = first_failure or failure
-                if not len(samples) and not failure:
-                    break
-                failures = 0 if len(samples) else failures + 1
-                if len(samples):
-                    progress.got += len(samples)
-                    yield Block(file.samplerate, samples, file.subtype in {"FLOAT", "DOUBLE"})
-        return first_failure
+    def _checked_rate(self, file: soundfile.SoundFile) -> int:
+        rate_hz = int(file.samplerate)
+        if rate_hz not in RATES_HZ:
+            limits = f"at {RATES_HZ[0]} to {RATES_HZ[-1]} Hz"
+            raise SourceError(f"{self.name} has a sampling rate of {rate_hz} Hz: {SUPPORTED}, {limits}")
+        return rate_hz
 
     def _with_pyav(self, complaint: str) -> Iterator[Block]:
+        """Decode the file with FFmpeg's libraries; `complaint` is libsndfile's."""
         try:
             import av  # noqa: PLC0415 - an extra, and 40 MB
         except ImportError:
             raise SourceError(self._unknown(complaint)) from None
-        progress = _Progress()
+        rate_hz, got, damage = SAMPLE_RATE_HZ, 0, ""
+        announced: int | None = None
+        lenient = int(av.__version__.partition(".")[0]) >= _LENIENT_PYAV
+        options: dict[str, Any] = {} if lenient else {"metadata_errors": "ignore"}
         try:
-            yield from _by_pyav(_Window(self._file.fileno(), Stream()), progress)
+            with av.open(_Window(self._file.fileno(), Stream()), "r", **options) as container:
+                announced = _announced(container)
+                for block in _frames(container):
+                    rate_hz, got = block.rate_hz, got + len(block.samples)
+                    yield block
         except av.FFmpegError as error:
-            if not progress.got:
+            if not got:
                 raise SourceError(f"{self.name} is not a sound file, or damaged: {complaint} ({SUPPORTED})") from None
-            progress.damage = str(error.strerror).lower()
-        self.problems += filter(None, [progress.problem])
+            damage = str(error.strerror).lower()
+        self.problems += filter(None, [_problem(rate_hz, got, announced, damage)])
 
     def _unknown(self, complaint: str) -> str:
-        """Say what to do with a file that libsndfile does not know, where there is no PyAV."""
+        """Return the remedy for a file that libsndfile does not know, without PyAV."""
         head = os.pread(self._file.fileno(), 128, 0)
         kind = next((name for name, pattern in _OTHER_FORMATS.items() if pattern.match(head)), None)
         if kind is None:
@@ -208,34 +202,27 @@ class SoundFile:
         )
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How much of a recording was decoded."""
+def _problem(rate_hz: int, got: int, announced: int | None, damage: str) -> str:
+    """Return how much of a recording is missing; empty if it is whole.
 
-    rate_hz: int = 0
-    announced: int | None = None
-    """Samples of each channel that there should be; None if that is not known."""
-    got: int = 0
-    """Samples of each channel that were decoded."""
-    damage: str = ""
-    """Why a decoder stumbled."""
-
-    @property
-    def problem(self) -> str:
-        """What is missing; empty if nothing is."""
-        if self.announced is not None and self.got < self.announced:
-            read_s, announced_s = self.got / self.rate_hz, self.announced / self.rate_hz
-            if self.damage or read_s < announced_s - _TOLERANCE_S:
-                return f"it is cut off or damaged: of {announced_s:.1f} s only {read_s:.1f} s can be read"
-        damaged = self.damage and self.got != self.announced
-        return f"some of it cannot be read: {self.damage}" if damaged else ""
+    Args:
+        rate_hz: Its sampling rate.
+        got: Samples of each channel that were decoded.
+        announced: Samples of each channel in its header; None if unknown.
+        damage: Why a decoder failed; empty if it did not.
+    """
+    if announced is not None and got < announced:
+        read_s, announced_s = got / rate_hz, announced / rate_hz
+        if damage or read_s < announced_s - _TOLERANCE_S:
+            return f"it is cut off or damaged: of {announced_s:.1f} s only {read_s:.1f} s can be read"
+    return f"some of it cannot be read: {damage}" if damage and got != announced else ""
 
 
 class _ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is not typed
     """A file that is read from start to end.
 
-    soundfile seeks to where it already is after every read of a file that can be sought. In an MP3 that throws away
-    what a frame borrows from the one before (the bit reservoir): every block would begin with a hole.
+    After each read of a file that can seek, soundfile seeks to where it already is. In an MP3 that discards the data
+    that a frame borrows from the one before (the bit reservoir): each block would begin with a hole.
     """
 
     def seekable(self) -> bool:
@@ -256,7 +243,7 @@ class _Window:
 
     @property
     def file_position(self) -> int:
-        """Where in the file the next bytes are."""
+        """Position of the next bytes in the file."""
         return self._stream.start + max(0, self._position - len(self._stream.head))
 
     def tell(self) -> int:
@@ -287,52 +274,52 @@ class _Window:
             return b""
 
 
-def _read(file: soundfile.SoundFile) -> tuple[PcmFloat, str]:
-    """Return the next block, shape (n, channels), and why it was not decoded to its end, or an empty text."""
+def _reads(file: soundfile.SoundFile) -> Iterator[tuple[PcmFloat, str]]:
+    """Yield the next samples, shape (n, channels), and why they end early, or an empty text; to the end of the file."""
     length = max(1, min(int(file.samplerate * _BLOCK_S), _BLOCK_SAMPLES // file.channels))
-    block: PcmFloat = np.full((length, file.channels), np.nan, np.float32)
-    try:
-        return file.read(out=block), ""
-    except soundfile.SoundFileError as error:
-        # soundfile does not say how many samples were decoded before the failure.
-        missing = np.isnan(block[:, 0])
-        return block[: int(np.argmax(missing)) if missing.any() else length], _reason(error)
-
-
-def _by_pyav(window: _Window, progress: _Progress) -> Iterator[Block]:
-    """Decode a file with FFmpeg's libraries; raises FFmpegError."""
-    import av  # noqa: PLC0415 - see above
-
-    version = int(av.__version__.partition(".")[0])
-    options: dict[str, Any] = {} if version >= _LENIENT_PYAV else {"metadata_errors": "ignore"}
-    with av.open(window, "r", **options) as container:
-        if not container.streams.audio:
+    failures = 0
+    while failures < _MOST_FAILURES:
+        block: PcmFloat = np.full((length, file.channels), np.nan, np.float32)
+        try:
+            samples, failure = file.read(out=block), ""
+        except soundfile.SoundFileError as error:
+            # soundfile does not return the number of samples that were decoded before the failure.
+            missing = np.isnan(block[:, 0])
+            samples, failure = block[: int(np.argmax(missing)) if missing.any() else length], _reason(error)
+        if not len(samples) and not failure:
             return
-        stream = container.streams.audio[0]
-        progress.announced = _announced(container)
-        resampler, form = av.AudioResampler(format="flt"), ("", "", 0)
-        for frame in container.decode(stream):
-            if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                resampler = av.AudioResampler(format="flt")
-            for piece in resampler.resample(frame):
-                samples = np.asarray(piece.to_ndarray(), np.float32).reshape(-1, len(piece.layout.channels))
-                progress.rate_hz = piece.sample_rate
-                progress.got += len(samples)
-                yield Block(piece.sample_rate, samples, from_float=stream.codec_context.name.startswith("pcm_f"))
+        failures = 0 if len(samples) else failures + 1
+        yield samples, failure
+
+
+def _frames(container: "InputContainer") -> Iterator[Block]:
+    """Yield the sound of a container of PyAV; raises FFmpegError."""
+    from av import AudioResampler  # noqa: PLC0415 - see above
+
+    if not container.streams.audio:
+        return
+    stream = container.streams.audio[0]
+    resampler, form = AudioResampler(format="flt"), ("", "", 0)
+    for frame in container.decode(stream):
+        if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+            resampler = AudioResampler(format="flt")
+        for piece in resampler.resample(frame):
+            samples = np.asarray(piece.to_ndarray(), np.float32).reshape(-1, len(piece.layout.channels))
+            yield Block(piece.sample_rate, samples, from_float=stream.codec_context.name.startswith("pcm_f"))
 
 
 def _announced(container: "InputContainer") -> int | None:
     """Return how many samples a container announces; FFmpeg estimates the length of others by their size."""
-    stream = container.streams.audio[0]
-    if "mp4" in container.format.name and stream.duration and stream.time_base:
+    stream = container.streams.audio[0] if container.streams.audio else None
+    if stream and "mp4" in container.format.name and stream.duration and stream.time_base:
         return int(stream.duration * stream.time_base * stream.rate)
-    if "matroska" in container.format.name and container.duration and len(container.streams) == 1:
+    if stream and "matroska" in container.format.name and container.duration and len(container.streams) == 1:
         return container.duration * stream.rate // 1_000_000
     return None
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file; of a pipe, a copy of all that comes out of it."""
+    """Open a file; of a pipe, a copy of all its content."""
     file: BinaryIO = os.fdopen(os.dup(0), "rb", 0) if path == STDIN else path.open("rb", 0)
     mode = os.fstat(file.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
@@ -344,6 +331,6 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _reason(error: Exception) -> str:
-    """Return what libsndfile complains of, without its prefix (which names a descriptor) and its full stop."""
+    """Return the complaint of libsndfile, without its prefix (which names a descriptor) and its full stop."""
     text = getattr(error, "error_string", str(error))
     return str(text).removeprefix("Error :").strip().rstrip(".").lower()

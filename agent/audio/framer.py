@@ -1,4 +1,4 @@
-"""From what a sound card delivers to frames of 512 samples at 16 kHz: pure, fed with bytes and the time."""
+"""Turns the bytes of a sound card into frames of 512 samples at 16 kHz. Pure: fed with bytes and the time."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,27 +11,27 @@ from agent.audio.frames import FRAME_SAMPLES, NS_PER_S, SAMPLE_RATE_HZ, AudioFra
 from agent.errors import DeviceEndless
 
 SAMPLE_BYTES: Final = {"U8": 1, "S16_LE": 2, "S24_3LE": 3, "S24_LE": 4, "S32_LE": 4}
-"""ALSA's names of the sample formats that are understood, and how many bytes a sample takes."""
-
+"""The supported sample formats, by ALSA's names, and the bytes of a sample."""
 CLOCK_FOLLOWS: Final = 0.001
-"""How far one late chunk moves our idea of the card's clock. Arrivals are late by the load of the machine, while
-crystals differ by 100 ppm at most: a thousandth follows the latter to within 4 ms and hardly notices the former."""
+"""Share of a chunk's lateness by which the estimate of the card's clock moves. A busy machine delays arrivals, while
+crystals differ by 100 ppm at most: a thousandth follows the crystal to within 4 ms, and averages the delays out."""
+MOST_SURPLUS_S: Final = 3.0
+"""More than the backlog of a pipe (2 s) or a sound card (1 s)."""
+TOLERATED_RATE: Final = 1.2
 BURST_S: Final = 0.5
 BURST_ENDS_NS: Final = 3 * NS_PER_S // 10
-"""What a device kept back while nobody had time for it is handed over in much less; an endless one is found out."""
+"""A device delivers its backlog in much less time; an endless device is noticed by then."""
 MOST_FOLLOWED_NS: Final = NS_PER_S // 5
 LOST_NS: Final = NS_PER_S // 2
-LOST_AFTER_S: Final = 2
-"""If not one chunk in two seconds comes less than half a second late, that sound will not come any more: it was lost
-without an overrun, as by a sound server or a USB hub. Who is late for want of time makes up for it sooner."""
-
-
+LOST_AFTER_NS: Final = 2 * NS_PER_S
+"""If each chunk of two seconds is more than half a second late, sound was lost without an overrun, as a sound server or
+a USB hub loses it. A device that is late only for want of CPU time catches up sooner."""
 _NEVER: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class PcmFormat:
-    """How a device delivers its samples."""
+    """The form in which a device delivers samples."""
 
     rate_hz: int
     channels: int
@@ -40,7 +40,7 @@ class PcmFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
+        """Bytes of one sample of each channel."""
         return SAMPLE_BYTES[self.sample] * self.channels
 
     @property
@@ -52,8 +52,8 @@ class PcmFormat:
 class Framer:
     """Takes the n-th channel, resamples it, and cuts it into `AudioFrame`s with positions and capture times.
 
-    Positions count what was lost: after `overrun` the next chunk's arrival tells how much time is missing, and the
-    position jumps by that. An incomplete frame before a gap is filled up with zeros.
+    Positions count lost sound too: after `overrun`, the arrival of the next chunk shows how much time is missing, and
+    the position jumps by that. An incomplete frame before a gap is filled with zeros.
     """
 
     def __init__(self, source: PcmFormat, channel: int = 1) -> None:
@@ -65,22 +65,22 @@ class Framer:
         self._end_ns: int | None = None
         self._overrun = False
         self._least_late_ns = _NEVER
-        self._watched = 0
+        self._watched_ns = 0
 
     def overrun(self) -> None:
-        """Some sound was lost; what comes next does not continue what was before."""
+        """Note that sound was lost: the next chunk does not continue the one before."""
         self._overrun = True
 
     def push(self, data: bytes, now_ns: int) -> list[AudioFrame]:
         """Return the frames that `data`, which arrived at `now_ns` by the monotonic clock, completes.
 
-        Every chunk starts with a whole frame, as ALSA counts in frames: an odd tail is cut off, so that a lost byte
-        never shifts all that follows (larsimmisch/pyalsaaudio#31).
+        Each chunk starts with a whole frame, as ALSA counts in frames. An odd tail is cut off, so a lost byte never
+        shifts the following samples (larsimmisch/pyalsaaudio#31).
         """
         whole = len(data) - len(data) % self._source.frame_bytes
-        arrived = whole // self._source.frame_bytes
-        frames = self._close_gap(arrived, now_ns) if self._overrun or self._lost_unsaid(arrived, now_ns) else []
-        self._follow_clock(arrived, now_ns)
+        duration_ns = whole // self._source.frame_bytes * NS_PER_S // self._source.rate_hz
+        frames = self._close_gap(duration_ns, now_ns) if self._overrun or self._lost(duration_ns, now_ns) else []
+        self._follow_clock(duration_ns, now_ns)
         pcm = one_channel(data[:whole], self._source, self._channel)
         if self._resampler:
             pcm = self._resampler.resample_chunk(pcm)
@@ -89,26 +89,25 @@ class Framer:
             frames.append(self._cut())
         return frames
 
-    def _lost_unsaid(self, arrived: int, now_ns: int) -> bool:
-        """Whether sound is missing although the device has not said so."""
+    def _lost(self, duration_ns: int, now_ns: int) -> bool:
+        """Return whether sound is missing although the device reported no overrun."""
         if self._end_ns is None:
             return False
-        late_ns = now_ns - self._end_ns - arrived * NS_PER_S // self._source.rate_hz
-        self._least_late_ns = min(self._least_late_ns, late_ns)
-        self._watched += arrived
-        if self._watched < LOST_AFTER_S * self._source.rate_hz:
+        self._least_late_ns = min(self._least_late_ns, now_ns - self._end_ns - duration_ns)
+        self._watched_ns += duration_ns
+        if self._watched_ns < LOST_AFTER_NS:
             return False
         lost = self._least_late_ns > LOST_NS
-        self._least_late_ns, self._watched = _NEVER, 0
+        self._least_late_ns, self._watched_ns = _NEVER, 0
         return lost
 
-    def _close_gap(self, arrived: int, now_ns: int) -> list[AudioFrame]:
-        """Fill up the frame that was begun, and move the position on by what the clock says was lost."""
+    def _close_gap(self, duration_ns: int, now_ns: int) -> list[AudioFrame]:
+        """Complete the frame that was begun, and move the position on by the loss that the clock shows."""
         self._overrun = False
         self._resampler = self._new_resampler()
         if self._end_ns is None:
             return []
-        resumed_ns = now_ns - arrived * NS_PER_S // self._source.rate_hz
+        resumed_ns = now_ns - duration_ns
         lost = max(0, (resumed_ns - self._end_ns) * SAMPLE_RATE_HZ // NS_PER_S)
         self._end_ns = max(resumed_ns, self._end_ns)
         frames = []
@@ -120,14 +119,14 @@ class Framer:
         self._position += lost
         return frames
 
-    def _follow_clock(self, arrived: int, now_ns: int) -> None:
-        """Reckon when the last sample was captured: never later than now, and steadily rather than by arrivals."""
+    def _follow_clock(self, duration_ns: int, now_ns: int) -> None:
+        """Estimate when the last sample was captured: never later than now, and steadily, not by arrivals."""
         if self._end_ns is None:
             self._end_ns = now_ns
             return
-        reckoned_ns = self._end_ns + arrived * NS_PER_S // self._source.rate_hz
-        late_ns = min(now_ns - reckoned_ns, MOST_FOLLOWED_NS)
-        self._end_ns = min(now_ns, reckoned_ns + int(late_ns * CLOCK_FOLLOWS))
+        estimated_ns = self._end_ns + duration_ns
+        late_ns = min(now_ns - estimated_ns, MOST_FOLLOWED_NS)
+        self._end_ns = min(now_ns, estimated_ns + int(late_ns * CLOCK_FOLLOWS))
 
     def _cut(self) -> AudioFrame:
         pcm, self._rest = self._rest[:FRAME_SAMPLES], self._rest[FRAME_SAMPLES:]
@@ -143,7 +142,7 @@ class Framer:
 def one_channel(data: bytes, source: PcmFormat, channel: int = 1) -> Pcm16:
     """Return the n-th channel of interleaved samples, shape (n,), int16; of longer samples the upper 16 bits."""
     if source.sample == "S16_LE":
-        # A copy: what is handed on must not hold on to the other channels.
+        # A copy: a view would keep the other channels in memory.
         return np.frombuffer(data, "<i2").reshape(-1, source.channels)[:, channel - 1].astype(np.int16)
     if source.sample == "U8":
         unsigned = np.frombuffer(data, np.uint8).reshape(-1, source.channels)[:, channel - 1]
@@ -155,39 +154,36 @@ def one_channel(data: bytes, source: PcmFormat, channel: int = 1) -> Pcm16:
 
 
 class RateGuard:
-    """Notices a device that delivers more sound than there is time.
+    """Notices a device that delivers sound faster than real time.
 
-    A FIFO behind ALSA's `file` plug-in does so for ever once its writer has gone: it gives the same stale bytes again
-    and again, as fast as they are read.
+    A FIFO behind ALSA's `file` plug-in does so after its writer has gone: it repeats the same stale bytes, as fast as
+    they are read.
     """
 
-    def __init__(self, allowed_surplus_s: float = 3.0, tolerated_rate: float = 1.2) -> None:
-        self._allowed_surplus_s = allowed_surplus_s
-        """More than a pipe (2 s) or a sound card (1 s) can have kept back for us."""
-        self._tolerated_rate = tolerated_rate
+    def __init__(self) -> None:
         self._surplus_s = 0.0
         self._last_ns: int | None = None
         self._burst_ns: int | None = None
 
     def check(self, delivered_s: float, now_ns: int) -> None:
-        """Take note of `delivered_s` seconds of sound that arrived at `now_ns`.
+        """Count `delivered_s` seconds of sound that arrived at `now_ns`.
 
         Raises:
             DeviceEndless: too much for too long.
         """
         elapsed_s = (now_ns - self._last_ns) / NS_PER_S if self._last_ns is not None else 0.0
         self._last_ns = now_ns
-        self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * self._tolerated_rate)
+        self._surplus_s = max(0.0, self._surplus_s + delivered_s - elapsed_s * TOLERATED_RATE)
         if self._surplus_s <= BURST_S:
             self._burst_ns = None
         elif self._burst_ns is None:
             self._burst_ns = now_ns
-        if self._surplus_s > self._allowed_surplus_s:
+        if self._surplus_s > MOST_SURPLUS_S:
             raise DeviceEndless(
                 "the microphone delivers sound much faster than real time, as a FIFO does when its writer has gone: "
                 "start the writer again, or choose another device"
             )
 
     def suspicious(self, now_ns: int) -> bool:
-        """Whether a burst has begun that may turn out to be endless: its sound had better not be used yet."""
+        """Return whether a burst has begun that may turn out to be endless: its sound should not be used yet."""
         return self._burst_ns is not None and now_ns - self._burst_ns < BURST_ENDS_NS

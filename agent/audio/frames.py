@@ -1,4 +1,4 @@
-"""Audio as it travels through the pipeline: always 16 kHz, mono, signed 16-bit, in frames of 512 samples."""
+"""Audio inside the pipeline: always 16 kHz, mono, signed 16-bit, in frames of 512 samples."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,14 +12,14 @@ FRAME_SAMPLES = 512
 """One step of Silero's voice activity detector at 16 kHz: 32 ms."""
 
 FULL_SCALE = 32_768.0
-_PEAK = 32_767
+PEAK = 32_767
 SILENCE_DBFS = -96.0
-"""What 16 bits can hold; digital silence is reported as this, never as minus infinity."""
+"""The range of 16 bits; digital silence has this level, never minus infinity."""
 _QUIETEST_OF = 10
 EDGE_SAMPLES = SAMPLE_RATE_HZ // 2
-"""Silence before and behind every recording, 0.5 s. Without it detector and engine miss a word at its edge."""
+"""Silence before and after each recording, 0.5 s. Without it, detector and engine miss a word at its edge."""
 _SILENT = 32
-"""Samples up to this, -60 dB, count as silence there."""
+"""Samples up to this, -60 dB, count as silence at the edges."""
 
 Pcm16 = NDArray[np.int16]
 PcmFloat = NDArray[np.float32]
@@ -27,30 +27,30 @@ PcmFloat = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class AudioFrame:
-    """32 ms of sound, as a source hands it on."""
+    """32 ms of sound from a source."""
 
     pcm: Pcm16 = field(compare=False)
     """Shape (512,), int16."""
     position: int
-    """Index of the first sample since the source was opened. Lost samples are counted in it, so a jump is a gap.
-    Negative in the silence before a recording."""
+    """Index of the first sample since the source was opened. It counts lost samples too, so a jump is a gap. It is
+    negative in the silence before a recording."""
     captured_ns: int
     """Monotonic clock when the last sample was captured (for a file read flat out: when it would have been)."""
     resumed: bool = False
-    """True where there was no device before it: muted, or absent. Then a gap before it is nobody's loss."""
+    """True if there was no device before it: muted, or absent. A gap before it is then no loss."""
     lead_samples: int = 0
-    """How many at the start are silence that `frames_of` has put before a recording."""
+    """Samples at the start that are silence, which `frames_of` has put before a recording."""
     tail_samples: int = 0
-    """How many at the end are silence that it has put behind it."""
+    """Samples at the end that are silence, which `frames_of` has put after a recording."""
 
     @property
     def end(self) -> int:
-        """Position just behind the last sample."""
+        """Position just after the last sample."""
         return self.position + len(self.pcm)
 
     @property
     def is_edge(self) -> bool:
-        """Whether there is no sound of the source in it."""
+        """Whether it has no sound of the source."""
         return len(self.pcm) in {self.lead_samples, self.tail_samples}
 
 
@@ -59,7 +59,7 @@ class Utterance:
     """A stretch of sound with speech in it, padded on both sides."""
 
     id: str
-    """ULID; the identity of everything that is published about it."""
+    """ULID; each message about the utterance has it."""
     pcm: Pcm16 = field(compare=False)
     """Shape (n,), int16, 16 kHz. Not compared: numpy compares sample by sample, and the id tells utterances apart."""
     position: int
@@ -67,22 +67,22 @@ class Utterance:
     started_ns: int
     """Monotonic capture time of its first sample."""
     speech_end: int
-    """Position just behind the last sample that the voice activity detector called speech."""
+    """Position just after the last sample that the voice activity detector called speech."""
     closed_at: int
-    """Position at which it was known to be over; `closed_at - speech_end` is the hang-over that the listener waited."""
+    """Position at which it ended for certain; `closed_at - speech_end` is the hang-over that the listener waited."""
     truncated: bool = False
-    """True if it was cut at the maximum length and goes on in the next utterance, without a lost sample."""
+    """True if it was cut at the maximum length; the next utterance continues it without a lost sample."""
     speech_s: float | None = None
-    """Seconds that the voice activity detector called speech; None where no detector was asked."""
+    """Seconds that the voice activity detector called speech; None without a detector."""
     speech_prob: float | None = None
     """Mean probability, in [0, 1], of the frames that it called speech."""
     dated: bool = True
-    """False where `started_ns` is a guess: it was kept over a reboot, and the wall clock was not synchronised on both
-    sides of it."""
+    """False if `started_ns` is a guess: the utterance was kept over a reboot, and the wall clock was not synchronised
+    before and after it."""
     lead_samples: int = 0
-    """Silence that an engine has to hear before `pcm`: the recording begins with speech."""
+    """Silence that an engine must hear before `pcm`: the recording begins with speech."""
     tail_samples: int = 0
-    """Silence that an engine has to hear behind `pcm`: the recording ends with speech."""
+    """Silence that an engine must hear after `pcm`: the recording ends with speech."""
 
     @property
     def duration_s(self) -> float:
@@ -100,7 +100,7 @@ class Utterance:
         return max(0, self.closed_at - self.speech_end) / SAMPLE_RATE_HZ
 
     def with_edges(self) -> "Utterance":
-        """Return the utterance with the silence at its edges in `pcm`, as an engine has to hear it."""
+        """Return the utterance with the silence at its edges in `pcm`, as an engine must hear it."""
         pcm = np.pad(self.pcm, (self.lead_samples, self.tail_samples))
         return replace(self, pcm=pcm, position=self.position - self.lead_samples, lead_samples=0, tail_samples=0)
 
@@ -108,8 +108,8 @@ class Utterance:
 def frames_of(chunks: Iterable[Pcm16]) -> Iterator[AudioFrame]:
     """Yield a recording in frames, with silence around it. Its clock is 0 at its first sample.
 
-    The silence that the recording itself has at an edge counts: the frames of a recording do not change if up to 0.5 s
-    of silence is added. The last frame is filled up with silence. A recording without samples gives no frame.
+    The recording's own silence at an edge counts: its frames do not change if up to 0.5 s of silence is added. The last
+    frame is filled with silence. A recording without samples gives no frame.
 
     Args:
         chunks: The recording, in pieces of shape (n,).
@@ -137,7 +137,7 @@ def frames_of(chunks: Iterable[Pcm16]) -> Iterator[AudioFrame]:
 
 
 def _cut(pcm: Pcm16, position: int, recording_end: int) -> Iterator[AudioFrame]:
-    """Yield `pcm`, a whole number of frames that begin at `position`."""
+    """Yield `pcm` in frames; its length is a multiple of a frame, and it begins at `position`."""
     for start in range(0, len(pcm), FRAME_SAMPLES):
         begin, end = position + start, position + start + FRAME_SAMPLES
         yield AudioFrame(
@@ -150,18 +150,18 @@ def _cut(pcm: Pcm16, position: int, recording_end: int) -> Iterator[AudioFrame]:
 
 
 def _silence_before(pcm: Pcm16) -> int:
-    """Return how many samples of silence `pcm`, shape (n,), begins with."""
+    """Return the number of silent samples at the start of `pcm`, shape (n,)."""
     sounds = np.flatnonzero((pcm > _SILENT) | (pcm < -_SILENT))
     return int(sounds[0]) if len(sounds) else len(pcm)
 
 
 def to_float(pcm: Pcm16) -> PcmFloat:
-    """Scale int16 samples to float32 in [-1, 1), the form that every engine wants."""
+    """Scale int16 samples to float32 in [-1, 1), the input of all engines."""
     return pcm.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def rms_dbfs(pcm: Pcm16) -> float:
-    """Root mean square level in dB relative to full scale; `SILENCE_DBFS` for digital silence or no samples."""
+    """Return the root mean square level in dB of full scale; `SILENCE_DBFS` for digital silence or no samples."""
     if not len(pcm):
         return SILENCE_DBFS
     samples = pcm.astype(np.float32)
@@ -170,10 +170,10 @@ def rms_dbfs(pcm: Pcm16) -> float:
 
 
 def snr_db(pcm: Pcm16) -> float | None:
-    """Speech over noise, in dB, estimated from a stretch that holds pauses too, shape (n,).
+    """Return speech over noise, in dB, estimated from sound with pauses, shape (n,).
 
-    The mean power of the louder half of its 32 ms frames, without an offset, over that of the quietest tenth. None for
-    less than ten frames, and where the quietest tenth is digital silence: there was no noise to compare with.
+    This is the mean power of the louder half of its 32 ms frames, without an offset, over that of the quietest tenth.
+    None for less than ten frames, and if the quietest tenth is digital silence: then there was no noise.
     """
     frames = pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
     powers = np.sort(frames.var(axis=1))
@@ -182,14 +182,14 @@ def snr_db(pcm: Pcm16) -> float | None:
 
 
 def clipped_samples(pcm: Pcm16) -> int:
-    """How many of the samples, shape (n,), are at full scale."""
-    return int(np.count_nonzero((pcm >= _PEAK) | (pcm <= -_PEAK)))
+    """Return how many of the samples, shape (n,), are at full scale."""
+    return int(np.count_nonzero((pcm >= PEAK) | (pcm <= -PEAK)))
 
 
 def samples(milliseconds: float) -> int:
-    """How many samples `milliseconds` of sound are."""
+    """Return the number of samples in `milliseconds` of sound."""
     return round(milliseconds * SAMPLE_RATE_HZ / 1000)
 
 
 LONGEST_FILLED_GAP = samples(1000)
-"""Lost samples up to this many are filled with zeros; behind a longer gap everything begins anew."""
+"""Up to so many lost samples are filled with zeros; a longer gap ends an utterance."""

@@ -1,8 +1,8 @@
-"""Microphones by libasound, through ctypes: opening, reading, and which devices there are.
+"""Opens, reads and lists microphones, by libasound through ctypes.
 
-Every call here lets other threads run while it waits, `snd_pcm_open` included. pyalsaaudio's does not: a sound server
-that hangs while a device is being opened would stop the whole process (docs/decisions/0011-libasound-by-ctypes.md).
-Names and numbers are those of alsa/pcm.h.
+Each call here lets other threads run while it waits, `snd_pcm_open` too. pyalsaaudio does not: a sound server that
+hangs during an open would stop the whole process (docs/decisions/0011-libasound-by-ctypes.md). Names and numbers are
+those of alsa/pcm.h. Pointers are always ctypes objects, and all other arguments fit into an int.
 """
 
 import ctypes
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 
 SONAME: Final = "libasound.so.2"
 FORMATS: Final = {"S16_LE": 2, "S32_LE": 10, "S24_3LE": 32, "S24_LE": 6}
-"""Sample formats that we understand, the preferred ones first, with their numbers."""
+"""Supported sample formats with their numbers, the preferred ones first."""
 RATES_HZ: Final = (16_000, 48_000, 32_000, 96_000, 44_100, 192_000, 22_050)
 """The pipeline's rate, then its multiples, then others that are not below it."""
 PERIODS_PER_S: Final = 50
 """Chunks of 20 ms."""
 BUFFER_S: Final = 1.0
 IDLE_S: Final = 0.01
-"""Pause where a device claims to be readable and gives nothing."""
+"""Pause if a device claims to be readable and gives no data."""
 
 CHOOSE: Final = "set source.device to"
-"""How a remedy begins that names another microphone; commands that take it otherwise put their own words there."""
+"""The start of a remedy that names another microphone; a command with an option for it replaces these words."""
 NO_MICROPHONES: Final = frozenset(
     {"null", "jack", "lavrate", "oss", "samplerate", "speex", "speexrate", "upmix", "usbstream", "vdownmix"}
 )
-"""What ALSA's plug-in packages name as if they were devices."""
+"""Names in the configuration of ALSA's plug-in packages that are no devices."""
 CARD: Final = re.compile(r"^\s*(?P<index>\d+) \[(?P<id>[^\]]*?)\s*\]: .*? - (?P<name>.*)$", re.MULTILINE)
 CAPTURE_PCM: Final = re.compile(
     r"^(?P<card>\d+)-(?P<device>\d+): [^:]*: (?P<name>[^:]*?)\s*: .*\bcapture\b", re.MULTILINE
@@ -48,28 +48,6 @@ CAPTURE_PCM: Final = re.compile(
 _CAPTURE: Final = 1
 _NONBLOCK, _NO_AUTO_CHANNELS = 0x1, 0x20000
 _INTERLEAVED: Final = 3
-_PARAMS: Final = (c_void_p, c_void_p)
-_SIGNATURES: Final = {
-    "snd_pcm_open": (POINTER(c_void_p), c_char_p, c_int, c_int),
-    "snd_pcm_close": (c_void_p,),
-    "snd_pcm_prepare": (c_void_p,),
-    "snd_pcm_wait": (c_void_p, c_int),
-    "snd_pcm_hw_params_malloc": (POINTER(c_void_p),),
-    "snd_pcm_hw_params_free": (c_void_p,),
-    "snd_pcm_hw_params_any": _PARAMS,
-    "snd_pcm_hw_params": _PARAMS,
-    "snd_pcm_hw_params_set_access": (*_PARAMS, c_int),
-    "snd_pcm_hw_params_set_rate_resample": (*_PARAMS, c_uint),
-    "snd_pcm_hw_params_set_format": (*_PARAMS, c_int),
-    "snd_pcm_hw_params_set_channels_min": (*_PARAMS, POINTER(c_uint)),
-    "snd_pcm_hw_params_set_channels_first": (*_PARAMS, POINTER(c_uint)),
-    "snd_pcm_hw_params_test_rate": (*_PARAMS, c_uint, c_int),
-    "snd_pcm_hw_params_set_rate_near": (*_PARAMS, POINTER(c_uint), POINTER(c_int)),
-    "snd_pcm_hw_params_set_period_size_near": (*_PARAMS, POINTER(c_ulong), POINTER(c_int)),
-    "snd_pcm_hw_params_set_buffer_size_near": (*_PARAMS, POINTER(c_ulong)),
-    "snd_device_name_hint": (c_int, c_char_p, POINTER(POINTER(c_void_p))),
-    "snd_device_name_free_hint": (POINTER(c_void_p),),
-}
 
 
 class AlsaError(Exception):
@@ -78,44 +56,34 @@ class AlsaError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(_library().snd_strerror(code).decode(errors="replace"))
         self.number = -code
-        """As in `errno`."""
+        """A number of `errno`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureDevice:
-    """A microphone, as it can be named in the settings."""
+    """A microphone, by a name for the settings."""
 
     pcm: str
-    """`plughw:CARD=Device,DEV=0`: by card id, which survives replugging, unlike the card's number."""
+    """`plughw:CARD=Device,DEV=0`: replugging changes a card's number, but not its id."""
     description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The result of one read."""
-
-    data: bytes
-    """Interleaved samples; empty if nothing came in time."""
-    overrun: bool = False
-    """Sound was lost before this."""
 
 
 class AlsaPcm:
     """An open capture device. Used by one thread only, `close` included.
 
-    Asks for the hardware's own rate and channels, so that the microphone wanted can be picked out of them and the rate
-    be converted well (libasound's own converter folds everything above 8 kHz into speech). Where a device cannot
-    deliver that in samples that we understand, libasound converts after all.
+    Asks for the hardware's own rate and channels. So the caller can pick a channel and convert the rate well;
+    libasound's own converter folds all sound above 8 kHz into speech. libasound converts only if the device has no
+    supported format.
     """
 
     def __init__(self, device: str, channel: int = 1) -> None:
-        """Open `device`, for the sake of its n-th channel.
+        """Open `device`, with its n-th channel.
 
         Raises:
             ConfigError: there is no libasound.
-            DeviceBusy: something else has it open.
+            DeviceBusy: another program has it open.
             DeviceUnavailable: there is no such device.
-            SourceError: it has not so many channels, or cannot be made to deliver samples that we understand.
+            SourceError: it has fewer channels, or no format that is supported or can be converted.
         """
         self._name = device
         self._handle = c_void_p()
@@ -132,18 +100,18 @@ class AlsaPcm:
             self._open_converted(device, channel)
 
     def _open_converted(self, device: str, channel: int) -> None:
-        """Let libasound convert the rate and the format. Channels never: it would make up those that are missing."""
+        """Let libasound convert the rate and the format, but not the channels: it would invent missing ones."""
         try:
             self._open(_plugged(device), channel, converted=True)
         except AlsaError as error:
             raise SourceError(
-                f'the microphone "{device}" delivers nothing that can be used ({error}): '
+                f'the microphone "{device}" has no usable format ({error}): '
                 f"see what it can do (`arecord -D {device} --dump-hw-params`), and whether it has a channel {channel}"
             ) from error
-        log.info(f'libasound converts what the microphone "{device}" delivers')
+        log.info(f'libasound converts the format of the microphone "{device}"')
 
     def _open(self, device: str, channel: int, *, converted: bool) -> None:
-        """Raise AlsaError if the device cannot be opened; EINVAL, by a call that does not say: if it cannot do this."""
+        """Raise AlsaError if the device cannot be opened; with EINVAL if it does not support this configuration."""
         self._lib = _library()
         mode = _NONBLOCK | _NO_AUTO_CHANNELS
         _check(self._lib.snd_pcm_open(byref(self._handle), device.encode(), _CAPTURE, mode))
@@ -181,22 +149,22 @@ class AlsaPcm:
         self._period = period.value
         self._buffer = ctypes.create_string_buffer(self._period * self.format.frame_bytes)
 
-    def read(self, timeout_s: float) -> Chunk:
-        """Return what has been captured; an empty chunk if that is nothing within `timeout_s`.
+    def read(self, timeout_s: float) -> bytes | None:
+        """Return captured samples, interleaved; empty if none came within `timeout_s`; None after an overrun.
 
         Raises:
             DeviceUnavailable: the device is gone or broken; only closing it and opening it again helps.
         """
         count = int(self._lib.snd_pcm_readi(self._handle, self._buffer, self._period))
         if count == -errno.EPIPE and (count := int(self._lib.snd_pcm_prepare(self._handle))) >= 0:
-            return Chunk(b"", overrun=True)
+            return None
         if count < 0 and count != -errno.EAGAIN:
             raise DeviceUnavailable(f'the microphone "{self._name}" was lost ({AlsaError(count)})')
         if count <= 0:
             if self._lib.snd_pcm_wait(self._handle, round(timeout_s * 1_000)):
                 time.sleep(IDLE_S)
-            return Chunk(b"")
-        return Chunk(self._buffer.raw[: count * self.format.frame_bytes])
+            return b""
+        return self._buffer.raw[: count * self.format.frame_bytes]
 
     def close(self) -> None:
         """Release the device; idempotent."""
@@ -206,14 +174,14 @@ class AlsaPcm:
 
 
 def capture_devices(proc: Path = Path("/proc/asound")) -> tuple[CaptureDevice, ...]:
-    """Every capture device: the cards that the kernel lists, then the PCMs that libasound's configuration names."""
-    # With a colon they are the many forms of the same hardware (hw:, sysdefault:, dsnoop: …).
+    """Return each capture device: the cards that the kernel lists, then the PCMs of libasound's configuration."""
+    # Names with a colon are other forms of the same hardware (hw:, sysdefault:, dsnoop: …).
     by_name = [name for name in _capture_names() if ":" not in name and name not in NO_MICROPHONES]
     return (*card_devices(proc), *(CaptureDevice(name, "named in ALSA's configuration") for name in by_name))
 
 
 def card_devices(proc: Path) -> tuple[CaptureDevice, ...]:
-    """The capture devices of the sound cards below `proc` (`/proc/asound`); none where there is no sound driver."""
+    """Return the capture devices of the sound cards below `proc` (`/proc/asound`); none without a sound driver."""
     try:
         cards, pcms = (proc / "cards").read_text(), (proc / "pcm").read_text()
     except OSError:
@@ -228,7 +196,7 @@ def card_devices(proc: Path) -> tuple[CaptureDevice, ...]:
 
 
 def _choice() -> str:
-    """The remedy: what there is instead."""
+    """Return the remedy: the other microphones."""
     devices = capture_devices()
     if not devices:
         return "there is no microphone on this machine; plug one in (`edgescribe devices` lists them)"
@@ -236,20 +204,20 @@ def _choice() -> str:
 
 
 def _plugged(device: str) -> str:
-    """The same device behind libasound's converter."""
+    """Return the name of the same device behind libasound's converter."""
     if device.startswith("hw:"):
         return f"plug{device}"
     return device if device.startswith("plug") else f"plug:'{device}'"
 
 
 def _capture_names() -> Iterator[str]:
-    """Every PCM that libasound's configuration names for capture."""
+    """Yield each PCM that libasound's configuration names for capture."""
     lib, hints = _library(), POINTER(c_void_p)()
     if lib.snd_device_name_hint(-1, b"pcm", byref(hints)):
         return
     try:
         for hint in itertools.takewhile(bool, map(hints.__getitem__, itertools.count())):
-            if _hint(hint, b"IOID") in ("", "Input"):  # without one it does both
+            if _hint(hint, b"IOID") in ("", "Input"):  # without an IOID it does both
                 yield _hint(hint, b"NAME")
     finally:
         lib.snd_device_name_free_hint(hints)
@@ -266,7 +234,7 @@ def _hint(hint: int, key: bytes) -> str:
 
 
 def installed() -> bool:
-    """Whether there is a libasound."""
+    """Return whether there is a libasound."""
     try:
         ctypes.CDLL(SONAME)
     except OSError:
@@ -285,13 +253,10 @@ def _library() -> ctypes.CDLL:
         lib = ctypes.CDLL(SONAME)
     except OSError as error:
         raise ConfigError("a microphone needs libasound, which is not installed: apt install alsa-utils") from error
-    for name, arguments in _SIGNATURES.items():
-        getattr(lib, name).argtypes = arguments
     lib.snd_pcm_readi.argtypes, lib.snd_pcm_readi.restype = (c_void_p, c_void_p, c_ulong), c_long
-    lib.snd_strerror.argtypes, lib.snd_strerror.restype = (c_int,), c_char_p
+    lib.snd_strerror.restype = c_char_p
     lib.snd_device_name_get_hint.argtypes, lib.snd_device_name_get_hint.restype = (c_void_p, c_char_p), c_void_p
-    # What goes wrong reaches us as a return value; libasound need not write it to standard error as well. Any function
-    # of C that ignores its arguments does for a handler, and unlike one of Python's it needs no writable code.
-    lib.snd_lib_error_set_handler.argtypes = (c_void_p,)
+    # Errors reach us as return values, so libasound must not also write them to standard error. Any C function that
+    # ignores its arguments will do as the handler; unlike a Python function, it needs no writable code.
     lib.snd_lib_error_set_handler(ctypes.cast(ctypes.CDLL(None).getpid, c_void_p))
     return lib

@@ -1,4 +1,4 @@
-"""The source that the agent listens to: open, muted, or absent. The only place where a lost device is retried."""
+"""The source of the agent: open, muted, or absent. Only this module retries a lost device."""
 
 import logging
 import threading
@@ -16,9 +16,9 @@ from agent.errors import DeviceUnavailable
 
 FIRST_RETRY_S: Final = 0.25
 LONGEST_RETRY_S: Final = 2.0
-"""Short enough to capture within five seconds of the microphone's return; opening an absent device costs nothing."""
+"""Short enough to capture within five seconds of the microphone's return; opening an absent device is cheap."""
 BEAT_S: Final = 5.0
-"""A muted microphone gives a sign of life this often."""
+"""How often a muted microphone gives a sign of life."""
 GAP_SAMPLES: Final = LONGEST_FILLED_GAP + 1
 """An utterance ends at a gap of this length."""
 
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 class Microphone:
     """Reads a microphone, or a recording in its place, through mutes and absences (see `Source`).
 
-    - Open: frames come. `read` is called by the listen thread only.
-    - Muted: the device is closed, and `read` waits. `on` and `off` may be called from any thread. A recording begins
-      anew when it is switched on again.
+    - Open: frames come. Only the listen thread calls `read`.
+    - Muted: the device is closed, and `read` waits. Any thread may call `on` and `off`. A recording starts again when
+      it is switched on.
     - Absent: the device was lost, or is not there yet. `read` opens it again and again until it is back.
 
     Positions go on counting through both, by the clock. A mute, and an absence of a second, deliver one silent frame
-    behind a gap, which ends an utterance that was under way.
+    after a gap, which ends an utterance in progress.
 
     Args:
-        open_source: Opens the device anew; raises `DeviceUnavailable` if it is not there.
-        live: Whether sound that is not fetched in time is lost.
-        listening: False: it is muted at first.
-        wait_at_start: Whether a device that is absent when it is switched on is waited for.
-        clock_ns: Monotonic, that of `AudioFrame.captured_ns`.
+        open_source: Opens the device; raises `DeviceUnavailable` if it is not there.
+        live: Whether sound that is not read in time is lost.
+        listening: False to start muted.
+        wait_at_start: Whether to wait for a device that is absent when it is switched on.
+        clock_ns: Monotonic, the clock of `AudioFrame.captured_ns`.
 
     Raises:
         SourceError: the source cannot be opened, and `wait_at_start` is False.
@@ -62,7 +62,7 @@ class Microphone:
         self.trouble: DeviceUnavailable | None = None
         """Why it is absent; None while it is open or muted."""
         self.on_change: Callable[[], None] = lambda: None
-        """Called after each change of state, by the thread that changed it; to be set before the first `read`."""
+        """Called after each change of state, by the thread that changed it; set it before the first `read`."""
         self._open_source = open_source
         self._wait_at_start = wait_at_start
         self._clock_ns = clock_ns
@@ -73,7 +73,7 @@ class Microphone:
         """True after a mute, until `read` has noticed it."""
         self._source = open_source() if listening and not wait_at_start else None
         self._reading: Source | None = None
-        """The source that `read` uses: after a mute it is still read to its end."""
+        """The source of `read`, which reads it to its end after a mute."""
         self._retry_s = FIRST_RETRY_S
         self._offset: int | None = None
         """Added to the positions of `_reading`; None until its first frame."""
@@ -83,14 +83,14 @@ class Microphone:
 
     @property
     def listening(self) -> bool:
-        """Whether it is not muted."""
+        """Return whether it is not muted."""
         return not self._muted
 
     def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for the next frame, through mutes and absences (see `Source.read`).
 
         Raises:
-            SourceError: the device delivers nothing usable; another attempt would not help.
+            SourceError: the device delivers no usable sound; another attempt would not help.
         """
         while self._reading or not self._closed:
             self.alive_s = time.monotonic()
@@ -114,7 +114,7 @@ class Microphone:
         """Listen, if it is muted.
 
         Raises:
-            SourceError: the source cannot be opened, and is not waited for; it stays muted.
+            SourceError: the source cannot be opened, and `wait_at_start` is False; it stays muted.
         """
         with self._changed:
             if self._muted and not self._closed:
@@ -125,7 +125,7 @@ class Microphone:
         self.on_change()
 
     def off(self) -> None:
-        """Mute: close the device. Sound that was captured before is still delivered."""
+        """Mute: close the device. `read` still delivers the sound from before."""
         with self._changed:
             source, self._source = self._source, None
             self._muted = self._was_muted = True
@@ -144,7 +144,7 @@ class Microphone:
             self._source.close()
 
     def _opened(self) -> Source | None:
-        """Return the open source, and open it if need be; None while it is muted, after a change or a while."""
+        """Return the source, opened if necessary; None while it is muted, after a change or `BEAT_S`."""
         with self._changed:
             if self._muted and not self._closed and not self._was_muted:
                 self._changed.wait(BEAT_S)
@@ -152,7 +152,7 @@ class Microphone:
                 return None
             if self._source:
                 return self._source
-        source = self._open_source()  # may take seconds, for which a mute does not wait
+        source = self._open_source()  # may take seconds: a mute does not wait for it
         with self._changed:
             if not (self._muted or self._closed or self._was_muted or self._source):
                 self._source = source
@@ -161,7 +161,7 @@ class Microphone:
         return None
 
     def _lost(self, error: DeviceUnavailable) -> None:
-        """Let go of the device, say so once for each kind of trouble, and wait a little."""
+        """Close the device, log each kind of trouble once, and wait before the next attempt."""
         with self._changed:
             lost, self._reading = self._reading, None
             if self._muted or lost is not self._source:
@@ -172,14 +172,14 @@ class Microphone:
         if lost:
             lost.close()
         if is_news:
-            log.warning("%s; trying again until it is there", error)
+            log.warning("%s; retrying until it is there", error)
             self.on_change()
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._was_muted, self._retry_s)
         self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
 
     def _silence(self) -> AudioFrame | None:
-        """Return the frame that ends an utterance under way; None if it may still go on, or there is none."""
+        """Return the frame that ends an utterance in progress; None if it may go on, or before the first frame."""
         was_muted, self._was_muted = self._was_muted, False
         if self._last is None or self._silenced:
             return None
@@ -214,24 +214,24 @@ def _next_position(last: AudioFrame, frame: AudioFrame) -> int:
 def open_source(
     settings: SourceSettings, *, listening: bool = True, on_overrun: Callable[[], None] = lambda: None
 ) -> Microphone:
-    """Open the source that `settings` describe; it is muted if `listening` is False.
+    """Open the source of the settings; muted if `listening` is False.
 
     `on_overrun` is called when a sound card was not read in time.
 
     Raises:
         ConfigError: a microphone needs libasound, which is not installed.
-        DeviceUnavailable: there is no such microphone, and it is not to be waited for.
+        DeviceUnavailable: there is no such microphone, and the settings do not say to wait for it.
         SourceError: the file does not exist or is not audio.
     """
     if isinstance(settings, WavSettings):
         from agent.audio.wav import WavSource  # noqa: PLC0415 - a microphone needs no decoder
 
         return Microphone(lambda: WavSource(settings), live=settings.pace == "realtime", listening=listening)
-    from agent.audio.alsa import AlsaSource, Hanging  # noqa: PLC0415 - a recording needs no libasound
+    from agent.audio.alsa import AbandonedThreads, AlsaSource  # noqa: PLC0415 - a recording needs no libasound
 
-    hanging = Hanging()
-
-    def open_device() -> Source:
-        return AlsaSource(settings, on_overrun, hanging)
-
-    return Microphone(open_device, listening=listening, wait_at_start=settings.when_missing == "wait")
+    abandoned = AbandonedThreads()
+    return Microphone(
+        lambda: AlsaSource(settings, on_overrun, abandoned),
+        listening=listening,
+        wait_at_start=settings.when_missing == "wait",
+    )

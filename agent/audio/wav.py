@@ -29,8 +29,7 @@ log = logging.getLogger(__name__)
 _AUDIBLE: Final = 1e-6
 """Mean square of a block, -60 dB, below which channels are not compared."""
 _CANCELLED: Final = 0.1
-"""Channels that have nothing to do with each other give a mix with the mean of their power over their number. A mix
-with a tenth of that was cancelled."""
+"""The mix of unrelated channels has the mean of their power over their number. With a tenth of that it is cancelled."""
 _MOST_CANCELLED: Final = 0.1
 """Share of the sound that may be cancelled."""
 _MOST_CLIPPED: Final = 0.01
@@ -39,11 +38,11 @@ _CLIPPED_WHEN_SCALED: Final = 0.001
 
 
 class WavSource:
-    """Reads a file in blocks, takes a channel or mixes all of them, resamples to 16 kHz and hands it on in frames.
+    """Reads a file in blocks, takes a channel or mixes all of them, resamples to 16 kHz and cuts frames.
 
-    With `pace = "realtime"` a frame is delivered at the moment when its last sample would have been captured, reckoned
-    from the first `read` without drift. Flat out nothing waits, and the frames and their capture times follow the same
-    reckoning. There is silence before and behind the recording (`audio.frames_of`).
+    With `pace = "realtime"`, `read` delivers a frame when its last sample would have been captured, counted from the
+    first `read` without drift. With `flat_out` it never waits; frames and capture times are the same. There is silence
+    before and after the recording (`audio.frames_of`).
 
     Raises (constructor, and `read` behind the last frame):
         SourceError: no such file, not audio, no such channel; or not all of the sound could be read.
@@ -73,21 +72,21 @@ class WavSource:
             return None
         due_ns = self._epoch_ns + frame.captured_ns
         early_ns = due_ns - self._clock()
-        # After a wait for several frames, the following ones are late, and are not waited for.
+        # After a wait for several frames, the following ones are late, and `read` does not wait for them.
         wait_s = early_ns / NS_PER_S + (ready - 1) * FRAME_SAMPLES / SAMPLE_RATE_HZ if early_ns > 0 else 0.0
         if self.live and self._closed.wait(wait_s):
             return None
         return replace(frame, captured_ns=due_ns)
 
     def close(self) -> None:
-        """Let go of the file; wakes a `read` that is waiting."""
+        """Close the file; wakes a `read` that is waiting."""
         self._closed.set()
         with self._reading:
             self._recording.close()
 
 
 class Recording:
-    """A file as one channel of 16 kHz.
+    """A file as one channel of 16 kHz: one of its channels, or the mean of all of them.
 
     Raises:
         SourceError: it cannot be read, or has no such channel.
@@ -95,54 +94,58 @@ class Recording:
 
     def __init__(self, settings: WavSettings) -> None:
         self._file = SoundFile(settings.path)
-        self._mixer = _Mixer(settings.channel, _full_scale(self._file))
-        if (settings.channel or 1) > self._file.channels:
+        self._channel = settings.channel
+        channels = self._file.first.samples.shape[1]
+        if (settings.channel or 1) > channels:
             self._file.close()
-            raise SourceError(
-                f"{self._file.name} has no channel {settings.channel}: choose one from 1 to {self._file.channels}"
-            )
-
-    def chunks(self) -> Iterator[Pcm16]:
-        """Yield the sound in pieces of shape (n,); to be called once."""
-        rate_hz, resampler = SAMPLE_RATE_HZ, None
-        for block in self._file.blocks():
-            if block.rate_hz != rate_hz:
-                yield _converted(np.zeros(0, np.float32), resampler, last=True)
-                rate_hz, resampler = block.rate_hz, _resampler(block.rate_hz)
-            yield _converted(self._mixer.take(block), resampler)
-        yield _converted(np.zeros(0, np.float32), resampler, last=True)
-
-    def check(self) -> None:
-        """Complain, behind the last chunk, if not all of the sound could be read as it was meant.
-
-        Raises:
-            SourceError: some of it is missing or spoilt.
-        """
-        if problems := [*self._file.problems, *self._mixer.problems()]:
-            raise SourceError(f"{self._file.name}: {'; '.join(problems)}")
-        if warning := self._mixer.warning:
-            log.warning(f"{self._file.name}: {warning}")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-
-class _Mixer:
-    """Takes one channel out of several, or the mean of all of them; and notes what that does to the sound."""
-
-    def __init__(self, channel: int | None, full_scale: float) -> None:
-        self._channel = channel
-        self._full_scale = full_scale
-        self._no_numbers = 0
+            raise SourceError(f"{self._file.name} has no channel {settings.channel}: choose one from 1 to {channels}")
+        self._full_scale = _full_scale(self._file)
         self._peak = 0.0
-        """Of the samples that were stored as floating-point numbers."""
+        """Of the floating-point samples."""
+        self._no_numbers = 0
+        """Samples that are NaN or infinity."""
         self._audible_blocks = 0
         self._cancelled_blocks = 0
         self._power = np.zeros(1)
         """Of each channel."""
 
-    def take(self, block: Block) -> PcmFloat:
+    def chunks(self) -> Iterator[Pcm16]:
+        """Yield the sound in pieces of shape (n,); to be called once."""
+        rate_hz = SAMPLE_RATE_HZ
+        converter: soxr.ResampleStream | None = None
+        for block in self._file.blocks():
+            if block.rate_hz != rate_hz:
+                yield _converted(np.zeros(0, np.float32), converter, last=True)
+                rate_hz, same = block.rate_hz, block.rate_hz == SAMPLE_RATE_HZ
+                converter = None if same else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+            yield _converted(self._one_channel(block), converter)
+        yield _converted(np.zeros(0, np.float32), converter, last=True)
+
+    def check(self) -> None:
+        """Report, after the last chunk, if some of the sound could not be read as it was meant.
+
+        Raises:
+            SourceError: some of it is missing or damaged.
+        """
+        problems = list(self._file.problems)
+        if self._cancelled_blocks > _MOST_CANCELLED * self._audible_blocks:
+            problems.append(
+                f"its {len(self._power)} channels cancel each other when they are mixed: choose one with "
+                f"source.channel (or `transcribe --channel`), such as {int(self._power.argmax()) + 1}"
+            )
+        if self._no_numbers:
+            problems.append(f"{self._no_numbers} samples are no numbers (NaN or infinity) and count as silence")
+        if problems:
+            raise SourceError(f"{self._file.name}: {'; '.join(problems)}")
+        if self._peak > 1.0:
+            scaled = f"they were divided by {self._full_scale:g}" if self._full_scale > 1.0 else "they were clipped"
+            log.warning(f"{self._file.name}: its samples reach {self._peak:g}, and full scale is 1: {scaled}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _one_channel(self, block: Block) -> PcmFloat:
         """Return one channel, shape (n,), in [-1, 1]."""
         samples = block.samples
         if block.from_float:
@@ -157,41 +160,18 @@ class _Mixer:
             return samples[:, min(self._channel, channels) - 1]
         mix: PcmFloat = samples.mean(axis=1, dtype=np.float32)
         if channels > 1:
-            self._compare(samples, mix)
+            power = np.einsum("ij,ij->j", samples, samples) / len(samples)
+            self._power = self._power + power if len(power) == len(self._power) else power
+            mean_power = float(power.mean())
+            if mean_power > _AUDIBLE:
+                self._audible_blocks += 1
+                self._cancelled_blocks += float(np.dot(mix, mix)) / len(mix) < _CANCELLED * mean_power / channels
         return mix
-
-    def _compare(self, samples: PcmFloat, mix: PcmFloat) -> None:
-        power = np.einsum("ij,ij->j", samples, samples) / len(samples)
-        self._power = self._power + power if len(power) == len(self._power) else power
-        mean_power = float(power.mean())
-        if mean_power > _AUDIBLE:
-            self._audible_blocks += 1
-            self._cancelled_blocks += float(np.dot(mix, mix)) / len(mix) < _CANCELLED * mean_power / len(power)
-
-    def problems(self) -> list[str]:
-        """What is wrong with the sound that was taken so far."""
-        found = []
-        if self._cancelled_blocks > _MOST_CANCELLED * self._audible_blocks:
-            found.append(
-                f"its {len(self._power)} channels cancel each other when they are mixed: choose one with "
-                f"source.channel (or `transcribe --channel`), such as {int(self._power.argmax()) + 1}"
-            )
-        if self._no_numbers:
-            found.append(f"{self._no_numbers} samples are no numbers (NaN or infinity) and count as silence")
-        return found
-
-    @property
-    def warning(self) -> str:
-        """What was done about samples beyond full scale; empty where there were none."""
-        if self._peak <= 1.0:
-            return ""
-        remedy = f"they were divided by {self._full_scale:g}" if self._full_scale > 1.0 else "they were clipped"
-        return f"its samples reach {self._peak:g}, and full scale is 1: {remedy}"
 
 
 def _full_scale(file: SoundFile) -> float:
-    """Return what to divide floating-point samples by, a power of 2, where too many for clipping are beyond 1."""
-    if not file.from_float:
+    """Return the divisor of floating-point samples, a power of 2: more than 1 if too many for clipping are beyond 1."""
+    if not file.first.from_float:
         return 1.0
     counts = np.zeros(129, np.int64)
     for block in file.preview():
@@ -203,13 +183,9 @@ def _full_scale(file: SoundFile) -> float:
     return float(2.0 ** (int(np.argmax(beyond <= _CLIPPED_WHEN_SCALED)) - 1))
 
 
-def _converted(samples: PcmFloat, resampler: soxr.ResampleStream | None, *, last: bool = False) -> Pcm16:
-    """Return int16 samples at 16 kHz: exact for what was 16-bit."""
-    if resampler:
-        samples = resampler.resample_chunk(samples, last=last)
+def _converted(samples: PcmFloat, converter: soxr.ResampleStream | None, *, last: bool = False) -> Pcm16:
+    """Return int16 samples at 16 kHz: exact for 16-bit input."""
+    if converter:
+        samples = converter.resample_chunk(samples, last=last)
     scaled: PcmFloat = np.rint(samples * np.float32(FULL_SCALE))
     return scaled.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-
-
-def _resampler(rate_hz: int) -> soxr.ResampleStream | None:
-    return None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")

@@ -1,16 +1,18 @@
-"""What is transcribed: clips, listed in manifests.
+"""Read the clips to transcribe from manifests.
 
 A manifest is a TAB-separated table without quoting: columns id, file, seconds, language, text, speaker, note. `file` is
-relative to the manifest; the name of its folder is the name of the set. Language `none` means that nobody speaks: every
-word that a system finds there is invented.
+relative to the manifest. The name of the manifest's folder is the name of the set. Language `none` marks sound without
+speech: a system invents every word that it finds there.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from agent.errors import ConfigError
 
 NO_SPEECH = "none"
 MANIFEST_NAME = "manifest.tsv"
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 _COLUMNS = {"id", "file", "seconds", "language", "text"}
 
 
@@ -32,14 +36,12 @@ class Clip:
     id: str
     path: Path
     language: str
-    """ISO 639-1, or `none`: no speech."""
+    """ISO 639-1, or `none` without speech."""
     text: str
-    """What is said; empty where nobody speaks."""
+    """The spoken words; empty without speech."""
     duration_s: float
-    start_s: float = 0.0
-    """Where it begins in the file; its end is `start_s + duration_s`."""
-    whole_file: bool = True
-    """False if it is a part of its file."""
+    start_s: float | None = None
+    """Start in the file, for a clip that is a part of its file; None for the whole file."""
 
     @property
     def key(self) -> str:
@@ -48,17 +50,17 @@ class Clip:
 
     @property
     def decoded_as(self) -> str:
-        """The language in which it is decoded: `en` where nobody speaks."""
+        """The language that systems are told: `en` without speech."""
         return "en" if self.language == NO_SPEECH else self.language
 
 
 def load_pcm(clip: Clip) -> Pcm16:
-    """Read a clip: shape (n,), int16, 16 kHz; other rates are resampled and channels averaged.
+    """Read a clip: shape (n,), int16, 16 kHz. Other rates are resampled, and channels averaged.
 
     Raises:
         SourceError: the file is missing, not audio, or cannot be read to its end.
     """
-    # Not in this thread: libsndfile calls back to Python, where an interrupt (Ctrl-C) would be lost.
+    # libsndfile calls back to Python, where an interrupt (Ctrl-C) would be lost: so it does not run in this thread.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="load") as reader:
         return reader.submit(_read, clip).result()
 
@@ -70,29 +72,34 @@ def _read(clip: Clip) -> Pcm16:
         recording.check()
     finally:
         recording.close()
+    if clip.start_s is None:
+        return pcm
     start = round(clip.start_s * SAMPLE_RATE_HZ)
-    return pcm if clip.whole_file else pcm[start : start + round(clip.duration_s * SAMPLE_RATE_HZ)]
+    return pcm[start : start + round(clip.duration_s * SAMPLE_RATE_HZ)]
 
 
 def read_clips(places: Sequence[Path]) -> list[Clip]:
-    """Every clip with a usable reference from manifests, folders with a manifest, and folders of such folders.
+    """Return the clips from manifests, folders with a manifest, and folders of such folders.
 
-    Left out are clips in which somebody speaks but whose words are not known (no text, or a JSON of slots).
+    Clips with speech but without a usable reference (no text, or a JSON of slots) are left out.
 
     Raises:
-        ConfigError: nothing there, or a manifest is not in the format above.
+        ConfigError: no clip is there, or a manifest is not in the format above.
     """
-    clips = [clip for place in places for manifest in _manifests(place) for clip in _rows(manifest)]
+    clips = [
+        _clip(manifest, row) for place in places for manifest in _manifests(place) for row in _table(manifest, _COLUMNS)
+    ]
+    clips = [clip for clip in clips if clip.language == NO_SPEECH or (clip.text and not clip.text.startswith("{"))]
     if not clips:
         raise ConfigError(f"{', '.join(map(str, places))}: no clip with a reference in there")
     return clips
 
 
 def refuse_missing(clips: Iterable[Clip]) -> None:
-    """Say before hours of measuring what would be missing in them.
+    """Make sure that the files of all clips exist, before hours of measuring.
 
     Raises:
-        ConfigError: files of clips are not there.
+        ConfigError: files are missing.
     """
     paths = dict.fromkeys(clip.path for clip in clips)
     if missing := [path for path in paths if not path.is_file()]:
@@ -103,32 +110,30 @@ def refuse_missing(clips: Iterable[Clip]) -> None:
 
 
 def demo_clips() -> list[Clip]:
-    """The sentences of the recording that is bundled with the package."""
+    """Return the sentences of the recording that is bundled with the package."""
     folder = Path(str(resources.files("agent") / "clips"))
-    rows = _table(folder / "demo.tsv", {"start_s", "end_s", "text"})
-    return [
-        Clip(
-            set_name="demo",
-            id=f"demo-{index:02}",
-            path=folder / "demo.flac",
-            language="en",
-            text=row["text"],
-            start_s=float(row["start_s"]),
-            duration_s=float(row["end_s"]) - float(row["start_s"]),
-            whole_file=False,
+    clips = []
+    for index, row in enumerate(_table(folder / "demo.tsv", {"start_s", "end_s", "text"}), start=1):
+        start_s, end_s = float(row["start_s"]), float(row["end_s"])
+        clips.append(
+            Clip("demo", f"demo-{index:02}", folder / "demo.flac", "en", row["text"], end_s - start_s, start_s)
         )
-        for index, row in enumerate(rows, start=1)
-    ]
+    return clips
 
 
-def spread(clips: Iterable[Clip], limit: int | None) -> list[Clip]:
-    """At most `limit` clips: the same share of every set (at least one), evenly spaced within it."""
-    chosen = list(clips)
-    if limit is None or len(chosen) <= limit:
-        return chosen
-    by_set: dict[str, list[Clip]] = {}
-    for clip in chosen:
-        by_set.setdefault(clip.set_name, []).append(clip)
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return the items by key; keys and items keep their order."""
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
+def spread(clips: Sequence[Clip], limit: int | None) -> list[Clip]:
+    """Return at most `limit` clips: the same share of every set (at least one), evenly spaced within it."""
+    if limit is None or len(clips) <= limit:
+        return list(clips)
+    by_set = grouped(clips, lambda clip: clip.set_name)
     picked: list[Clip] = []
     for index, group in enumerate(by_set.values()):
         quota = (limit - len(picked)) // (len(by_set) - index)
@@ -140,17 +145,10 @@ def spread(clips: Iterable[Clip], limit: int | None) -> list[Clip]:
 def _manifests(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    if (place / MANIFEST_NAME).is_file():
-        return [place / MANIFEST_NAME]
-    found = sorted(place.glob(f"*/{MANIFEST_NAME}"))
+    found = list(place.glob(MANIFEST_NAME)) or sorted(place.glob(f"*/{MANIFEST_NAME}"))
     if not found:
         raise ConfigError(f"{place}: no {MANIFEST_NAME} there; give a manifest, or a folder that has one")
     return found
-
-
-def _rows(manifest: Path) -> list[Clip]:
-    clips = [_clip(manifest, row) for row in _table(manifest, _COLUMNS)]
-    return [clip for clip in clips if clip.language == NO_SPEECH or (clip.text and not clip.text.startswith("{"))]
 
 
 def _clip(manifest: Path, row: dict[str, str]) -> Clip:
@@ -158,14 +156,9 @@ def _clip(manifest: Path, row: dict[str, str]) -> Clip:
         duration_s = float(row["seconds"])
     except ValueError:
         raise ConfigError(f"{manifest}: row {row['id']}: seconds is {row['seconds']!r}, not a number") from None
-    return Clip(
-        set_name=manifest.parent.name,
-        id=row["id"],
-        path=manifest.parent / row["file"],
-        language=row["language"],
-        text="" if row["language"] == NO_SPEECH else row["text"].strip(),
-        duration_s=duration_s,
-    )
+    language = row["language"]
+    text = "" if language == NO_SPEECH else row["text"].strip()
+    return Clip(manifest.parent.name, row["id"], manifest.parent / row["file"], language, text, duration_s)
 
 
 def _table(path: Path, required: set[str]) -> list[dict[str, str]]:

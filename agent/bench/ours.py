@@ -1,72 +1,59 @@
-"""The agent's own engines in a child process; with the option `vad`, behind its own voice activity detection."""
+"""Run the agent's own engines as systems; with the option `vad`, behind detector and segmenter as in the agent."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.asr import Engine
-from agent.asr.factory import create_engine
+from agent.asr import Engine, create_engine
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance, frames_of
-from agent.bench.child import Driver, Heard, PeerError, Setup
-from agent.bench.systems import VAD_OPTION, Adapter, engine_settings, listening_settings
-from agent.config.settings import EngineSettings
+from agent.bench.child import BUSY_OPTION, Adapter, Heard, System, Transcribe
+from agent.config.settings import EngineSettings, SegmenterSettings, VadSettings
+from agent.errors import ConfigError
 from agent.segmenter import Segmenter, utterances_in
 from agent.vad import create_detector
 
+VAD_OPTION = "vad"
+"""Option of our engines: put detector and segmenter in front, as in the agent."""
+_DETECTOR_OPTIONS = ("threshold", "gate")
 _LONGEST_WHOLE_S = 29.0
-"""What an engine takes in one piece; anything longer goes through the segmenter in any case."""
+"""An engine takes this much in one piece. Longer clips always go through the segmenter."""
 
 
-class Ours(Driver):
-    """One of our engines."""
+@contextmanager
+def load(system: System) -> Iterator[Transcribe]:
+    """Load one of our engines. It is loaded again for another language, which is a setting of the engine."""
+    engines: dict[str, Engine] = {}
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        self._engine: Engine | None = None
-        self.prepare("en")
+    def transcribe(pcm: Pcm16, language: str) -> Heard:
+        if language not in engines:
+            while engines:
+                engines.popitem()[1].close()
+            engines[language] = create_engine(validated(system, language), Path(system.path))
+        whole = not system.flag(VAD_OPTION) and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
+        utterances = [whole_utterance(pcm)] if whole else segment(pcm, system.options)
+        return _combine([(utterance, engines[language].transcribe([utterance])[0]) for utterance in utterances])
 
-    def prepare(self, language: str) -> None:
-        """The language is a setting of the engine, so another one means another engine."""
-        before = self.language
-        super().prepare(language)
-        if self._engine is None or self.language != before:
-            self.close()
-            self._engine = create_engine(_settings(self.setup, self.language or "auto"), Path(self.setup.model_path))
-
-    def transcribe(self, pcm: Pcm16) -> Heard:
-        """Whole, or in the utterances that the segmenter makes of it."""
-        if self._engine is None:
-            raise PeerError(f"{self.setup.adapter}: transcribe after close")
-        whole = not self.setup.flag(VAD_OPTION) and len(pcm) <= _LONGEST_WHOLE_S * SAMPLE_RATE_HZ
-        utterances = [utterance_of(pcm)] if whole else segment(pcm, self.setup.options)
-        return combine([(utterance, self._engine.transcribe(utterance)) for utterance in utterances])
-
-    def close(self) -> None:
-        """Free the model; idempotent."""
-        if self._engine:
-            self._engine.close()
-            self._engine = None
+    yield transcribe
+    for engine in engines.values():
+        engine.close()
 
 
-create = Ours
-
-
-def utterance_of(pcm: Pcm16) -> Utterance:
-    """All of `pcm`, shape (n,), as one utterance."""
+def whole_utterance(pcm: Pcm16) -> Utterance:
+    """Return all of `pcm`, shape (n,), as one utterance."""
     return Utterance("clip", pcm, position=0, started_ns=0, speech_end=len(pcm), closed_at=len(pcm))
 
 
 def segment(pcm: Pcm16, options: Mapping[str, str]) -> Iterator[Utterance]:
-    """The utterances that the agent makes of `pcm`, shape (n,), in order; `options` are those of a system."""
+    """Yield the utterances that the agent makes of `pcm`, shape (n,); `options` are the options of a system."""
     vad, settings = listening_settings(options)
     segmenter = Segmenter(settings, vad.threshold, lambda: "utterance")
     return utterances_in(frames_of([pcm]), create_detector(vad), segmenter)
 
 
-def combine(heard: list[tuple[Utterance, Transcript]]) -> Heard:
-    """One answer for a clip: what would be published, and what the evidence held back."""
+def _combine(heard: list[tuple[Utterance, Transcript]]) -> Heard:
     published = [(utterance, one) for utterance, one in heard if one.verdict is not Verdict.REJECTED]
     pieces = [
         (utterance.position, utterance.position + len(utterance.pcm), one.text)
@@ -82,13 +69,42 @@ def combine(heard: list[tuple[Utterance, Transcript]]) -> Heard:
     )
 
 
-def _settings(setup: Setup, language: str) -> EngineSettings:
-    chosen = engine_settings(Adapter(setup.adapter), setup.model, setup.options, language)
+def engine_settings(system: System, language: str) -> dict[str, str]:
+    """Return the keys of `[engine]` for one of our engines; an option of the system goes before `language`."""
+    others = {VAD_OPTION, BUSY_OPTION, *_DETECTOR_OPTIONS, *SegmenterSettings.model_fields}
+    chosen = {"language": language, **system.options, "model": system.model, "kind": system.adapter.value}
+    if system.adapter is Adapter.SCRIPTED:
+        others |= {"model", "threads"}
+    return {key: value for key, value in chosen.items() if key not in others}
+
+
+def validated(system: System, language: str) -> EngineSettings:
+    """Return the settings of one of our engines.
+
+    Raises:
+        ConfigError: an option is unknown, or its value is out of bounds.
+    """
     try:
-        settings: EngineSettings = TypeAdapter(EngineSettings).validate_python(chosen)
+        settings: EngineSettings = TypeAdapter(EngineSettings).validate_python(engine_settings(system, language))
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise PeerError(
-            f"{setup.adapter}: option {problem['loc'][-1]}: {problem['msg']}; docs/settings.md has the options"
-        ) from None
+        raise _problem(error) from None
     return settings
+
+
+def listening_settings(options: Mapping[str, str]) -> tuple[VadSettings, SegmenterSettings]:
+    """Return the settings of detector and segmenter: the options of a system, else the defaults.
+
+    Raises:
+        ConfigError: a value is out of bounds.
+    """
+    vad = {key: value for key, value in options.items() if key in _DETECTOR_OPTIONS}
+    segmenter = {key: value for key, value in options.items() if key in SegmenterSettings.model_fields}
+    try:
+        return VadSettings.model_validate(vad), SegmenterSettings.model_validate(segmenter)
+    except ValidationError as error:
+        raise _problem(error) from None
+
+
+def _problem(error: ValidationError) -> ConfigError:
+    problem = error.errors()[0]
+    return ConfigError(f"--system: option {problem['loc'][-1]}: {problem['msg']}; docs/settings.md lists the options")

@@ -1,4 +1,4 @@
-"""The raw results of a run: JSON lines, appended as they come, so that a run that was cut short can go on."""
+"""Keep the raw results of a run as JSON lines. Each is appended when it comes, so that an interrupted run can go on."""
 
 import json
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from agent.bench.child import Answer
 from agent.errors import ConfigError
@@ -18,7 +18,7 @@ StepKey = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and with what it was measured."""
+    """The machine and the software of a run."""
 
     cpu: str
     """The board's name where there is one (Raspberry Pi, Jetson), else the processor's."""
@@ -28,17 +28,17 @@ class Machine:
     python: str
     agent: str
     packages: dict[str, str]
-    """Versions of the libraries that were there, by distribution."""
+    """Versions of the installed libraries, by distribution."""
     command: str
 
 
 @dataclass(frozen=True, slots=True)
 class SystemSetup:
-    """What a system of that name is, so that a run that is resumed is the same run."""
+    """The settings behind the name of a system, so that a resumed run is the same run."""
 
     system: str
     settings: dict[str, str]
-    """Its options, and the other settings of the engine."""
+    """Its options, and for our engines all other settings."""
     model_sha256: str
     """Of the file with the weights; empty for a system without one."""
 
@@ -54,22 +54,31 @@ class SystemStart:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Clips that were left out, as a system knows English only."""
+    """Clips that a system did not get, because it knows English only."""
 
     system: str
     clips: dict[str, int]
-    """How many, by language."""
+    """Number of clips by language."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A step that a system did not get through."""
+    """A step that failed, or a system that cannot go on."""
 
     system: str
     reason: str
     step: str = ""
     """Empty for a system that could not be loaded, or has died too often."""
     repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A finished step."""
+
+    system: str
+    step: str
+    repeat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,46 +101,40 @@ class Measurement(Answer):
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """How late the words of one utterance were at a subscriber."""
+    """How late a subscriber got the words of one utterance."""
 
     clip: str
     """Key of the clip."""
     text: str
     after_hangover_s: float
-    """From the moment at which it was known that nothing more is said."""
+    """From the end of the hang-over; for a peer, from the end of the sound."""
     from_speech_end_s: float | None = None
-    """From the end of speech; None for a peer that leaves finding that to others."""
+    """From the end of speech; None for a peer, which does not look for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyBlock:
-    """A recording was played to a whole system to its end."""
+class LatencyBlock(_Finished):
+    """A whole system heard a recording to its end."""
 
-    system: str
-    step: str
-    repeat: int
     audio_s: float
     cpu_s: float
     peak_pss_bytes: int
     clips: tuple[str, ...]
-    """Keys of the clips that were played, in order."""
+    """Keys of the clips in the recording, in order."""
     delays: tuple[Delay, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class IdleMeasurement:
-    """A whole agent while nobody spoke, once."""
+class IdleMeasurement(_Finished):
+    """A whole agent during sound without speech, once."""
 
-    system: str
-    step: str
-    repeat: int
     wall_s: float
-    """Without loading, as `cpu_s`."""
+    """Without the time of loading."""
     cpu_s: float
-    """Children included."""
+    """Without loading; with the agent's children."""
     loading_cpu_s: float
     peak_pss_bytes: int
-    """Children included, loading too."""
+    """With loading; with the agent's children."""
     transcripts: int
 
 
@@ -144,20 +147,17 @@ class StreamClip:
     language: str
     reference: str
     text: str
-    """Of all utterances that overlap with the clip."""
+    """The text of all utterances that overlap with the clip."""
     whole_text: str
-    """What the stock library makes of the clip by itself."""
+    """The text of the stock library for the clip by itself."""
     pieces: int
     """Utterances that overlap with the clip."""
 
 
 @dataclass(frozen=True, slots=True)
-class StreamBlock:
-    """A stream was heard to its end."""
+class StreamBlock(_Finished):
+    """A system heard a stream to its end."""
 
-    system: str
-    step: str
-    repeat: int
     room: str
     audio_s: float
     cpu_s: float
@@ -170,7 +170,7 @@ class StreamBlock:
 
 @dataclass(frozen=True, slots=True)
 class WholeText:
-    """What a stock library made of one clip by itself: the same sound is decoded once."""
+    """The text of a stock library for one clip by itself. It decodes the same sound once."""
 
     system: str
     sound_sha256: str
@@ -178,20 +178,27 @@ class WholeText:
 
 
 Done = Measurement | LatencyBlock | IdleMeasurement | StreamBlock
-"""Written when a step is over."""
 Record = Done | Machine | SystemSetup | SystemStart | LeftOut | Failure | WholeText
 _KINDS: dict[str, TypeAdapter[Record]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Record)}
 
 
 class Journal:
-    """Appends records to `raw.jsonl`; every line is on its way to the disk before the next is measured."""
+    """Appends records to `raw.jsonl`, each before the next is measured; cuts off a last line without an end first.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / FILE_NAME).open("a", encoding="utf-8")
+        self._file = (folder / FILE_NAME).open("a+b")
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)
 
     def write(self, record: Record) -> None:
         """Append one record."""
-        self._file.write(json.dumps({"record": type(record).__name__, **asdict(record)}, ensure_ascii=False) + "\n")
+        line = json.dumps({"record": type(record).__name__, **asdict(record)}, ensure_ascii=False)
+        self._file.write(line.encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -200,41 +207,30 @@ class Journal:
 
 
 def read_journal(folder: Path) -> list[Record]:
-    """All records of a run so far, in order; none if there is no file. A last line that was cut short is left out.
+    """Return all records of a run so far, in order; none without a file. A last line without an end is left out.
 
     Raises:
-        ConfigError: the file is damaged elsewhere, or another version has written it.
+        ConfigError: a line is damaged, or another version wrote it.
     """
     path = folder / FILE_NAME
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    return [_record(path, number, line) for number, line in enumerate(lines, start=1) if line.endswith(b"\n")]
-
-
-def _record(path: Path, number: int, line: bytes) -> Record:
-    try:
-        content: dict[str, Any] = json.loads(line)
-        return _KINDS[content.pop("record")].validate_python(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
-        raise ConfigError(f"{path}: line {number} is not a result of this version; use another --out") from None
-
-
-def drop_torn_line(folder: Path) -> None:
-    """Cut off a last line without an end, so that the next record begins on its own."""
-    path = folder / FILE_NAME
-    if path.is_file():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            content: dict[str, Any] = json.loads(line)
+            records.append(_KINDS[content.pop("record")].validate_python(content))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ConfigError(f"{path}: line {number} is not a result of this version; use another --out") from None
+    return records
 
 
 def steps_done(records: Iterable[Record]) -> set[StepKey]:
-    """Keys of the steps that need not be taken again."""
+    """Return the keys of the finished steps."""
     return {(one.system, one.step, one.repeat) for one in records if isinstance(one, Done)}
 
 
 def standing(records: Iterable[Record]) -> tuple[Failure, ...]:
-    """Failures that nothing later in the journal has made good, as a resumed run may; each one once, as it was last."""
+    """Return the failures that no later record makes good; each step once, with its last reason."""
     left: dict[StepKey, Failure] = {}
     for record in records:
         if isinstance(record, Failure):

@@ -1,6 +1,6 @@
-"""The report: tables in a terminal, `report.json`, and one HTML page. All three have the same figures.
+"""Write the report: tables in a terminal, `report.json`, and one HTML page, all with the same figures.
 
-What a column's name ends in says what it is: `_s`, `_bytes`, `_rate`.
+The end of a column's name is its unit: `_s`, `_bytes`, `_rate`.
 """
 
 import json
@@ -13,14 +13,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from agent.bench.intervals import Estimate
+from agent.bench.score import Estimate
 from agent.bench.summary import Report, Row
 
 VERSION = 2
 """Of `report.json`."""
 _UNITS = {"_s": (", s", 1), "_bytes": (", MB", 1e-6), "_share": (" share, %", 100), "_rate": (" rate, %", 100)}
 _UNITS |= {"_difference": (" difference, points", 100), "_ratio": (" ×", 1)}
-"""By the end of a field's name: what stands in the heading instead, and what the value is multiplied by."""
+"""By the end of a field's name: its text in the heading, and the factor of the value."""
 _ACRONYMS = {word: word.upper() for word in ("cpu", "rss", "pss", "rtf")}
 _ACCURACY = ("name", "clips", "error_rate", "retries")
 _COST = ("name", "cpu_rtf", "rtf", "wall_p50_s", "wall_p95_s", "peak_rss_bytes", "pss_bytes", "model_bytes", "load_s")
@@ -32,7 +32,7 @@ _STREAM_WORDS = ("name", "part", "deletions", "whole_deletions", "first_lost", "
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A part of the report, in words."""
+    """A table of the report, as text."""
 
     title: str
     head: Sequence[str]
@@ -40,15 +40,15 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """Those that have something to say."""
+    """Return the tables that have rows."""
     found = [
-        _table("Accuracy: what is between brackets is the 95 % interval", report.systems, _ACCURACY),
+        _table("Accuracy, with the 95 % interval in brackets", report.systems, _ACCURACY),
         _table("Against the baseline, and against peers on the same weights", report.comparisons),
         _table("Cost", report.systems, _COST),
-        _table("Nothing invented, nothing lost", report.systems, _TRUST),
+        _table("Invented and lost words", report.systems, _TRUST),
         _sets(report),
         _table("Latency of whole systems, to a subscriber", report.latencies),
-        _table("At rest: whole agents while nobody speaks", report.idle),
+        _table("At rest: whole agents without speech", report.idle),
         _table("Speech in a stream, and each clip decoded whole by the stock library", report.streams, _STREAM_RATES),
         _table("Words in a stream: of whole clips, and lost at their ends", report.streams, _STREAM_WORDS),
     ]
@@ -61,7 +61,7 @@ def _table(title: str, found: Sequence[Row], names: Sequence[str] = ()) -> Table
 
 
 def _sets(report: Report) -> Table:
-    """A row a set, a column a system; systems are told by their numbers."""
+    """Return the error rates with a row for each set and a column for each system."""
     cells = {
         (part["name"], system["name"]): _cell("error_rate", part["error_rate"]) + " CER" * part["by_character"]
         for system in report.systems
@@ -104,7 +104,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def notes(report: Report) -> Iterator[str]:
-    """What is to be known about the figures: where they come from, and what is missing in them."""
+    """Yield notes about the figures: the machine, the software, and missing results."""
     if machine := report.machine:
         passes = "one pass" if report.repeats == 1 else f"medians of {report.repeats} passes"
         packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
@@ -123,7 +123,7 @@ def notes(report: Report) -> Iterator[str]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print all tables. Names of systems are too long for a column: they stand in a list, by number."""
+    """Print all tables. The names of systems are too long for a column, so a list gives each a number."""
     names = [one["name"] for group in (report.systems, report.latencies, report.idle, report.streams) for one in group]
     numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(names), start=1)}
     for line in (*notes(report), *(f"{number:>3}  {name}" for name, number in numbers.items())):
@@ -138,7 +138,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def write_report(report: Report, folder: Path) -> bool:
-    """Write `report.json` and `report.html`; False if there is no page, as the extra `bench` is not installed."""
+    """Write `report.json` and `report.html`. Return False without a page: the extra `bench` is not installed."""
     document = json.dumps({"v": VERSION, **asdict(report)}, indent=1, ensure_ascii=False)
     (folder / "report.json").write_text(document + "\n", encoding="utf-8")
     try:
@@ -150,7 +150,7 @@ def write_report(report: Report, folder: Path) -> bool:
 
 
 def render(report: Report) -> str:
-    """The HTML page: no script, no other file, light and dark."""
+    """Return the HTML page. It needs no script and no other file."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - an extra
 
     source = resources.files("agent.bench").joinpath("page.html").read_text(encoding="utf-8")

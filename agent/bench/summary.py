@@ -1,17 +1,16 @@
-"""From raw results to figures. Pure functions.
+"""Compute the figures of a run from its raw results. Pure functions.
 
-Repeats of a clip: medians of the seconds, means of the errors (decoders with a temperature are not the same twice).
-Only clips that both systems got through enter a comparison.
+Of the repeats of a clip, the seconds are medians and the errors are means, because decoders with a temperature do not
+give the same text twice. A comparison has only the clips that both systems got through.
 """
 
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.bench.clips import NO_SPEECH
-from agent.bench.intervals import RESAMPLES, Estimate, percentile, rate
+from agent.bench.clips import NO_SPEECH, grouped
 from agent.bench.records import (
     Done,
     Failure,
@@ -26,18 +25,19 @@ from agent.bench.records import (
     SystemStart,
     standing,
 )
-from agent.bench.scoring import BY_CHARACTER, Alignment, align, words_in
+from agent.bench.score import BY_CHARACTER, RESAMPLES, Estimate, align, percentile, rate, words_in
 from agent.bench.systems import are_peers
 
 ALL = "all"
 Row = dict[str, Any]
-"""Figures by column, as in `report.json`; a column's unit is in its name. `Estimate` where there is an interval."""
+"""Figures by column, as in `report.json`; the name of a column has its unit. `Estimate` where there is an interval."""
+_Scored = tuple[StreamBlock, StreamClip, Counter[str]]
 OfSystem = TypeVar("OfSystem", Measurement, LatencyBlock, IdleMeasurement, StreamBlock, SystemStart, LeftOut)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """One system on one clip, all repeats together."""
+    """One system on one clip, over all repeats."""
 
     system: str
     key: str
@@ -45,11 +45,11 @@ class ClipResult:
     language: str
     audio_s: float
     said: int
-    """Reference words (or characters); 0 where nobody speaks."""
+    """Words (or characters) of the reference; 0 without speech."""
     wrong: float
     """Errors a repeat."""
     invented_words: float
-    """Words a repeat that were found where nobody speaks; `[BLANK_AUDIO]`, `(wind)` and `...` are none."""
+    """Words a repeat in sound without speech; `[BLANK_AUDIO]`, `(wind)` and `...` are not words."""
     wall_s: float
     cpu_s: float
 
@@ -65,13 +65,13 @@ class Report:
 
     machine: Machine | None
     baseline: str
-    """Empty if nothing was measured."""
+    """Empty without measurements."""
     missing_baseline: str
-    """The one that was asked for, if it has no results and another one takes its place."""
+    """The name that the user gave, if it has no results and another system is the baseline."""
     repeats: int
     systems: tuple[Row, ...]
     comparisons: tuple[Row, ...]
-    """Every system with the baseline, and each of ours with the peers on the same weights."""
+    """Every system with the baseline, and each of our engines with the peers on the same weights."""
     latencies: tuple[Row, ...]
     idle: tuple[Row, ...]
     streams: tuple[Row, ...]
@@ -80,7 +80,7 @@ class Report:
 
 
 def summarise(records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES) -> Report:
-    """All figures; `baseline` is the name of a system (default: the first one that has results)."""
+    """Return all figures; `baseline` is the name of a system (default: the first one with results)."""
     measured = _by_system(records, Measurement)
     results = {name: clip_results(group) for name, group in measured.items()}
     chosen = baseline if baseline in results else next(iter(results), "")
@@ -101,19 +101,12 @@ def summarise(records: Sequence[Record], baseline: str | None = None, resamples:
 
 
 def _by_system(records: Iterable[Record], kind: type[OfSystem]) -> dict[str, list[OfSystem]]:
-    groups: dict[str, list[OfSystem]] = defaultdict(list)
-    for record in records:
-        if isinstance(record, kind):
-            groups[record.system].append(record)
-    return groups
+    return grouped((record for record in records if isinstance(record, kind)), lambda record: record.system)
 
 
 def clip_results(measurements: Iterable[Measurement]) -> list[ClipResult]:
-    """Put the repeats of each clip together."""
-    by_clip: dict[str, list[Measurement]] = defaultdict(list)
-    for measurement in measurements:
-        by_clip[measurement.step].append(measurement)
-    return [_clip(repeats) for repeats in by_clip.values()]
+    """Return one result for each clip: its repeats put together."""
+    return [_clip(repeats) for repeats in grouped(measurements, lambda one: one.step).values()]
 
 
 def _clip(repeats: Sequence[Measurement]) -> ClipResult:
@@ -137,14 +130,10 @@ def _clip(repeats: Sequence[Measurement]) -> ClipResult:
 def _system(
     start: SystemStart, measurements: Sequence[Measurement], clips: Sequence[ClipResult], resamples: int
 ) -> Row:
-    """One system over everything."""
     audio_s = sum(clip.audio_s for clip in clips)
     noise = [clip for clip in clips if clip.language == NO_SPEECH]
     walls_s = [clip.wall_s for clip in clips if clip.language != NO_SPEECH] or [clip.wall_s for clip in clips]
     first_pass = {one.step: one for one in reversed(measurements)}.values()
-    by_set: dict[str, list[ClipResult]] = defaultdict(list)
-    for clip in clips:
-        by_set[clip.set_name].append(clip)
     return {
         "name": start.system,
         "clips": len(clips),
@@ -169,7 +158,7 @@ def _system(
                 "by_character": group[0].language in BY_CHARACTER,
                 "error_rate": _error_rate(group, resamples),
             }
-            for name, group in sorted(by_set.items())
+            for name, group in sorted(grouped(clips, lambda clip: clip.set_name).items())
         ],
     }
 
@@ -188,9 +177,9 @@ def _comparisons(results: Mapping[str, Sequence[ClipResult]], baseline: str, res
 
 
 def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples: int = RESAMPLES) -> Row | None:
-    """`ours` against `theirs` over the clips that both have, paired over utterances; None if there are none.
+    """Compare `ours` with `theirs` over the clips that both have, paired over utterances; None if there are none.
 
-    A positive difference means more errors than the other.
+    A positive difference means that `ours` makes more errors.
     """
     other = {clip.key: clip for clip in theirs}
     pairs = [(clip, other[clip.key]) for clip in ours if clip.key in other]
@@ -209,7 +198,7 @@ def compare(ours: Sequence[ClipResult], theirs: Sequence[ClipResult], resamples:
 
 
 def _latency(name: str, blocks: Sequence[LatencyBlock]) -> Row:
-    """A whole system, from the sound to a subscriber; None where no utterance arrived."""
+    """Return the row of a whole system; the seconds are None if no utterance arrived."""
     delays = [(block.repeat, delay) for block in blocks for delay in block.delays]
     after_s = [(repeat, delay.after_hangover_s) for repeat, delay in delays]
     since_s = [(repeat, delay.from_speech_end_s) for repeat, delay in delays]
@@ -220,27 +209,24 @@ def _latency(name: str, blocks: Sequence[LatencyBlock]) -> Row:
         "after_hangover_p95_s": _over_passes(after_s, 0.95),
         "from_speech_end_p50_s": _over_passes(since_s, 0.5),
         "from_speech_end_p95_s": _over_passes(since_s, 0.95),
-        # The agent with its children; for a peer, its server and our client.
+        # The agent with its children; for a peer, its server and the child that feeds it.
         "peak_pss_bytes": max(block.peak_pss_bytes for block in blocks),
-        # A second of sound; pauses and loading included for ours, neither for a peer.
+        # A second of sound. For our engines it includes pauses and loading, for a peer neither.
         "cpu_rtf": sum(block.cpu_s for block in blocks) / sum(block.audio_s for block in blocks),
     }
 
 
 def _over_passes(measured: Iterable[tuple[int, float | None]], fraction: float) -> float | None:
-    """Median over passes of each pass's percentile; `measured` has pass and seconds of every utterance.
+    """Return the median over passes of each pass's percentile; `measured` has pass and seconds of every utterance.
 
-    One bad pass (a neighbour, a hot board) does not decide then over the 95th percentile of all.
+    So one bad pass (another process, a hot board) does not decide the 95th percentile.
     """
-    passes: dict[int, list[float]] = defaultdict(list)
-    for repeat, took_s in measured:
-        if took_s is not None:
-            passes[repeat].append(took_s)
-    return statistics.median(percentile(values, fraction) for values in passes.values()) if passes else None
+    passes = grouped([(repeat, took_s) for repeat, took_s in measured if took_s is not None], lambda one: one[0])
+    percentiles = [percentile([took_s for _, took_s in group], fraction) for group in passes.values()]
+    return statistics.median(percentiles) if percentiles else None
 
 
 def _idle(name: str, group: Sequence[IdleMeasurement]) -> Row:
-    """A whole agent at rest, over all runs, children included."""
     shares = [one.cpu_s / one.wall_s for one in group]
     return {
         "name": name,
@@ -253,76 +239,65 @@ def _idle(name: str, group: Sequence[IdleMeasurement]) -> Row:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """One clip in one stream, with the alignments of both texts."""
-
-    block: StreamBlock
-    clip: StreamClip
-    stream: Alignment
-    whole: Alignment
-
-    def loses(self, index: int) -> bool:
-        """Whether the stream leaves out a word that the stock library hears."""
-        return self.whole.operations[index] == "equal" and self.stream.operations[index] == "delete"
-
-
 def stream_summaries(records: Iterable[Record]) -> tuple[Row, ...]:
-    """What was measured in streams: by system in all, by room, and by set."""
-    return tuple(part for name, blocks in _by_system(records, StreamBlock).items() for part in _parts(name, blocks))
+    """Return the rows for streams: for each system all streams, then each room, then each set."""
+    rows: list[Row] = []
+    for name, blocks in _by_system(records, StreamBlock).items():
+        scored = [(block, clip, _stream_counts(clip)) for block in blocks for clip in block.heard]
+        scored = [one for one in scored if one[2]["said"]]
+        if scored:
+            rows.append(_stream(name, ALL, scored, blocks))
+        for room, group in grouped(scored, lambda one: one[0].room).items():
+            rows.append(_stream(name, room, group, [block for block in blocks if block.room == room]))
+        for set_name, group in sorted(grouped(scored, lambda one: one[1].set_name).items()):
+            rows.append(_stream(name, set_name, group, []))
+    return tuple(rows)
 
 
-def _parts(name: str, blocks: Sequence[StreamBlock]) -> Iterator[Row]:
-    scored = [_score(block, clip) for block in blocks for clip in block.heard]
-    scored = [one for one in scored if one.whole.said]
-    if not scored:
-        return
-    yield _stream(name, ALL, scored, blocks)
-    for room in dict.fromkeys(one.block.room for one in scored):
-        of_room = [one for one in scored if one.block.room == room]
-        yield _stream(name, room, of_room, [block for block in blocks if block.room == room])
-    for set_name in sorted({one.clip.set_name for one in scored}):
-        yield _stream(name, set_name, [one for one in scored if one.clip.set_name == set_name], [])
-
-
-def _score(block: StreamBlock, clip: StreamClip) -> _Scored:
+def _stream_counts(clip: StreamClip) -> Counter[str]:
     texts = (clip.text, clip.whole_text)
-    return _Scored(block, clip, *(align(clip.reference, text, clip.language, spelled=False) for text in texts))
+    stream, whole = (align(clip.reference, text, clip.language, spelled=False) for text in texts)
+    pairs = zip(whole.operations, stream.operations, strict=True)
+    lost = [pair == ("equal", "delete") for pair in pairs] or [False]  # only the stream leaves the word out
+    return Counter(
+        said=whole.said,
+        errors=stream.errors,
+        whole_errors=whole.errors,
+        deletions=stream.deletions,
+        whole_deletions=whole.deletions,
+        first_lost=int(lost[0]),
+        last_lost=int(lost[-1]),
+        split=int(clip.pieces > 1),
+    )
 
 
 def _stream(name: str, part: str, scored: Sequence[_Scored], blocks: Sequence[StreamBlock]) -> Row:
-    """One system in all streams, in one room, or on one set (without `blocks`): medians over seeds."""
-    by_seed: dict[int, list[_Scored]] = defaultdict(list)
-    for one in scored:
-        by_seed[one.block.repeat].append(one)
+    """Return medians over seeds: for all streams, one room, or one set (without `blocks`)."""
+    by_seed = grouped(scored, lambda one: one[0].repeat)
     # A run that was interrupted leaves a seed with fewer clips, which may be the easier ones.
     most = max(map(len, by_seed.values()))
-    seeds = {seed: group for seed, group in by_seed.items() if len(group) == most}
-    heard = [block for block in blocks if block.repeat in seeds]
-
-    def median(figure: Callable[[_Scored], int]) -> float:
-        return statistics.median(sum(map(figure, group)) for group in seeds.values())
-
-    def median_rate(text: Callable[[_Scored], Alignment]) -> float:
-        pairs = ([text(one) for one in group] for group in seeds.values())
-        return statistics.median(sum(one.errors for one in group) / sum(one.said for one in group) for group in pairs)
-
-    error_rate, whole_rate = median_rate(lambda one: one.stream), median_rate(lambda one: one.whole)
+    sums = {
+        seed: sum((counts for _, _, counts in group), Counter[str]())
+        for seed, group in by_seed.items()
+        if len(group) == most
+    }
+    heard = [block for block in blocks if block.repeat in sums]
+    error_rate = statistics.median(counts["errors"] / counts["said"] for counts in sums.values())
+    whole_rate = statistics.median(counts["whole_errors"] / counts["said"] for counts in sums.values())
     return {
         "name": name,
         "part": part,
-        "seeds": len(seeds),
+        "seeds": len(sums),
         "clips": most,  # of one seed; a clip counts once a room
         "error_rate": error_rate,
         "whole_error_rate": whole_rate,
         "error_rate_difference": error_rate - whole_rate,
-        "deletions": median(lambda one: one.stream.deletions),
-        "whole_deletions": median(lambda one: one.whole.deletions),
-        # Clips whose first, or last, word the stock library hears and the stream leaves out.
-        "first_lost": median(lambda one: one.loses(0)),
-        "last_lost": median(lambda one: one.loses(-1)),
-        "split": median(lambda one: one.clip.pieces > 1),
+        **{
+            column: statistics.median(counts[column] for counts in sums.values())
+            # The lost ones are clips whose first, or last, word only the stock library hears.
+            for column in ("deletions", "whole_deletions", "first_lost", "last_lost", "split")
+        },
         # A seed; utterances without a clip.
-        "strays": sum(block.strays for block in heard) / len(seeds) if blocks else None,
+        "strays": sum(block.strays for block in heard) / len(sums) if blocks else None,
         "cpu_rtf": sum(block.cpu_s for block in heard) / sum(block.audio_s for block in heard) if blocks else None,
     }

@@ -1,59 +1,24 @@
-"""What is compared: an engine with a model and its options, written `ENGINE:MODEL[:OPTION,OPTION…]`.
+"""Read the systems to compare: an engine with a model and its options, written `ENGINE:MODEL[:OPTION,OPTION…]`.
 
 whisper_cpp:tiny.en-q8_0                        ours, as the agent would run it
 faster_whisper:tiny.en-ct2:beam_size=5          any setting of the engine can be an option
 whisper_cpp:base-q8_0:vad                       behind voice activity detection and segmenter, as in the agent
 whisper_cpp:base-q8_0:hang_over_ms=1000         any setting of the segmenter; threshold and gate of [vad]
-stock-faster-whisper:base-ct2:beam=5            a peer, as its own documentation tells its users to call it
+stock-faster-whisper:base-ct2:beam=5            a peer, called as its own documentation shows
 whisper_cpp:tiny.en-q8_0:busy=1                 any of them, while another process keeps a core busy
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from agent.bench.child import BUSY_OPTION, OUR_ENGINES
+from agent.bench.child import BUSY_OPTION, Adapter, System
 from agent.bench.clips import NO_SPEECH, Clip
-from agent.config.settings import SegmenterSettings, VadSettings
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 from agent.models.languages import is_english_only
 from agent.models.store import Store
-
-VAD_OPTION = "vad"
-"""Of our engines: put voice activity detection and segmenter in front, as in the agent."""
-_DETECTOR_OPTIONS = ("threshold", "gate")
-
-
-class Adapter(StrEnum):
-    """How a system is driven; the names are what users write."""
-
-    WHISPER_CPP = "whisper_cpp"
-    FASTER_WHISPER = "faster_whisper"
-    SCRIPTED = "scripted"
-    """Recognises nothing: what remains is what the measuring itself costs."""
-    STOCK_PYWHISPERCPP = "stock-pywhispercpp"
-    STOCK_FASTER_WHISPER = "stock-faster-whisper"
-    WYOMING_FASTER_WHISPER = "wyoming-faster-whisper"
-    OPENAI_WHISPER = "openai-whisper"
-    TRANSFORMERS = "transformers"
-
-    @property
-    def ours(self) -> bool:
-        """True for the agent's own engines."""
-        return self in OUR_ENGINES
-
-    @property
-    def model_format(self) -> ModelFormat:
-        """What kind of model it takes. The PyTorch peers get their weights from a CTranslate2 folder."""
-        ggml = self in (Adapter.WHISPER_CPP, Adapter.STOCK_PYWHISPERCPP)
-        return ModelFormat.GGML if ggml else ModelFormat.CTRANSLATE2
-
 
 _PEER_OPTIONS: Mapping[Adapter, frozenset[str]] = {
     Adapter.STOCK_PYWHISPERCPP: frozenset({"threads", "language"}),
@@ -74,28 +39,11 @@ _PEERS: Mapping[ModelFormat, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class System:
-    """One thing to measure."""
-
-    name: str
-    """As the user wrote it, but of a path only its last part; its identity in the results."""
-    adapter: Adapter
-    model: str
-    """Catalogue name or path; empty for `scripted`."""
-    options: Mapping[str, str]
-    """What the adapter is told besides."""
-
-    def takes(self, clip: Clip) -> bool:
-        """False for a language that an English-only model does not know."""
-        return clip.language in ("en", NO_SPEECH) or not is_english_only(self.model)
-
-
 def parse_system(text: str) -> System:
     """Read `ENGINE:MODEL[:OPTION,OPTION…]`; an OPTION is `key=value`, or a bare key for `key=true`.
 
     Raises:
-        ConfigError: not of this form, an unknown engine, or an option that a peer does not have.
+        ConfigError: the form is wrong, the engine is unknown, or the peer does not have the option.
     """
     engine, _, rest = text.partition(":")
     model, _, tail = rest.partition(":")
@@ -112,11 +60,11 @@ def parse_system(text: str) -> System:
         has = ", ".join(sorted(_PEER_OPTIONS[adapter]))
         raise ConfigError(f"--system {text}: {engine} has no option {min(unknown)}; it has {has}")
     name = ":".join(part for part in (engine, Path(model).name.removesuffix(".bin"), tail) if part)
-    return System(name, adapter, model, options)
+    return System(name, adapter, model, options, english_only=is_english_only(model))
 
 
 def named(text: str, names: Sequence[str]) -> str:
-    """Which of `names` is meant: one of them, or a system with a path, written as for `--system`.
+    """Return which of `names` is meant by `text`: a name, or a system with a path, written as for `--system`.
 
     Raises:
         ConfigError: none of them.
@@ -129,44 +77,25 @@ def named(text: str, names: Sequence[str]) -> str:
     raise ConfigError(f"--baseline {text}: not one of the systems of this run, which are {', '.join(names)}")
 
 
-def engine_settings(adapter: Adapter, model: str, options: Mapping[str, str], language: str) -> dict[str, str]:
-    """The settings, by their names in `[engine]`, that make one of our engines what the system says."""
-    others = {VAD_OPTION, BUSY_OPTION, *SegmenterSettings.model_fields, *_DETECTOR_OPTIONS}
-    chosen = {"language": language} | {key: value for key, value in options.items() if key not in others}
-    if adapter is Adapter.SCRIPTED:
-        chosen.pop("threads", None)
-        return chosen | {"kind": adapter.value}
-    return chosen | {"kind": adapter.value, "model": model}
-
-
-def listening_settings(options: Mapping[str, str]) -> tuple[VadSettings, SegmenterSettings]:
-    """What a system's options make of detector and segmenter; the defaults where they say nothing.
-
-    Raises:
-        ConfigError: a value is out of bounds.
-    """
-    vad = {key: value for key, value in options.items() if key in _DETECTOR_OPTIONS}
-    segmenter = {key: value for key, value in options.items() if key in SegmenterSettings.model_fields}
-    try:
-        return VadSettings.model_validate(vad), SegmenterSettings.model_validate(segmenter)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"--system: option {problem['loc'][-1]}: {problem['msg']}; see docs/settings.md") from None
+def takes(system: System, clip: Clip) -> bool:
+    """Return whether the model knows the language of a clip; every model takes a clip without speech."""
+    return clip.language in ("en", NO_SPEECH) or not system.english_only
 
 
 def are_peers(ours: str, peer: str) -> bool:
-    """Whether `ours` is the name of one of our engines, and `peer` that of a peer with the same model."""
+    """Return whether `ours` is the name of one of our engines, and `peer` the name of a peer with the same model."""
     (engine, model), (other, other_model) = ((*name.split(":"), "")[:2] for name in (ours, peer))
-    return engine in OUR_ENGINES and other not in OUR_ENGINES and model == other_model != ""
+    engines = {adapter for adapter in Adapter if adapter.ours}
+    return engine in engines and other not in engines and model == other_model != ""
 
 
 def with_threads(system: System, threads: int) -> System:
-    """The same with that number of threads, unless it says itself how many."""
+    """Return `system` with this number of threads, unless its options name another."""
     return replace(system, options={"threads": str(threads), **system.options})
 
 
 def distinct(systems: Iterable[System]) -> list[System]:
-    """Each system once, in order.
+    """Return each system once, in order.
 
     Raises:
         ConfigError: two models would have the same name in the results.
@@ -177,27 +106,30 @@ def distinct(systems: Iterable[System]) -> list[System]:
         if other.model != system.model:
             raise ConfigError(
                 f"--system: {other.model} and {system.model} would both be {system.name} in the results: "
-                "give one of them another name, or measure them with an --out each"
+                "rename one of them, or measure each with its own --out"
             )
     return list(unique.values())
 
 
 def peers_of(model: str, model_format: ModelFormat) -> list[System]:
-    """The peers that can take `model`, called as their users call them."""
+    """Return the peers that can take `model`, with the options that their users give."""
     return [parse_system(text.format(model)) for text in _PEERS[model_format]]
 
 
-def model_path(system: System, store: Store) -> Path:
-    """The verified model of `system`, which names it, or gives its path; nothing at all for an engine without one.
+def located(system: System, store: Store) -> System:
+    """Return `system` with the path of its verified model; an engine without a model stays as it is.
 
     Raises:
-        ModelError: it is not there, of another format, or not what it should be.
+        ModelError: the model is missing, damaged, or of another format.
     """
     if system.adapter is Adapter.SCRIPTED:
-        return Path(os.devnull)
-    return store.resolve(system.model, system.adapter.model_format)
+        return system
+    return replace(system, path=str(store.resolve(system.model, system.adapter.model_format).absolute()))
 
 
-def weights_sha256(path: Path, store: Store) -> str:
-    """Digest of the weights at `path`, which `model_path` gave; empty for an engine without a model."""
-    return "" if path == Path(os.devnull) else store.digest(path / "model.bin" if path.is_dir() else path)
+def weights_sha256(system: System, store: Store) -> str:
+    """Return the digest of the weights of a located system; empty for an engine without a model."""
+    path = Path(system.path)
+    if system.adapter is Adapter.SCRIPTED:
+        return ""
+    return store.digest(path / "model.bin" if path.is_dir() else path)

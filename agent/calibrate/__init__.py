@@ -1,9 +1,9 @@
-"""`edgescribe calibrate`: which engine, model, quantisation and number of threads suit *this* machine?
+"""`edgescribe calibrate`: find the engine, model, quantisation and number of threads that suit this machine.
 
     models on the device ─▶ candidates ─▶ measure ─▶ front ─▶ choice ─▶ calibration.json ─▶ engine.kind = "auto"
                                           │  ▲
                               one child process at a time
 
-The figures come from the bundled sentences; the rule that chooses stands in `agent/models/choice.py`, and its reasons
-in docs/decisions/0008-calibration.md.
+The figures come from the bundled sentences. `agent/models/choice.py` has the rule that chooses, and
+docs/decisions/0008-calibration.md its reasons.
 """

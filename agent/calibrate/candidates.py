@@ -1,4 +1,4 @@
-"""What is worth measuring on this machine: which models, with how many threads, in how much memory."""
+"""Choose the models to measure on this machine, the numbers of threads, and the memory for them."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,16 +12,17 @@ from agent.models.catalogue import Catalogue, Model, memory_need_mb
 from agent.models.choice import LIKELIEST, engine_for, size_rank
 
 USABLE: Final = 0.75
-"""Share of the memory that is available now; other programs may want the rest later."""
+"""Share of the available memory. Other programs may need the rest later."""
 REST_OF_AGENT_MB: Final = 60
 """The agent without its engine: capture, voice activity, MQTT."""
 _ROOM: Final = 1.3
-"""Times the memory that a model is expected to take: only one that is far beyond the budget is not even loaded."""
+"""A model is not loaded if it needs this many times the memory budget."""
 
 
 def objection(model: Model, engines: Collection[str], memory_mb: int) -> str:
-    """Return why `model` is not to be measured; empty if it is."""
-    engine, need_mb = engine_for(model), expected_mb(model)
+    """Return the reason not to measure `model`; empty if there is none."""
+    engine = engine_for(model)
+    need_mb = memory_need_mb(model.size, model.size_bytes, ctranslate2=model.format is ModelFormat.CTRANSLATE2)
     if engine not in engines:
         return f"{engine} is not installed"
     if need_mb > _ROOM * memory_mb:
@@ -30,26 +31,21 @@ def objection(model: Model, engines: Collection[str], memory_mb: int) -> str:
 
 
 def cost(model: Model) -> tuple[int, float, str]:
-    """Sort key: small before large; CTranslate2 just behind the likeliest quantisation."""
+    """Return the sort key: small before large; CTranslate2 just behind the likeliest quantisation."""
     form = 0.5 if model.format is ModelFormat.CTRANSLATE2 else LIKELIEST.index(model.quantisation)
     return size_rank(model.size), form, model.name
 
 
-def expected_mb(model: Model) -> int:
-    """Return about how much memory an engine process takes with this model, before it is measured."""
-    return memory_need_mb(model.size, model.size_bytes, ctranslate2=model.format is ModelFormat.CTRANSLATE2)
-
-
 def smaller_in_vain(model: Model, too_slow: Iterable[Model]) -> Model | None:
-    """Return a smaller one of `too_slow` on the same engine: what is larger is slower still."""
+    """Return a smaller one of `too_slow` on the same engine: a larger model is slower still."""
     rank = size_rank(model.size)
     return next((one for one in too_slow if one.format is model.format and size_rank(one.size) < rank), None)
 
 
 def thread_numbers(cores: int, setting: int = 0) -> list[int]:
-    """Return numbers of threads to try, the largest first: what the setting says, or up to all `cores` but one.
+    """Return the numbers of threads to try, the largest first: the setting, or up to all `cores` but one.
 
-    Powers of two and the largest: between them the differences are smaller than the noise.
+    They are powers of two and the largest number. Other numbers differ by less than the noise.
     """
     if setting:
         return [setting]
@@ -58,10 +54,10 @@ def thread_numbers(cores: int, setting: int = 0) -> list[int]:
 
 
 def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str, memory_mb: int) -> list[list[str]]:
-    """Return names of models that would be candidates: tiny and base, in the quantisation each engine is fastest with.
+    """Return names of models to fetch: tiny and base, in the quantisation each engine is fastest with.
 
-    Of each list one is enough, the first if it can be had. For English that is the English-only model, but a device
-    that cannot reach the hub may get only the multilingual one.
+    One of each list is enough, the first if possible. For English that is the English-only model, but a device that
+    cannot reach the hub may get only the multilingual one.
     """
     suffixes = (".en", "") if language == "en" else ("",)
     wanted = [
@@ -71,9 +67,9 @@ def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str,
 
 
 def memory_budget_mb(root: Path = identity.ROOT) -> int:
-    """Return what an engine may take: a share of what is available to this process, less the rest of the agent."""
-    available_bytes = psutil.virtual_memory().available
-    if (headroom_bytes := cgroup_headroom_bytes(root)) is not None:
+    """Return the memory for an engine: a share of what this process can get, less the rest of the agent."""
+    available_bytes, headroom_bytes = psutil.virtual_memory().available, cgroup_headroom_bytes(root)
+    if headroom_bytes is not None:
         available_bytes = min(available_bytes, headroom_bytes)
     return max(0, int(USABLE * available_bytes) // 1_000_000 - REST_OF_AGENT_MB)
 
@@ -81,24 +77,18 @@ def memory_budget_mb(root: Path = identity.ROOT) -> int:
 def cgroup_headroom_bytes(root: Path = identity.ROOT) -> int | None:
     """Return the memory left below the tightest limit of cgroup v2 above this process; None if there is no limit.
 
-    File pages that were not used for a while (`inactive_file`) count as free, as the kernel gives them up first.
+    File pages without recent use (`inactive_file`) count as free, because the kernel gives them up first.
     """
-    top = root / "sys/fs/cgroup"
-    # Inside a container the path is that of the host, and its own group is the top one.
+    top, rooms = root / "sys/fs/cgroup", list[int]()
+    # Inside a container the path belongs to the host, and the group of the container is the top one.
     group = top / (_text(root / "proc/self/cgroup").rpartition("0::/")[2]).strip()
-    rooms = [
-        room for folder in (group, *group.parents) if folder.is_relative_to(top) and (room := _room(folder)) is not None
-    ]
+    for folder in (group, *group.parents):
+        limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
+        if folder.is_relative_to(top) and limit.isdecimal() and used.isdecimal():
+            lines = (line.split() for line in _text(folder / "memory.stat").splitlines())
+            idle_bytes = next((int(words[1]) for words in lines if words[0] == "inactive_file"), 0)
+            rooms.append(max(0, int(limit) - int(used) + idle_bytes))
     return min(rooms, default=None)
-
-
-def _room(folder: Path) -> int | None:
-    limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
-    if not (limit.isdecimal() and used.isdecimal()):
-        return None
-    lines = (line.split() for line in _text(folder / "memory.stat").splitlines())
-    idle_bytes = next((int(words[1]) for words in lines if words[0] == "inactive_file"), 0)
-    return max(0, int(limit) - int(used) + idle_bytes)
 
 
 def _text(path: Path) -> str:

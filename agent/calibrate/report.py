@@ -1,72 +1,49 @@
-"""A calibration in the terminal: the table, what was left out, what was chosen and why. Plain where nobody looks."""
+"""Print a calibration: the table, the models without figures, the choice and its reasons."""
 
 import textwrap
-from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
 
-from agent.models.calibration import Calibration, Measurement, Skipped
+from agent.models.calibration import Calibration
 
 _WIDTH = 110
 BUSY_PCT = 25.0
-"""From here on it is worth a warning."""
+"""From this share on, the report warns that the machine was busy."""
+_NAMES = ("", "engine", "model")
+_FIGURES = ("threads", "words wrong", "s a sentence\nmedian", "real-time\nfactor p95", "CPU s a s\nof speech", "MB")
 
 
 def print_calibration(calibration: Calibration, console: Console) -> None:
     """Print all of it."""
-    console.print(_table(calibration))
+    choice = calibration.choice
+    table = Table(box=None, header_style="bold")
+    for header in _NAMES:
+        table.add_column(header, no_wrap=True)
+    for header in _FIGURES:
+        table.add_column(header, justify="right")
+    for one in sorted(calibration.measurements, key=lambda one: one.latency_p50_s):
+        table.add_row(
+            "*" if one.candidate in calibration.front else "",
+            *(one.candidate.engine, one.candidate.model, str(one.candidate.threads)),
+            *(f"{one.errors} of {one.words}", f"{one.latency_p50_s:.2f}", f"{one.rtf_p95:.3f}"),
+            *(f"{one.cpu_per_speech:.3f}", str(one.peak_mb)),
+            style="bold green" if one.candidate == choice.candidate else None,
+        )
+    console.print(table)
     console.print("* no other is better in everything. p95: the clip at the 95th percentile.", style="dim")
-    for line in _left_out(calibration.skipped):
+    for skipped in calibration.skipped:
+        line = f"Not measured: {skipped.engine} {skipped.model}: {skipped.why}."
         console.print(line, style="dim", markup=False, highlight=False)
     if calibration.others_cpu_pct > BUSY_PCT:
         console.print(
-            f"\nOther programs took {calibration.others_cpu_pct:.0f} % of the CPU meanwhile: the times are those of a "
-            "busy machine. If it is not always so, calibrate again when it is quiet.",
+            f"\nOther programs took {calibration.others_cpu_pct:.0f} % of the CPU meanwhile, so the times are those of "
+            "a busy machine. Calibrate again when it is quiet.",
             style="yellow",
             highlight=False,
         )
-    choice = calibration.choice
-    verdict = "Chosen" if choice.keeps_up else "Chosen, for want of a better one"
+    verdict = "Chosen" if choice.keeps_up else "Chosen, because no better one is here"
     console.print(f"\n{verdict}: {choice.candidate}.", style="bold", highlight=False)
     for reason in choice.reasons:
         for line in textwrap.wrap(reason, min(_WIDTH, console.width), initial_indent="  ", subsequent_indent="  "):
             console.print(line, markup=False, highlight=False)
-
-
-def _table(calibration: Calibration) -> Table:
-    table = Table(box=None, header_style="bold")
-    for header in ("", "engine", "model"):
-        table.add_column(header, no_wrap=True)
-    for header in (
-        "threads",
-        "words wrong",
-        "s a sentence\nmedian",
-        "real-time\nfactor p95",
-        "CPU s a s\nof speech",
-        "MB",
-    ):
-        table.add_column(header, justify="right")
-    front = set(calibration.front)
-    for one in sorted(calibration.measurements, key=lambda one: one.latency_p50_s):
-        chosen = one.candidate == calibration.choice.candidate
-        table.add_row(*_cells(one, on_front=one.candidate in front), style="bold green" if chosen else None)
-    return table
-
-
-def _cells(one: Measurement, *, on_front: bool) -> tuple[str, ...]:
-    return (
-        "*" if on_front else "",
-        one.candidate.engine,
-        one.candidate.model,
-        str(one.candidate.threads),
-        f"{one.errors} of {one.words}",
-        f"{one.latency_p50_s:.2f}",
-        f"{one.rtf_p95:.3f}",
-        f"{one.cpu_per_speech:.3f}",
-        str(one.peak_mb),
-    )
-
-
-def _left_out(skipped: Iterable[Skipped]) -> Iterable[str]:
-    return (f"Not measured: {one.engine} {one.model}: {one.why}." for one in skipped)

@@ -1,4 +1,4 @@
-"""One calibration from end to end: filter the models that are here, measure, choose, write down."""
+"""Calibrate from end to end: filter the models that are here, measure, choose, write the file."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from os import cpu_count
 import psutil
 
 from agent import __version__
+from agent.bench.child import Adapter, System
 from agent.bench.clips import Clip, demo_clips
 from agent.bench.process import SystemProcess
-from agent.bench.systems import Adapter, System
 from agent.bench.usage import own_cpu_s
 from agent.calibrate.candidates import cost, memory_budget_mb, objection, thread_numbers
 from agent.calibrate.measure import Findings, Survey
@@ -39,24 +39,33 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
     """Measure the models on this device within `budget_s` seconds, choose, and write the file.
 
     Args:
-        settings: Where the models are, and which language and how many threads are wanted.
-        budget_s: Seconds of measuring.
-        tell: Is told what is being done.
+        settings: Place of the models, language, and number of threads.
+        budget_s: Seconds for measuring.
+        tell: Receives the current step, in a few words.
         clips: Default: the bundled ones.
 
     Raises:
         ModelError: no model is here that could be measured.
         CalibrationError: the file cannot be written.
-        AgentError: nothing could be measured.
+        AgentError: no measurement succeeded.
     """
     store = Store(models_dir(settings), load_catalogue())
     language, threads = wanted(settings)
-    now, others, limits = fingerprint(), OthersCpu(), Limits(memory_budget_mb())
+    spoken = "auto" if language == "auto" else "en"  # of the clips; to detect the language is part of the work
+
+    def start(candidate: Candidate, limit_s: float) -> SystemProcess:
+        path = store.resolve(candidate.model, store.catalogue.find(candidate.model).format)
+        options = {"threads": str(candidate.threads), "language": spoken}
+        system = System(str(candidate), Adapter(candidate.engine), candidate.model, options, str(path))
+        return SystemProcess(system, limit_s=limit_s)
+
+    now, others_pct, limits = fingerprint(), others_cpu(), Limits(memory_budget_mb())
     models, skipped = candidates(store, language, limits)
-    survey = Survey(clips or demo_clips(), _start(store, language), limits, budget_s, tell=tell)
-    found = survey.run(models, thread_numbers(now.cores, threads))
+    found = Survey(clips or demo_clips(), start, limits, budget_s, tell=tell).run(
+        models, thread_numbers(now.cores, threads)
+    )
     if not found.measurements:
-        raise AgentError(f"nothing could be measured: {_why(found, budget_s)}")
+        raise AgentError(f"no measurement succeeded: {why_none(found, budget_s)}")
     calibration = Calibration(
         v=VERSION,
         measured_at=datetime.now(UTC).replace(microsecond=0),
@@ -67,7 +76,7 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
         measurements=found.measurements,
         front=tuple(one.candidate for one in pareto_front(found.measurements)),
         skipped=(*skipped, *found.skipped),
-        others_cpu_pct=round(others.pct(), 1),
+        others_cpu_pct=round(others_pct(), 1),
         choice=choose(found.measurements, limits),
     )
     write_calibration(folder_of(settings), calibration)
@@ -75,16 +84,16 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
 
 
 def wanted(settings: Settings) -> tuple[str, int]:
-    """Language and number of threads (0: open) that the settings ask for, whatever the kind of their engine."""
+    """Return the language and the number of threads (0: open) of the settings, for any kind of engine."""
     engine = settings.engine
     return (engine.language, engine.threads) if isinstance(engine, EngineCommon) else (engine.language, 0)
 
 
 def candidates(store: Store, language: str, limits: Limits) -> tuple[list[Model], list[Skipped]]:
-    """Return the models that are to be measured, the cheapest first, and those that are not.
+    """Return the models to measure, the cheapest first, and the other models that are here.
 
     Raises:
-        ModelError: none is to be measured.
+        ModelError: no model can be measured.
     """
     models, skipped, installed = list[Model](), list[Skipped](), store.installed()
     for model in sorted(installed, key=cost):
@@ -103,34 +112,23 @@ def candidates(store: Store, language: str, limits: Limits) -> tuple[list[Model]
     return models, skipped
 
 
-class OthersCpu:
-    """How much of the machine other programs take from now on."""
+def others_cpu() -> Callable[[], float]:
+    """Return a function that gives the percentage of all cores that other programs have taken since this call.
 
-    def __init__(self) -> None:
-        psutil.cpu_percent()
-        self._began_s, self._own_s = time.monotonic(), own_cpu_s(())
+    Of the child processes, only those that have ended count as part of this program.
+    """
+    psutil.cpu_percent()
+    began_s, began_cpu_s = time.monotonic(), own_cpu_s(())
 
-    def pct(self) -> float:
-        """Return the percentage of all cores so far. Only child processes that have ended count as our own."""
-        own_s, wall_s = own_cpu_s(()) - self._own_s, time.monotonic() - self._began_s
+    def so_far_pct() -> float:
+        own_s, wall_s = own_cpu_s(()) - began_cpu_s, time.monotonic() - began_s
         return max(0.0, psutil.cpu_percent() - 100 * own_s / (wall_s * (cpu_count() or 1)))
 
+    return so_far_pct
 
-def _why(found: Findings, budget_s: float) -> str:
-    """Of the last attempt; where there was no time left, that is the one with the cheapest way out."""
+
+def why_none(found: Findings, budget_s: float) -> str:
+    """Return the reason of the last attempt. Without time for it, more time is the remedy."""
     one = found.skipped[-1]
     remedy = f" (there were {round(budget_s, 1):g} s; give it more with --minutes)" if found.out_of_time else ""
     return f"{one.engine} {one.model}: {one.why}{remedy}"
-
-
-def _start(store: Store, language: str) -> Callable[[Candidate, float], SystemProcess]:
-    # The clips are English. If the language is open, detecting it is part of the work.
-    language = "auto" if language == "auto" else "en"
-
-    def start(candidate: Candidate, limit_s: float) -> SystemProcess:
-        options = {"threads": str(candidate.threads), "language": language}
-        system = System(str(candidate), Adapter(candidate.engine), candidate.model, options)
-        path = store.resolve(candidate.model, store.catalogue.find(candidate.model).format)
-        return SystemProcess(system, path, limit_s=limit_s)
-
-    return start

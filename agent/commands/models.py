@@ -20,6 +20,7 @@ from agent.errors import ModelError
 from agent.messages.presentation import colours
 from agent.models.catalogue import Quantisation, load_catalogue
 from agent.models.download import Progress
+from agent.models.pull import pull_model
 from agent.models.store import Store
 
 _MB: Final = 1e6
@@ -114,11 +115,11 @@ def pull(name: str, settings: Settings) -> Path:
     """Bring a model into the store and show how it goes; return its path.
 
     Raises:
-        ModelError: see `Store.pull`.
+        ModelError: see `pull_model`.
     """
-    sources = settings.models
+    store, sources = _store_of(settings), settings.models
     with _progress() as progress:
-        return _store_of(settings).pull(name, hub_url=sources.hub_url, use_mirror=sources.mirror, progress=progress)
+        return pull_model(store, name, hub_url=sources.hub_url, use_mirror=sources.mirror, progress=progress)
 
 
 def _verify(args: argparse.Namespace) -> int:

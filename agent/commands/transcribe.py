@@ -80,7 +80,7 @@ def _show_text(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
         if not console.is_terminal:
             print(text, flush=True)
             continue
-        confidence = confidence_pct(passage.transcript.evidence.avg_logprob)
+        confidence = confidence_pct(passage.transcript.avg_logprob)
         line = Table.grid(padding=(0, 2))
         line.add_row(Text(f"{clock(passage.utterance.start_s):>9}", "cyan"), Text(text), Text(confidence, "dim"))
         console.print(line)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from agent.asr import Engine
-from agent.asr.transcriber import NoTimeError, Recipient, Recognition, Transcriber
+from agent.asr.transcriber import NoTimeError, Recipient, Transcriber
 from agent.audio.frames import Utterance
 from agent.config.settings import AutoSettings, EngineSettings, Settings
 from agent.errors import AgentError, EngineError
@@ -226,5 +226,5 @@ class GovernorRunner:
         transcript = self.transcriber.probe(utterance, LATE_S)
         waited_s = max(0.0, (time.monotonic_ns() - utterance.started_ns) / 1e9 - utterance.duration_s)
         queue_s = max(0.0, waited_s - transcript.inference_s)
-        recognition = Recognition(utterance, transcript, queue_s, waited_s, late=True)
-        self.transcriber.report(utterance, lambda: self.recipient.recognised(recognition))
+        words = partial(self.recipient.recognised, utterance, transcript, queue_s, waited_s, late=True)
+        self.transcriber.report(utterance, words)

@@ -54,5 +54,5 @@ class PublishPolicy:
 
 def confidence(transcript: Transcript) -> float:
     """Return the geometric mean of the tokens' probabilities, in [0, 1]; 1 if the engine gives none."""
-    logprob = transcript.evidence.avg_logprob
+    logprob = transcript.avg_logprob
     return 1.0 if logprob is None else math.exp(min(0.0, logprob))

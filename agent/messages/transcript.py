@@ -31,7 +31,6 @@ def transcript_message(
     """
     text, cut = cut_text(transcript.text)
     age_s = (now.monotonic_ns - utterance.started_ns) / 1e9
-    evidence = transcript.evidence
     return TranscriptMessage(
         id=utterance.id,
         seq=seq,
@@ -43,10 +42,10 @@ def transcript_message(
         text=text,
         truncated=utterance.truncated or cut,
         lang=transcript.language,
-        lang_prob=_rounded(evidence.language_prob),
-        avg_logprob=_rounded(evidence.avg_logprob),
-        no_speech_prob=_rounded(evidence.no_speech_prob),
-        compression_ratio=_rounded(evidence.compression_ratio),
+        lang_prob=_rounded(transcript.language_prob),
+        avg_logprob=_rounded(transcript.avg_logprob),
+        no_speech_prob=_rounded(transcript.no_speech_prob),
+        compression_ratio=_rounded(transcript.compression_ratio),
         verdict=_verdict(transcript.verdict),
         model=transcript.model,
         engine=transcript.engine,

@@ -1,4 +1,4 @@
-"""The calibration of this device: what was measured and chosen, kept in `calibration.json` in the state folder."""
+"""Read and write the calibration of this device: `calibration.json` in the state folder."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from agent.errors import AgentError
 from agent.messages import identity
 
 VERSION: Final = 1
-"""Of the file. A file with another number counts as none."""
+"""Of the file. A file with another number is refused."""
 NAME: Final = "calibration.json"
 PACKAGES: Final = {"whisper_cpp": "pywhispercpp", "faster_whisper": "ctranslate2"}
-"""Distribution behind each engine."""
+"""The distribution of each engine."""
 
 Engine = Literal["whisper_cpp", "faster_whisper"]
 
@@ -43,16 +43,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a candidate did with the bundled clips. Of several passes over a clip, the best counts."""
+    """The figures of a candidate on the bundled clips. Of several passes over a clip, the best counts."""
 
     candidate: Candidate
     size: str
     """Whisper's size class: tiny, base, small, …"""
     english_only: bool
     words: int
-    """Said in the clips."""
+    """Words in the clips."""
     errors: int
-    """Words inserted, left out or replaced."""
+    """Inserted, missing or replaced words."""
     rtf_p95: float
     """Seconds of inference for a second of speech: the clip at the 95th percentile."""
     latency_p50_s: float
@@ -60,11 +60,11 @@ class Measurement:
     cpu_per_speech: float
     """CPU seconds for a second of speech, all threads added up, over all clips."""
     peak_mb: int
-    """Most memory that its process ever took, loading included, in 10⁶ bytes."""
+    """Highest memory of its process, loading included, in 10⁶ bytes."""
     load_s: float
-    """Seconds until it had answered for the first time."""
+    """Seconds until its first answer."""
     passes: int
-    """How often it went through the clips."""
+    """Number of passes over the clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +78,27 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What the figures depend on: if one of these changes, they are stale."""
+    """The machine and the engines behind the figures. If one of them changes, the figures are stale."""
 
     board: str
-    """From the device tree or DMI; empty if neither says."""
+    """From the device tree or DMI; empty if neither has it."""
     cpu: str
     cores: int
-    """That the agent may use."""
+    """Cores that the agent may use."""
     engines: Mapping[str, str]
     """Version of each engine's package, by its distribution's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a candidate has to keep to."""
+    """The limits for candidates."""
 
     memory_mb: int
-    """For the engine, in 10⁶ bytes: what was available, less a reserve and the rest of the agent."""
+    """For the engine, in 10⁶ bytes: the available memory, less a reserve and the rest of the agent."""
     rtf_p95: float = 0.5
     """The other half of the time is for catching up after a burst, for heat, and for neighbours."""
     latency_p50_s: float = 0.8
-    """Decoding begins 0.2 s into the pause: so that the words are there within a second of the last of them."""
+    """Decoding begins 0.2 s into the pause. So the words are there within a second after the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Choice:
 
     candidate: Candidate
     keeps_up: bool
-    """False if nothing on this device keeps to the limits, and this is only the least bad."""
+    """False if no candidate keeps the limits. Then this one is only the least bad."""
     reasons: tuple[str, ...]
     """Plain sentences."""
 
@@ -119,22 +119,22 @@ class Calibration:
     v: int
     measured_at: datetime
     agent: str
-    """Version that measured."""
+    """Version of the agent."""
     fingerprint: Fingerprint
     language: str
     """`engine.language` at that time."""
     limits: Limits
     measurements: tuple[Measurement, ...]
     front: tuple[Candidate, ...]
-    """Those that no other beats in everything."""
+    """The Pareto front: no other candidate is better in everything."""
     skipped: tuple[Skipped, ...]
     others_cpu_pct: float
-    """What other programs took of all cores meanwhile. Times are only as good as the machine was quiet."""
+    """Percentage of all cores that other programs took meanwhile. A busy machine makes all times longer."""
     choice: Choice
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 thread`, `2 threads`."""
+    """Return `1 thread`, `2 threads`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -142,7 +142,7 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 class CalibrationError(AgentError):
-    """There is no calibration, or it cannot be read or written."""
+    """The calibration is missing, or cannot be read or written."""
 
 
 def folder_of(settings: Settings) -> Path:
@@ -153,7 +153,7 @@ def folder_of(settings: Settings) -> Path:
 
 
 def command() -> str:
-    """Return the command that calibrates: the service has another state folder than the user who reads its log."""
+    """Return the command that calibrates. The service needs sudo: its state folder is not the folder of the user."""
     return "`sudo edgescribe calibrate`" if "STATE_DIRECTORY" in os.environ else "`edgescribe calibrate`"
 
 
@@ -180,10 +180,11 @@ def read_calibration(folder: Path) -> Calibration:
         CalibrationError: it is absent, cannot be read, or is of another version.
     """
     path = folder / NAME
+    again = f"run {command()} again"
     try:
         document = read_json(path)
         if not isinstance(document, dict) or document.get("v") != VERSION:
-            raise CalibrationError(f"{path}: was not written by this version: run {command()} again")
+            raise CalibrationError(f"{path}: was not written by this version: {again}")
         return _ADAPTER.validate_python(document)
     except FileNotFoundError as error:
         raise CalibrationError(f"this device is not calibrated: run {command()}") from error
@@ -191,18 +192,18 @@ def read_calibration(folder: Path) -> Calibration:
         raise CalibrationError(f"{path}: cannot be read ({error.strerror}): check its owner and mode") from error
     except ValidationError as error:
         place = ".".join(str(step) for step in error.errors()[0]["loc"])
-        raise CalibrationError(f"{path}: {place} is not as it was written: run {command()} again") from error
+        raise CalibrationError(f"{path}: {place} is not as it was written: {again}") from error
     except ValueError as error:
-        raise CalibrationError(f"{path}: is damaged ({error}): run {command()} again") from error
+        raise CalibrationError(f"{path}: is damaged ({error}): {again}") from error
 
 
 def as_json(calibration: Calibration) -> str:
-    """Return the document as JSON that people can read."""
+    """Return the document as indented JSON."""
     return json.dumps(_ADAPTER.dump_python(calibration, mode="json"), indent=1, ensure_ascii=False)
 
 
 def fingerprint(root: Path = identity.ROOT) -> Fingerprint:
-    """Return what the figures depend on, for this machine now. Files are looked up below `root`."""
+    """Return the fingerprint of this machine now. Its files are looked up below `root`."""
     return Fingerprint(
         board=identity.hardware(root) or "",
         cpu=cpu_name(root),
@@ -212,7 +213,7 @@ def fingerprint(root: Path = identity.ROOT) -> Fingerprint:
 
 
 def differences(then: Fingerprint, now: Fingerprint) -> list[str]:
-    """Return what has changed, as phrases; empty if the figures still hold."""
+    """Return the changes as phrases; empty if the figures still hold."""
     pairs: list[tuple[str, object, object]] = [
         ("the board", then.board or "unknown", now.board or "unknown"),
         ("the CPU", then.cpu or "unknown", now.cpu or "unknown"),
@@ -229,7 +230,7 @@ def installed_engines() -> tuple[str, ...]:
 
 
 def cpu_name(root: Path = identity.ROOT) -> str:
-    """Return `model name` of x86; on ARM, which has none, implementer and part; else the architecture."""
+    """Return `model name` on x86; on ARM, implementer and part; else the architecture."""
     try:
         lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

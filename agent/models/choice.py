@@ -1,13 +1,13 @@
-"""Which models do, and which measured candidate is best: the Pareto front, and the rule that picks one. Pure.
+"""Compares measured candidates: the Pareto front, and the rule that picks the best. Pure.
 
 The rule, in this order:
 
-1. What does not fit into memory is out.
-2. What keeps up with margin (real-time factor and latency within their limits) goes before what does not. Where nothing
-   does, the fastest is taken, and said to be too slow.
-3. The fewest wrong words. The clips have about 80 words, so counts that differ by 2 % of them are no difference.
-4. The larger Whisper. Clear recordings of a native speaker flatter the small models; a larger one gains on all others.
-5. The shortest latency. What differs by less than a tenth is no difference.
+1. A candidate that does not fit into memory is out.
+2. Candidates that keep up with margin (real-time factor and latency within their limits) come first. If none does, the
+   rule takes the fastest, and says that it is too slow.
+3. The fewest wrong words. The clips have about 80 words, so a difference of up to 2 % of them does not count.
+4. The larger Whisper. Clear recordings of a native speaker flatter the small models; on all others a larger one gains.
+5. The shortest latency. A difference of less than a tenth does not count.
 6. The least CPU time, then the least memory.
 """
 
@@ -37,10 +37,9 @@ def engine_for(model: Model) -> Engine:
 
 
 def for_language(models: Sequence[Model], language: str) -> list[Model]:
-    """Return the models that do for `engine.language`.
+    """Return the models that suit `engine.language`.
 
-    `auto` takes a multilingual model. English-only ones count only if there is no other, as they do for the default of
-    the settings.
+    `auto` takes multilingual models, and English-only ones if there is no other.
     """
     if language == "en":
         return list(models)
@@ -49,17 +48,17 @@ def for_language(models: Sequence[Model], language: str) -> list[Model]:
 
 
 def dominates(one: Measurement, other: Measurement) -> bool:
-    """Return whether `one` is nowhere worse than `other`, and somewhere better. For the larger Whisper, see rule 4."""
+    """Return whether `one` is better than `other` in one respect and worse in none; a larger Whisper is better."""
 
-    def costs(it: Measurement) -> tuple[float, ...]:
-        return it.errors, -size_rank(it.size), it.rtf_p95, it.cpu_per_speech, it.peak_mb
+    def costs(each: Measurement) -> tuple[float, ...]:
+        return each.errors, -size_rank(each.size), each.rtf_p95, each.cpu_per_speech, each.peak_mb
 
     ours, theirs = costs(one), costs(other)
     return ours != theirs and all(our <= their for our, their in zip(ours, theirs, strict=True))
 
 
 def pareto_front(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Return those that no other dominates, in their order."""
+    """Return the measurements that no other dominates, in their order."""
     return tuple(one for one in measurements if not any(dominates(other, one) for other in measurements))
 
 
@@ -75,7 +74,7 @@ def choose(measurements: Sequence[Measurement], limits: Limits) -> Choice:
         return _smallest(measurements, limits)
     in_time = [one for one in fitting if keeps_up(one, limits)]
     if not in_time:
-        return _fastest(fitting, limits, "Nothing" if len(fitting) == len(measurements) else "Nothing that fits")
+        return _fastest(fitting, limits, "No model" if len(fitting) == len(measurements) else "No model that fits")
     fewest = min(in_time, key=lambda one: one.errors)
     accurate = [one for one in in_time if one.errors - fewest.errors <= WORDS_OF_NOISE * one.words]
     largest = max(size_rank(one.size) for one in accurate)
@@ -98,7 +97,7 @@ def choose(measurements: Sequence[Measurement], limits: Limits) -> Choice:
 
 
 def _why_not(one: Measurement, best: Measurement, fewest: Measurement, rounds: Sequence[Sequence[Measurement]]) -> str:
-    """Return the comparison that `one` lost. `rounds` are what rules 1 to 5 left, one after another."""
+    """Return the comparison that `one` lost. `rounds` are the candidates that rules 1 to 5 left, one after another."""
     than = "" if best.errors == fewest.errors else f" than {fewest.candidate.model}"
     reasons = (
         f"its {one.peak_mb} MB do not fit",
@@ -111,17 +110,15 @@ def _why_not(one: Measurement, best: Measurement, fewest: Measurement, rounds: S
         if one not in left:
             return reason
     if one.cpu_per_speech > best.cpu_per_speech:
-        return (
-            "no difference in words or time worth speaking of, and more CPU time "
-            f"({one.cpu_per_speech:.3f} s a second of speech, not {best.cpu_per_speech:.3f})"
-        )
+        more = f"{one.cpu_per_speech:.3f} s a second of speech, not {best.cpu_per_speech:.3f}"
+        return f"no clear difference in words or time, and more CPU time ({more})"
     if one.peak_mb > best.peak_mb:
-        return f"no difference worth speaking of but in memory: {one.peak_mb} MB, not {best.peak_mb}"
-    return "no difference worth speaking of"
+        return f"no clear difference but in memory: {one.peak_mb} MB, not {best.peak_mb}"
+    return "no clear difference"
 
 
 def _name(one: Measurement, measurements: Sequence[Measurement]) -> str:
-    """With the number of threads, where that tells it from another."""
+    """Return the candidate's name, with its number of threads if there are several of one model."""
     alike = sum(other.candidate.model == one.candidate.model for other in measurements)
     return str(one.candidate) if alike > 1 else f"{one.candidate.engine} {one.candidate.model}"
 
@@ -129,17 +126,17 @@ def _name(one: Measurement, measurements: Sequence[Measurement]) -> str:
 def _smallest(measurements: Sequence[Measurement], limits: Limits) -> Choice:
     best = min(measurements, key=lambda one: one.peak_mb)
     reason = (
-        f"Nothing fits into the {limits.memory_mb} MB that the engine may have; this one is the smallest, with "
-        f"{best.peak_mb} MB. Expect it to be killed when memory runs out."
+        f"No model fits into the {limits.memory_mb} MB that the engine may have; this one is the smallest, with "
+        f"{best.peak_mb} MB. The kernel may kill it when memory runs out."
     )
     return Choice(best.candidate, keeps_up=False, reasons=(reason,))
 
 
-def _fastest(measurements: Sequence[Measurement], limits: Limits, nothing: str) -> Choice:
-    best = min(measurements, key=lambda one: (one.latency_p50_s, one.cpu_per_speech))
+def _fastest(fitting: Sequence[Measurement], limits: Limits, subject: str) -> Choice:
+    best = min(fitting, key=lambda one: (one.latency_p50_s, one.cpu_per_speech))
     reason = (
-        f"{nothing} is as fast as it should be (real-time factor {limits.rtf_p95:g}, {limits.latency_p50_s:g} s for a "
+        f"{subject} keeps to the limits (real-time factor {limits.rtf_p95:g}, {limits.latency_p50_s:g} s for a "
         f"sentence); this one is the fastest, with {best.rtf_p95:.2f} and {best.latency_p50_s:.1f} s."
     )
-    behind = "Where people speak without a pause, it will fall behind." if best.rtf_p95 > 1 else ""
-    return Choice(best.candidate, keeps_up=False, reasons=(reason, behind) if behind else (reason,))
+    behind = ("Where people speak without a pause, it will fall behind.",) if best.rtf_p95 > 1 else ()
+    return Choice(best.candidate, keeps_up=False, reasons=(reason, *behind))

@@ -1,13 +1,12 @@
-"""From a CTranslate2 or a Hugging Face folder to a ggml file of the wanted type.
+"""Converts a CTranslate2 or a Hugging Face folder to a ggml file.
 
 A Hugging Face folder holds `model.safetensors`, `config.json` and a tokenizer. safetensors (huggingface/safetensors,
-"Format"): u64 length of the header, the header in JSON (name → dtype, shape, data_offsets), the data. Nothing in it is
-executed, and torch is not needed.
+"Format"): u64 length of the header, the header in JSON (name → dtype, shape, data_offsets), the data. The file holds
+no code, and torch is not needed.
 """
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +15,17 @@ import numpy as np
 from agent.errors import ModelError
 from agent.models.ct2 import read_ctranslate2
 from agent.models.files import Reader, open_reader
-from agent.models.ggml import TensorType, quantise, write_ggml
+from agent.models.ggml import TensorType, write_ggml
 from agent.models.whisper import (
     FloatArray,
     HyperParameters,
     WhisperWeights,
-    check_tensors,
     mel_filters,
     read_json,
     read_vocabulary,
+    renamed,
     tensor_shapes,
 )
-
-
-def read_weights(folder: Path) -> WhisperWeights:
-    """Read a CTranslate2 or a Hugging Face folder, whichever it is.
-
-    Raises:
-        ModelError: it is neither, or damaged.
-    """
-    if (folder / "model.bin").is_file():
-        return read_ctranslate2(folder)
-    if (folder / "model.safetensors").is_file():
-        return read_hugging_face(folder)
-    raise ModelError(f"{folder}: holds neither model.bin (CTranslate2) nor model.safetensors (Hugging Face)")
-
-
-def convert(folder: Path, target: Path, kind: TensorType = TensorType.F16) -> None:
-    """Write the model in `folder` to `target` as a ggml file whose matrices are of `kind`.
-
-    Raises:
-        ModelError: the model cannot be read, or `target` cannot be written.
-    """
-    weights = read_weights(folder)
-    if kind is TensorType.F16:
-        write_ggml(weights, target)
-        return
-    intermediate = target.with_name(f".{target.name}.f16")
-    try:
-        write_ggml(weights, intermediate)
-        quantise(intermediate, target, kind)
-    finally:
-        intermediate.unlink(missing_ok=True)
-
 
 _MAX_HEADER_BYTES = 16 * 2**20
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -74,15 +41,15 @@ _HYPER = {
     "n_text_layer": "decoder_layers",
     "n_mels": "num_mel_bins",
 }
-"""Our hyper-parameters by the keys of transformers' `WhisperConfig`."""
-_RENAMED = (
+"""Keys of transformers' `WhisperConfig`, by the names of `HyperParameters`."""
+_RULES = (
     (r"^(encoder|decoder)\.blocks\.", r"model.\1.layers."),
     (r"\.cross_attn_ln\.", ".encoder_attn_layer_norm."),
     (r"\.attn_ln\.", ".self_attn_layer_norm."),
     (r"\.mlp_ln\.", ".final_layer_norm."),
     (r"\.cross_attn\.", ".encoder_attn."),
     (r"\.attn\.", ".self_attn."),
-    (r"\.(query|key|value)\.", lambda match: f".{match[1][0]}_proj."),
+    (r"\.(q)uery\.|\.(k)ey\.|\.(v)alue\.", r".\1\2\3_proj."),
     (r"\.out\.", ".out_proj."),
     (r"\.mlp\.0\.", ".fc1."),
     (r"\.mlp\.2\.", ".fc2."),
@@ -92,6 +59,22 @@ _RENAMED = (
     (r"^decoder\.ln\.", "model.decoder.layer_norm."),
     (r"^encoder\.conv", "model.encoder.conv"),
 )
+"""From OpenAI's names to those of transformers."""
+
+
+def convert(folder: Path, target: Path, kind: TensorType = TensorType.F16) -> None:
+    """Write the model in `folder` to `target` as a ggml file whose matrices are of `kind`.
+
+    Raises:
+        ModelError: the model cannot be read, or `target` cannot be written.
+    """
+    if (folder / "model.bin").is_file():
+        weights = read_ctranslate2(folder)
+    elif (folder / "model.safetensors").is_file():
+        weights = read_hugging_face(folder)
+    else:
+        raise ModelError(f"{folder}: holds neither model.bin (CTranslate2) nor model.safetensors (Hugging Face)")
+    write_ggml(weights, target, kind)
 
 
 def read_hugging_face(folder: Path) -> WhisperWeights:
@@ -103,28 +86,25 @@ def read_hugging_face(folder: Path) -> WhisperWeights:
     hyper = _hyper_parameters(folder / "config.json")
     reader = open_reader(folder / "model.safetensors")
     header = _read_header(reader)
-    tensors = {name: _tensor(reader, header, hugging_face_name(name)) for name in tensor_shapes(hyper)}
-    weights = WhisperWeights(hyper, read_vocabulary(folder, hyper.n_vocab), mel_filters(hyper.n_mels), tensors)
-    return check_tensors(weights, reader.source)
+    tensors = {
+        name: _tensor(reader, header, hugging_face_name(name), shape) for name, shape in tensor_shapes(hyper).items()
+    }
+    return WhisperWeights(hyper, read_vocabulary(folder, hyper.n_vocab), mel_filters(hyper.n_mels), tensors)
 
 
 def hugging_face_name(name: str) -> str:
-    """What transformers calls the tensor that OpenAI calls `name`."""
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
+    """Return transformers' name of the tensor that OpenAI calls `name`."""
+    return renamed(name, _RULES)
 
 
 def _hyper_parameters(path: Path) -> HyperParameters:
     config = read_json(path)
     if not isinstance(config, dict) or config.get("model_type") != "whisper":
         raise ModelError(f"{path}: not the configuration of a Whisper model")
-    values: dict[str, int] = {}
-    for ours, theirs in _HYPER.items():
-        if type(value := config.get(theirs)) is not int:
-            raise ModelError(f"{path}: {theirs} is missing or not a whole number")
-        values[ours] = value
-    hyper = HyperParameters(**values)
+    for key in _HYPER.values():
+        if type(config.get(key)) is not int:
+            raise ModelError(f"{path}: {key} is missing or not a whole number")
+    hyper = HyperParameters(**{name: config[key] for name, key in _HYPER.items()})
     hyper.check(str(path))
     return hyper
 
@@ -142,24 +122,20 @@ def _read_header(reader: Reader) -> dict[str, Any]:
     return header
 
 
-def _tensor(reader: Reader, header: dict[str, Any], name: str) -> FloatArray:
+def _tensor(reader: Reader, header: dict[str, Any], name: str, shape: tuple[int, ...]) -> FloatArray:
+    """Return the tensor `name` as a view of the file, if the header describes it with `shape`."""
     # Models that were saved without their language head leave out the prefix.
-    entry = header.get(name, header.get(name.removeprefix("model.")))
-    match entry:
+    match header.get(name, header.get(name.removeprefix("model."))):
         case None:
             raise ModelError(f"{reader.source}: tensor {name} is missing; the model is incomplete")
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]} if all(
-            type(size) is int and size >= 0 for size in shape
-        ):
-            return _view(reader, name, dtype, (*shape,), (start, end))
+        case {"dtype": str(dtype), "shape": [*found], "data_offsets": [int(start), int(end)]}:
+            pass
         case _:
             raise ModelError(f"{reader.source}: the header's entry for {name} is malformed")
-
-
-def _view(reader: Reader, name: str, dtype: str, shape: tuple[int, ...], span: tuple[int, int]) -> FloatArray:
     if dtype not in _ITEM_BYTES:
         raise ModelError(f"{reader.source}: tensor {name} is {dtype[:20]}; only F32, F16 and BF16 can be converted")
-    start, end = span
+    if found != [*shape]:
+        raise ModelError(f"{reader.source}: tensor {name} has shape {str(found)[:60]}, expected {[*shape]}")
     if not 0 <= start <= end <= reader.remaining_bytes or end - start != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ModelError(f"{reader.source}: tensor {name} does not lie where the header says; cut short or damaged")
     raw = reader.data[reader.offset + start : reader.offset + end]

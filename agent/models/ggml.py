@@ -1,4 +1,4 @@
-"""whisper.cpp's legacy ggml container: written, read with every length checked, quantised.
+"""whisper.cpp's legacy ggml container: reads it with each length checked, writes it, and quantises it.
 
 Layout, all little-endian (whisper.cpp, `models/convert-pt-to-ggml.py` and `whisper_model_load`): u32 magic; eleven i32,
 the hyper-parameters and ftype; i32 n_mels, i32 n_fft and the mel filters, f32; i32 count of tokens, each i32 length and
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from agent.errors import ModelError
 from agent.models.files import Reader, atomic_write, open_reader
 from agent.models.whisper import (
-    LEAST_ORDINARY_TOKENS,
     N_FFT_BINS,
+    ORDINARY_TOKENS,
     FloatArray,
     HyperParameters,
     WhisperWeights,
@@ -32,17 +32,12 @@ MAGIC = 0x67676D6C
 _MAX_DIMS = 3
 _MAX_NAME_BYTES = 128
 _MAX_TOKEN_BYTES = 4_096
-_QUANTISATION_VERSION = 2
-_VERSION_FACTOR = 1_000
-"""ftype = version × 1000 + type (ggml.h, `GGML_QNT_VERSION_FACTOR`)."""
-F32_ALWAYS = frozenset(
-    {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.positional_embedding", "decoder.positional_embedding"}
-)
-"""Tensors that whisper.cpp wants in float32 whatever the rest is in."""
-_COLUMNS = frozenset({"encoder.conv1.bias", "encoder.conv2.bias"})
-"""Vectors that it wants as matrices of one column."""
-_MOST_TOKENS = 51_866
+_MAX_TOKENS = 51_866
 """whisper.cpp computes the number of languages from the size of the vocabulary, and knows 100."""
+_CHUNK_VALUES = 2**20
+"""Weights quantised at a time: 4 MiB of float32 and a few temporaries."""
+_COLUMNS = frozenset({"encoder.conv1.bias", "encoder.conv2.bias"})
+"""Vectors that whisper.cpp reads as matrices of one column."""
 
 
 class TensorType(IntEnum):
@@ -56,93 +51,88 @@ class TensorType(IntEnum):
     Q5_1 = 7
     Q8_0 = 8
 
-    @property
-    def block(self) -> tuple[int, int]:
-        """Values and bytes of one block."""
-        return _BLOCKS[self]
 
+QUANTISATIONS = {kind.name.lower(): kind for kind in TensorType if kind > TensorType.F16}
+"""`q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`."""
+_LAYOUTS = {
+    TensorType.F32: (0, 1, 4),
+    TensorType.F16: (1, 1, 2),
+    TensorType.Q4_0: (2_002, 32, 18),
+    TensorType.Q4_1: (2_003, 32, 20),
+    TensorType.Q5_0: (2_008, 32, 22),
+    TensorType.Q5_1: (2_009, 32, 24),
+    TensorType.Q8_0: (2_007, 32, 34),
+}
+"""ftype of a file with such matrices; values and bytes of a block.
 
-_BLOCKS = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.Q4_0: (32, 18),
-    TensorType.Q4_1: (32, 20),
-    TensorType.Q5_0: (32, 22),
-    TensorType.Q5_1: (32, 24),
-    TensorType.Q8_0: (32, 34),
+ftype is a number of ggml.h, `enum ggml_ftype`, plus 1000 times the version of the quantisation, which is 2.
+"""
+_FLOATS: dict[TensorType, np.dtype[np.float16 | np.float32]] = {
+    TensorType.F32: np.dtype("<f4"),
+    TensorType.F16: np.dtype("<f2"),
 }
-_TYPE_CODES = frozenset(TensorType)
-_FILE_TYPES = {
-    0: TensorType.F32,
-    1: TensorType.F16,
-    2: TensorType.Q4_0,
-    3: TensorType.Q4_1,
-    7: TensorType.Q8_0,
-    8: TensorType.Q5_0,
-    9: TensorType.Q5_1,
-}
-"""ggml.h, `enum ggml_ftype`: not the same numbers as the tensor types."""
 
 
 @dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where one tensor lies in a ggml file."""
+class Tensor:
+    """One tensor of a ggml file."""
 
     name: str
     shape: tuple[int, ...]
     """Outermost dimension first, as numpy counts."""
     type: TensorType
     offset: int
-    size_bytes: int
+    """Bytes from the start of the file to its data."""
+    data: NDArray[np.uint8]
+    """A view of the mapped file."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgmlFile:
-    """A ggml file that was read and found sound."""
+    """A ggml file that was read and checked."""
 
     hyper: HyperParameters
     type: TensorType
     """Of the matrices."""
     mel_filters: NDArray[np.float32]
     vocabulary: tuple[bytes, ...]
-    tensors: tuple[TensorEntry, ...]
-    data: NDArray[np.uint8]
-    """The whole file, mapped."""
-
-    def raw(self, entry: TensorEntry) -> NDArray[np.uint8]:
-        """The bytes of a tensor."""
-        return self.data[entry.offset : entry.offset + entry.size_bytes]
+    tensors: tuple[Tensor, ...]
 
 
 def read_ggml(path: Path) -> GgmlFile:
-    """Read a Whisper ggml file and check everything that whisper.cpp's loader takes on trust.
+    """Read a Whisper ggml file, and check all that whisper.cpp's loader does not check.
 
     Raises:
-        ModelError: it is not a ggml file, is cut short, or holds what no Whisper has.
+        ModelError: it is not a ggml file, is cut short, or holds a value that no Whisper has.
     """
     reader = open_reader(path)
     hyper, kind = _read_header(reader)
-    filters = _read_mel_filters(reader, hyper)
-    vocabulary = _read_vocabulary(reader, hyper)
-    return GgmlFile(hyper, kind, filters, vocabulary, tuple(_read_tensors(reader, hyper, kind)), reader.data)
+    if reader.integers("2i") != (hyper.n_mels, N_FFT_BINS):
+        raise ModelError(f"{reader.source}: mel filters of a wrong shape; damaged")
+    filters = np.frombuffer(reader.take(hyper.n_mels * N_FFT_BINS * 4), "<f4").reshape(hyper.n_mels, N_FFT_BINS)
+    (count,) = reader.integers("i")
+    if not 0 <= count <= hyper.n_vocab:  # more would overflow whisper.cpp's buffers (whisper.cpp#4059)
+        raise ModelError(f"{reader.source}: {count} tokens in a vocabulary of {hyper.n_vocab}; damaged")
+    vocabulary = tuple(_read_token(reader) for _ in range(count))
+    return GgmlFile(hyper, kind, filters, vocabulary, tuple(_read_tensors(reader, hyper, kind)))
 
 
 def check_ggml(path: Path) -> None:
-    """Check a Whisper ggml file before whisper.cpp reads it: what `read_ggml` checks, and that it can be used.
+    """Check a Whisper ggml file before whisper.cpp reads it.
 
     Raises:
-        ModelError: as `read_ggml`, or it is no model of a size that whisper.cpp can decode with.
+        ModelError: as `read_ggml`, or whisper.cpp cannot decode with a model of this size.
     """
-    hyper, _kind = _read_header(open_reader(path))
-    hyper.check_usable(str(path))
-    if hyper.n_vocab > _MOST_TOKENS:
-        raise ModelError(f"{path}: n_vocab = {hyper.n_vocab}, and whisper.cpp knows {_MOST_TOKENS} tokens; damaged")
-    if (tokens := len(read_ggml(path).vocabulary)) < LEAST_ORDINARY_TOKENS:
+    model = read_ggml(path)
+    model.hyper.check_usable(str(path))
+    if (n_vocab := model.hyper.n_vocab) > _MAX_TOKENS:
+        raise ModelError(f"{path}: n_vocab = {n_vocab}, and whisper.cpp knows {_MAX_TOKENS} tokens; damaged")
+    if (tokens := len(model.vocabulary)) < ORDINARY_TOKENS - 1:  # English-only files may lack `<|endoftext|>`
         raise ModelError(f"{path}: {tokens} tokens in the vocabulary; damaged")
 
 
 def ggml_vocabulary_size(path: Path) -> int:
-    """Return `n_vocab` of a ggml file; nothing but its head is read.
+    """Return `n_vocab` of a ggml file; reads only its head.
 
     Raises:
         ModelError: it is not a ggml file, or no Whisper.
@@ -156,29 +146,10 @@ def _read_header(reader: Reader) -> tuple[HyperParameters, TensorType]:
     *numbers, ftype = reader.integers("11i")
     hyper = HyperParameters(*numbers)
     hyper.check(reader.source)
-    return hyper, _file_type(ftype, reader.source)
-
-
-def _file_type(ftype: int, source: str) -> TensorType:
-    version, kind = divmod(ftype, _VERSION_FACTOR)
-    found = _FILE_TYPES.get(kind)
-    if found is None or version != (0 if found <= TensorType.F16 else _QUANTISATION_VERSION):
-        raise ModelError(f"{source}: unknown ggml file type {ftype}; convert the model again")
-    return found
-
-
-def _read_mel_filters(reader: Reader, hyper: HyperParameters) -> NDArray[np.float32]:
-    if reader.integers("2i") != (hyper.n_mels, N_FFT_BINS):
-        raise ModelError(f"{reader.source}: mel filters of a wrong shape; damaged")
-    raw = reader.take(hyper.n_mels * N_FFT_BINS * 4)
-    return np.frombuffer(raw, "<f4").reshape(hyper.n_mels, N_FFT_BINS)
-
-
-def _read_vocabulary(reader: Reader, hyper: HyperParameters) -> tuple[bytes, ...]:
-    (count,) = reader.integers("i")
-    if not 0 <= count <= hyper.n_vocab:  # more would overflow whisper.cpp's buffers (whisper.cpp#4059)
-        raise ModelError(f"{reader.source}: {count} tokens in a vocabulary of {hyper.n_vocab}; damaged")
-    return tuple(_read_token(reader) for _ in range(count))
+    kind = next((kind for kind, layout in _LAYOUTS.items() if layout[0] == ftype), None)
+    if kind is None:
+        raise ModelError(f"{reader.source}: unknown ggml file type {ftype}; convert the model again")
+    return hyper, kind
 
 
 def _read_token(reader: Reader) -> bytes:
@@ -188,100 +159,74 @@ def _read_token(reader: Reader) -> bytes:
     return reader.take(length)
 
 
-def _read_tensors(reader: Reader, hyper: HyperParameters, kind: TensorType) -> Iterator[TensorEntry]:
-    wanted = tensor_shapes(hyper)
+def _read_tensors(reader: Reader, hyper: HyperParameters, kind: TensorType) -> Iterator[Tensor]:
+    missing = tensor_shapes(hyper)
     while reader.remaining_bytes:
-        entry = _read_tensor(reader)
-        shape = wanted.pop(entry.name, None)
-        if shape is None:
-            raise ModelError(f"{reader.source}: tensor {entry.name[:60]!r} is unknown or there twice; damaged")
-        expected = (*shape, 1) if entry.name in _COLUMNS else shape
-        if entry.shape != expected:
-            raise ModelError(f"{reader.source}: tensor {entry.name} has shape {entry.shape}, expected {expected}")
-        if entry.type is not (expected_type := _type_of(entry.name, shape, kind)):
-            what = f"is {entry.type.name}, expected {expected_type.name} in a file of type {kind.name}"
-            raise ModelError(f"{reader.source}: tensor {entry.name} {what}; damaged")
-        yield entry
-    if wanted:
-        raise ModelError(f"{reader.source}: cut short, tensor {next(iter(wanted))} is missing; fetch it again")
+        n_dims, name_bytes, number = reader.integers("3i")
+        # whisper.cpp wrote beyond a four-element array here (whisper.cpp#3957)
+        if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or number not in _LAYOUTS:
+            raise ModelError(f"{reader.source}: not a tensor at byte {reader.offset}; damaged")
+        stored = tuple(reversed(reader.integers(f"{n_dims}i")))
+        name, found = reader.take(name_bytes).decode("ascii", errors="replace"), TensorType(number)
+        if name not in missing:
+            raise ModelError(f"{reader.source}: tensor {name[:60]!r} is unknown or there twice; damaged")
+        shape = missing.pop(name)
+        if stored != (expected := _stored_shape(name, shape)):
+            raise ModelError(f"{reader.source}: tensor {name} has shape {stored}, expected {expected}")
+        if found is not (expected_type := _type_of(name, shape, kind)):
+            misfit = f"is {found.name}, expected {expected_type.name} in a file of type {kind.name}"
+            raise ModelError(f"{reader.source}: tensor {name} {misfit}; damaged")
+        _ftype, values, block_bytes = _LAYOUTS[found]
+        yield Tensor(name, stored, found, reader.offset, reader.view(math.prod(shape) // values * block_bytes))
+    if missing:
+        raise ModelError(f"{reader.source}: cut short, tensor {next(iter(missing))} is missing; fetch it again")
+
+
+def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape, 1) if name in _COLUMNS else shape
 
 
 def _type_of(name: str, shape: tuple[int, ...], kind: TensorType) -> TensorType:
-    """Return the type that whisper.cpp's loader wants a tensor to have in a file of type `kind`."""
-    if len(shape) == 1 or name in F32_ALWAYS:
+    """Return the type that whisper.cpp's loader expects of a tensor in a file of type `kind`."""
+    if len(shape) == 1 or name.endswith("positional_embedding"):
         return TensorType.F32
     is_matrix = len(shape) == 2  # noqa: PLR2004 - rows and columns
     return kind if is_matrix or kind is TensorType.F32 else TensorType.F16
 
 
-def _read_tensor(reader: Reader) -> TensorEntry:
-    n_dims, name_bytes, type_code = reader.integers("3i")
-    # whisper.cpp wrote beyond a four-element array here (whisper.cpp#3957)
-    if not 1 <= n_dims <= _MAX_DIMS or not 1 <= name_bytes <= _MAX_NAME_BYTES or type_code not in _TYPE_CODES:
-        raise ModelError(f"{reader.source}: not a tensor at byte {reader.offset}; damaged")
-    shape = tuple(reversed(reader.integers(f"{n_dims}i")))
-    name = reader.take(name_bytes).decode("ascii", errors="replace")
-    values, block_bytes = TensorType(type_code).block
-    if min(shape) < 1 or shape[-1] % values:
-        raise ModelError(f"{reader.source}: tensor {name[:60]!r} has shape {shape}; damaged")
-    size_bytes = math.prod(shape) // values * block_bytes
-    return TensorEntry(name, shape, TensorType(type_code), reader.skip(size_bytes), size_bytes)
-
-
-def write_ggml(weights: WhisperWeights, path: Path) -> None:
-    """Write `weights` as a float16 ggml file, atomically. Same weights, same bytes.
+def write_ggml(weights: WhisperWeights, path: Path, kind: TensorType = TensorType.F16) -> None:
+    """Write `weights` as a ggml file with matrices of `kind`, atomically. The same weights give the same bytes.
 
     Raises:
-        ModelError: the file cannot be written.
+        ModelError: the file cannot be written, or a matrix does not divide into blocks of `kind`.
     """
     with atomic_write(path) as file:
-        write_header(file, weights.hyper, TensorType.F16, weights.mel_filters, weights.vocabulary)
-        for name in tensor_shapes(weights.hyper):
-            _write_array(file, name, weights.tensors[name])
+        file.write(struct.pack("<I11i", MAGIC, *astuple(weights.hyper), _LAYOUTS[kind][0]))
+        file.write(struct.pack("<2i", *weights.mel_filters.shape))
+        file.write(weights.mel_filters.astype("<f4", copy=False).tobytes())
+        file.write(struct.pack("<i", len(weights.vocabulary)))
+        for token in weights.vocabulary:
+            file.write(struct.pack("<i", len(token)) + token)
+        for name, array in weights.tensors.items():
+            _write_tensor(file, name, array, _type_of(name, array.shape, kind))
 
 
-def _write_array(file: BinaryIO, name: str, array: FloatArray) -> None:
-    f32 = array.ndim == 1 or name in F32_ALWAYS
-    shape = (*array.shape, 1) if name in F32_ALWAYS and array.ndim == 1 else array.shape
-    write_tensor_header(file, name, shape, TensorType.F32 if f32 else TensorType.F16)
-    file.write(array.astype("<f4" if f32 else "<f2", copy=False).tobytes())
+def _write_tensor(file: BinaryIO, name: str, array: FloatArray, kind: TensorType) -> None:
+    shape, encoded = _stored_shape(name, array.shape), name.encode("ascii")
+    file.write(struct.pack(f"<{3 + len(shape)}i", len(shape), len(encoded), kind, *reversed(shape)) + encoded)
+    if kind in _FLOATS:
+        file.write(array.astype(_FLOATS[kind], copy=False).tobytes())
+        return
+    columns = array.shape[1]
+    if columns % _LAYOUTS[kind][1]:
+        raise ModelError(f"tensor {name} cannot be quantised: its rows have {columns} values")
+    # Imported here: the service loads this module at every start, and never quantises.
+    from gguf import GGMLQuantizationType, quants  # noqa: PLC0415
 
-
-def write_header(
-    file: BinaryIO,
-    hyper: HyperParameters,
-    kind: TensorType,
-    mel_filters: NDArray[np.float32],
-    vocabulary: tuple[bytes, ...],
-) -> None:
-    """Write everything that stands before the first tensor."""
-    ftype = next(number for number, found in _FILE_TYPES.items() if found is kind)
-    if kind > TensorType.F16:
-        ftype += _QUANTISATION_VERSION * _VERSION_FACTOR
-    file.write(struct.pack("<I11i", MAGIC, *astuple(hyper), ftype))
-    file.write(struct.pack("<2i", *mel_filters.shape))
-    file.write(mel_filters.astype("<f4", copy=False).tobytes())
-    file.write(struct.pack("<i", len(vocabulary)))
-    for token in vocabulary:
-        file.write(struct.pack("<i", len(token)))
-        file.write(token)
-
-
-def write_tensor_header(file: BinaryIO, name: str, shape: tuple[int, ...], kind: TensorType) -> None:
-    """Write what stands before a tensor's data; `shape` is outermost first."""
-    encoded = name.encode("ascii")
-    file.write(struct.pack(f"<{3 + len(shape)}i", len(shape), len(encoded), kind, *reversed(shape)))
-    file.write(encoded)
-
-
-QUANTISATIONS = {kind.name.lower(): kind for kind in TensorType if kind > TensorType.F16}
-"""`q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`."""
-_FLOATS: dict[TensorType, np.dtype[np.float16 | np.float32]] = {
-    TensorType.F32: np.dtype(np.float32),
-    TensorType.F16: np.dtype(np.float16),
-}
-_CHUNK_VALUES = 2**20
-"""Weights quantised at a time: 4 MiB of float32 and a few temporaries."""
+    rows = max(1, _CHUNK_VALUES // columns)
+    for start in range(0, len(array), rows):
+        values = array[start : start + rows].astype(np.float32)
+        file.write(quants.quantize(values, GGMLQuantizationType[kind.name]).tobytes())
 
 
 def quantise(source: Path, target: Path, kind: TensorType) -> None:
@@ -293,28 +238,6 @@ def quantise(source: Path, target: Path, kind: TensorType) -> None:
     model = read_ggml(source)
     if model.type not in _FLOATS:
         raise ModelError(f"{source}: is {model.type.name.lower()} already; quantise from f16 to lose no more than once")
-    with atomic_write(target) as file:
-        write_header(file, model.hyper, kind, model.mel_filters, model.vocabulary)
-        for entry in model.tensors:
-            if len(entry.shape) != 2 or entry.name in F32_ALWAYS:  # noqa: PLR2004 - a matrix
-                write_tensor_header(file, entry.name, entry.shape, entry.type)
-                file.write(model.raw(entry).tobytes())
-            else:
-                write_tensor_header(file, entry.name, entry.shape, kind)
-                for start in range(0, entry.shape[0], _rows(entry)):
-                    file.write(_blocks(model, entry, kind, start))
-
-
-def _rows(entry: TensorEntry) -> int:
-    return max(1, _CHUNK_VALUES // entry.shape[1])
-
-
-def _blocks(model: GgmlFile, entry: TensorEntry, kind: TensorType, start: int) -> bytes:
-    if entry.type not in _FLOATS or entry.shape[1] % kind.block[0]:
-        raise ModelError(f"tensor {entry.name} cannot be quantised: rows of {entry.shape[1]} {entry.type.name} values")
-    # Imported here: the service loads this module at every start, and never quantises.
-    from gguf import GGMLQuantizationType, quants  # noqa: PLC0415
-
-    values = model.raw(entry).view(_FLOATS[entry.type]).reshape(entry.shape)[start : start + _rows(entry)]
-    blocks = quants.quantize(values.astype(np.float32), GGMLQuantizationType[kind.name])
-    return bytes(blocks.tobytes())
+    shapes = tensor_shapes(model.hyper)
+    tensors = {one.name: one.data.view(_FLOATS[one.type]).reshape(shapes[one.name]) for one in model.tensors}
+    write_ggml(WhisperWeights(model.hyper, model.vocabulary, model.mel_filters, tensors), target, kind)

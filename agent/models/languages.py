@@ -1,4 +1,4 @@
-"""Which languages a model knows: all of Whisper's, or English only."""
+"""The languages that a model knows: all of Whisper's, or English only."""
 
 import re
 from contextlib import suppress
@@ -12,8 +12,8 @@ from agent.models.ct2 import ctranslate2_vocabulary_size
 from agent.models.ggml import ggml_vocabulary_size
 from agent.models.whisper import is_multilingual
 
-_NAMED_SO = re.compile(r"(tiny|base|small|medium)\.en\b")
-"""As OpenAI names them; there is no large one."""
+_ENGLISH_ONLY_NAME = re.compile(r"(tiny|base|small|medium)\.en\b")
+"""OpenAI's names; there is no large English-only model."""
 
 
 def is_english_only(model: str) -> bool:
@@ -30,7 +30,7 @@ def is_english_only(model: str) -> bool:
         path = path.expanduser()
         size = ctranslate2_vocabulary_size(path) if path.is_dir() else ggml_vocabulary_size(path)
         return not is_multilingual(size)
-    return bool(_NAMED_SO.search(path.name))
+    return bool(_ENGLISH_ONLY_NAME.search(path.name))
 
 
 @lru_cache(maxsize=1)
@@ -39,16 +39,16 @@ def _catalogue() -> Catalogue:
 
 
 def multilingual(model: str) -> str:
-    """What the model of the same size for all languages would be called."""
+    """Return the name of the model of the same size for all languages."""
     folder, slash, name = model.rpartition("/")
-    return folder + slash + _NAMED_SO.sub(r"\1", name, count=1)
+    return folder + slash + _ENGLISH_ONLY_NAME.sub(r"\1", name, count=1)
 
 
 def languages_of(model: str) -> tuple[str, ...]:
-    """What can be chosen with a model; `auto` comes first."""
+    """Return the values of `engine.language` that a model can take, `auto` first."""
     return (AUTO, "en") if is_english_only(model) else (AUTO, *WHISPER)
 
 
 def knows(model: str, language: str) -> bool:
-    """Whether a model does for `engine.language`."""
+    """Return whether a model knows `engine.language`."""
     return language in languages_of(model)

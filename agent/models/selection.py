@@ -1,4 +1,4 @@
-"""Which engine and model the settings mean on this machine, `engine.kind = "auto"` included."""
+"""Finds the engine and model for the settings on this machine, with `engine.kind = "auto"` too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,6 @@ from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.calibration import (
     CalibrationError,
-    Candidate,
     Measurement,
     command,
     differences,
@@ -41,18 +40,17 @@ class Resolved:
 
     engine: EngineSettings
     warning: str = ""
-    """One line about what is not as it should be; empty where all is well."""
+    """One line for the user; empty if all is well."""
 
 
 def resolve(settings: Settings) -> Resolved:
-    """The engine that is meant: what the settings say themselves, or what the calibration chose.
+    """Return the engine of the settings, or for `auto` the one that the calibration chose.
 
-    What has changed since the calibration is allowed for: a model that is gone, or another language, makes the next
-    best of what was measured the choice. Where nothing of it can be used, whisper_cpp's default model is, if it is
-    here.
+    If the chosen model is gone, or the language is another, the best of the other measured models is used. If none can
+    be used, the engine is whisper_cpp with its default model, if that is here.
 
     Raises:
-        ModelError: there is nothing to choose from.
+        ModelError: no measured model can be used, and the default model neither.
     """
     wanted = settings.engine
     if not isinstance(wanted, AutoSettings):
@@ -61,67 +59,61 @@ def resolve(settings: Settings) -> Resolved:
     try:
         calibration = read_calibration(folder_of(settings))
     except CalibrationError as error:
-        return _without(wanted, store, str(error))
+        return _default(wanted, store, str(error))
     suitable = usable(calibration.measurements, wanted.language, store)
     if not suitable:
-        problem = f"nothing that was measured can be used now: run {command()} again"
-        return _without(wanted, store, problem)
-    if any(one.candidate == calibration.choice.candidate for one in suitable):
-        candidate, warning = calibration.choice.candidate, ""
-    else:
+        return _default(wanted, store, f"no measured model can be used now: run {command()} again")
+    candidate, warning = calibration.choice.candidate, ""
+    if all(one.candidate != candidate for one in suitable):
         candidate = choose(suitable, calibration.limits).candidate
         warning = (
-            f"the calibration chose {calibration.choice.candidate.model}, which does not do now; {candidate.model} is "
-            f"used instead: run {command()} again"
+            f"cannot use {calibration.choice.candidate.model}, which the calibration chose; using {candidate.model} "
+            f"instead: run {command()} again"
         )
-    stale = ""
     if changed := differences(calibration.fingerprint, fingerprint()):
-        stale = f"the calibration is out of date ({'; '.join(changed)}): run {command()} again"
-        candidate = replace(candidate, threads=0)  # as many as are right for what the machine is now
-    return Resolved(_engine(wanted, candidate), warning or stale)
+        warning = warning or f"the calibration is out of date ({'; '.join(changed)}): run {command()} again"
+        candidate = replace(candidate, threads=0)  # as many as suit the machine now
+    kind = WhisperCppSettings if candidate.engine == "whisper_cpp" else FasterWhisperSettings
+    common = _common(wanted) | {"threads": wanted.threads or candidate.threads}
+    return Resolved(kind(**common, model=candidate.model), warning)
 
 
-def in_words(engine: EngineSettings) -> str:
-    """Kind, model and threads: `whisper_cpp tiny.en-q8_0, 1 thread`."""
-    if isinstance(engine, ScriptedSettings):
-        return engine.kind
-    return f"{engine.kind} {engine.model}" + (f", {plural(engine.threads, 'thread')}" if engine.threads else "")
-
-
-def usable(measurements: Sequence[Measurement], language: str, store: Store) -> list[Measurement]:
-    """Those whose engine and model are here, for the language."""
-    engines, measured = installed_engines(), {one.candidate.model for one in measurements}
-    here = [model for model in store.installed() if model.name in measured]
-    suitable = {model.name for model in for_language(here, language)}
-    return [one for one in measurements if one.candidate.engine in engines and one.candidate.model in suitable]
-
-
-def _without(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
+def _default(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
+    """Return whisper_cpp with its default model, which knows English only."""
     default = WhisperCppSettings(**_common(wanted))
     if not store.has(default.model) or wanted.language not in {"auto", "en"}:
         raise ModelError(f'engine.kind = "auto": {problem} (with --pull, to fetch models first)')
     return Resolved(default, f"{problem}; until then it is {default.kind} {default.model}")
 
 
-def _engine(wanted: AutoSettings, candidate: Candidate) -> EngineSettings:
-    common = _common(wanted) | {"threads": wanted.threads or candidate.threads}
-    kind = WhisperCppSettings if candidate.engine == "whisper_cpp" else FasterWhisperSettings
-    return kind(**common, model=candidate.model)
-
-
 def _common(wanted: AutoSettings) -> dict[str, Any]:
     return wanted.model_dump(include=set(EngineCommon.model_fields))
 
 
+def in_words(engine: EngineSettings) -> str:
+    """Return kind, model and threads: `whisper_cpp tiny.en-q8_0, 1 thread`."""
+    if isinstance(engine, ScriptedSettings):
+        return engine.kind
+    return f"{engine.kind} {engine.model}" + (f", {plural(engine.threads, 'thread')}" if engine.threads else "")
+
+
+def usable(measurements: Sequence[Measurement], language: str, store: Store) -> list[Measurement]:
+    """Return the measurements whose engine and model are on this device, for the language."""
+    engines, measured = installed_engines(), {one.candidate.model for one in measurements}
+    here = [model for model in store.installed() if model.name in measured]
+    suitable = {model.name for model in for_language(here, language)}
+    return [one for one in measurements if one.candidate.engine in engines and one.candidate.model in suitable]
+
+
 def format_for(engine: EngineSettings) -> ModelFormat | None:
-    """What the engine loads; None if it has no model."""
+    """Return the format that the engine loads; None if it has no model."""
     if isinstance(engine, ScriptedSettings):
         return None
     return ModelFormat.GGML if isinstance(engine, WhisperCppSettings) else ModelFormat.CTRANSLATE2
 
 
 def language_problem(engine: EngineSettings) -> str:
-    """Why the model does not do for the language, with the remedy; empty if it does, or there is no model."""
+    """Return why the model does not suit the language, with the remedy; empty if it does, or there is no model."""
     if isinstance(engine, ScriptedSettings) or knows(engine.model, engine.language):
         return ""
     return (
@@ -131,12 +123,11 @@ def language_problem(engine: EngineSettings) -> str:
 
 
 def chosen_model(engine: EngineSettings, store: Store) -> Path | None:
-    """Verified path of the engine's model; None if it has none.
+    """Return the verified path of the engine's model; None if it has none.
 
     Raises:
-        ModelError: it is not on this device, of the wrong format, or not what it should be.
+        ModelError: it is not on this device, of the wrong format, or not the expected one.
     """
-    wanted = format_for(engine)
-    if wanted is None or isinstance(engine, ScriptedSettings):
+    if isinstance(engine, ScriptedSettings) or (wanted := format_for(engine)) is None:
         return None
     return store.resolve(engine.model, wanted)

@@ -1,16 +1,16 @@
-"""Where models are kept: one folder a model, verified before anybody gets its path.
+"""Keeps the models of this device, one folder a model, and verifies each before an engine gets its path.
 
 <root>/tiny.en-q8_0/ggml-tiny.en-q8_0.bin
 <root>/tiny.en-ct2/{model.bin,config.json,tokenizer.json,vocabulary.txt}
-<root>/verified.json      digests, so that a start does not read every model again
-<root>/.pull/…            what a pull is working on; never looked at by anybody else
+<root>/verified.json      digests: a start does not read each model again
+<root>/.pull/…            work folders of a pull; only the pull reads them
 """
 
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,56 +20,53 @@ from agent.errors import ModelError
 from agent.models import ModelFormat
 from agent.models.catalogue import Catalogue, DerivedSource, Model, Source
 from agent.models.ct2 import check_ctranslate2
-from agent.models.download import Progress
-from agent.models.files import atomic_write, digest_of, looking, mismatch, nearest_folder, read_error, write_error
+from agent.models.files import atomic_write, digest_of, looking, mismatch, writing
 from agent.models.ggml import check_ggml
-from agent.models.pull import MADE_HERE, Pull
 
+MADE_HERE = "made-here.json"
+"""In the folder of a derived model: digests of the files that this device made from verified input."""
 _WORK = ".pull"
-
-
-_FILE = "verified.json"
 _VERSION = 1
 
 
 class Ledger:
-    """Remembers digests in `root`/verified.json, and which user's own files are trusted.
+    """Remembers digests in `root`/verified.json, and which of the user's own files are trusted.
 
-    A file that has not changed is not read again before every start. Changed means another inode, modification time or
-    size. A user who can write into the store can also forge this, and could as well replace the program; the ledger
-    guards against damage and against files from elsewhere.
+    A file that has not changed is not read again at each start. It counts as changed if inode, modification time or
+    size differ. A user who can write into the store can also forge the ledger, or replace the program. The ledger
+    protects against damage and against files from elsewhere.
 
-    A ledger that cannot be read counts as empty, one that cannot be written costs only time: the next start computes
-    again.
+    A damaged ledger counts as empty. A read-only ledger costs only time: the next start computes again.
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / _FILE
+        self._path = root / "verified.json"
 
     def digest(self, path: Path, *, fresh: bool = False) -> str:
-        """SHA-256 of `path`: as remembered if it has not changed since, else (and if `fresh`) computed.
+        """Return the SHA-256 of `path`: the remembered one if the file has not changed, and `fresh` is False.
 
         Raises:
             ModelError: it cannot be read.
         """
-        before = _stat(path)
-        known = self._read("verified").get(str(path))
-        if not fresh and isinstance(known, dict) and before.items() <= known.items() and "sha256" in known:
-            return str(known["sha256"])
-        sha256 = digest_of(path)
-        if _stat(path) != before:
-            raise ModelError(f"{path}: changed while it was read; try again when nobody writes to it")
-        with suppress(ModelError):  # a store that the service may only read is fine
+        with looking(path):
+            before = _stat(path)
+            known = self._read("verified").get(str(path))
+            if not fresh and isinstance(known, dict) and before.items() <= known.items() and "sha256" in known:
+                return str(known["sha256"])
+            sha256 = digest_of(path)
+            if _stat(path) != before:
+                raise ModelError(f"{path}: changed while it was read; try again when no program writes to it")
+        with suppress(ModelError):  # the service may have a read-only store
             self._write("verified", str(path), before | {"sha256": sha256})
         return sha256
 
     def trusted(self, path: Path) -> str | None:
-        """The digest under which a user's own file was first used; None if it never was."""
+        """Return the digest that a user's own file had at its first use; None before its first use."""
         found = self._read("trusted").get(str(path))
         return found if isinstance(found, str) else None
 
     def trust(self, path: Path, sha256: str) -> None:
-        """Remember that a user's own file is the one with this digest.
+        """Remember the digest of a user's own file.
 
         Raises:
             ModelError: the ledger cannot be written.
@@ -85,21 +82,20 @@ class Ledger:
         return found if isinstance(found, dict) else {}
 
     def _write(self, part: str, key: str, value: object) -> None:
-        parts = {name: self._read(name) for name in ("verified", "trusted")}
-        for name in list(parts["verified"]):
-            if not os.path.exists(name):  # noqa: PTH110 - never raises
-                del parts["verified"][name]
+        kept = {name: known for name, known in self._read("verified").items() if _exists(name)}
+        parts = {"verified": kept, "trusted": self._read("trusted")}
         parts[part][key] = value
-        try:
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self._path, error) from error
         with atomic_write(self._path) as file:
             file.write(json.dumps({"version": _VERSION, **parts}, indent=1).encode())
 
 
 class Store:
-    """The models on this device. Safe to use from several processes."""
+    """The models on this device. Several processes may use one store at the same time.
+
+    Each method raises ModelError if this user may not look into the store.
+    """
 
     def __init__(self, root: Path, catalogue: Catalogue) -> None:
         self.root = root.absolute()
@@ -108,16 +104,17 @@ class Store:
 
     @looking()
     def resolve(self, name_or_path: str, model_format: ModelFormat) -> Path:
-        """Path of a model that native code may open: a ggml file, or a CTranslate2 folder. Never uses the network.
+        """Return the path of a model that native code may open: a ggml file, or a CTranslate2 folder.
 
         A name from the catalogue must have the digests of the manifest. A user's own file or folder must be well
-        formed, and stay the same as when it was first used.
+        formed, and stay the same as at its first use. This never uses the network.
 
         Raises:
-            ModelError: not on this device, not for this user to read, of another format, damaged, or changed.
+            ModelError: not on this device, of another format, damaged, or changed.
         """
-        if name_or_path not in self.catalogue and _looks_like_path(name_or_path):
-            return self._resolve_own(_own_path(name_or_path), model_format)
+        looks_like_path = "/" in name_or_path or name_or_path.startswith("~") or _exists(name_or_path)
+        if looks_like_path and name_or_path not in self.catalogue:
+            return self._resolve_own(name_or_path, model_format)
         model = self.catalogue.find(name_or_path)
         if model.format is not model_format:
             raise ModelError(
@@ -128,39 +125,29 @@ class Store:
         return self.path(model)
 
     def path(self, model: Model) -> Path:
-        """Where `model` lies or would lie: its file for ggml, its folder for CTranslate2."""
+        """Return the place of `model`, here or not: its file for ggml, its folder for CTranslate2."""
         folder = self.root / model.name
         return folder / model.sources[0].files[0].name if model.format is ModelFormat.GGML else folder
 
     @looking()
     def verify(self, name: str, *, fresh: bool = True) -> None:
-        """Hold a model against the manifest; `fresh` reads all of it again, whatever was remembered.
+        """Compare a model with the manifest; `fresh` reads all of it again, without the ledger.
 
         Raises:
-            ModelError: it is not on this device, not for this user to read, incomplete, or not what it should be.
+            ModelError: it is not on this device, incomplete, or not the expected one.
         """
-        model = self.catalogue.find(name)
-        folder = self.root / model.name
-        if not folder.is_dir():
+        if not self.has(name):
             raise ModelError(f"model {name} is not on this device: run `edgescribe models pull {name}`")
-        self.check_folder(model, folder, fresh=fresh)
+        self.check_folder(self.catalogue.find(name), self.root / name, fresh=fresh)
 
     @looking()
     def has(self, name: str) -> bool:
-        """True if the model's folder is there; `verify` tells whether it is sound.
-
-        Raises:
-            ModelError: this user may not look.
-        """
+        """Return whether the model's folder is there; `verify` tells whether it is sound."""
         return (self.root / self.catalogue.find(name).name).is_dir()
 
     @looking()
     def installed(self, model_format: ModelFormat | None = None) -> tuple[Model, ...]:
-        """The catalogue's models that are on this device, in its order.
-
-        Raises:
-            ModelError: this user may not look.
-        """
+        """Return the catalogue's models that are on this device, in the catalogue's order."""
         return tuple(
             model
             for model in self.catalogue.models
@@ -174,82 +161,65 @@ class Store:
         Raises:
             ModelError: it is not there, or cannot be deleted.
         """
-        model = self.catalogue.find(name)
-        folder = self.root / model.name
-        if not folder.is_dir():
+        if not self.has(name):
             raise ModelError(f"model {name} is not on this device")
         with self.locked():
-            self._discard(folder)
+            self._discard(self.root / name)
 
     @looking()
     def trust(self, path: Path) -> str:
-        """Accept a user's own model as it is now; return the digest that is remembered.
+        """Accept a user's own model as it is now; return the digest of its first file.
 
         Raises:
-            ModelError: it is neither a sound ggml file nor a sound CTranslate2 folder, or not for this user to read.
+            ModelError: it is neither a sound ggml file nor a sound CTranslate2 folder.
         """
         path = path.absolute()
-        model_format = ModelFormat.CTRANSLATE2 if path.is_dir() else ModelFormat.GGML
-        for file in _own_files(path, model_format):
-            self._ledger.trust(file, self._ledger.digest(file, fresh=True))
-        return self._ledger.digest(_own_files(path, model_format)[0])
+        digests = []
+        for file in _own_files(path, ModelFormat.CTRANSLATE2 if path.is_dir() else ModelFormat.GGML):
+            digests.append(self._ledger.digest(file, fresh=True))
+            self._ledger.trust(file, digests[-1])
+        return digests[0]
 
-    def pull(self, name: str, *, hub_url: str, use_mirror: bool, progress: Progress) -> Path:
-        """Fetch or make a model, verify it, and put it in its place in one step; return its path.
-
-        Sources are tried in the manifest's order: the hub, the mirror, making it from another model.
-
-        Raises:
-            ModelError: unknown, no source gave it, what came is not what it should be, or no space is left.
-        """
-        return Pull(self, hub_url=hub_url, use_mirror=use_mirror, progress=progress).run(self.catalogue.find(name))
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file, from the ledger if the file has not changed."""
+        return self._ledger.digest(path)
 
     def check_folder(self, model: Model, folder: Path, *, fresh: bool) -> None:
-        """Hold the files in `folder` against the sources of `model`.
+        """Compare the files in `folder` with the sources of `model` whose names fit best.
 
         Raises:
-            ModelError: they are not those of any source; the message is about the source that fits best.
+            ModelError: a file is not from such a source.
         """
         present = {path.name for path in folder.iterdir()} - {MADE_HERE}
-        sources = sorted(model.sources, key=lambda source: -len(_names(source) & present))
-        best = len(_names(sources[0]) & present)
-        failures: list[ModelError] = []
-        for source in sources:
-            if len(_names(source) & present) < best:
-                break
-            failure = self._check_source(model, source, folder, present, fresh=fresh and not failures)
-            if failure is None:
-                return
-            failures.append(failure)
-        raise failures[0]
-
-    def _check_source(
-        self, model: Model, source: Source, folder: Path, present: set[str], *, fresh: bool
-    ) -> ModelError | None:
+        nearest = min((_names(source) for source in model.sources), key=lambda names: len(names ^ present))
+        sources = [source for source in model.sources if _names(source) == nearest]
+        made_here = _made_here(folder) if any(isinstance(source, DerivedSource) for source in sources) else {}
         remedy = f"run `edgescribe models pull {model.name}`"
-        if extra := sorted(present - _names(source)):
-            return ModelError(f"model {model.name} has a file that does not belong to it: {extra[0]}; {remedy}")
-        made_here = _made_here(folder) if isinstance(source, DerivedSource) else {}
-        for file in source.files:
-            path = folder / file.name
+        if extra := sorted(present - nearest):
+            raise ModelError(f"model {model.name} has a file that does not belong to it: {extra[0]}; {remedy}")
+        for first in sources[0].files:
+            path = folder / first.name
+            alike = [file for source in sources for file in source.files if file.name == first.name]
             if not path.is_file():
-                return ModelError(f"model {model.name}: {file.name} is missing; {remedy}")
-            if (size := path.stat().st_size) != file.size_bytes:
-                what = f"{size} bytes instead of {file.size_bytes}"
-                return ModelError(f"model {model.name}: {file.name} has {what}: cut short or damaged; {remedy}")
-            accepted = {file.sha256, made_here.get(file.name)} - {None}
-            if (found := self._ledger.digest(path, fresh=fresh)) not in accepted:
-                expected = file.sha256 or made_here.get(file.name) or "unknown"
-                error = mismatch(f"model {model.name}: {file.name}", found, expected)
-                return ModelError(f"{error}; {remedy}")
-        return None
+                raise ModelError(f"model {model.name}: {first.name} is missing; {remedy}")
+            if (size := path.stat().st_size) not in {file.size_bytes for file in alike}:
+                misfit = f"{size} bytes instead of {first.size_bytes}"
+                raise ModelError(f"model {model.name}: {first.name} has {misfit}: cut short or damaged; {remedy}")
+            digests = [digest for digest in (*(file.sha256 for file in alike), made_here.get(first.name)) if digest]
+            if (found := self._ledger.digest(path, fresh=fresh)) not in digests:
+                error = mismatch(f"model {model.name}: {first.name}", found, digests[0] if digests else "unknown")
+                raise ModelError(f"{error}; {remedy}")
 
-    def _resolve_own(self, path: Path, model_format: ModelFormat) -> Path:
+    def _resolve_own(self, name: str, model_format: ModelFormat) -> Path:
+        try:
+            path = Path(name).expanduser().absolute()
+        except RuntimeError as error:  # of pathlib
+            raise ModelError(f"{name}: there is no such user here: write the path without ~") from error
         for file in _own_files(path, model_format):
             found = self._ledger.digest(file)
             trusted = self._ledger.trusted(file)
             if trusted is None:
-                with suppress(ModelError):  # where nothing can be remembered, every use is the first
+                with suppress(ModelError):  # with a read-only ledger, each use is the first
                     self._ledger.trust(file, found)
             elif trusted != found:
                 raise ModelError(
@@ -259,40 +229,38 @@ class Store:
         return path
 
     @contextmanager
-    def locked(self, progress: Progress | None = None) -> Iterator[None]:
-        """Keep other processes from changing the store.
+    def locked(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Keep other processes from changing the store; call `on_wait` if one of them is changing it now.
 
         Raises:
             ModelError: the store's folder cannot be made or written.
         """
-        try:
+        with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".lock").open("w")
-        except OSError as error:
-            raise write_error(self.root, error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if progress:
-                    progress.note("another pull is under way; waiting for it")
+                on_wait()
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def work_folder(self, name: str) -> Path:
-        """A folder inside the store, so on its disk, in which a model is put together."""
+        """Return a folder for the pull of a model, inside the store and thus on its disk."""
         folder = self.root / _WORK / name
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def publish(self, model: Model, folder: Path) -> None:
-        """Give a finished, verified folder its name, in place of a damaged one. Survives a power cut.
+        """Move a finished, verified folder to its place, instead of a damaged one. Survives a power cut.
 
         Raises:
             ModelError: it cannot be moved.
         """
         target = self.root / model.name
-        try:
+        with writing(target):
             for path in folder.iterdir():
                 path.chmod(0o644)
                 sync(path)
@@ -302,37 +270,13 @@ class Store:
                 self._discard(target)
             folder.rename(target)
             sync(self.root)
-        except OSError as error:
-            raise write_error(target, error) from error
-
-    def record_made_here(self, folder: Path, digests: dict[str, str], origin: str) -> None:
-        """Write down what was made on this device, and from what."""
-        with atomic_write(folder / MADE_HERE) as file:
-            file.write(json.dumps({"from": origin, "sha256": digests}, indent=1).encode())
-
-    def digest(self, path: Path) -> str:
-        """SHA-256 of a file, remembered."""
-        return self._ledger.digest(path)
-
-    def need_space(self, size_bytes: int) -> None:
-        """Refuse early what cannot end well.
-
-        Raises:
-            ModelError: less than `size_bytes` are free.
-        """
-        free_bytes = shutil.disk_usage(nearest_folder(self.root)).free
-        if free_bytes < size_bytes:
-            need_mb, free_mb = size_bytes / 1e6, free_bytes / 1e6
-            raise ModelError(f"{self.root}: no space left: {need_mb:.0f} MB needed, {free_mb:.0f} MB free")
 
     def _discard(self, folder: Path) -> None:
         trash = self.root / _WORK / f".old-{folder.name}-{os.getpid()}"
-        try:
+        with writing(folder):
             trash.parent.mkdir(exist_ok=True)
             folder.rename(trash)
             shutil.rmtree(trash)
-        except OSError as error:
-            raise write_error(folder, error) from error
 
 
 def _names(source: Source) -> set[str]:
@@ -348,19 +292,12 @@ def _made_here(folder: Path) -> dict[str, str]:
     return {name: each for name, each in found.items() if isinstance(each, str)} if isinstance(found, dict) else {}
 
 
-def _looks_like_path(text: str) -> bool:
-    return "/" in text or text.startswith("~") or os.path.exists(text)  # noqa: PTH110 - never raises
-
-
-def _own_path(text: str) -> Path:
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:  # so says pathlib
-        raise ModelError(f"{text}: there is no such user here: write the path without ~") from error
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - never raises
 
 
 def _own_files(path: Path, model_format: ModelFormat) -> tuple[Path, ...]:
-    """Every file of a user's own model, after checking that it is well formed."""
+    """Return each file of a user's own model, after checking that it is well formed."""
     if not path.exists():
         raise ModelError(f"{path}: no such model; see `edgescribe models list` for names")
     if model_format is ModelFormat.GGML:
@@ -375,8 +312,5 @@ def _own_files(path: Path, model_format: ModelFormat) -> tuple[Path, ...]:
 
 
 def _stat(path: Path) -> dict[str, object]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise read_error(path, error) from error
+    status = path.stat()
     return {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "size_bytes": status.st_size}

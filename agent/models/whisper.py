@@ -1,13 +1,15 @@
-"""Whisper's shape, free of any file format: hyper-parameters, tensor names and sizes, mel filters.
+"""The shape of Whisper, independent of file formats: hyper-parameters, tensor names and sizes, mel filters, vocabulary.
 
 Names are those of OpenAI's checkpoints, which ggml files keep. The order is that of openai/whisper's modules, encoder
-first. The official ggml files have the order of OpenAI's training code, which is not published: ours have the same
-size, header, mel filters and vocabulary, but another digest.
+first. OpenAI's training code, which is not published, used another order. So converted files have the size, header,
+mel filters and vocabulary of the official ggml files, but another digest.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,20 @@ N_FFT_BINS = 201
 HEAD_WIDTH = 64
 """Width of an attention head."""
 VOCABULARY_EN = 51_864
-"""Tokens of an English-only model; the others have one or two more."""
+"""Tokens of an English-only model; multilingual models have one or two more."""
+ORDINARY_TOKENS = 50_257
+"""Tokens that are not special, `<|endoftext|>` included in English-only models."""
 _USABLE = {"n_audio_ctx": (1_500,), "n_text_ctx": (448,), "n_mels": (80, 128)}
 _MAX_LAYERS = 64
 _MAX_WIDTH = 8_192
-_MAX_VOCABULARY = 100_000
-_MAX_CONTEXT = 8_192
+_MAX = {"n_vocab": 100_000, "n_audio_ctx": 8_192, "n_text_ctx": 8_192, "n_mels": 256}
+_MAX_FILE_BYTES = 64 * 2**20
+_CONTROLS = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>")
 
 
 @dataclass(frozen=True, slots=True)
 class HyperParameters:
-    """The ten numbers that fix every tensor's shape, in ggml's order."""
+    """The ten numbers that fix the shape of each tensor, in ggml's order."""
 
     n_vocab: int
     n_audio_ctx: int
@@ -49,14 +54,13 @@ class HyperParameters:
     """80, or 128 for large-v3."""
 
     def check(self, source: str) -> None:
-        """Refuse what no Whisper has; `source` names the file in the message.
+        """Refuse numbers that no Whisper can have; `source` names the file in the message.
 
         Raises:
             ModelError: a number is out of bounds or contradicts another.
         """
-        limits = {"n_vocab": _MAX_VOCABULARY, "n_audio_ctx": _MAX_CONTEXT, "n_text_ctx": _MAX_CONTEXT, "n_mels": 256}
         for field in fields(self):
-            limit = _MAX_LAYERS if field.name.endswith(("head", "layer")) else limits.get(field.name, _MAX_WIDTH)
+            limit = _MAX_LAYERS if field.name.endswith(("head", "layer")) else _MAX.get(field.name, _MAX_WIDTH)
             value = getattr(self, field.name)
             if not 1 <= value <= limit:
                 raise ModelError(f"{source}: {field.name} = {value} is not a Whisper model's (1 to {limit})")
@@ -67,7 +71,7 @@ class HyperParameters:
                 raise ModelError(f"{source}: a width of {self.n_audio_state} cannot be divided among {heads} heads")
 
     def check_usable(self, source: str) -> None:
-        """Refuse numbers that no published Whisper has: an engine may load such a model, and cannot decode with it.
+        """Refuse numbers that no published Whisper has: an engine loads such a model, but cannot decode with it.
 
         Raises:
             ModelError: one of them is different.
@@ -77,15 +81,15 @@ class HyperParameters:
                 raise ModelError(f"{source}: {name} = {found}, expected {' or '.join(map(str, allowed))}; damaged")
         for heads in (self.n_audio_head, self.n_text_head):
             if heads * HEAD_WIDTH != self.n_audio_state:
-                what = f"{heads} attention heads in a width of {self.n_audio_state}"
-                raise ModelError(f"{source}: {what}, expected heads of {HEAD_WIDTH}; damaged")
+                misfit = f"{heads} attention heads in a width of {self.n_audio_state}"
+                raise ModelError(f"{source}: {misfit}, expected heads of {HEAD_WIDTH}; damaged")
         if self.n_vocab < VOCABULARY_EN:
             raise ModelError(f"{source}: n_vocab = {self.n_vocab}, expected at least {VOCABULARY_EN}; damaged")
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperWeights:
-    """A whole model in memory (or mapped from its file), whatever file it came from."""
+    """A whole model, in memory or mapped from its file."""
 
     hyper: HyperParameters
     vocabulary: tuple[bytes, ...]
@@ -96,25 +100,8 @@ class WhisperWeights:
     """By OpenAI's names; exactly those of `tensor_shapes(hyper)`."""
 
 
-def check_tensors(weights: WhisperWeights, source: str) -> WhisperWeights:
-    """Return `weights` if every tensor is there, with its right shape and nothing besides.
-
-    Raises:
-        ModelError: a tensor is missing, unknown, or of another shape.
-    """
-    expected = tensor_shapes(weights.hyper)
-    if missing := next((name for name in expected if name not in weights.tensors), None):
-        raise ModelError(f"{source}: tensor {missing} is missing; the model is incomplete")
-    if unknown := next((name for name in weights.tensors if name not in expected), None):
-        raise ModelError(f"{source}: tensor {unknown} is not part of a Whisper model of this size")
-    for name, shape in expected.items():
-        if weights.tensors[name].shape != shape:
-            raise ModelError(f"{source}: tensor {name} has shape {weights.tensors[name].shape}, expected {shape}")
-    return weights
-
-
 def tensor_shapes(hyper: HyperParameters) -> dict[str, tuple[int, ...]]:
-    """Every tensor's name and shape, in the order in which they are written."""
+    """Return the name and shape of each tensor, in the order of the file."""
     width = hyper.n_audio_state
     shapes: dict[str, tuple[int, ...]] = {
         "encoder.positional_embedding": (hyper.n_audio_ctx, width),
@@ -124,18 +111,18 @@ def tensor_shapes(hyper: HyperParameters) -> dict[str, tuple[int, ...]]:
         "encoder.conv2.bias": (width,),
     }
     for layer in range(hyper.n_audio_layer):
-        shapes.update(_block(f"encoder.blocks.{layer}", width, cross=False))
+        shapes.update(_block(f"encoder.blocks.{layer}", width, ("attn",)))
     shapes.update(_norm("encoder.ln_post", width))
     shapes["decoder.positional_embedding"] = (hyper.n_text_ctx, width)
     shapes["decoder.token_embedding.weight"] = (hyper.n_vocab, width)
     for layer in range(hyper.n_text_layer):
-        shapes.update(_block(f"decoder.blocks.{layer}", width, cross=True))
+        shapes.update(_block(f"decoder.blocks.{layer}", width, ("attn", "cross_attn")))
     shapes.update(_norm("decoder.ln", width))
     return shapes
 
 
-def _block(prefix: str, width: int, *, cross: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for attention in ("attn", "cross_attn") if cross else ("attn",):
+def _block(prefix: str, width: int, attentions: tuple[str, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for attention in attentions:
         for part in ("query", "key", "value", "out"):
             yield f"{prefix}.{attention}.{part}.weight", (width, width)
             if part != "key":  # Whisper's keys have no bias
@@ -153,16 +140,25 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (width,)
 
 
+def renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """Return OpenAI's tensor name `name` in another format: apply the rules (pattern, replacement) in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+@lru_cache(maxsize=2)
 def mel_filters(n_mels: int) -> NDArray[np.float32]:
-    """Triangular filters on Slaney's mel scale, area-normalised; shape (n_mels, 201), 0 to 8000 Hz.
+    """Return triangular filters on Slaney's mel scale, area-normalised; shape (n_mels, 201), 0 to 8000 Hz.
 
     M. Slaney, "Auditory Toolbox", 1998: linear below 1000 Hz with 200/3 Hz a mel, above it logarithmic with 27 steps
     for a factor of 6.4. Rounded to float32 before the normalisation, as librosa did when OpenAI made `mel_filters.npz`.
     """
-    bins_hz = np.linspace(0.0, 8_000.0, N_FFT_BINS)
-    edges_hz = _mel_to_hz(np.linspace(0.0, 15.0 + 27.0 * np.log(8.0) / np.log(6.4), n_mels + 2))
+    mels = np.linspace(0.0, 15.0 + 27.0 * np.log(8.0) / np.log(6.4), n_mels + 2)
+    linear, logarithmic = 200.0 / 3.0 * mels, 1_000.0 * np.exp(np.log(6.4) / 27.0 * (mels - 15.0))
+    edges_hz = np.where(mels >= 15.0, logarithmic, linear)  # noqa: PLR2004 - 1000 Hz is 15 mel
     widths_hz = np.diff(edges_hz)
-    ramps = np.subtract.outer(edges_hz, bins_hz)
+    ramps = np.subtract.outer(edges_hz, np.linspace(0.0, 8_000.0, N_FFT_BINS))
     rising = -ramps[:-2] / widths_hz[:-1, np.newaxis]
     falling = ramps[2:] / widths_hz[1:, np.newaxis]
     filters = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
@@ -170,24 +166,9 @@ def mel_filters(n_mels: int) -> NDArray[np.float32]:
     return filters
 
 
-def _mel_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
-    linear = 200.0 / 3.0 * mels
-    step = np.log(6.4) / 27.0
-    return np.where(mels >= 15.0, 1_000.0 * np.exp(step * (mels - 15.0)), linear)  # noqa: PLR2004 - 1000 Hz is 15 mel
-
-
-_MAX_BYTES = 64 * 2**20
-LEAST_ORDINARY_TOKENS = 50_256
-"""Without `<|endoftext|>`, in English-only models."""
-ORDINARY_TOKENS_EN = 50_257
-ORDINARY_TOKENS_MULTILINGUAL = 50_257
-_MULTILINGUAL_FROM = 51_865
-_CONTROLS = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>")
-
-
 def is_multilingual(n_vocab: int) -> bool:
-    """True if a vocabulary of this size has language tokens; whisper.cpp draws the same line."""
-    return n_vocab >= _MULTILINGUAL_FROM
+    """Return whether a vocabulary of this size has language tokens; whisper.cpp uses the same limit."""
+    return n_vocab > VOCABULARY_EN
 
 
 def read_json(path: Path) -> Any:
@@ -204,87 +185,75 @@ def read_json(path: Path) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ModelError(f"{path}: larger than {_MAX_BYTES} bytes; not a model's description")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ModelError(f"{path}: larger than {_MAX_FILE_BYTES} bytes; not a model's description")
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); the model folder is incomplete") from error
 
 
 def read_vocabulary(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
-    """Bytes of every ordinary token, in the order of ids, special tokens left out.
+    """Return the bytes of each ordinary token, in the order of ids, without special tokens.
 
-    `<|endoftext|>` is left out too: whisper.cpp adds it (whisper.cpp#725).
+    `<|endoftext|>` of a multilingual model is special too: whisper.cpp adds it (whisper.cpp#725).
 
     Raises:
         ModelError: there is no vocabulary, it has gaps, or a token is not byte-level.
     """
-    ids = _token_ids(folder)
-    count = ORDINARY_TOKENS_MULTILINGUAL if is_multilingual(n_vocab) else ORDINARY_TOKENS_EN
-    by_id = {index: token for token, index in ids.items()}
-    alphabet = byte_alphabet()
-    try:
-        return tuple(bytes(alphabet[letter] for letter in by_id[index]) for index in range(min(count, n_vocab)))
-    except KeyError as error:
-        raise ModelError(f"{folder}: the vocabulary has no byte-level token for {error}; it is damaged") from error
-
-
-def check_tokens(folder: Path, n_vocab: int) -> None:
-    """Hold `tokenizer.json` against CTranslate2's own vocabulary, `vocabulary.json` or `vocabulary.txt`.
-
-    Raises:
-        ModelError: one of them is missing or damaged, or belongs to another model.
-    """
-    ids, tokens = _control_ids(folder / "tokenizer.json"), _listed_tokens(folder)
-    if len(tokens) != n_vocab:
-        raise ModelError(f"{folder}: its vocabulary lists {len(tokens)} tokens, and its weights are for {n_vocab}")
-    for name in _CONTROLS:
-        index = ids.get(name, -1)
-        if not 0 <= index < n_vocab or tokens[index] != name:
-            raise ModelError(f"{folder}: the vocabulary and tokenizer.json do not have {name} at the same place")
-    read_vocabulary(folder, n_vocab)
-
-
-def _listed_tokens(folder: Path) -> list[Any]:
-    if (folder / "vocabulary.json").is_file():
-        tokens = read_json(folder / "vocabulary.json")
-        if not isinstance(tokens, list):
-            raise ModelError(f"{folder / 'vocabulary.json'}: no list of tokens; the model folder is damaged")
-        return tokens
-    text = _read(folder / "vocabulary.txt").decode(errors="replace")
-    return text.removesuffix("\n").split("\n")
-
-
-def _control_ids(path: Path) -> dict[str, int]:
-    document = read_json(path)
-    added = document.get("added_tokens") if isinstance(document, dict) else None
-    return {
-        entry["content"]: entry["id"]
-        for entry in (added if isinstance(added, list) else ())
-        if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("content"), str)
-    }
-
-
-def _token_ids(folder: Path) -> Mapping[str, int]:
     if (folder / "tokenizer.json").is_file():
         document = read_json(folder / "tokenizer.json")
         model = document.get("model") if isinstance(document, dict) else None
         ids = model.get("vocab") if isinstance(model, dict) else None
     elif (folder / "vocab.json").is_file():
         ids = read_json(folder / "vocab.json")
-    elif (folder / "vocabulary.json").is_file():
-        tokens = read_json(folder / "vocabulary.json")
-        ids = {token: index for index, token in enumerate(tokens)} if isinstance(tokens, list) else None
     else:
-        raise ModelError(f"{folder}: no tokenizer.json, vocab.json or vocabulary.json; the model folder is incomplete")
+        ids = {token: index for index, token in enumerate(_listed_tokens(folder))}
     if not isinstance(ids, dict) or not all(isinstance(index, int) for index in ids.values()):
         raise ModelError(f"{folder}: the vocabulary is not a table of tokens and numbers; it is damaged")
-    return ids
+    tokens = {index: token for token, index in ids.items()}
+    alphabet = byte_alphabet()
+    try:
+        return tuple(bytes(map(alphabet.__getitem__, tokens[index])) for index in range(min(ORDINARY_TOKENS, n_vocab)))
+    except KeyError as error:
+        raise ModelError(f"{folder}: the vocabulary has no byte-level token for {error}; it is damaged") from error
+
+
+def check_tokens(folder: Path, n_vocab: int) -> None:
+    """Compare `tokenizer.json` with CTranslate2's own vocabulary, `vocabulary.json` or `vocabulary.txt`.
+
+    Raises:
+        ModelError: one of them is missing or damaged, or belongs to another model.
+    """
+    document = read_json(folder / "tokenizer.json")
+    added = document.get("added_tokens") if isinstance(document, dict) else None
+    ids = {
+        entry.get("content"): entry.get("id")
+        for entry in (added if isinstance(added, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str)
+    }
+    tokens = _listed_tokens(folder)
+    if len(tokens) != n_vocab:
+        raise ModelError(f"{folder}: its vocabulary lists {len(tokens)} tokens, and its weights are for {n_vocab}")
+    for name in _CONTROLS:
+        index = ids.get(name)
+        if type(index) is not int or not 0 <= index < n_vocab or tokens[index] != name:
+            raise ModelError(f"{folder}: the vocabulary and tokenizer.json do not have {name} at the same place")
+    read_vocabulary(folder, n_vocab)
+
+
+def _listed_tokens(folder: Path) -> list[str]:
+    path = folder / "vocabulary.json"
+    if not path.is_file():
+        text = _read(folder / "vocabulary.txt").decode(errors="replace")
+        return text.removesuffix("\n").split("\n")
+    tokens = read_json(path)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ModelError(f"{path}: not a list of tokens; the model folder is damaged")
+    return tokens
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes (openai/gpt-2, `bytes_to_unicode`)."""
+    """Return GPT-2's printable characters for the 256 bytes (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    alphabet = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in printable)
-    return alphabet | {chr(256 + index): byte for index, byte in enumerate(others)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}

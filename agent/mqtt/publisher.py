@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from agent.asr.transcriber import Recognition
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance, clipped_samples
 from agent.errors import EngineError
@@ -68,7 +67,9 @@ class Publisher:
 
     # What the transcriber reports.
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(
+        self, utterance: Utterance, transcript: Transcript, queue_s: float, wait_s: float, *, late: bool = False
+    ) -> None:
         """Publish the words, if there are any. Log one line without them.
 
         The words of an utterance from the spool go to the backlog, fire no keyword, and count for no latency. Any
@@ -76,7 +77,6 @@ class Publisher:
         """
         self.resolve("engine_failed")
         self.resolve("falling_behind")
-        utterance, transcript = recognition.utterance, recognition.transcript
         rtf = transcript.inference_s / utterance.duration_s
         seconds = f"{utterance.id}: {utterance.duration_s:.1f} s, rtf {rtf:.3f}"
         policy = self.policy
@@ -85,13 +85,13 @@ class Publisher:
             log.info(f"{seconds}, no words")
             return
         now = Moment(datetime.now(UTC), time.monotonic_ns(), time_synced())
-        latency_ms = latency(utterance, transcript, recognition.queue_s, recognition.wait_s, now)
+        latency_ms = latency(utterance, transcript, queue_s, wait_s, now)
         if policy.publishes_text:
-            seq, boot_id, late = self._next_seq(), self._boot_id, recognition.late
+            seq, boot_id = self._next_seq(), self._boot_id
             self.send(
                 transcript_message(utterance, transcript, latency_ms, seq=seq, boot_id=boot_id, now=now, late=late)
             )
-        if recognition.late:
+        if late:
             self._counters.transcribed(rtf=rtf, latency=None)
             log.info(f"{seconds}, late")
             return

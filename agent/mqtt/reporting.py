@@ -82,7 +82,7 @@ class TelemetryReporter:
         for code in CODES:
             (publisher.problem if code in codes else publisher.resolve)(code)
         # Only the listener knows these.
-        heard_s = self._listener.counters.heard_s
+        heard_s = self._listener.heard_s
         self._counters.add("heard_s", heard_s - self._heard_s)
         self._heard_s = heard_s
         if (floor := self._listener.noise_floor_dbfs) is not None:

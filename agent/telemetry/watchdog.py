@@ -76,7 +76,7 @@ class Supervisor:
         alive_s = self.source.alive_s
         if self.source.live and alive_s is not None and not self.listener.ended:
             yield "capture", alive_s, CAPTURE_S
-        frames_heard = self.listener.counters.frames
+        frames_heard = self.listener.frames
         # With a file that is read flat out, the listener waits for room in the engine's queue.
         waits = not self.source.live and self.transcriber.waiting > 0
         if waits or frames_heard != self._listened[0] or not self.listener.busy:

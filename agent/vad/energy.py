@@ -1,4 +1,4 @@
-"""Voice activity by level: a detector of its own, and the gate that spares Silero a quiet room."""
+"""Voice activity by level: a detector of its own, and the gate that leaves Silero out in a quiet room."""
 
 import math
 from collections import deque
@@ -10,25 +10,25 @@ from agent.audio.frames import FULL_SCALE, SILENCE_DBFS, Pcm16
 from agent.vad import VoiceActivityDetector
 
 HISTORY_FRAMES = 125
-"""4 s: long enough to hold pauses between words, short enough to follow a fan that was switched on."""
+"""4 s: long enough to contain pauses between words, short enough to follow a fan that was switched on."""
 QUIETEST_PART = 10
-"""The floor is the level that a tenth of the frames do not exceed."""
+"""The floor is the level of the quietest tenth of the frames."""
 UPDATE_FRAMES = 8
 MEANS_OF = 4
 
 
 def level_dbfs(pcm: Pcm16) -> float:
-    """Level of a frame, shape (n,), in dB relative to full scale, without its mean (an offset of the microphone)."""
+    """Return the level of a frame, shape (n,), in dB relative to full scale, without an offset of the microphone."""
     samples = pcm.astype(np.float32)
     mean = float(samples.sum()) / len(samples)
     return _dbfs(float(np.dot(samples, samples)) / len(samples) - mean * mean)
 
 
 def voice_band_dbfs(pcm: Pcm16) -> float:
-    """Level of a frame, shape (512,), where voices are: a few hundred Hz to 2 kHz. For comparisons with its like only.
+    """Return the level of a frame, shape (512,), in the band of voices: a few hundred Hz to 2 kHz.
 
-    Means of four samples do away with the hiss above, differences of those with rumble and mains hum below. Against a
-    level over all frequencies this makes steady noise steadier and lets voices stand out by several dB.
+    Compare it only with other levels of this band. Means of four samples remove the hiss above, their differences
+    remove rumble and mains hum below. Steady noise gets steadier, and voices stand out by several dB.
     """
     samples = pcm.astype(np.float32)
     means: NDArray[np.float32] = samples[::4] + samples[1::4] + samples[2::4] + samples[3::4]
@@ -41,16 +41,16 @@ def _dbfs(mean_square: float) -> float:
 
 
 class NoiseFloor:
-    """Follows the level of the room by the quietest tenth of the last 4 s. Pure: fed levels, one a frame."""
+    """Follows the level of the room: the quietest tenth of the last 4 s. Takes one level a frame."""
 
     def __init__(self) -> None:
         self.dbfs: float | None = None
-        """The floor; None until a quarter of a second was heard. May be read by any thread."""
+        """The floor; None in the first quarter of a second. Any thread may read."""
         self._levels: deque[float] = deque(maxlen=HISTORY_FRAMES)
         self._until_update = UPDATE_FRAMES
 
     def hear(self, level_dbfs: float) -> None:
-        """Take in the level of the next frame."""
+        """Take the level of the next frame."""
         self._levels.append(level_dbfs)
         self._until_update -= 1
         if not self._until_update:
@@ -66,7 +66,7 @@ LOWEST_ENERGY_FLOOR_DBFS = -70.0
 
 
 class EnergyDetector:
-    """Compares each frame's level in the voice band with the noise floor there."""
+    """Compares each frame's level in the voice band with the noise floor of that band."""
 
     def __init__(self) -> None:
         self._floor = NoiseFloor()
@@ -74,11 +74,11 @@ class EnergyDetector:
 
     @property
     def noise_floor_dbfs(self) -> float | None:
-        """Level of the room without speech; any thread may ask."""
+        """Level of the room without speech; any thread may read."""
         return self._floor.dbfs
 
     def probability(self, pcm: Pcm16) -> float:
-        """Probability in [0, 1] that `pcm`, shape (512,), holds speech; 0 until the room is known."""
+        """Return the probability in [0, 1] that `pcm`, shape (512,), holds speech; 0 until the floor is known."""
         level = voice_band_dbfs(pcm)
         self._floor.hear(level_dbfs(pcm))
         self._voice_band_floor.hear(level)
@@ -89,39 +89,38 @@ class EnergyDetector:
         return 1.0 / (1.0 + math.exp((EVEN_ODDS_DB - above_db) / SLOPE_DB))
 
     def reset(self) -> None:
-        """Nothing is carried from frame to frame but the noise floor, and the room has not changed."""
+        """Keep the noise floor, the only state: the room has not changed."""
 
 
 MARGIN_DB = 4.5
 """A frame this far above the floor opens the gate. The levels of steady noise scatter by about 1 dB."""
 LOWEST_GATE_FLOOR_DBFS = -80.0
-"""Below this there is nothing to hear, and a least significant bit more or less is no event."""
+"""Below this there is only silence; one bit more or less is no event."""
 QUIET_FRAMES = 31
-"""1 s without a loud frame and without anything like speech closes the gate."""
+"""1 s without a loud frame and without a hint of speech closes the gate."""
 STEADY_FRAMES = 94
-"""3 s without a loud frame close it whatever the detector says: no speech is that steady, but a hum may fool it."""
+"""3 s without a loud frame always close it: no speech is that steady, but a hum may fool the detector."""
 LIKE_SPEECH = 0.15
 REPLAYED_FRAMES = 32
-"""1 s: what the detector is played before an onset, in order to judge it much as if it had always listened."""
+"""1 s of sound before an onset, which the detector then gets first: it answers almost as if it had always listened."""
 
 
 class EnergyGate:
     """Opens at once when a frame is louder than the room, and closes after some quiet.
 
-    Pure: fed the level of each frame (in the voice band) and what the detector behind the gate said of it.
-
-    A noise that begins and stays opens it, until the floor has risen to it; then the gate closes again.
+    Takes the level of each frame in the voice band, and the probability from the detector behind the gate. A steady
+    noise that begins opens the gate, until the floor has risen to it.
     """
 
     def __init__(self) -> None:
         self.open = True
-        """Whether the detector is to hear the frame. True at first, for the room is not known yet."""
+        """Whether the detector gets the frame. True at first, because the room is not known yet."""
         self._floor = NoiseFloor()
         self._since_loud = 0
         self._since_speech = 0
 
     def hear(self, level_dbfs: float) -> bool:
-        """Take in the level of the next frame; return whether the gate is open for it."""
+        """Take the level of the next frame; return whether the gate is open for it."""
         self._floor.hear(level_dbfs)
         floor_dbfs = self._floor.dbfs
         if floor_dbfs is None or level_dbfs > max(floor_dbfs, LOWEST_GATE_FLOOR_DBFS) + MARGIN_DB:
@@ -132,7 +131,7 @@ class EnergyGate:
         return self.open
 
     def judge(self, probability: float) -> None:
-        """Take in what the detector said of that frame; closes the gate for the next one where there was quiet."""
+        """Take the probability of that frame; after some quiet, close the gate for the next one."""
         self._since_speech = 0 if probability >= LIKE_SPEECH else self._since_speech + 1
         quiet = min(self._since_loud, self._since_speech) >= QUIET_FRAMES
         if quiet or self._since_loud >= STEADY_FRAMES:
@@ -140,7 +139,7 @@ class EnergyGate:
 
 
 class GatedDetector:
-    """A detector behind an `EnergyGate`. On opening it is played the second before, so that it is warm at the onset."""
+    """A detector behind an `EnergyGate`. When the gate opens, the detector first gets the second before the onset."""
 
     def __init__(self, detector: VoiceActivityDetector) -> None:
         self._detector = detector
@@ -150,31 +149,25 @@ class GatedDetector:
 
     @property
     def noise_floor_dbfs(self) -> float | None:
-        """Level of the room without speech; any thread may ask."""
+        """Level of the room without speech; any thread may read."""
         return self._floor.dbfs
 
     def probability(self, pcm: Pcm16) -> float:
-        """Probability in [0, 1] that `pcm`, shape (512,), holds speech; 0 while the gate is closed."""
+        """Return the probability in [0, 1] that `pcm`, shape (512,), holds speech; 0 while the gate is closed."""
         self._floor.hear(level_dbfs(pcm))
         if not self._gate.hear(voice_band_dbfs(pcm)):
             self._missed.append(pcm)
             return 0.0
-        self._catch_up()
+        # The detector still has its state from the closing of the gate. With the last second on top, that comes closer
+        # to an uninterrupted detector than a fresh state does (docs/decisions/0003-voice-activity.md).
+        for missed in self._missed:
+            self._detector.probability(missed)
+        self._missed.clear()
         probability = self._detector.probability(pcm)
         self._gate.judge(probability)
         return probability
 
     def reset(self) -> None:
-        """Forget what was heard, but not the noise floor: the room has not changed."""
+        """Forget the past sound, but not the noise floor: the room has not changed."""
         self._missed.clear()
         self._detector.reset()
-
-    def _catch_up(self) -> None:
-        """Play the detector what it missed, or the end of it.
-
-        It keeps the state that it had when the gate closed: that comes closer to what an uninterrupted detector would
-        answer than a fresh one does (docs/decisions/0003-voice-activity.md).
-        """
-        for pcm in self._missed:
-            self._detector.probability(pcm)
-        self._missed.clear()

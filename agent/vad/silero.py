@@ -1,15 +1,14 @@
-"""Silero VAD v6 in plain numpy: no onnxruntime and no torch, which cost more memory than a small board can spare.
+"""Silero VAD v6 in plain numpy: onnxruntime and torch cost more memory than a small board can spare.
 
     64 samples of context + 512 new ones, 64 mirrored behind them
       ─▶ 4 spectra (256 samples, step 128) ─▶ 4 convolutions ─▶ LSTM cell ─▶ probability
 
 The network is that of `tinygrad_model.py` in the package silero-vad 6.2.3 (MIT, `LICENSE.silero`). The weights in
 `silero_vad_16k.npz` were laid out by `docs/silero_weights.py`, which names their origin and its digest. The published
-network takes its spectra by a convolution whose kernel is a Fourier basis under a periodic Hann window; here the
-Fourier transform itself does it.
+network computes its spectra by a convolution whose kernel is a Fourier basis under a periodic Hann window. Here the
+Fourier transform does it.
 
-The matrices are too small to be shared out among threads: `agent/__main__.py` sets `OPENBLAS_NUM_THREADS=1` before
-numpy is loaded.
+The matrices are too small for several threads: `agent/__main__.py` sets `OPENBLAS_NUM_THREADS=1` before numpy loads.
 """
 
 from importlib.resources import files
@@ -27,7 +26,7 @@ BINS = WINDOW_SAMPLES // 2 + 1
 HIDDEN = 128
 STATES = 3
 RESTART_FRAMES = 32
-"""1 s: how long a state with a short memory listens before it answers, and answers before it begins anew."""
+"""1 s: a state with a short memory listens for this time, answers for this time, and begins anew."""
 WEIGHTS_FILE = "silero_vad_16k.npz"
 
 Array = NDArray[np.float32]
@@ -47,29 +46,29 @@ def _overlapping(rows: Array, count: int, length: int, step: int) -> Array:
 class SileroDetector:
     """Probability of speech for each 32 ms, by Silero's network, with a long and a short memory.
 
-    A state that is never reset knows steady noise best, and goes deaf in changing noise: distant voices no longer reach
-    0.5. A state of 1 to 2 s does not. So one state goes on for ever, two begin anew in turn, and the probability is the
+    A state that is never reset knows steady noise best, but goes deaf in changing noise: distant voices no longer reach
+    0.5. A state of 1 to 2 s hears them. So one state is never reset, and two begin anew in turn. The probability is the
     higher one of the first and of the older of the two (docs/decisions/0018-two-memories.md).
     """
 
     noise_floor_dbfs: float | None = None
-    """Silero has no notion of it; the gate in front of it does."""
+    """Only the gate in front of it measures the noise floor."""
 
     def __init__(self) -> None:
         self._weights = _load_weights()
-        # The sigmoid is a tanh in disguise, s(x) = (1 + tanh(x / 2)) / 2: with the gates' inputs halved beforehand one
-        # tanh serves all four gates. Their order is PyTorch's: input, forget, cell, output.
+        # s(x) = (1 + tanh(x / 2)) / 2: with the sigmoid gates' weights halved, one tanh serves all four gates.
+        # Their order is PyTorch's: input, forget, cell, output.
         scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), HIDDEN)
         self._lstm = self._weights["lstm"] * scale
         self._lstm_bias = self._weights["lstm_bias"] * scale
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)).astype(np.float32)
-        self._allocate()
+        self.reset()
 
-    def _allocate(self) -> None:
-        """Buffers that are used again for every frame, and the overlapping views on them that convolutions read."""
+    def reset(self) -> None:
+        """Forget the past sound: make new buffers, and the overlapping views on them that the convolutions read."""
         self._input = np.zeros(CONTEXT_SAMPLES + FRAME_SAMPLES + CONTEXT_SAMPLES, np.float32)
         self._windows = _overlapping(self._input, SPECTRA, WINDOW_SAMPLES, HOP_SAMPLES)
-        # One row of padding on either side, as the convolutions want it (the second: only in front, its step is 2).
+        # One row of padding on either side, as the convolutions need it (the second: only in front, its step is 2).
         self._spectra = np.zeros((SPECTRA + 2, BINS), np.float32)
         self._spectra_taps = _overlapping(self._spectra, SPECTRA, 3 * BINS, BINS)
         self._features = np.zeros((SPECTRA + 1, HIDDEN), np.float32)
@@ -78,28 +77,18 @@ class SileroDetector:
         self._cell = np.zeros((STATES, HIDDEN), np.float32)
         self._frames = 0
 
-    def reset(self) -> None:
-        """Forget what was heard."""
-        self._input.fill(0.0)
-        self._lstm_input.fill(0.0)
-        self._cell.fill(0.0)
-        self._frames = 0
-
     def probability(self, pcm: Pcm16) -> float:
-        """Probability in [0, 1] that `pcm`, shape (512,), holds speech."""
-        self._take_in(pcm)
-        self._encode()
-        return self._remember_and_judge()
-
-    def _take_in(self, pcm: Pcm16) -> None:
-        """Shift the last 64 samples to the front, append `pcm`, mirror the end (without repeating the last sample)."""
+        """Return the probability in [0, 1] that `pcm`, shape (512,), holds speech."""
+        # Shift the last 64 samples to the front, append `pcm`, mirror the end without repeating the last sample.
         buffer, end = self._input, CONTEXT_SAMPLES + FRAME_SAMPLES
         buffer[:CONTEXT_SAMPLES] = buffer[FRAME_SAMPLES:end]
         np.multiply(pcm, np.float32(1.0 / FULL_SCALE), out=buffer[CONTEXT_SAMPLES:end])
         buffer[end:] = buffer[end - 1 - CONTEXT_SAMPLES : end - 1][::-1]
+        self._encode()
+        return self._remember_and_judge()
 
     def _encode(self) -> None:
-        """From the samples to the 128 features that the LSTM takes in."""
+        """Compute the 128 features of the samples for the LSTM."""
         weights, rows = self._weights, self._features[1:]
         np.abs(np.fft.rfft(self._windows * self._window), out=self._spectra[1:-1], casting="same_kind")
         np.matmul(np.ascontiguousarray(self._spectra_taps), weights["conv1"], out=rows)
@@ -114,7 +103,7 @@ class SileroDetector:
         self._lstm_input[:, :HIDDEN] = np.maximum(features, 0.0)
 
     def _remember_and_judge(self) -> float:
-        """Advance the LSTM cells by one step and read the probability off the outputs of the two that are ripe."""
+        """Advance the LSTM cells by one step; return the probability from the two that have listened long enough."""
         younger = 1 + self._frames // RESTART_FRAMES % 2
         if self._frames % RESTART_FRAMES == 0:
             self._lstm_input[younger, HIDDEN:] = 0.0

@@ -11,6 +11,7 @@ from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
+from agent.segmenter import Ended, Paused
 from tests.unit.asr.test_transcriber import CountingEngine, Notebook, utterance
 
 
@@ -18,12 +19,13 @@ class BatchingEngine(CountingEngine):
     """Takes up to `batch_size` at once, once it is let go; refuses batches with a "bad" one in them."""
 
     def __init__(self, batch_size: int) -> None:
-        super().__init__()
-        self.batch_size = batch_size
+        super().__init__(batch_size)
         self.batches: list[list[str]] = []
 
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> Sequence[Transcript]:
-        """Wait, then answer."""
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+        """Wait, then answer; write down batches apart."""
+        if len(utterances) == 1:
+            return super().transcribe(utterances)
         names = [each.id for each in utterances]
         self.batches.append(names)
         self.started.release()
@@ -48,7 +50,7 @@ class Rig:
     def submit(self, *names: str) -> None:
         """Utterances that have ended."""
         for name in names:
-            self.transcriber.submit(utterance(name))
+            self.transcriber.heard(Ended(utterance(name)))
 
     def finish(self) -> Notebook:
         """Let everything be answered, end the thread, and return what was written down."""
@@ -87,7 +89,7 @@ def test_a_single_one_is_no_batch() -> None:
 def test_a_batch_ends_before_a_draft() -> None:
     """A draft is decoded by itself, and kept until its pause is over: order and ids stay what they are."""
     rig = Rig()
-    rig.transcriber.speculate(utterance("a"))  # nothing waits yet
+    rig.transcriber.heard(Paused(utterance("a")))  # nothing waits yet
     rig.submit("a", "b", "c")
     notebook = rig.finish()
     assert notebook.ids == ["busy", "a", "b", "c"]
@@ -98,8 +100,8 @@ def test_a_batch_ends_before_a_draft() -> None:
 def test_a_draft_that_was_overtaken_goes_into_the_batch_anew() -> None:
     """More speech came: the longer utterance is decoded, with those behind it."""
     rig = Rig()
-    rig.transcriber.speculate(utterance("a", 1600))
-    rig.transcriber.submit(utterance("a", 3200))
+    rig.transcriber.heard(Paused(utterance("a", 1600)))
+    rig.transcriber.heard(Ended(utterance("a", 3200)))
     rig.submit("b")
     notebook = rig.finish()
     assert rig.engine.batches == [["a", "b"]]

@@ -1,5 +1,4 @@
 import threading
-import time
 
 import pytest
 
@@ -69,13 +68,23 @@ def test_close_releases_a_waiting_consumer() -> None:
     assert received == [[]]
 
 
-def test_a_patient_consumer_sleeps_until_enough_is_there() -> None:
-    """It is woken once for three items, gets all of them, and never waits for more than the channel can hold."""
-    channel: Channel[int] = Channel(2, Overflow.WAIT)
-    channel.rouse_at(3)
-    taken: list[int] = []
-    consumer = threading.Thread(target=lambda: taken.extend(channel))
+def patient(channel: Channel[int], taken: list[int], timeout_s: float = 60.0) -> threading.Thread:
+    """A thread that takes items until the end, and wants to be woken for three at a time."""
+
+    def consume() -> None:
+        while (item := channel.get(timeout_s, rouse_at=3)) is not None:
+            taken.append(item)
+
+    consumer = threading.Thread(target=consume)
     consumer.start()
+    return consumer
+
+
+def test_a_patient_consumer_sleeps_until_enough_is_there() -> None:
+    """It gets every item, and never waits for more than the channel can hold."""
+    channel: Channel[int] = Channel(2, Overflow.WAIT)
+    taken: list[int] = []
+    consumer = patient(channel, taken)
     for item in range(5):
         assert channel.put(item)
     channel.close()
@@ -83,36 +92,26 @@ def test_a_patient_consumer_sleeps_until_enough_is_there() -> None:
     assert taken == [0, 1, 2, 3, 4]
 
 
-def test_what_a_patient_consumer_sleeps_through_is_there_at_the_end() -> None:
-    """Closing wakes it, however little is queued."""
+def test_a_patient_consumer_wakes_at_the_end() -> None:
+    """However little is queued."""
     channel: Channel[int] = Channel(8)
-    channel.rouse_at(4)
     taken: list[int] = []
-    consumer = threading.Thread(target=lambda: taken.extend(channel))
-    consumer.start()
+    consumer = patient(channel, taken)
     channel.put(1)
     channel.close()
     consumer.join(60)
     assert taken == [1]
 
 
-def test_what_a_patient_consumer_waits_for_need_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the flow stops short of what it sleeps for, it takes what there is after a while."""
-    monkeypatch.setattr("agent.channel.LONGEST_SLEEP_S", 0.05)
+def test_a_patient_consumer_takes_what_there_is_after_its_timeout() -> None:
+    """The items that it sleeps for may never come."""
     channel: Channel[int] = Channel(8)
-    channel.rouse_at(4)
     taken: list[int] = []
-    consumer = threading.Thread(target=lambda: taken.extend(channel))
-    consumer.start()
+    consumer = patient(channel, taken, timeout_s=0.5)
     channel.put(1)
     channel.put(2)
-    deadline_s = time.monotonic() + 60.0
-    while len(taken) < 2 and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    before_the_end = list(taken)
-    channel.close()
     consumer.join(60)
-    assert before_the_end == [1, 2]
+    assert taken == [1, 2]
 
 
 def test_get_gives_up_after_its_timeout() -> None:

@@ -79,12 +79,11 @@ def test_speech_comes_out_as_utterances_and_the_end_is_told() -> None:
     """Three sentences with two seconds between them are at least three utterances, told of; all sound is counted."""
     stage = Stage(audio_frames(conversation()))
     utterances = stage.run()
-    counters = stage.listener.counters
     assert stage.ended == 1
     assert len(utterances) >= 3
     assert sum(isinstance(event, SpeechStarted) for event in stage.events) == len(utterances)
-    assert counters.frames == len(audio_frames(conversation()))
-    assert counters.heard_s == pytest.approx(len(conversation()) / 16_000, abs=0.032)
+    assert stage.listener.frames == len(audio_frames(conversation()))
+    assert stage.listener.heard_s == pytest.approx(len(conversation()) / 16_000, abs=0.032)
 
 
 def test_what_is_being_said_when_the_sound_ends_is_not_lost() -> None:
@@ -100,7 +99,7 @@ def test_the_silence_around_a_recording_is_heard_and_not_counted() -> None:
     stage = Stage(list(frames_of([word])))
     (utterance,) = stage.run()
     assert utterance.lead_samples + utterance.tail_samples > 0
-    assert len(word) <= stage.listener.counters.heard_samples < len(word) + 2 * FRAME_SAMPLES
+    assert len(word) <= stage.listener.heard_samples < len(word) + 2 * FRAME_SAMPLES
 
 
 def test_where_sound_was_lost_the_detector_begins_anew() -> None:

@@ -67,4 +67,4 @@ def test_a_kernel_that_refuses_is_no_reason_to_stop(
 
     monkeypatch.setattr(os, "setpriority", refuse)
     assert at_lower_priority(lambda: "loaded", 5) == "loaded"
-    assert "cannot be lowered (Operation not permitted)" in caplog.text
+    assert "Operation not permitted" in caplog.text

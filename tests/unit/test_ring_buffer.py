@@ -39,11 +39,9 @@ def test_reading_what_is_not_there_is_an_error() -> None:
             buffer.read(start, end)
 
 
-def test_restart_forgets_everything_and_goes_on_elsewhere() -> None:
-    """Afterwards it is empty at the new position."""
-    buffer = RingBuffer()
-    buffer.append(np.ones(100, np.int16))
-    buffer.restart(5_000)
-    assert buffer.empty
+def test_a_buffer_begins_at_the_position_it_is_given() -> None:
+    """Empty, and its first sample stands there."""
+    buffer = RingBuffer(5_000)
+    assert (buffer.start, buffer.end) == (5_000, 5_000)
     buffer.append(np.full(3, 7, np.int16))
     assert buffer.read(5_000, 5_003).tolist() == [7, 7, 7]

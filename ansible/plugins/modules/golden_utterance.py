@@ -27,7 +27,7 @@ options:
     type: int
     required: true
   device_id:
-    description: Who is asked.
+    description: The id of the device.
     type: str
     required: true
   username:
@@ -50,7 +50,7 @@ options:
     description: Its private key.
     type: path
   sentence:
-    description: What is said in the recording.
+    description: The words of the recording.
     type: str
     required: true
   min_score:
@@ -157,7 +157,7 @@ class Broker:
         self._send(PUBLISH, _text(topic) + payload.encode())
 
     def messages(self, quiet_s: float) -> Iterator[tuple[str, bytes] | None]:
-        """Topics and payloads, until the deadline; None whenever nothing has come for `quiet_s` seconds."""
+        """Yield topics and payloads until the deadline, and None after each `quiet_s` seconds without a message."""
         while (left_s := self._deadline_s - time.monotonic()) > 0:
             packet = self._receive(min(quiet_s, left_s))
             if packet is None:
@@ -233,7 +233,7 @@ def _password(path: str | None) -> str:
 
 
 def score(expected: str, heard: str) -> float:
-    """Share of the expected words that are in `heard`, in their order; what was added counts against it."""
+    """Share of the expected words that are in `heard`, in their order; added words lower it."""
     said, written = (re.findall(r"[\w']+", text.lower()) for text in (expected, heard))
     right = sum(block.size for block in SequenceMatcher(None, said, written, autojunk=False).get_matching_blocks())
     return max(0.0, right - max(0, len(written) - len(said))) / len(said)

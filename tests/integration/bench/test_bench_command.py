@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from agent.audio.frames import SAMPLE_RATE_HZ
-from agent.bench import scoring
+from agent.bench import score
 from agent.bench.latency import quiet_room
 from agent.bench.records import FILE_NAME, Measurement, read_journal
 from agent.cli import parser
@@ -183,7 +183,7 @@ def no_normaliser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
     for name in ("basic", "english"):
         monkeypatch.setitem(sys.modules, f"whisper_normalizer.{name}", None)
-    scoring._normaliser.cache_clear()
+    score.normaliser.cache_clear()
 
 
 @pytest.mark.usefixtures("no_normaliser")

@@ -1,14 +1,17 @@
 """Ours and the peers' libraries on the same real weights and the bundled clips."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent.bench.child import System
 from agent.bench.clips import demo_clips
 from agent.bench.process import ProcessPool
 from agent.bench.records import Failure, Journal, Record, StreamBlock, WholeText, read_journal
-from agent.bench.runner import plan_clips, run_steps, steps_left, take_clip
+from agent.bench.steps import plan_clips, run_steps, steps_left, take_clip
 from agent.bench.streams import plan_streams, rooms, take_stream, whole_texts_in
 from agent.bench.summary import stream_summaries, summarise
 from agent.bench.systems import parse_system
@@ -21,17 +24,20 @@ PAIRS = [
 ]
 
 
+def system(text: str, model: Path) -> System:
+    """A system with its model."""
+    return replace(parse_system(text), path=str(model))
+
+
 @pytest.mark.parametrize(("model", "engine", "peer"), PAIRS)
 def test_ours_hears_as_well_for_less(
     tmp_path: Path, pulled: Callable[[str], Path], model: str, engine: str, peer: str
 ) -> None:
     """On short sentences both make no mistake, and a context that follows the utterance costs far less CPU."""
-    systems = [parse_system(f"{peer}:{model}:threads=1"), parse_system(f"{engine}:{model}:threads=1")]
+    systems = [system(f"{name}:{model}:threads=1", pulled(model)) for name in (peer, engine)]
     journal = Journal(tmp_path)
-    paths = {system.name: pulled(model) for system in systems}
     steps = plan_clips(systems, demo_clips()[:3], repeats=1)
-    pool = ProcessPool(journal, resident=2, peer_python=None)
-    list(run_steps(steps, lambda step, pool: take_clip(step, paths, pool), journal, pool))
+    list(run_steps(steps, take_clip, journal, ProcessPool(journal, resident=2)))
     journal.close()
     records = read_journal(tmp_path)
     assert [record.reason for record in records if isinstance(record, Failure)] == []
@@ -44,18 +50,11 @@ def test_ours_hears_as_well_for_less(
 def stream(folder: Path, model: Path, repeats: int) -> list[Record]:
     """Three bundled sentences in a quiet room, as far as they are not measured yet."""
     earlier = read_journal(folder)
-    where, system = rooms([])[:1], parse_system("faster_whisper:tiny.en-ct2:threads=1")
-    left = steps_left(plan_streams([system], demo_clips()[:3], where, repeats), earlier)
-    journal, paths, whole_texts = Journal(folder), {system.name: model}, whole_texts_in(earlier)
-    pool = ProcessPool(journal, resident=2, peer_python=None)
-    list(
-        run_steps(
-            left,
-            lambda step, pool: take_stream(step, where, paths, journal, pool, whole_texts),
-            journal,
-            pool,
-        )
-    )
+    where, ours = rooms([])[:1], system("faster_whisper:tiny.en-ct2:threads=1", model)
+    left = steps_left(plan_streams([ours], demo_clips()[:3], where, repeats), earlier)
+    journal = Journal(folder)
+    take = partial(take_stream, rooms=where, whole_texts=whole_texts_in(earlier))
+    list(run_steps(left, take, journal, ProcessPool(journal, resident=2)))
     journal.close()
     return read_journal(folder)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemProc
     """A running system that is the package above."""
     (tmp_path / "faster_whisper.py").write_text(PEER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    process = SystemProcess(parse_system("stock-faster-whisper:any:beam=3"), tmp_path)
+    process = SystemProcess(replace(parse_system("stock-faster-whisper:any:beam=3"), path=str(tmp_path)))
     yield process
     process.close()
 
@@ -117,7 +118,7 @@ def test_closing_leaves_nothing_behind(peer: SystemProcess) -> None:
 def test_a_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
     """Line breaks of a library's message are gone."""
     with pytest.raises(PeerError, match="RuntimeError: unable to load"):
-        SystemProcess(parse_system("stock-faster-whisper:broken"), tmp_path / "broken")
+        SystemProcess(replace(parse_system("stock-faster-whisper:broken"), path=str(tmp_path / "broken")))
 
 
 def test_a_peer_that_is_not_there_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,15 +126,15 @@ def test_a_peer_that_is_not_there_names_the_remedy(tmp_path: Path, monkeypatch: 
     (tmp_path / "faster_whisper.py").write_text("import a_package_that_nobody_has")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(PeerMissing, match=r"a_package_that_nobody_has is missing.* install .*\[peers\]"):
-        SystemProcess(parse_system("stock-faster-whisper:any"), tmp_path)
+        SystemProcess(replace(parse_system("stock-faster-whisper:any"), path=str(tmp_path)))
 
 
 STARTER = """
 import sys, time
-from pathlib import Path
+from dataclasses import replace
 from agent.bench.process import SystemProcess
 from agent.bench.systems import parse_system
-process = SystemProcess(parse_system("stock-faster-whisper:any:busy=1"), Path(sys.argv[1]))
+process = SystemProcess(replace(parse_system("stock-faster-whisper:any:busy=1"), path=sys.argv[1]))
 print(process.pid, flush=True)
 time.sleep(60)
 """
@@ -174,7 +175,7 @@ def test_rivals_compete_and_are_not_counted(tmp_path: Path, monkeypatch: pytest.
     """They take the cores while a clip is transcribed, cost the system nothing in the books, and end with it."""
     (tmp_path / "faster_whisper.py").write_text(PEER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    process = SystemProcess(parse_system("stock-faster-whisper:any:busy=2"), tmp_path)
+    process = SystemProcess(replace(parse_system("stock-faster-whisper:any:busy=2"), path=str(tmp_path)))
     rivals = psutil.Process(process.pid).children(recursive=True)
     try:
         answer = process.transcribe(sound(0.1), "en")
@@ -215,7 +216,7 @@ def test_a_server_gets_all_of_the_sound_and_is_timed_from_its_end(
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(WYOMING)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    process = SystemProcess(parse_system("wyoming-faster-whisper:any"), tmp_path)
+    process = SystemProcess(replace(parse_system("wyoming-faster-whisper:any"), path=str(tmp_path)))
     helpers = psutil.Process(process.pid).children(recursive=True)
     answers = [process.transcribe(sound(0.1, samples), "de") for samples in (5_000, 8_000)]
     process.close()

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.asr import BatchEngine, batch_size
+from agent.asr import Engine, create_engine
 from agent.asr.context import WINDOW_S
 from agent.asr.engine_process import EngineProcess, ProcessEngine
-from agent.asr.factory import create_engine
-from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcriber import Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Pcm16, Utterance
 from agent.channel import Overflow
 from agent.config.settings import FasterWhisperSettings, ScriptedSettings
 from agent.errors import EngineError
+from agent.segmenter import Ended
 from tests.support.clips import clip, clip_names, silence
 
 Pulled = Callable[[str], Path]
@@ -37,15 +37,13 @@ def clips(language: str = "") -> list[Utterance]:
     return [utterance for utterance in heard if utterance.duration_s < WINDOW_S]
 
 
-def load(settings: FasterWhisperSettings, pulled: Pulled) -> BatchEngine:
+def load(settings: FasterWhisperSettings, pulled: Pulled) -> Engine:
     """The engine with its verified weights."""
-    engine = create_engine(settings, pulled(settings.model))
-    assert isinstance(engine, BatchEngine)
-    return engine
+    return create_engine(settings, pulled(settings.model))
 
 
 @pytest.fixture(scope="module")
-def english(pulled: Pulled) -> Iterator[BatchEngine]:
+def english(pulled: Pulled) -> Iterator[Engine]:
     """tiny.en on CTranslate2."""
     engine = load(FasterWhisperSettings(), pulled)
     yield engine
@@ -59,7 +57,7 @@ def said(transcript: Transcript) -> tuple[str, str, str, str]:
 
 @pytest.mark.weights
 @pytest.mark.parametrize("seed", range(3))
-def test_several_at_once_get_the_words_that_each_gets_alone(english: BatchEngine, seed: int) -> None:
+def test_several_at_once_get_the_words_that_each_gets_alone(english: Engine, seed: int) -> None:
     """In any company: clips of all lengths, silence, noise and next to nothing, in batches of any size."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     sounds = [
@@ -69,22 +67,22 @@ def test_several_at_once_get_the_words_that_each_gets_alone(english: BatchEngine
         spoken("click", np.zeros(1, np.int16)),
     ]
     chance.shuffle(sounds)
-    alone = [english.transcribe(sound) for sound in sounds]
+    alone = [english.transcribe([sound])[0] for sound in sounds]
     together: list[Transcript] = []
     while rest := sounds[len(together) :]:
-        together += english.transcribe_many(rest[: chance.randint(2, 8)])
+        together += english.transcribe(rest[: chance.randint(2, 8)])
     assert [said(transcript) for transcript in together] == [said(transcript) for transcript in alone]
 
 
 @pytest.mark.weights
-def test_in_the_same_window_even_the_evidence_is_the_same(english: BatchEngine) -> None:
+def test_in_the_same_window_even_the_evidence_is_the_same(english: Engine) -> None:
     """A batch computes what one alone computes: confidence, times and tokens as well."""
     same = [utterance for utterance in clips("en") if utterance.duration_s < 5.0]
     assert len(same) >= 2
-    for one, other in zip(english.transcribe_many(same), map(english.transcribe, same), strict=True):
+    for one, other in zip(english.transcribe(same), (english.transcribe([each])[0] for each in same), strict=True):
         assert (one.audio_ctx, one.tokens, one.segments) == (other.audio_ctx, other.tokens, other.segments)
-        assert one.evidence.avg_logprob == pytest.approx(other.evidence.avg_logprob, abs=1e-3)
-        assert one.evidence.no_speech_prob == pytest.approx(other.evidence.no_speech_prob, abs=1e-3)
+        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-3)
+        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-3)
 
 
 @pytest.mark.weights
@@ -92,20 +90,20 @@ def test_each_has_its_own_language(pulled: Pulled) -> None:
     """Detected for each in a batch, with its probability."""
     engine = load(FasterWhisperSettings(model="base-ct2"), pulled)
     mixed = [*clips("fr")[:2], *clips("en")[:2]]
-    together = engine.transcribe_many(mixed)
-    assert [said(transcript) for transcript in together] == [said(engine.transcribe(each)) for each in mixed]
+    together = engine.transcribe(mixed)
+    assert [said(transcript) for transcript in together] == [said(engine.transcribe([each])[0]) for each in mixed]
     assert [transcript.language for transcript in together] == ["fr", "fr", "en", "en"]
-    assert all((transcript.evidence.language_prob or 0.0) > 0.5 for transcript in together)
+    assert all((transcript.language_prob or 0.0) > 0.5 for transcript in together)
     engine.close()
 
 
 @pytest.mark.weights
-def test_what_is_too_long_is_refused_and_the_engine_stays_usable(english: BatchEngine) -> None:
+def test_what_is_too_long_is_refused_and_the_engine_stays_usable(english: Engine) -> None:
     """None of them gets words, so that each is tried by itself."""
     short = clips("en")[:2]
     with pytest.raises(EngineError, match="max_length_s"):
-        english.transcribe_many([*short, spoken("long", np.zeros(31 * 16_000, np.int16))])
-    assert len(english.transcribe_many(short)) == 2
+        english.transcribe([*short, spoken("long", np.zeros(31 * 16_000, np.int16))])
+    assert len(english.transcribe(short)) == 2
 
 
 @pytest.mark.weights
@@ -116,9 +114,9 @@ def test_a_process_does_batches_of_the_size_that_its_engine_wants(pulled: Pulled
     here = load(settings, pulled)
     sounds = clips("en")[:3]
     try:
-        assert batch_size(engine) == 3
-        there = engine.transcribe_many(sounds)
-        assert [said(one) for one in there] == [said(one) for one in here.transcribe_many(sounds)]
+        assert engine.batch_size == 3
+        there = engine.transcribe(sounds)
+        assert [said(one) for one in there] == [said(one) for one in here.transcribe(sounds)]
     finally:
         engine.close()
         here.close()
@@ -130,8 +128,8 @@ class ThreeAtOnce(ProcessEngine):
     wanted: threading.Event
     """Set as soon as somebody has made sure that there is a process for what he is about to ask."""
 
-    def _ready(self) -> EngineProcess:
-        offspring = super()._ready()
+    def _running(self) -> EngineProcess:
+        offspring = super()._running()
         self.wanted.set()
         return offspring
 
@@ -148,9 +146,9 @@ class Notebook:
     ids: list[str] = field(default_factory=list)
     failed_ids: list[str] = field(default_factory=list)
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(self, utterance: Utterance, *_words: object, **_late: object) -> None:
         """Write it down."""
-        self.ids.append(recognition.utterance.id)
+        self.ids.append(utterance.id)
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Nothing is drafted here."""
@@ -185,7 +183,7 @@ def killed_over(engine: ThreeAtOnce, utterances: Sequence[Utterance]) -> Noteboo
     notebook = Notebook()
     transcriber = Transcriber(engine, notebook, len(utterances), Overflow.WAIT)
     for utterance in utterances:
-        transcriber.submit(utterance)
+        transcriber.heard(Ended(utterance))
     transcriber.close()
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGSTOP)  # so that the batch is surely not answered before the kill

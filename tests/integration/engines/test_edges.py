@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.asr import Engine
-from agent.asr.factory import create_engine
+from agent.asr import Engine, create_engine
 from agent.asr.loading import Passage, create_segmenter, transcribe
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16
 from agent.config.settings import FasterWhisperSettings, Settings, WhisperCppSettings
@@ -60,7 +59,7 @@ def test_the_words_are_those_with_silence_around_them(
 
     def assist(pcm: Pcm16) -> str:
         detector, segmenter = create_detector(Settings().vad), create_segmenter(Settings())
-        return words_in(pcm, detector, segmenter, lambda utterance, _limit_s: engine.transcribe(utterance))
+        return words_in(pcm, detector, segmenter, lambda utterance, _limit_s: engine.transcribe([utterance])[0])
 
     assert assist(word) == assist(surrounded) == said(found)
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from agent.asr import Engine
-from agent.asr.factory import create_engine
+from agent.asr import Engine, create_engine
 from agent.asr.loading import transcribe
 from agent.asr.transcript import Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, Utterance
@@ -81,7 +80,7 @@ def test_noise_publishes_nothing(kind: str, engine: Engine, tmp_path: Path) -> N
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_silence_that_reaches_the_engine_is_rejected(seconds: float, engine: Engine) -> None:
     """Without any detector: Whisper hears "you" in it."""
-    transcript = engine.transcribe(utterance(noise("silence", seconds)))
+    transcript = engine.transcribe([utterance(noise("silence", seconds))])[0]
     assert (transcript.text, transcript.verdict) == ("", Verdict.REJECTED)
 
 
@@ -89,7 +88,7 @@ def test_silence_that_reaches_the_engine_is_rejected(seconds: float, engine: Eng
 def test_noise_that_the_detector_half_believes_is_rejected(kind: str, engine: Engine) -> None:
     """As a sneeze is: half a second with a mean probability of 0.6."""
     half_believed = replace(utterance(noise(kind, 1.2)), speech_s=0.5, speech_prob=0.6)
-    assert engine.transcribe(half_believed).text == ""
+    assert engine.transcribe([half_believed])[0].text == ""
 
 
 @pytest.mark.parametrize("name", SPOKEN)
@@ -105,7 +104,7 @@ def test_quiet_words_are_published(name: str, quieter_db: int, engine: Engine, t
 )
 def test_both_engines_find_the_same_no_speech_probability(pcm: Pcm16, engines: dict[str, Engine]) -> None:
     """whisper.cpp's comes from our own decoder step: openai/whisper's definition, as in CTranslate2."""
-    ours, theirs = (engines[kind].transcribe(utterance(pcm)).evidence.no_speech_prob for kind in sorted(ENGINES))
+    ours, theirs = (engines[kind].transcribe([utterance(pcm)])[0].no_speech_prob for kind in sorted(ENGINES))
     assert ours is not None
     assert ours == pytest.approx(theirs, abs=0.05)
 
@@ -114,6 +113,6 @@ def test_the_no_speech_probability_is_that_of_the_last_sound(engines: dict[str, 
     """Not left over from the one before: silence does not speak against the words behind it, nor words for silence."""
     engine = engines["whisper_cpp"]
     words, silence = utterance(clip(SPOKEN[0])), utterance(noise("silence", 2.0))
-    found = [engine.transcribe(sound).evidence.no_speech_prob for sound in (words, silence, words, silence)]
+    found = [engine.transcribe([sound])[0].no_speech_prob for sound in (words, silence, words, silence)]
     assert found[:2] == found[2:]
     assert found[0] != found[1]

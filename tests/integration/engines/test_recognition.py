@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from agent.asr import Engine
+from agent.asr import Engine, create_engine
 from agent.asr.context import Window
 from agent.asr.decoding import Decode
-from agent.asr.factory import create_engine
 from agent.audio.frames import Pcm16, Utterance, to_float
 from agent.config.settings import FasterWhisperSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError
@@ -71,7 +70,7 @@ def word_error_rate(engine: Engine, language: str) -> float:
     """Over all clips of a language, both sides normalised as Whisper's authors do."""
     normalise = EnglishTextNormalizer()
     said = references(language)
-    heard = [engine.transcribe(utterance(clip(name))).text for name in said]
+    heard = [engine.transcribe([utterance(clip(name))])[0].text for name in said]
     return float(jiwer.wer([normalise(text) for text in said.values()], [normalise(text) for text in heard]))
 
 
@@ -85,7 +84,7 @@ def test_the_full_window_gives_the_same_words(kind: str, pulled: Pulled) -> None
     """`engine.context = "full"` is there to compare with."""
     spoken = utterance(clip("en_vm-msgforwarded"))
     follow, full = load(ENGLISH[kind], pulled), load(ENGLISH[kind].model_copy(update={"context": "full"}), pulled)
-    short, long = follow.transcribe(spoken), full.transcribe(spoken)
+    short, long = follow.transcribe([spoken])[0], full.transcribe([spoken])[0]
     assert (short.text, short.retries) == (long.text, 0)
     assert (short.audio_ctx < 500, long.audio_ctx) == (True, 1500)
 
@@ -97,14 +96,14 @@ def test_a_window_gives_all_of_its_tokens_and_tells_when_they_did_not_suffice(en
     """
     decode: Decode = english._decode  # type: ignore[attr-defined]
     samples = to_float(clip("en_dir-intro"))
-    short, enough = decode(samples, Window(640, 12)), decode(samples, Window(640, 100))
+    (short,), (enough,) = decode([samples], [Window(640, 12)]), decode([samples], [Window(640, 100)])
     assert (short.capped, enough.capped) == (True, False)
     assert short.tokens >= 12 - 2  # two may be timestamps
 
 
 def test_the_evidence_of_clear_speech_is_good(english: Engine) -> None:
     """Thresholds can be set on it: sure, not repetitive, and speech where the engine can tell."""
-    evidence = english.transcribe(utterance(clip("en_vm-msgforwarded"))).evidence
+    evidence = english.transcribe([utterance(clip("en_vm-msgforwarded"))])[0]
     assert evidence.avg_logprob is not None
     assert -0.7 < evidence.avg_logprob <= 0
     assert evidence.compression_ratio is not None
@@ -116,25 +115,25 @@ def test_the_evidence_of_clear_speech_is_good(english: Engine) -> None:
 @pytest.mark.parametrize("name", sorted(references("fr")))
 def test_french_is_taken_for_french(multilingual: Engine, name: str) -> None:
     """Detected for each utterance, with its probability."""
-    transcript = multilingual.transcribe(utterance(clip(name)))
+    transcript = multilingual.transcribe([utterance(clip(name))])[0]
     assert transcript.language == "fr"
-    assert transcript.evidence.language_prob is not None
-    assert transcript.evidence.language_prob > 0.8
+    assert transcript.language_prob is not None
+    assert transcript.language_prob > 0.8
     assert "suivi" in transcript.text.lower()
 
 
 def test_english_after_french_is_english(multilingual: Engine) -> None:
     """The last utterance's language does not stick."""
-    multilingual.transcribe(utterance(clip("fr_agent-user")))
-    assert multilingual.transcribe(utterance(clip("en_vm-msgforwarded"))).language == "en"
+    multilingual.transcribe([utterance(clip("fr_agent-user"))])[0]
+    assert multilingual.transcribe([utterance(clip("en_vm-msgforwarded"))])[0].language == "en"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fixed_language_is_not_detected(kind: str, pulled: Pulled) -> None:
     """And costs nothing."""
     engine = load(MULTILINGUAL[kind].model_copy(update={"language": "fr"}), pulled)
-    transcript = engine.transcribe(utterance(clip("fr_agent-user")))
-    assert (transcript.language, transcript.evidence.language_prob) == ("fr", None)
+    transcript = engine.transcribe([utterance(clip("fr_agent-user"))])[0]
+    assert (transcript.language, transcript.language_prob) == ("fr", None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,21 +148,21 @@ def test_a_language_that_whisper_does_not_know_is_named(kind: str, pulled: Pulle
 def test_the_initial_prompt_primes_the_spelling(kind: str, pulled: Pulled) -> None:
     """Names and terms come out as they were given."""
     primed = ENGLISH[kind].model_copy(update={"initial_prompt": "Press a key on the TOUCHTONE-KEYPAD."})
-    text = load(primed, pulled).transcribe(utterance(clip("en_dir-intro"))).text
+    text = load(primed, pulled).transcribe([utterance(clip("en_dir-intro"))])[0].text
     assert "touchtone" in text.lower()
 
 
 def test_what_is_too_long_is_refused_and_the_engine_stays_usable(english: Engine) -> None:
     """An error costs one utterance, not the service."""
     with pytest.raises(EngineError, match="max_length_s"):
-        english.transcribe(utterance(np.zeros(31 * 16_000, np.int16)))
-    assert english.transcribe(utterance(clip("en_vm-msgforwarded"))).text
+        english.transcribe([utterance(np.zeros(31 * 16_000, np.int16))])[0]
+    assert english.transcribe([utterance(clip("en_vm-msgforwarded"))])[0].text
 
 
 @pytest.mark.parametrize("length", [1, 800, 1_600, 4_000])
 def test_very_short_sound_is_no_error(english: Engine, length: int) -> None:
     """Whatever the segmenter hands on."""
-    assert english.transcribe(utterance(np.zeros(length, np.int16))).retries <= 1
+    assert english.transcribe([utterance(np.zeros(length, np.int16))])[0].retries <= 1
 
 
 def test_other_threads_run_while_it_transcribes(english: Engine) -> None:
@@ -178,7 +177,7 @@ def test_other_threads_run_while_it_transcribes(english: Engine) -> None:
     ticker = threading.Thread(target=tick)
     ticker.start()
     before = ticks
-    english.transcribe(utterance(clip("en_dir-intro")))
+    english.transcribe([utterance(clip("en_dir-intro"))])[0]
     during = ticks - before
     over.set()
     ticker.join()
@@ -187,7 +186,7 @@ def test_other_threads_run_while_it_transcribes(english: Engine) -> None:
 
 def test_the_engine_is_quiet(english: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing on stdout or stderr: no speech in the journal, and no chatter."""
-    english.transcribe(utterance(clip("en_vm-msgforwarded")))
+    english.transcribe([utterance(clip("en_vm-msgforwarded"))])[0]
     assert capfd.readouterr() == ("", "")
 
 
@@ -198,7 +197,7 @@ def test_loading_is_quiet_and_leaving_without_close_is_no_crash(kind: str, pulle
     code = (
         "from pathlib import Path\n"
         "from agent.config.settings import FasterWhisperSettings, WhisperCppSettings\n"
-        "from agent.asr.factory import create_engine\n"
+        "from agent.asr import create_engine\n"
         f"settings = {{'whisper_cpp': WhisperCppSettings, 'faster_whisper': FasterWhisperSettings}}[{kind!r}]()\n"
         f"engine = create_engine(settings, Path({str(path)!r}))\n"
     )

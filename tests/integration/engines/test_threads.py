@@ -72,7 +72,7 @@ def while_transcribing(engine: Engine) -> dict[int, int]:
     seen: dict[int, int] = {}
 
     def work() -> None:
-        assert "conference" in engine.transcribe(utterance).text
+        assert "conference" in engine.transcribe([utterance])[0].text
         seen.update(niceness(os.getpid()))
         if isinstance(engine, ProcessEngine) and engine.pid:
             seen.update(niceness(engine.pid))

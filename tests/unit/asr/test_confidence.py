@@ -3,7 +3,6 @@
 import pytest
 
 from agent.asr.confidence import (
-    DecodingResult,
     Sound,
     agree,
     better,
@@ -17,7 +16,7 @@ from agent.asr.confidence import (
     needs_second_look,
     repeats_itself,
 )
-from agent.asr.transcript import Segment, Verdict
+from agent.asr.transcript import Segment, Transcript, Verdict
 
 SENTENCE = "Please enter a new extension, followed by pound."
 LOOP = " ".join(["ask,"] * 30)
@@ -32,10 +31,14 @@ def attempt(
     no_speech_prob: float | None = 0.02,
     audio_ctx: int = 384,
     end_s: float = 3.0,
-) -> DecodingResult:
+) -> Transcript:
     """An ordinary decoding of a sentence, but for what the test says."""
-    return DecodingResult(
+    return Transcript(
+        utterance_id="",
         text=text,
+        engine="scripted",
+        model="none",
+        inference_s=0.0,
         segments=(Segment(0.0, end_s, text),) if text else (),
         tokens=tokens,
         capped=capped,
@@ -75,7 +78,7 @@ def test_what_people_say_three_times_is_none(text: str) -> None:
     "looping",
     [attempt(LOOP, tokens=60), attempt(capped=True), attempt(tokens=90), attempt("yes yes yes yes yes", tokens=5)],
 )
-def test_each_sign_of_a_loop_is_enough(looping: DecodingResult) -> None:
+def test_each_sign_of_a_loop_is_enough(looping: Transcript) -> None:
     """Compression, the token cap, an impossible rate of speech, repeated words."""
     assert is_loop(looping, duration_s=3.0)
 
@@ -180,7 +183,7 @@ def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words()
         (attempt("you", no_speech_prob=0.9, avg_logprob=-1.4), Verdict.REJECTED),
     ],
 )
-def test_the_verdict_follows_from_the_evidence(judged: DecodingResult, verdict: Verdict) -> None:
+def test_the_verdict_follows_from_the_evidence(judged: Transcript, verdict: Verdict) -> None:
     """No words or silence: rejected; unsure or in circles: doubtful; else confident."""
     assert judge(judged, Sound(4.0, speech_s=3.0, speech_prob=0.95)) is verdict
 

@@ -79,8 +79,8 @@ def test_who_runs_past_his_own_cap_in_a_batch_is_decoded_as_if_alone(
         Utterance(name, pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm))
         for name, pcm in (("loops", noise), ("longer", np.zeros(5 * SAMPLE_RATE_HZ, np.int16)))
     )
-    together = engine.transcribe_many([looping, longer])
-    alone = [engine.transcribe(looping), engine.transcribe(longer)]
+    together = engine.transcribe([looping, longer])
+    alone = [engine.transcribe([looping])[0], engine.transcribe([longer])[0]]
     assert [(one.text, one.tokens, one.verdict) for one in together] == [
         (one.text, one.tokens, one.verdict) for one in alone
     ]

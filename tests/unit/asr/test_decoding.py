@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.asr.confidence import DecodingResult
 from agent.asr.context import FULL, FULL_WINDOW, WIDER, ContextPolicy, Window
-from agent.asr.decoding import Label, transcribe_many_with_fallback, transcribe_with_fallback
+from agent.asr.decoding import Decode, transcribe_with_fallback
 from agent.asr.transcript import Segment, Transcript, Verdict
 from agent.audio.frames import SAMPLE_RATE_HZ, PcmFloat, Utterance
 from agent.errors import EngineError
 
-LABEL = Label("scripted", "none")
 FOLLOW = ContextPolicy(min_positions=384, margin_positions=128)
 LOOP = " ".join(["ask,"] * 30)
 LONG_LOOP = " ".join(["ask,"] * 200)
@@ -24,6 +22,18 @@ def utterance(seconds: float) -> Utterance:
     """Digital silence: what is heard is up to the decoder."""
     length = round(seconds * SAMPLE_RATE_HZ)
     return Utterance("01U", np.zeros(length, np.int16), 0, 0, speech_end=length, closed_at=length, speech_s=seconds)
+
+
+def decoded(text: str, segments: tuple[Segment, ...], window: Window) -> Transcript:
+    """What a decoder that is sure of `text` answers."""
+    tokens = len(text.split())
+    return Transcript("", text, "en", segments, "scripted", "none", 0.0, window.positions, tokens, avg_logprob=-0.2)
+
+
+def transcribe(utterance: Utterance, policy: ContextPolicy, decode: Decode) -> Transcript:
+    """The transcript of one utterance."""
+    (transcript,) = transcribe_with_fallback([utterance], policy, decode)
+    return transcript
 
 
 class Decoder:
@@ -36,22 +46,25 @@ class Decoder:
         self._texts = list(texts)
         self.windows: list[Window] = []
 
-    def __call__(self, samples: PcmFloat, window: Window) -> DecodingResult:
+    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
         """Decode nothing."""
+        return [self._decode(samples, window) for samples, window in zip(sounds, windows, strict=True)]
+
+    def _decode(self, samples: PcmFloat, window: Window) -> Transcript:
         self.windows.append(window)
         early_s, _, text = self._texts.pop(0).rpartition("|")
         segments = (Segment(0.0, len(samples) / SAMPLE_RATE_HZ - float(early_s or 0), text),) if text else ()
-        return DecodingResult(text, segments, len(text.split()), False, window.positions, "en", avg_logprob=-0.2)
+        return decoded(text, segments, window)
 
 
 def unsure(decoder: Decoder, policy: ContextPolicy = FOLLOW) -> Transcript:
     """What becomes of a short sound that the detector was not sure of."""
-    return transcribe_with_fallback(replace(utterance(1.2), speech_s=0.5, speech_prob=0.4), policy, decoder, LABEL)
+    return transcribe(replace(utterance(1.2), speech_s=0.5, speech_prob=0.4), policy, decoder)
 
 
 def heard(decoder: Decoder, policy: ContextPolicy = FOLLOW, seconds: float = 3.0) -> Transcript:
     """What becomes of `seconds` of sound."""
-    return transcribe_with_fallback(utterance(seconds), policy, decoder, LABEL)
+    return transcribe(utterance(seconds), policy, decoder)
 
 
 def test_one_short_window_is_all_that_an_ordinary_utterance_costs() -> None:
@@ -84,9 +97,7 @@ def test_what_loops_there_too_is_decoded_in_all_of_the_window() -> None:
 def test_a_short_one_is_not_worth_all_of_the_window(texts: list[str], seconds: float) -> None:
     """Somebody waits for the answer: the decodings together cost a few times what a clear one costs."""
     decoder = Decoder(*texts, "")
-    transcript = transcribe_with_fallback(
-        replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder, LABEL
-    )
+    transcript = transcribe(replace(utterance(seconds), speech_s=seconds, speech_prob=0.99), FOLLOW, decoder)
     positions = [window.positions for window in decoder.windows]
     assert sum(positions) < 5 * positions[0]
     assert FULL_WINDOW not in positions
@@ -155,14 +166,14 @@ def test_who_looks_for_an_end_and_hears_nothing_takes_back_no_words() -> None:
 def test_silence_behind_the_speech_needs_no_words() -> None:
     """It is the end of the speech that counts, not that of the sound, and from the utterance's own start."""
     told = replace(utterance(6.0), position=50 * SAMPLE_RATE_HZ, speech_end=54 * SAMPLE_RATE_HZ)
-    transcript = transcribe_with_fallback(told, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    transcript = transcribe(told, FOLLOW, Decoder("2.5|Who loses his way."))
     assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
 def test_the_end_of_a_recording_is_no_end_of_speech() -> None:
     """Where no detector was asked, what comes behind the words may be silence."""
     whole = replace(utterance(6.0), speech_s=None)
-    transcript = transcribe_with_fallback(whole, FOLLOW, Decoder("2.5|Who loses his way."), LABEL)
+    transcript = transcribe(whole, FOLLOW, Decoder("2.5|Who loses his way."))
     assert (transcript.retries, transcript.verdict) == (0, Verdict.CONFIDENT)
 
 
@@ -217,7 +228,7 @@ def test_what_changes_with_the_window_was_not_said() -> None:
     """Rejected transcripts keep their evidence and lose their words."""
     transcript = unsure(Decoder("RAGE!", "Thanks!"))
     assert (transcript.text, transcript.segments, transcript.verdict) == ("", (), Verdict.REJECTED)
-    assert transcript.evidence.avg_logprob == -0.2
+    assert transcript.avg_logprob == -0.2
 
 
 def test_notes_on_sounds_leave_no_text_and_no_segments() -> None:
@@ -240,18 +251,21 @@ def test_the_transcript_says_where_it_comes_from() -> None:
 
 
 class BatchDecoder:
-    """Decodes several at once in the window of the longest, and takes 50 ms for it."""
+    """Decodes several at once in the window of the longest, and takes 50 ms for it; `alone` decodes single ones."""
 
-    def __init__(self, *texts: str) -> None:
+    def __init__(self, *texts: str, alone: Decoder | None = None) -> None:
         self._decoder = Decoder(*texts)
+        self._alone = alone or Decoder()
         self.calls: list[list[int]] = []
 
-    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[DecodingResult]:
+    def __call__(self, sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
         """Decode nothing."""
+        if len(sounds) == 1:
+            return self._alone(sounds, windows)
         self.calls.append([window.positions for window in windows])
         time.sleep(0.05)
         largest = max(windows, key=lambda window: window.positions)
-        return [self._decoder(samples, largest) for samples in sounds]
+        return self._decoder(sounds, [largest] * len(sounds))
 
 
 def several(*seconds: float) -> list[Utterance]:
@@ -261,8 +275,9 @@ def several(*seconds: float) -> list[Utterance]:
 
 def test_several_are_decoded_at_once_and_answered_in_order() -> None:
     """One call for all, each with the window that it would have alone."""
-    together, alone = BatchDecoder("One.", "Two.", "Three."), Decoder()
-    transcripts = transcribe_many_with_fallback(several(3.0, 8.0, 1.0), FOLLOW, together, alone, LABEL)
+    alone = Decoder()
+    together = BatchDecoder("One.", "Two.", "Three.", alone=alone)
+    transcripts = transcribe_with_fallback(several(3.0, 8.0, 1.0), FOLLOW, together)
     assert together.calls == [[384, 528, 384]]
     assert alone.windows == []
     assert [(transcript.utterance_id, transcript.text) for transcript in transcripts] == [
@@ -274,8 +289,9 @@ def test_several_are_decoded_at_once_and_answered_in_order() -> None:
 
 def test_a_loop_in_a_batch_is_retried_by_itself() -> None:
     """The others are done; what was wrong with one costs them nothing."""
-    together, alone = BatchDecoder("One.", LOOP, "Three."), Decoder("Two.")
-    transcripts = transcribe_many_with_fallback(several(3.0, 3.0, 3.0), FOLLOW, together, alone, LABEL)
+    alone = Decoder("Two.")
+    together = BatchDecoder("One.", LOOP, "Three.", alone=alone)
+    transcripts = transcribe_with_fallback(several(3.0, 3.0, 3.0), FOLLOW, together)
     assert [window.positions for window in alone.windows] == [768]
     assert [(transcript.text, transcript.retries) for transcript in transcripts] == [
         ("One.", 0),
@@ -289,7 +305,8 @@ def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
     sure, doubtful = several(3.0, 1.2)
     doubtful = replace(doubtful, speech_s=0.5, speech_prob=0.4)
     alone = Decoder("Thanks!")
-    transcripts = transcribe_many_with_fallback([sure, doubtful], FOLLOW, BatchDecoder("One.", "RAGE!"), alone, LABEL)
+    together = BatchDecoder("One.", "RAGE!", alone=alone)
+    transcripts = transcribe_with_fallback([sure, doubtful], FOLLOW, together)
     assert [transcript.verdict for transcript in transcripts] == [Verdict.CONFIDENT, Verdict.REJECTED]
     assert [window.positions for window in alone.windows] == [768]
 
@@ -297,9 +314,7 @@ def test_a_suspicious_sound_in_a_batch_gets_its_second_look() -> None:
 def test_the_time_for_a_batch_is_shared_out() -> None:
     """The sum is what it took: a real-time factor over many utterances stays right. Larger windows take more."""
     began_s = time.monotonic()
-    transcripts = transcribe_many_with_fallback(
-        several(3.0, 20.0), FOLLOW, BatchDecoder("One.", "Two."), Decoder(), LABEL
-    )
+    transcripts = transcribe_with_fallback(several(3.0, 20.0), FOLLOW, BatchDecoder("One.", "Two."))
     shares_s = [transcript.inference_s for transcript in transcripts]
     assert 0.05 <= sum(shares_s) <= time.monotonic() - began_s
     assert shares_s[0] < shares_s[1]
@@ -309,7 +324,7 @@ def test_one_that_is_too_long_spoils_the_batch_before_it_begins() -> None:
     """Whoever asked tries each by itself, and finds out which."""
     together = BatchDecoder()
     with pytest.raises(EngineError, match=r"01U1.*31\.0 s"):
-        transcribe_many_with_fallback(several(3.0, 31.0), FOLLOW, together, Decoder(), LABEL)
+        transcribe_with_fallback(several(3.0, 31.0), FOLLOW, together)
     assert together.calls == []
 
 
@@ -317,16 +332,12 @@ def test_an_engine_hears_the_silence_at_the_edges_and_times_are_those_of_the_rec
     """Half a second before 2 s of sound, a quarter behind: 2.75 s are decoded; segments lie within the 2 s."""
     lengths: list[int] = []
 
-    def decode(samples: PcmFloat, window: Window) -> DecodingResult:
-        lengths.append(len(samples))
+    def decode(sounds: Sequence[PcmFloat], windows: Sequence[Window]) -> list[Transcript]:
+        lengths.append(len(sounds[0]))
         segments = (Segment(0.25, 1.5, "Turn on"), Segment(1.5, 2.75, "the light."))
-        return DecodingResult("Turn on the light.", segments, 4, False, window.positions, "en", avg_logprob=-0.2)
+        return [decoded("Turn on the light.", segments, windows[0])]
 
     at_the_edges = replace(utterance(2.0), lead_samples=8_000, tail_samples=4_000, speech_end=33_000)
-    one = transcribe_with_fallback(at_the_edges, FOLLOW, decode, LABEL)
-    (other,) = transcribe_many_with_fallback(
-        [at_the_edges], FOLLOW, lambda sounds, windows: [decode(sounds[0], windows[0])], decode, LABEL
-    )
-    assert lengths == [44_000, 44_000]
-    for transcript in (one, other):
-        assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(0.0, 1.0), (1.0, 2.0)]
+    transcript = transcribe(at_the_edges, FOLLOW, decode)
+    assert lengths == [44_000]
+    assert [(segment.start_s, segment.end_s) for segment in transcript.segments] == [(0.0, 1.0), (1.0, 2.0)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.asr.factory import create_engine
+from agent.asr import create_engine
 from agent.asr.scripted import Scripted
 from agent.config.settings import FasterWhisperSettings, ScriptedSettings, WhisperCppSettings
 from agent.errors import EngineError, ModelError

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from agent.asr.mel import log_mel, mel_filters
+from agent.asr.mel import log_mel
 from agent.audio.frames import PcmFloat, to_float
+from agent.models.whisper import mel_filters
 from tests.support.clips import clip, clip_names
 
 reference = pytest.importorskip("faster_whisper.feature_extractor", reason="faster-whisper computes the reference")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcriber import Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.frames import Utterance
 from agent.channel import Overflow
 from agent.errors import EngineError
+from agent.segmenter import Ended
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 WORDS = Transcript("01A", "words", "en", (), "scripted", "scripted", 1.0, 0)
@@ -22,9 +23,9 @@ class Notebook:
 
     told: list[str] = field(default_factory=list)
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(self, utterance: Utterance, *_words: object, **_late: object) -> None:
         """Write it down."""
-        self.told.append(f"recognised {recognition.utterance.id}")
+        self.told.append(f"recognised {utterance.id}")
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
         """Write it down."""
@@ -62,11 +63,7 @@ class Hangs:
         self.batch_size = batch_size
         self.began, self.go = threading.Event(), threading.Event()
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
-        """Wait."""
-        return self.transcribe_many([utterance])[0]
-
-    def transcribe_many(self, utterances: Sequence[Utterance]) -> list[Transcript]:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         """Wait."""
         self.began.set()
         assert self.go.wait(60.0)
@@ -87,14 +84,14 @@ class Rig:
         """All that can become of an utterance in the end."""
         tell = self.transcriber.report
         return [
-            lambda: tell(utterance, lambda: self.notebook.recognised(Recognition(utterance, WORDS, 0.0, 0.0))),
+            lambda: tell(utterance, lambda: self.notebook.recognised(utterance, WORDS, 0.0, 0.0)),
             lambda: tell(utterance, lambda: self.notebook.failed(utterance, EngineError("no"))),
             lambda: self.set_aside(utterance),
         ]
 
     def set_aside(self, utterance: Utterance) -> None:
         """Let it wait for too long."""
-        self.transcriber.submit(utterance)
+        self.transcriber.heard(Ended(utterance))
         self.transcriber.set_aside(-1.0)
 
 
@@ -115,14 +112,14 @@ def test_an_utterance_without_room_is_kept_while_the_store_has_room() -> None:
     """And dropped where it has none."""
     rig = Rig(Notebook(), room=1, capacity=1)
     for name in ("01A", "01B", "01C"):
-        rig.transcriber.submit(replace(SPOKEN, id=name))
+        rig.transcriber.heard(Ended(replace(SPOKEN, id=name)))
     assert (rig.notebook.told, rig.store.kept) == (["dropped 01B"], ["01A"])
 
 
 def test_an_utterance_from_before_forget_is_neither_reported_nor_kept() -> None:
     """Wherever it was: no words, no failure, nothing on disk. What is said afterwards is reported."""
     rig = Rig(Notebook(), room=8)
-    rig.transcriber.submit(replace(SPOKEN, id="01Z"))
+    rig.transcriber.heard(Ended(replace(SPOKEN, id="01Z")))
     assert rig.transcriber.forget() == 1
     for tell in rig.outcomes(SPOKEN):
         tell()
@@ -138,11 +135,11 @@ class Slow(Notebook):
         super().__init__()
         self.began, self.go = threading.Event(), threading.Event()
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(self, utterance: Utterance, *_words: object, **_late: object) -> None:
         """Wait, then write it down."""
         self.began.set()
         assert self.go.wait(60.0)
-        super().recognised(recognition)
+        super().recognised(utterance)
 
 
 def test_it_has_not_forgotten_before_what_is_being_told_is_told() -> None:
@@ -171,7 +168,7 @@ def test_at_the_end_what_waits_is_kept_and_what_the_engine_is_at_is_given_up(
     notebook, transcriber, engine = rig.notebook, rig.transcriber, rig.engine
     names = ("01A", "01B", "01C")
     for name in names:
-        transcriber.submit(replace(SPOKEN, id=name))
+        transcriber.heard(Ended(replace(SPOKEN, id=name)))
     worker = threading.Thread(target=transcriber.run)
     worker.start()
     assert engine.began.wait(60.0)
@@ -190,7 +187,7 @@ def test_after_a_drain_there_is_nothing_left_to_keep() -> None:
     """Nor is anything given up that has its words."""
     rig = Rig(Notebook(), room=8)
     notebook, transcriber, engine = rig.notebook, rig.transcriber, rig.engine
-    transcriber.submit(SPOKEN)
+    transcriber.heard(Ended(SPOKEN))
     transcriber.close()
     engine.go.set()
     transcriber.run()

@@ -10,7 +10,7 @@ def test_drafts_are_allowed_from_the_start() -> None:
 
 def test_waste_beyond_its_share_switches_drafts_off() -> None:
     """Past the grace, wasted work may be at most 30 % of the useful work."""
-    budget = SpeculationBudget(max_waste=0.3)
+    budget = SpeculationBudget()
     budget.spent(10.0, useful=True)
     budget.spent(3.0 + GRACE_S, useful=False)
     assert budget.allows
@@ -20,7 +20,7 @@ def test_waste_beyond_its_share_switches_drafts_off() -> None:
 
 def test_useful_work_switches_drafts_on_again() -> None:
     """The share is that of the whole run: useful work makes room for drafts again."""
-    budget = SpeculationBudget(max_waste=0.3)
+    budget = SpeculationBudget()
     budget.spent(2 * GRACE_S, useful=False)
     before = budget.allows
     budget.spent(10.0, useful=True)

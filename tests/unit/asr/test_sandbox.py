@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from agent.asr.engine_child import readable
+from agent.asr.sandbox import readable
 
 PREAMBLE = """
 import errno, json, os, socket, sys, threading
 from pathlib import Path
-from agent.asr.sandbox import confine
-from agent.asr.engine_child import readable
+from agent.asr.sandbox import confine, readable
 def tried(action, *arguments):
     try:
         action(*arguments)

@@ -18,7 +18,7 @@ def utterance(number: int) -> Utterance:
 
 def texts(engine: Scripted, count: int) -> list[str]:
     """Its next answers."""
-    return [engine.transcribe(utterance(number)).text for number in range(count)]
+    return [engine.transcribe([utterance(number)])[0].text for number in range(count)]
 
 
 def test_it_answers_in_turn_and_begins_again() -> None:
@@ -35,13 +35,13 @@ def test_it_takes_as_long_as_it_is_told() -> None:
     """To try out what a slow model does to a pipeline."""
     engine = Scripted(ScriptedSettings(delay_s=0.05))
     began_s = time.monotonic()
-    transcript = engine.transcribe(utterance(0))
+    transcript = engine.transcribe([utterance(0)])[0]
     assert 0.05 <= transcript.inference_s <= time.monotonic() - began_s
 
 
 def test_it_reports_the_language_it_was_given() -> None:
     """Dashboards can be tried in any language."""
-    assert Scripted(ScriptedSettings(language="de")).transcribe(utterance(0)).language == "de"
+    assert Scripted(ScriptedSettings(language="de")).transcribe([utterance(0)])[0].language == "de"
 
 
 def test_nothing_is_transcribed_after_close() -> None:
@@ -49,4 +49,4 @@ def test_nothing_is_transcribed_after_close() -> None:
     engine = Scripted(ScriptedSettings())
     engine.close()
     with pytest.raises(EngineError, match="closed"):
-        engine.transcribe(utterance(0))
+        engine.transcribe([utterance(0)])[0]

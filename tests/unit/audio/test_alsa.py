@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from agent.audio.alsa import AlsaSource, Hanging
+from agent.audio.alsa import AbandonedThreads, AlsaSource
 from agent.audio.framer import PcmFormat
 from agent.audio.frames import Pcm16
-from agent.audio.libasound import Chunk
+from agent.audio.libasound import AlsaPcm
 from agent.config.settings import AlsaSettings
 from agent.errors import AgentError, DeviceEndless, DeviceStalled, DeviceUnavailable, SourceError
 from tests.support.receiver import eventually
@@ -21,21 +21,20 @@ def tone(count: int) -> Pcm16:
     return np.arange(count, dtype=np.int16)
 
 
-class ScriptedPcm:
-    """Answers reads from a list, then says nothing more; real cards do such things too seldom to wait for them."""
+class ScriptedPcm(AlsaPcm):
+    """Answers reads from a list, then stays silent; real cards do such things too seldom to wait for them."""
 
-    format = PcmFormat(16_000, 1, "S16_LE")
-
-    def __init__(self, answers: Iterable[Chunk | AgentError]) -> None:
+    def __init__(self, answers: Iterable[bytes | AgentError | None]) -> None:
+        self.format = PcmFormat(16_000, 1, "S16_LE")
         self.closed_by: str | None = None
         self._answers = deque(answers)
         self._idle = threading.Event()
 
-    def read(self, timeout_s: float) -> Chunk:
+    def read(self, timeout_s: float) -> bytes | None:
         """The next answer."""
         if not self._answers:
             self._idle.wait(timeout_s)
-            return Chunk(b"")
+            return b""
         answer = self._answers.popleft()
         if isinstance(answer, AgentError):
             raise answer
@@ -60,7 +59,7 @@ class Clock:
 def test_an_overrun_is_counted_told_and_survived() -> None:
     """After −32 the sound goes on, at a later position, and telemetry hears of the loss."""
     overruns: list[str] = []
-    pcm = ScriptedPcm([Chunk(tone(512).tobytes()), Chunk(b"", overrun=True), Chunk(tone(512).tobytes())])
+    pcm = ScriptedPcm([tone(512).tobytes(), None, tone(512).tobytes()])
     source = AlsaSource(SETTINGS, lambda: overruns.append("overrun"), open_pcm=lambda *_: pcm, clock_ns=Clock())
     first, second = source.read(), source.read()
     source.close()
@@ -74,7 +73,7 @@ def test_an_overrun_is_counted_told_and_survived() -> None:
 def test_what_was_captured_before_the_loss_is_delivered_first() -> None:
     """A device that breaks takes no sound with it that had already arrived."""
     lost = DeviceUnavailable("gone")
-    pcm = ScriptedPcm([Chunk(tone(1_024).tobytes()), lost])
+    pcm = ScriptedPcm([tone(1_024).tobytes(), lost])
     source = AlsaSource(SETTINGS, open_pcm=lambda *_: pcm)
     assert source.read() is not None
     assert source.read() is not None
@@ -94,7 +93,7 @@ def test_the_device_is_closed_by_the_thread_that_reads_it() -> None:
 
 def test_a_burst_that_may_be_endless_is_held_back_and_what_is_endless_never_heard() -> None:
     """Of a device that delivers more than there is time for not a frame of it gets through; then it is lost."""
-    flood = [Chunk(tone(512).tobytes())] * 200
+    flood = [tone(512).tobytes()] * 200
     source = AlsaSource(SETTINGS, open_pcm=lambda *_: ScriptedPcm(flood), clock_ns=lambda: 0)
     heard: list[object] = []
     with pytest.raises(DeviceEndless):
@@ -119,14 +118,14 @@ def test_a_device_that_does_not_open_counts_as_stalled_and_is_let_go_of_when_it_
 def test_threads_that_hang_do_not_pile_up() -> None:
     """At three no more is risked; when libasound lets go, it goes on; after ten minutes a new process is called for."""
     opened, now_s = threading.Event(), [0.0]
-    hanging = Hanging(clock_s=lambda: now_s[0])
+    abandoned = AbandonedThreads(clock_s=lambda: now_s[0])
 
     def open_slowly(*_: object) -> ScriptedPcm:
         opened.wait(30)
         return ScriptedPcm([])
 
     def attempt() -> None:
-        AlsaSource(SETTINGS, hanging=hanging, open_pcm=open_slowly, open_s=0.05).close()
+        AlsaSource(SETTINGS, abandoned=abandoned, open_pcm=open_slowly, open_s=0.05).close()
 
     before = threading.active_count()
     for _ in range(10):

@@ -197,7 +197,7 @@ def test_close_ends_the_waiting(caplog: pytest.LogCaptureFixture, monkeypatch: p
         source.close()
         reader.join(60.0)
     assert results == [None]
-    assert caplog.messages == ["gone; trying again until it is there"]
+    assert caplog.messages == ["gone; retrying until it is there"]
 
 
 def test_a_device_opened_while_closing_is_let_go() -> None:

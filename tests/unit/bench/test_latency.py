@@ -25,7 +25,7 @@ from agent.bench.latency import (
 )
 from agent.bench.process import ProcessPool
 from agent.bench.records import Failure, Journal, LatencyBlock, read_journal
-from agent.bench.runner import Step, run_steps
+from agent.bench.steps import Step, run_steps
 from agent.bench.systems import parse_system
 
 PAUSE = PAUSE_MS * SAMPLE_RATE_HZ // 1000
@@ -110,18 +110,14 @@ def test_a_clip_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatc
     bad, more = replace(good, id="0", path=tmp_path / "bad.wav"), replace(good, id="2")
     heard: list[int] = []
 
-    def play(_system: object, _model: object, pcm: Pcm16, _language: str) -> AgentRun:
+    def play(_system: object, pcm: Pcm16, _language: str) -> AgentRun:
         heard.append(len(pcm))
         return AgentRun((), (Look(1.0, 2.0, 3),))
 
     monkeypatch.setattr(latency, "run_agent", play)
     steps = [Step(OURS, "block 0", 0, (bad, good, more)), Step(OURS, "block 1", 0, (bad,))]
     journal = Journal(tmp_path)
-    paths = {OURS.name: tmp_path}
-    taken = run_steps(
-        steps, lambda step, pool: take_latency(step, paths, journal, pool), journal, ProcessPool(journal, 1, None)
-    )
-    assert list(taken) == steps
+    assert list(run_steps(steps, take_latency, journal, ProcessPool(journal, 1))) == steps
     journal.close()
     failure, block, another = read_journal(tmp_path)
     assert heard == [len(string_together([quiet_room(SAMPLE_RATE_HZ)] * 3).pcm)]

@@ -9,7 +9,7 @@ from agent.audio.frames import SAMPLE_RATE_HZ, Pcm16, rms_dbfs
 from agent.bench.child import Answer
 from agent.bench.clips import Clip
 from agent.bench.records import Record, StreamBlock, StreamClip
-from agent.bench.runner import steps_left
+from agent.bench.steps import steps_left
 from agent.bench.streams import CLIPS_A_STREAM, Room, heard_of, lay, plan_streams, rooms
 from agent.bench.summary import ALL, Row, stream_summaries
 from agent.bench.systems import parse_system

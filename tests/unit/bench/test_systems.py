@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.bench.child import Adapter
 from agent.bench.clips import Clip
-from agent.bench.systems import Adapter, are_peers, distinct, parse_system, peers_of, with_threads
+from agent.bench.systems import are_peers, distinct, parse_system, peers_of, takes, with_threads
 from agent.errors import ConfigError
 from agent.models import ModelFormat
 
@@ -48,11 +49,11 @@ def test_a_common_number_of_threads_yields_to_an_own_one() -> None:
 def test_an_english_model_is_not_asked_for_german() -> None:
     """It would be scored on words that it cannot know; noise, on the other hand, is for everybody."""
     english, multilingual = parse_system("whisper_cpp:tiny.en-q8_0"), parse_system("whisper_cpp:tiny-q8_0")
-    assert not english.takes(clip("de"))
-    assert all(system.takes(clip(language)) for system in (english, multilingual) for language in ("en", "none"))
-    assert multilingual.takes(clip("de"))
-    assert parse_system("whisper_cpp:/home/jo.en/ggml-base.bin").takes(clip("de"))
-    assert not parse_system("whisper_cpp:/home/jo/ggml-base.en.bin").takes(clip("de"))
+    assert not takes(english, clip("de"))
+    assert all(takes(system, clip(language)) for system in (english, multilingual) for language in ("en", "none"))
+    assert takes(multilingual, clip("de"))
+    assert takes(parse_system("whisper_cpp:/home/jo.en/ggml-base.bin"), clip("de"))
+    assert not takes(parse_system("whisper_cpp:/home/jo/ggml-base.en.bin"), clip("de"))
 
 
 @pytest.mark.parametrize("model_format", list(ModelFormat))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.calibrate import run as calibration
 from agent.calibrate.measure import Findings
+from agent.calibrate.run import why_none
 from agent.cli import parser
 from agent.commands import calibrate
 from agent.models.calibration import Skipped
@@ -40,7 +40,7 @@ def test_the_remedy_fits_the_trouble() -> None:
     """Seconds as seconds, and --minutes only where minutes are lacking."""
     skipped = (Skipped("whisper_cpp", "tiny.en-q8_0", "cannot be loaded"),)
     why = "whisper_cpp tiny.en-q8_0: cannot be loaded"
-    assert calibration._why(Findings((), skipped), 1.5) == why
-    assert calibration._why(Findings((), skipped, out_of_time=True), 1.5) == (
+    assert why_none(Findings((), skipped), 1.5) == why
+    assert why_none(Findings((), skipped, out_of_time=True), 1.5) == (
         f"{why} (there were 1.5 s; give it more with --minutes)"
     )

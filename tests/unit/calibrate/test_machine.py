@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from agent.calibrate.candidates import REST_OF_AGENT_MB, cgroup_headroom_bytes, memory_budget_mb
-from agent.calibrate.run import OthersCpu
+from agent.calibrate.run import others_cpu
 from agent.models.calibration import cpu_name, differences, fingerprint
 
 MIB = 1 << 20
@@ -66,14 +66,14 @@ def test_a_cpu_has_a_name_on_every_architecture(tmp_path: Path) -> None:
 
 def test_what_others_take_of_the_cpu_is_noticed() -> None:
     """A process that works all the time is somebody else's, as long as it runs."""
-    others = OthersCpu()
+    others_pct = others_cpu()
     with subprocess.Popen(
         [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
     ) as child:
         assert child.stdout
         child.stdout.readline()
         time.sleep(0.5)
-        assert 0 < others.pct() <= 100
+        assert 0 < others_pct() <= 100
         child.kill()
 
 

@@ -11,7 +11,7 @@ from agent.bench.child import Answer
 from agent.bench.clips import Clip
 from agent.bench.process import SystemProcess
 from agent.calibrate import measure
-from agent.calibrate.measure import MOST_PASSES, Findings, Survey, p95
+from agent.calibrate.measure import MOST_PASSES, Findings, Survey
 from agent.errors import AgentError, EngineError
 from agent.models.calibration import Candidate, Limits
 from agent.models.catalogue import load_catalogue
@@ -178,12 +178,6 @@ def test_one_process_is_loaded_at_a_time() -> None:
     device = Device({"tiny.en-q8_0": 0.3, "tiny.en-ct2": 0.2, "tiny.en-q4_0": 0.1})
     survey(device, *device.rtf)
     assert device.most_open == 1
-
-
-def test_the_95th_percentile_of_a_few_is_the_largest() -> None:
-    """Nearest rank, so it is always a value that was measured."""
-    assert p95([3.0, 1.0, 2.0]) == 3.0
-    assert p95([float(n) for n in range(1, 101)]) == 95.0
 
 
 def test_want_of_time_is_told_from_other_troubles() -> None:

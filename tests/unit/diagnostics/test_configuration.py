@@ -242,7 +242,7 @@ def test_what_this_user_may_not_see_is_said(tmp_path: Path) -> None:
     assert apart(settings) == []
     assert said == (
         f"command line: {private}/own.bin: cannot be read by this user: check owner and mode, of its folders too, or "
-        "use sudo; the service sees nothing below /home"
+        "use sudo; the service cannot read below /home"
     )
 
 

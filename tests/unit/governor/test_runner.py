@@ -18,6 +18,7 @@ from agent.config.settings import ScriptedSettings
 from agent.errors import EngineError
 from agent.governor.runner import Governed, GovernorRunner
 from agent.governor.spool import Spool
+from agent.segmenter import Ended
 
 SPOKEN = Utterance("01A", np.zeros(32_000, np.int16), 0, 0, 30_000, 32_000)
 
@@ -60,7 +61,7 @@ def test_what_the_engine_has_no_time_for_is_kept_however_often(tmp_path: Path) -
 def test_what_is_purged_while_the_engine_has_it_is_told_to_nobody(tmp_path: Path) -> None:
     """Its file is gone already, and so are its words."""
     spool, told = Spool(tmp_path, 100_000), list[str]()
-    recipient = SimpleNamespace(recognised=lambda recognition: told.append(recognition.utterance.id))
+    recipient = SimpleNamespace(recognised=lambda utterance, *_words, **_late: told.append(utterance.id))
 
     def probe(utterance: Utterance, _timeout_s: float) -> Transcript:
         if utterance.id == "01A":
@@ -79,7 +80,7 @@ def test_what_cannot_be_read_any_more_is_told_and_holds_up_nothing(tmp_path: Pat
     """Its file is damaged: it is given up, and the next one gets its words."""
     spool, told = Spool(tmp_path, 200_000), list[str]()
     recipient = SimpleNamespace(
-        recognised=lambda recognition: told.append(recognition.utterance.id),
+        recognised=lambda utterance, *_words, **_late: told.append(utterance.id),
         lost=lambda utterance, why: told.append(f"{utterance.id}: {why}"),
     )
     for name in ("01A", "01B"):
@@ -99,7 +100,7 @@ def test_a_full_or_closed_queue_is_no_failure_of_the_engine() -> None:
     )
     with pytest.raises(NoTimeError):
         transcriber.probe(SPOKEN, 0.01)
-    transcriber.submit(SPOKEN)
+    transcriber.heard(Ended(SPOKEN))
     with pytest.raises(NoTimeError):
         transcriber.probe(SPOKEN, 0.01)
     transcriber.close()

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.asr.transcript import Evidence, Transcript, Verdict
+from agent.asr.transcript import Transcript, Verdict
 from agent.config.settings import PublishSettings
 from agent.messages.privacy import PublishPolicy
 
@@ -12,7 +12,7 @@ SAID = Transcript("u", "lights on", "en", (), "scripted", "scripted", 0.1, 0)
 
 def sure(probability: float) -> Transcript:
     """Words whose tokens had this probability, in the geometric mean."""
-    return replace(SAID, evidence=Evidence(avg_logprob=math.log(probability)))
+    return replace(SAID, avg_logprob=math.log(probability))
 
 
 def test_words_of_which_the_engine_was_less_sure_do_not_count() -> None:

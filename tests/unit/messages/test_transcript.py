@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from agent.asr.transcript import Evidence, Transcript, Verdict
+from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.messages import MAX_TEXT_BYTES, TranscriptMessage
 from agent.messages.transcript import Moment, latency, transcript_message
@@ -28,7 +28,8 @@ TRANSCRIPT = Transcript(
     model="tiny.en-q8_0",
     inference_s=0.25,
     audio_ctx=384,
-    evidence=Evidence(avg_logprob=-0.123456, no_speech_prob=0.01),
+    avg_logprob=-0.123456,
+    no_speech_prob=0.01,
 )
 NOW = Moment(datetime(2026, 11, 23, 12, 0, 10, tzinfo=UTC), STARTED_NS + 2_300_000_000, synced=True)
 

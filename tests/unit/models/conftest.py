@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.models.pull import pull_model
 from agent.models.store import Store
 from tests.model_packages import World, make_world
 from tests.model_server import Hub, HubServer
@@ -48,7 +49,7 @@ def store(world: World, tmp_path: Path) -> Store:
 
 def pull(store: Store, name: str, hub_url: str = NOBODY, *, mirror: bool = True) -> Path:
     """A pull that says nothing."""
-    return store.pull(name, hub_url=hub_url, use_mirror=mirror, progress=Silent())
+    return pull_model(store, name, hub_url=hub_url, use_mirror=mirror, progress=Silent())
 
 
 def leftovers(store: Store) -> list[str]:

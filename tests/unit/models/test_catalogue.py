@@ -84,10 +84,6 @@ def test_a_name_nearly_right_is_corrected() -> None:
         ({"sources": [{"kind": "ftp"}]}, "ftp"),
         ({"sources": [{**entry()["sources"][0], "revision": "main"}]}, "revision"),  # type: ignore[index]
         (
-            {"sources": [{"kind": "derived", "model": "m", "files": [{"name": "m.bin", "size_bytes": 5}]}]},
-            "derived from",
-        ),
-        (
             {"sources": [{**entry()["sources"][0], "files": [{"name": "m.bin", "size_bytes": 5}]}]},  # type: ignore[index]
             "sha256",
         ),
@@ -118,10 +114,21 @@ def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_two_models_of_one_name_are_refused() -> None:
-    """A name means one model."""
-    with pytest.raises(ValueError, match="same name"):
-        Catalogue.model_validate({"version": 1, "model": [entry(), entry()]})
+def test_the_entries_fit_together() -> None:
+    """A name means one model; a ggml model is one file; parts come from the listed wheels, derived models from CT2."""
+    catalogue = load_catalogue()
+    assert len({model.name for model in catalogue.models}) == len(catalogue.models)
+    for model in catalogue.models:
+        if model.format is ModelFormat.GGML:
+            (names,) = {tuple(file.name for file in source.files) for source in model.sources}
+            assert len(names) == 1
+        for source in model.sources:
+            if isinstance(source, MirrorSource):
+                parts = {part.partition(":")[0] for file in source.files for part in file.parts}
+                assert parts <= {package.name for package in source.packages}
+            if isinstance(source, DerivedSource):
+                assert model.format is ModelFormat.GGML
+                assert catalogue.find(source.model).format is ModelFormat.CTRANSLATE2
 
 
 def test_the_wheel_carries_the_manifest() -> None:

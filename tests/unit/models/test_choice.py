@@ -101,7 +101,7 @@ def test_more_threads_must_be_worth_their_cpu_time() -> None:
     one, two = measured(threads=1, latency_s=0.32, cpu=0.1), measured(threads=2, latency_s=0.30, cpu=0.15)
     choice = choose((two, one), LIMITS)
     assert choice.candidate.threads == 1
-    why = "no difference in words or time worth speaking of, and more CPU time (0.150 s a second of speech, not 0.100)"
+    why = "no clear difference in words or time, and more CPU time (0.150 s a second of speech, not 0.100)"
     assert f"Not whisper_cpp tiny.en-q8_0 with 2 threads: {why}." in choice.reasons
     assert choose((measured(threads=2, latency_s=0.16, cpu=0.15), one), LIMITS).candidate.threads == 2
 
@@ -122,7 +122,7 @@ def test_where_nothing_fits_the_smallest_is_taken_and_it_is_said() -> None:
     choice = choose((large, small), Limits(memory_mb=100))
     assert choice.candidate == small.candidate
     assert not choice.keeps_up
-    assert "Nothing fits into the 100 MB" in choice.reasons[0]
+    assert "No model fits into the 100 MB" in choice.reasons[0]
 
 
 def test_what_is_chosen_keeps_to_the_limits_if_anything_does() -> None:
@@ -157,7 +157,7 @@ def test_what_is_chosen_keeps_to_the_limits_if_anything_does() -> None:
         # The quickest of them, by less than counts.
         (measured("base-f16", latency_s=0.30, cpu=0.20), "and more CPU time (0.200 s a second of speech, not 0.100)"),
         (measured("base-q5_1", latency_s=0.33, mb=200), "but in memory: 200 MB, not 150"),
-        (measured("base-q4_1", latency_s=0.33), "no difference worth speaking of"),
+        (measured("base-q4_1", latency_s=0.33), "no clear difference"),
     ],
 )
 def test_the_reason_is_the_comparison_that_decided(other: Measurement, why: str) -> None:
@@ -181,4 +181,4 @@ def test_other_threads_that_lose_for_their_words_are_not_called_slow() -> None:
 def test_what_does_not_fit_may_well_be_fast() -> None:
     """So it is not said of everything that it is slow."""
     slow, large = measured("tiny-q8_0", latency_s=4.0), measured("base-q8_0", mb=500)
-    assert choose((slow, large), LIMITS).reasons[0].startswith("Nothing that fits is as fast as it should be")
+    assert choose((slow, large), LIMITS).reasons[0].startswith("No model that fits keeps to the limits")

@@ -43,7 +43,7 @@ def test_what_was_written_is_read_back(ggml: Path) -> None:
     assert [entry.name for entry in found.tensors] == list(weights.tensors)
     for entry in found.tensors:
         dtype = np.float32 if entry.type is TensorType.F32 else np.float16
-        assert np.array_equal(found.raw(entry).view(dtype), weights.tensors[entry.name].ravel().astype(dtype))
+        assert np.array_equal(entry.data.view(dtype), weights.tensors[entry.name].ravel().astype(dtype))
 
 
 def test_vectors_and_positions_are_float32(ggml: Path) -> None:
@@ -75,9 +75,9 @@ def test_quantised_weights_stay_close(tmp_path: Path, ggml: Path, name: str) -> 
     for old, new in zip(before.tensors, after.tensors, strict=True):
         assert (old.name, old.shape) == (new.name, new.shape)
         if new.type is old.type:
-            assert np.array_equal(before.raw(old), after.raw(new))
+            assert np.array_equal(old.data, new.data)
             continue
-        packed = after.raw(new).reshape(new.shape[0], -1)
+        packed = new.data.reshape(new.shape[0], -1)
         blocks = quants.dequantize(packed, GGMLQuantizationType[name.upper()]).reshape(-1, 32)
         exact = weights.tensors[new.name].astype(np.float32).reshape(-1, 32)
         spread = np.ptp(exact, axis=1) if name.endswith("_1") else abs(exact).max(axis=1)
@@ -94,6 +94,21 @@ def test_only_matrices_are_quantised(tmp_path: Path, ggml: Path) -> None:
     assert types["encoder.conv1.weight"] is TensorType.F16
     assert types["encoder.positional_embedding"] is TensorType.F32
     assert types["decoder.blocks.0.attn.out.bias"] is TensorType.F32
+
+
+def test_a_conversion_quantises_like_the_two_steps(tmp_path: Path, ggml: Path) -> None:
+    """From a CTranslate2 folder to q5_1 at once, or by way of an f16 file: the same bytes."""
+    quantise(ggml, tmp_path / "two.bin", TensorType.Q5_1)
+    convert(write_ctranslate2(tmp_path / "ct2", small_weights()), tmp_path / "one.bin", TensorType.Q5_1)
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "two.bin").read_bytes()
+
+
+def test_a_float32_file_is_quantised_too(tmp_path: Path) -> None:
+    """Its convolutions become f16, as in every quantised file."""
+    write_ggml(small_weights(), tmp_path / "f32.bin", TensorType.F32)
+    quantise(tmp_path / "f32.bin", tmp_path / "q8.bin", TensorType.Q8_0)
+    types = {tensor.name: tensor.type for tensor in read_ggml(tmp_path / "q8.bin").tensors}
+    assert types["encoder.conv1.weight"] is TensorType.F16
 
 
 def test_quantising_twice_is_refused(tmp_path: Path, ggml: Path) -> None:
@@ -149,7 +164,7 @@ def patched(content: bytes, position: int, *values: int) -> bytes:
         (FIRST_TENSOR + 4, (10**9,), "not a tensor"),
         (FIRST_TENSOR + 8, (4,), "not a tensor"),
         (FIRST_TENSOR + 12, (-32,), "shape"),
-        (FIRST_TENSOR + 12, (2**31 - 1, 2**31 - 1), "cut short"),
+        (FIRST_TENSOR + 12, (2**31 - 1, 2**31 - 1), "shape"),
     ],
 )
 def test_lying_numbers_are_refused(ggml: Path, position: int, values: tuple[int, ...], words: str) -> None:
@@ -255,7 +270,7 @@ def test_no_tensor_may_come_twice_or_be_misshapen(ggml: Path) -> None:
     """Names must be those of a Whisper of this size, each once, each with its shape."""
     content = ggml.read_bytes()
     first = read_ggml(ggml).tensors[0]
-    end = first.offset + first.size_bytes
+    end = first.offset + len(first.data)
     for changed, words in (
         (content + content[FIRST_TENSOR:end], "there twice"),
         (content.replace(b"encoder.conv1.bias", b"encoder.conv9.bias"), "unknown"),

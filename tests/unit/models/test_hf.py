@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ def test_a_lying_header_is_refused(tmp_path: Path, entry: object) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(encoded)) + encoded + content[8 + size :])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         read_hugging_face(folder)
+
+
+def test_no_tensor_may_miss_or_be_misshapen(tmp_path: Path) -> None:
+    """A model with a gap or a wrong shape is refused with the tensor's name."""
+    folder, weights = write_hugging_face(tmp_path, small_weights()), small_weights()
+    name = "decoder.blocks.1.mlp.0.weight"
+    without = {key: array for key, array in weights.tensors.items() if key != name}
+    for tensors, words in ((without, "missing"), ({**weights.tensors, name: weights.tensors[name][:-1]}, "shape")):
+        (folder / "model.safetensors").write_bytes(safetensors_bytes(replace(weights, tensors=tensors)))
+        with pytest.raises(ModelError, match=rf"layers\.1\.fc1\.weight .*{words}"):
+            read_hugging_face(folder)
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

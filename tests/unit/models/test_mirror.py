@@ -4,7 +4,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from agent.models.download import _size_bytes
+from agent.models.download import _wheels_bytes
 
 
 def test_what_pip_removes_while_it_is_watched_disturbs_nobody(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_what_pip_removes_while_it_is_watched_disturbs_nobody(tmp_path: Path) ->
     pip = threading.Thread(target=come_and_go, name="pip")
     pip.start()
     try:
-        sizes = {_size_bytes(tmp_path) for _ in range(2_000)}
+        sizes = {_wheels_bytes(tmp_path) for _ in range(2_000)}
     finally:
         ended.set()
         pip.join()

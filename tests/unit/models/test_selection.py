@@ -81,7 +81,7 @@ def test_a_model_that_is_gone_makes_room_for_the_next_best(tmp_path: Path) -> No
     assert in_words(resolved.engine) == "whisper_cpp tiny-q8_0, 2 threads"
     resolved = resolve(settings(tmp_path, "tiny.en-q8_0", "tiny-q8_0", language="en"))
     assert in_words(resolved.engine) == "whisper_cpp tiny.en-q8_0, 1 thread"
-    assert "chose tiny.en-ct2, which does not do now" in resolved.warning
+    assert "cannot use tiny.en-ct2" in resolved.warning
 
 
 def test_another_language_takes_a_model_that_knows_it(tmp_path: Path) -> None:

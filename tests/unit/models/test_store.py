@@ -197,5 +197,5 @@ def test_a_name_that_is_none_is_unknown_wherever_one_stands(
 
 def test_a_store_that_belongs_to_another_user_is_told_with_the_remedy(tmp_path: Path) -> None:
     """The service's belongs to root; the space that is left there is no help."""
-    error = files.write_error(tmp_path / "tiny", PermissionError(errno.EACCES, "Permission denied"))
-    assert "sudo" in str(error)
+    with pytest.raises(ModelError, match="sudo"), files.writing(tmp_path / "tiny"):
+        raise PermissionError(errno.EACCES, "Permission denied")

@@ -8,7 +8,9 @@ import pytest
 
 from agent.errors import ModelError
 from agent.models import ModelFormat
-from agent.models.download import Download, Progress, fetch
+from agent.models.catalogue import HubFile
+from agent.models.download import Progress, fetch
+from agent.models.pull import pull_model
 from agent.models.store import Store
 from tests.model_packages import World
 from tests.model_server import Hub
@@ -66,10 +68,10 @@ def test_what_a_model_is_made_from_stays_if_it_was_there(store: Store, hub: Hub)
 def test_an_official_file_is_preferred_and_a_derived_one_accepted(store: Store, hub: Hub) -> None:
     """With the hub it is one download; without, the same name is made on the device."""
     notes = Notes()
-    store.pull("mini-q8_0", hub_url=hub.url, use_mirror=True, progress=notes)
+    pull_model(store, "mini-q8_0", hub_url=hub.url, use_mirror=True, progress=notes)
     assert not any("making" in note for note in notes.notes)
     store.remove("mini-q8_0")
-    store.pull("mini-q8_0", hub_url=NOBODY, use_mirror=True, progress=notes)
+    pull_model(store, "mini-q8_0", hub_url=NOBODY, use_mirror=True, progress=notes)
     assert "making mini-q8_0 from mini-ct2" in notes.notes
     store.verify("mini-q8_0")
 
@@ -78,13 +80,13 @@ def test_a_dead_hub_is_waited_for_only_once(store: Store, monkeypatch: pytest.Mo
     """A pull that needs two models asks an unreachable hub once, and says so once."""
     asked: list[str] = []
 
-    def counting_fetch(download: Download, target: Path, progress: Progress) -> None:
-        asked.append(download.url)
-        fetch(download, target, progress)
+    def counting_fetch(url: str, file: HubFile, target: Path, progress: Progress) -> None:
+        asked.append(url)
+        fetch(url, file, target, progress)
 
     monkeypatch.setattr("agent.models.pull.fetch", counting_fetch)
     notes = Notes()
-    store.pull("mini-q8_0", hub_url=NOBODY, use_mirror=True, progress=notes)
+    pull_model(store, "mini-q8_0", hub_url=NOBODY, use_mirror=True, progress=notes)
     assert len(asked) == 1
     assert len([note for note in notes.notes if "does not answer" in note]) == 1
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agent.errors import ModelError
-from agent.models.whisper import check_tensors, mel_filters, tensor_shapes
-from tests.model_files import HYPER, small_weights
+from agent.models.whisper import mel_filters, tensor_shapes
+from tests.model_files import HYPER
 
 TINY_EN_PARAMETERS = 37_184_256
 """Trainable ones: openai/whisper's model card says 39 M for tiny, the encoder's fixed positions included or not."""
@@ -49,20 +49,6 @@ def test_mel_filters_have_the_values_of_openais_file() -> None:
     assert filters[0, 1] == np.float32(0.02486259490251541)
     assert filters[1, 2] == np.float32(0.022871771827340126)
     assert filters[79, 195] == np.float32(0.0022437951993197203)
-
-
-def test_no_tensor_may_miss_be_odd_or_unknown() -> None:
-    """A model with a gap, a wrong shape or something extra is refused with the tensor's name."""
-    weights = small_weights()
-    name = "decoder.blocks.1.mlp.0.weight"
-    without = {key: array for key, array in weights.tensors.items() if key != name}
-    for tensors, words in (
-        (without, "missing"),
-        ({**weights.tensors, name: weights.tensors[name][:-1]}, "shape"),
-        ({**weights.tensors, "decoder.extra": weights.tensors[name]}, "decoder.extra"),
-    ):
-        with pytest.raises(ModelError, match=words):
-            check_tensors(replace(weights, tensors=tensors), "x.bin")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def listener(transcribe: Callable[[Utterance], Transcript]) -> Any:
 def test_an_engine_that_is_well_again_hears_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What became of the last proof is not held against the next one, though the sound is the same."""
     monkeypatch.setattr("agent.asr.engine_process.EngineProcess", Sick)
-    transcriber = listener(ProcessEngine(ScriptedSettings(), lambda: None).transcribe)
+    engine = ProcessEngine(ScriptedSettings(), lambda: None)
+    transcriber = listener(lambda utterance: engine.transcribe([utterance])[0])
     assert listen_to_it(transcriber).code == "failed"
     monkeypatch.setattr(Sick, "sick", False)
     assert [listen_to_it(transcriber).code for _ in range(2)] == ["ok", "ok"]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Recognition
 from agent.asr.transcript import Transcript, Verdict
 from agent.audio.frames import Utterance
 from agent.config.keywords import keyword_rules
@@ -66,7 +65,7 @@ class Rig:
 
     def recognise(self, transcript: Transcript = TRANSCRIPT) -> None:
         """Report the words of an utterance of two seconds."""
-        self.publisher.recognised(Recognition(UTTERANCE, transcript, queue_s=0.0, wait_s=0.25))
+        self.publisher.recognised(UTTERANCE, transcript, 0.0, 0.25)
 
     def transcribe_with_fallback(self, *events: SegmenterEvent) -> None:
         """Report what the segmenter told."""
@@ -126,7 +125,7 @@ def test_partials_leave_the_device_only_where_they_are_wanted(rig: Rig) -> None:
 def test_what_comes_late_is_for_the_archive(rig: Rig) -> None:
     """On the backlog's topic, marked; it is numbered and counted, fires no keyword, and counts for no latency."""
     rig.publisher.policy = PublishPolicy(rules=keyword_rules(("light",)))
-    rig.publisher.recognised(Recognition(UTTERANCE, TRANSCRIPT, queue_s=90.0, wait_s=90.5, late=True))
+    rig.publisher.recognised(UTTERANCE, TRANSCRIPT, 90.0, 90.5, late=True)
     (message,) = rig.basket.messages
     assert isinstance(message, TranscriptMessage)
     assert (message.late, message.replayed, message.seq) == (True, True, 1)
@@ -148,7 +147,7 @@ def test_a_beginning_that_is_a_guess_is_not_said_to_be_known(
     """The clock is right now; it was not when this was kept, and there was a reboot in between."""
     monkeypatch.setattr("agent.mqtt.publisher.time_synced", lambda: True)
     utterance = replace(UTTERANCE, dated=dated)
-    rig.publisher.recognised(Recognition(utterance, TRANSCRIPT, queue_s=90.0, wait_s=90.5, late=True))
+    rig.publisher.recognised(utterance, TRANSCRIPT, 90.0, 90.5, late=True)
     rig.publisher.failed(utterance, EngineError("no words came"))
     rig.publisher.lost(utterance, "its file is gone")
     told = [one for one in rig.basket.messages if isinstance(one, TranscriptMessage | TranscriptFailed)]
@@ -276,7 +275,7 @@ def test_an_engine_that_works_again_is_no_problem_whatever_it_heard(rig: Rig, te
     """A cough without words, or what was kept for later, proves it as well as a transcript does."""
     rig.publisher.failed(UTTERANCE, EngineError("no words came"))
     rig.publisher.dropped(UTTERANCE)
-    rig.publisher.recognised(Recognition(UTTERANCE, replace(TRANSCRIPT, text=text), 0.0, 0.0, late=late))
+    rig.publisher.recognised(UTTERANCE, replace(TRANSCRIPT, text=text), 0.0, 0.0, late=late)
     assert rig.publisher.problems == ()
     assert rig.basket.health[-1] == ("OFF", ())
 
@@ -321,6 +320,6 @@ def test_speaking_is_repeated_for_those_who_came_late(rig: Rig, monkeypatch: pyt
 def test_before_it_is_open_nothing_is_lost_but_the_message(rig: Rig) -> None:
     """Reports that come early do no harm: they are counted all the same."""
     early = Publisher(rig.counters, "boot-1")
-    early.recognised(Recognition(UTTERANCE, TRANSCRIPT, 0.0, 0.0))
+    early.recognised(UTTERANCE, TRANSCRIPT, 0.0, 0.0)
     assert rig.counters.asr().utt == 1
     assert rig.basket.messages == []

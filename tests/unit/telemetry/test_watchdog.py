@@ -2,21 +2,21 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.asr.transcriber import Recognition, Transcriber
+from agent.asr.transcriber import Transcriber
 from agent.asr.transcript import Transcript
 from agent.audio.frames import AudioFrame, Utterance
 from agent.audio.microphone import Microphone
 from agent.channel import Channel, Overflow
 from agent.config.settings import SegmenterSettings
 from agent.errors import EngineError
-from agent.segmenter import FRAMES_AT_REST, Listener, Segmenter
+from agent.segmenter import FRAMES_AT_REST, Ended, Listener, Segmenter
 from agent.systemd import Notifier
 from agent.telemetry.watchdog import CAPTURE_S, LISTEN_S, Supervisor
 
@@ -43,14 +43,16 @@ class Quiet:
 class Stuck:
     """An engine that answers once it is let go."""
 
+    batch_size = 1
+
     def __init__(self) -> None:
         self.began, self.go = threading.Event(), threading.Event()
 
-    def transcribe(self, utterance: Utterance) -> Transcript:
+    def transcribe(self, utterances: Sequence[Utterance]) -> list[Transcript]:
         """Nothing, later."""
         self.began.set()
         assert self.go.wait(60)
-        return Transcript(utterance.id, "", "en", (), "stuck", "none", 0.0, 0)
+        return [Transcript(each.id, "", "en", (), "stuck", "none", 0.0, 0) for each in utterances]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -59,7 +61,7 @@ class Stuck:
 class Nobody:
     """Wants to know nothing."""
 
-    def recognised(self, recognition: Recognition) -> None:
+    def recognised(self, utterance: Utterance, *_words: object, **_late: object) -> None:
         """Let it pass."""
 
     def partial(self, utterance: Utterance, transcript: Transcript) -> None:
@@ -82,7 +84,7 @@ class Waiting:
 
     def read(self, ready: int = 1) -> AudioFrame | None:
         """Wait for one."""
-        self._frames.rouse_at(ready)
+        del ready
         return self._frames.get()
 
     def close(self) -> None:
@@ -180,7 +182,7 @@ def test_a_listener_that_takes_frames_is_alive_though_more_wait(rig: Rig) -> Non
     """It may always have one in hand."""
     rig.listener.busy = True
     for _ in range(4):
-        rig.listener.counters.frames += 1
+        rig.listener.frames += 1
         assert "WATCHDOG=1" in rig.told(after_s=LISTEN_S)
 
 
@@ -189,10 +191,10 @@ def test_a_quiet_room_that_is_muted_leaves_no_stage_late(rig: Rig) -> None:
     worker = threading.Thread(target=rig.listener.run)
     worker.start()
     rig.put_frame()
-    wait_until(lambda: rig.listener.counters.frames == 1)
+    wait_until(lambda: rig.listener.frames == 1)
     for _ in range(FRAMES_AT_REST // 2):
         rig.put_frame()
-    wait_until(lambda: rig.listener.counters.frames == 1 + FRAMES_AT_REST // 2)
+    wait_until(lambda: rig.listener.frames == 1 + FRAMES_AT_REST // 2)
     rig.source.off()
     rig.source.alive_s = rig.now_s  # its own clock is the real one
     told = [line for _ in range(15) for line in rig.told(after_s=1.0)]
@@ -218,13 +220,13 @@ def test_a_listener_to_a_file_may_wait_for_the_engine(tmp_path: Path) -> None:
             rig = Rig(manager, Notifier({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}), live=live)
             rig.told(after_s=0.0)
             rig.listener.busy = True
-            rig.transcriber.submit(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512))
+            rig.transcriber.heard(Ended(Utterance("01", np.zeros(512, np.int16), 0, 0, speech_end=512, closed_at=512)))
             assert ("WATCHDOG=1" in rig.told(after_s=3 * LISTEN_S)) is not live
 
 
 def submit(transcriber: Transcriber, utterance: Utterance) -> None:
     """Somebody said it."""
-    transcriber.submit(utterance)
+    transcriber.heard(Ended(utterance))
 
 
 def probe(transcriber: Transcriber, utterance: Utterance) -> None:
@@ -257,7 +259,7 @@ def test_an_engine_that_waits_for_a_processor_is_not_late(rig: Rig) -> None:
     pcm = np.zeros(32_000, np.int16)
     worker = threading.Thread(target=rig.transcriber.run, daemon=True)
     worker.start()
-    rig.transcriber.submit(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm)))
+    rig.transcriber.heard(Ended(Utterance("01", pcm, 0, 0, speech_end=len(pcm), closed_at=len(pcm))))
     assert rig.engine.began.wait(60)
     under_way = rig.transcriber.under_way
     assert under_way is not None

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Fetches the state of this device from git, and brings it about if a trusted key has signed it.
+"""Fetch the state of this device from git, and apply it if a trusted key has signed it.
 
     edgescribe-pull
 
-The unit edgescribe-pull.service runs it; /etc/edgescribe-pull/config.json says where to look. A commit is fetched and
-verified before any file of it is put in place. Two kinds of commits are refused: those that no valid key of
-/etc/edgescribe-pull/gnupg has signed, and those that do not descend from the commit in force. Without the second rule,
-an attacker who can write to the repository could bring back an old release, which was signed as well. A refused commit
-changes nothing but the code in `health`.
+The unit edgescribe-pull.service runs it; /etc/edgescribe-pull/config.json has the address. It fetches and verifies a
+commit before it installs a file of it. It refuses two kinds of commits: those without a signature by a valid key of
+/etc/edgescribe-pull/gnupg, and those that do not descend from the commit in force. Without the second rule, an attacker
+with access to the repository could bring back an old release, which was signed as well. A refused commit only changes
+the code in `health`.
 
-Standard library only, and part of no release.
+This program uses the standard library only, and belongs to no release.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 UNTRUSTED = "pull_untrusted"
-"""In `health`: no trusted key vouches for the newest commit."""
+"""In `health`: no trusted key has signed the newest commit."""
 REWOUND = "pull_rewound"
 """In `health`: the newest commit does not descend from the one in force."""
 TIP = "refs/edgescribe/tip"
@@ -39,13 +39,13 @@ _REASONS = {
     "BADSIG": "its signature by {} is wrong",
     "NO_PUBKEY": "its key {} is not among edgescribe_pull_keys",
 }
-"""Words of GnuPG's status lines (doc/DETAILS of its sources), the most telling first."""
+"""Words of GnuPG's status lines (doc/DETAILS of its sources), the most useful first."""
 
 _LOOK_BACK = 100
-"""Commits that are verified at most."""
+"""The most commits that one run verifies."""
 
 Play = Callable[[list[str], Path, dict[str, str]], int]
-"""Runs a command in a folder with an environment, and gives its exit status."""
+"""Run a command in a folder with an environment, and return its exit status."""
 
 
 class PullError(Exception):
@@ -54,28 +54,28 @@ class PullError(Exception):
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
         self.code = code
-        """What `health` says of it; empty where it says nothing."""
+        """The code in `health`, or an empty string."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the role has written."""
+    """The configuration that the role has written."""
 
     url: str
     branch: str
     inventory: str
     playbook: str
     host: str
-    """By this name the inventory knows the device."""
+    """The name of the device in the inventory."""
     program: str
     """ansible-playbook."""
     accept: str = ""
-    """The full id of a commit that may come into force once though it does not descend from the one in force."""
+    """The full id of a commit that may come into force once without descending from the one in force."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What earlier runs have done."""
+    """The results of earlier runs."""
 
     in_force: str = ""
     """The last commit that was played to its end; empty if none was."""
@@ -88,7 +88,7 @@ class State:
 
 
 def run_playbook(command: list[str], folder: Path, environment: dict[str, str]) -> int:
-    """The real one. What it prints goes to the journal."""
+    """Run the real playbook. Its output goes to the journal."""
     return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
@@ -97,8 +97,8 @@ class Puller:
 
     etc/edgescribe-pull/…           config.json, gnupg, vault-password
     var/lib/edgescribe-pull/        the repository, with the commit that was played last
-    var/lib/edgescribe-pull.json    what earlier runs have done; it outlives the repository
-    var/lib/edgescribe-pull.health  the code that the agent says in `health`
+    var/lib/edgescribe-pull.json    the results of earlier runs; it stays if the repository is deleted
+    var/lib/edgescribe-pull.health  the code for `health`
     """
 
     def __init__(self, root: Path, play: Play = run_playbook) -> None:
@@ -112,16 +112,16 @@ class Puller:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One at a time."""
+        """Let only one process run."""
         with (self._etc / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def pull(self) -> str:
-        """Look for news, and bring them about; return what was done, in one line.
+        """Fetch the newest commit and apply it; return the result in one line.
 
         Raises:
-            PullError: there is no telling, the newest commit is refused, or the playbook failed.
+            PullError: the fetch failed, the newest commit is refused, or the playbook failed.
         """
         state = self._read_state()
         tip = self._fetch()
@@ -133,14 +133,14 @@ class Puller:
         return done
 
     def say(self, code: str) -> None:
-        """Let the agent say `code` in `health`; nothing if it is empty."""
+        """Show `code` in the agent's `health`, or no code if it is empty."""
         if not code:
             self._health_file.unlink(missing_ok=True)
         else:
             self._write(self._health_file, f"{code}\n", 0o644)
 
     def _take(self, commit: str, state: State) -> str:
-        """Bring `commit` about, unless that was done, or failed for good."""
+        """Apply `commit`, unless it is in force or has finally failed."""
         if commit == state.tried == state.in_force:
             return f"no news: {commit} is in force"
         if commit == state.tried and self._failure_ns() not in (None, state.failure_ns):
@@ -149,7 +149,7 @@ class Puller:
         self._bring_about(commit, state)
         return f"{commit} is in force"
 
-    # Git. Nothing that it fetches is in the work tree before it is verified.
+    # Git. A commit is verified before its files reach the work tree.
 
     def _fetch(self) -> str:
         """Fetch the branch with all of its history; return the id of its newest commit."""
@@ -213,7 +213,7 @@ class Puller:
             )
 
     def _check_out(self, commit: str) -> None:
-        """Put this commit in place, and nothing beside it."""
+        """Check this commit out and remove all other files."""
         for command in (("checkout", "--quiet", "--force", "--detach", commit), ("clean", "-ffdxq")):
             done = self._git(*command)
             if done.returncode:
@@ -305,7 +305,7 @@ def without_credentials(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["git says nothing"])[-1]
+    return (text.strip().splitlines() or ["git gives no reason"])[-1]
 
 
 def main(arguments: list[str] | None = None, play: Play = run_playbook) -> int:

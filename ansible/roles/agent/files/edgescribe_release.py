@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Puts a deployment of edgescribe into force on this device, and takes it back unless somebody confirms it in time.
+"""Activate a deployment of edgescribe on this device, and return to the former one unless it is confirmed in time.
 
-    edgescribe-release status                what is in force, in JSON
-    edgescribe-release activate              put what is staged into force, and start the clock
-    edgescribe-release confirm               it works: stop the clock, and remember it
-    edgescribe-release rollback              it does not: back to the last that was confirmed
-    edgescribe-release reset                 stage what is in force
-    edgescribe-release revert                stage what was in force before; with --from, only if that release is
-    edgescribe-release prune                 delete what is beyond --keep: deployments, releases, models
+    edgescribe-release status                print the deployment in force, in JSON
+    edgescribe-release activate              activate the staged deployment and start the timer
+    edgescribe-release confirm               stop the timer and keep the deployment
+    edgescribe-release rollback              return to the last confirmed deployment
+    edgescribe-release reset                 stage the deployment in force
+    edgescribe-release revert                stage the former deployment; with --from, only if that release is in force
+    edgescribe-release prune                 delete deployments, releases and models beyond --keep
 
-A deployment is a tree of files and symbolic links as they shall lie below `/`: the link `current`, the settings, the
-unit with its drop-ins, credentials, links to models. `activate` runs here, in one go, so that a network that goes away
-leaves no half of it; and the clock is a timer of this device, so that nobody has to reach it to take a bad release
-back. What is on trial when the device goes down is taken back as it comes up again, by a service of its own; and the
-timer is enabled, so that it counts then, too. Standard library only, and part of no release.
+A deployment is a tree of files and symbolic links, placed as below `/`: the link `current`, the settings, the unit with
+its drop-ins, credentials, links to models.
+
+`activate` is one command on the device, so a lost network cannot leave a part of it. The timer runs on the device too,
+so the device returns to its former release without a connection. After a power cut during a trial, a service returns to
+the former release at boot; the timer is enabled as well. This program uses the standard library only, and belongs to no
+release.
 """
 
 import argparse
@@ -41,26 +43,26 @@ TIMER = "edgescribe-rollback.timer"
 KEEP_DEPLOYMENTS = 10  # of each release
 
 System = Callable[..., int]
-"""Runs systemctl with these arguments, and gives its exit status."""
+"""Run systemctl with these arguments and return its exit status."""
 
 
 class ReleaseError(Exception):
-    """What was asked for cannot be done; the message is one line."""
+    """A request is impossible; the message is one line."""
 
 
 def systemctl(*arguments: str) -> int:
-    """The real one."""
+    """Run the real systemctl and return its exit status."""
     return subprocess.run(["systemctl", *arguments], check=False).returncode
 
 
 class Device:
-    """The file system below `root`, and the deployments that were tried on it.
+    """The file system below `root` and its deployments.
 
-    <state>/next/…           what is staged
-    <state>/pending/…        what is in force and not confirmed
-    <state>/history/0007/…   what was confirmed; the highest number is, or was, in force
-    <state>/trial            name of the trial that `pending` is on
-    <state>/last-failure     why the last one was taken back, in JSON
+    <state>/next/…           the staged deployment
+    <state>/pending/…        the deployment in force, if it is on trial
+    <state>/history/0007/…   confirmed deployments; the highest number is, or was, in force
+    <state>/trial            the name of the present trial
+    <state>/last-failure     the reason of the last rollback, in JSON
     """
 
     def __init__(self, root: Path, system: System, keep_releases: int = 3) -> None:
@@ -75,7 +77,7 @@ class Device:
         self._keep_releases = keep_releases
 
     def status(self) -> dict[str, object]:
-        """What is in force, and what happened last."""
+        """Return the release in force, the confirmed ones, and the last failure."""
         return {
             "release": _release_of(self._root),
             "pending": self._pending.exists(),
@@ -85,14 +87,14 @@ class Device:
         }
 
     def activate(self) -> dict[str, object]:
-        """Put what is staged into force. Nothing happens if it is, and was confirmed.
+        """Activate the staged deployment. Do not change a deployment that is in force and confirmed.
 
         Raises:
-            ReleaseError: nothing is staged, its release is not installed, or the clock does not start.
+            ReleaseError: there is no staged deployment, its release is not installed, or the timer does not start.
         """
         release = _release_of(self._next)
         if not release or not (self._root / RELEASES / release / "bin" / "edgescribe").exists():
-            raise ReleaseError(f"release {release} is not installed below /{RELEASES}: nothing was changed")
+            raise ReleaseError(f"release {release} is not installed below /{RELEASES}; the device stays as it is")
         changed = self._differs()
         if not changed and not self._pending.exists():
             return {"changed": False, "pending": False, "release": release}
@@ -100,40 +102,42 @@ class Device:
         self._trial.write_text(trial, encoding="ascii")
         stale = self._owned() - set(_entries(self._next))
         _replace_tree(self._next, self._pending)
-        # First the clock: whatever happens from here on, it is taken back; without one, nothing happens.
+        # First the timer: it takes back every later fault. Without a timer, there is no trial.
         if self._system("enable", TIMER) or self._system("restart", TIMER):
             shutil.rmtree(self._pending)
-            raise ReleaseError(f"{TIMER} does not start, and nothing goes on trial without it: nothing was changed")
-        os.sync()  # a power cut must not leave the new without the clock
+            raise ReleaseError(f"{TIMER} does not start, and a trial needs it; the device stays as it is")
+        os.sync()  # a power cut must not leave the new deployment without its timer
         self._install(self._pending, stale)
         self._start()
         return {"changed": True, "pending": True, "release": release, "trial": trial}
 
     def confirm(self, trial: str, back_to: str) -> dict[str, object]:
-        """What is in force is good, if it still is that of `trial` (any, if that is empty).
+        """Confirm the deployment in force if it is on this `trial` (any trial, if that is empty).
 
         Raises:
-            ReleaseError: it does not wait to be confirmed: it was taken back, or something else took its place.
+            ReleaseError: no such trial: the time was over, or another deployment replaced it.
         """
         if not self._waits(trial):
-            raise ReleaseError("it does not wait to be confirmed: taken back as time ran out, or replaced by others?")
+            raise ReleaseError(
+                "no such trial: it was taken back when its time was over, or replaced by another deployment"
+            )
         confirmed = self._confirmed()
         number = int(confirmed[-1].name) + 1 if confirmed else 1
         self._history.mkdir(exist_ok=True)
         self._pending.rename(self._history / f"{number:04}")
         self._disarm()
         self._failure.unlink(missing_ok=True)
-        for tree in confirmed:  # their secrets may have been changed because somebody knows them
+        for tree in confirmed:  # their secrets may be known to others
             for entry in [entry for entry in _entries(tree) if _is_secret(tree / entry)]:
                 (tree / entry).unlink()
-            if back_to and tree.name >= back_to:  # where `revert` went to, and what was left by that
+            if back_to and tree.name >= back_to:  # the target of `revert`, and the deployments that it left
                 self._drop(tree)
         self._forget()
-        os.sync()  # whoever is told that it is confirmed can rely on that, also after a power cut
+        os.sync()  # the confirmation must survive a power cut
         return {"changed": True, "release": _release_of(self._root)}
 
     def rollback(self, reason: str, trial: str) -> dict[str, object]:
-        """Take back what waits to be confirmed, if it is on this `trial` (any, if that is empty)."""
+        """Take the deployment on trial back, if it is on this `trial` (any trial, if that is empty)."""
         if not self._waits(trial):
             if not self._pending.exists():
                 self._disarm()
@@ -150,12 +154,12 @@ class Device:
         return {"changed": True, "release": _release_of(self._root), "was": was}
 
     def revert(self, leaving: str) -> dict[str, object]:
-        """Stage what was in force before, with the secrets and certificates of today: others may have been withdrawn.
+        """Stage the former deployment with the current secrets and certificates; the old ones may be revoked.
 
-        If `leaving` names a release, only if that is in force, and past all of its deployments.
+        If `leaving` names a release, do so only if it is in force, and skip all of its deployments.
 
         Raises:
-            ReleaseError: there is nothing to go back to.
+            ReleaseError: there is no earlier deployment.
         """
         confirmed, in_force = self._confirmed(), _release_of(self._root)
         if leaving not in ("", in_force):
@@ -168,22 +172,22 @@ class Device:
                     _copy(confirmed[-1] / entry, self._next / entry)
             if self._differs():
                 return {"changed": False, "release": _release_of(tree), "back_to": tree.name}
-        raise ReleaseError("there is no earlier deployment to go back to")
+        raise ReleaseError("there is no earlier deployment to return to")
 
     def reset(self) -> dict[str, object]:
-        """Stage what is in force, so that a part of it can be changed.
+        """Stage the deployment in force, so that a part of it can change.
 
         Raises:
-            ReleaseError: nothing was ever confirmed, or something waits for it.
+            ReleaseError: there is no confirmed deployment, or a trial runs.
         """
         confirmed = self._confirmed()
         if self._pending.exists() or not confirmed:
-            raise ReleaseError("nothing is in force that was confirmed: roll out first")
+            raise ReleaseError("there is no confirmed deployment: roll out first")
         _replace_tree(confirmed[-1], self._next)
         return {"changed": False, "release": _release_of(self._next)}
 
     def prune(self) -> dict[str, object]:
-        """Delete deployments beyond those to be kept, then releases and models that none names."""
+        """Delete old deployments, then releases and models that no deployment names."""
         self._forget()
         trees = [*self._confirmed(), self._root, *([self._pending] if self._pending.exists() else [])]
         releases = {_release_of(tree) for tree in trees}
@@ -195,14 +199,14 @@ class Device:
             if path.name not in needed and path.is_dir()
         ]
         for left in (RELEASES.parent / ".wheels-*", MODELS.parent / ".arriving-*", MODELS.parent / ".damaged-*"):
-            doomed += sorted(self._root.glob(str(left)))  # of a play that was cut off
+            doomed += sorted(self._root.glob(str(left)))  # from an interrupted play
         for path in doomed:
             shutil.rmtree(path)
         return {"changed": bool(doomed), "deleted": [path.name for path in doomed]}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the timer and the operator from doing two things at once."""
+        """Make the timer and the operator wait for each other."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._state / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -215,7 +219,7 @@ class Device:
         return self._pending.exists() and (not trial or self._trial.read_text(encoding="ascii") == trial)
 
     def _owned(self) -> set[Path]:
-        """What an earlier deployment put below `/`. What others put there is left alone."""
+        """Return the files that an earlier deployment put below `/`. Other files stay untouched."""
         trees = [*self._confirmed()[-1:], *([self._pending] if self._pending.exists() else [])]
         return {entry for tree in trees for entry in _entries(tree)}
 
@@ -224,22 +228,22 @@ class Device:
         return bool(self._owned() - wanted) or not all(_same(self._next / e, self._root / e) for e in wanted)
 
     def _install(self, tree: Path | None, stale: set[Path]) -> None:
-        """Make `/` what `tree` says; the link to the release comes last."""
+        """Copy `tree` to `/`, the link to the release last, and remove stale files."""
         if tree:
             for entry in sorted(_entries(tree), key=lambda entry: (entry == CURRENT, entry)):
                 if not _same(tree / entry, self._root / entry):
                     _copy(tree / entry, self._root / entry)
         for entry in stale:
             (self._root / entry).unlink(missing_ok=True)
-            with suppress(OSError):  # only if nothing else is in it
+            with suppress(OSError):  # only an empty folder goes
                 (self._root / entry.parent).rmdir()
         os.sync()
 
     def _start(self) -> None:
-        """Start what is in force; whether it gets up is for the gate to find out."""
+        """Start the service. The gate checks whether it comes up."""
         self._system("daemon-reload")
         self._system("stop", SERVICE)
-        self._system("reset-failed", SERVICE)  # restarts are counted from here
+        self._system("reset-failed", SERVICE)  # the count of restarts begins here
         self._system("enable", SERVICE)
         self._system("start", "--no-block", SERVICE)
 
@@ -247,14 +251,14 @@ class Device:
         self._system("disable", "--now", TIMER)
 
     def _note(self, failure: dict[str, str | None]) -> None:
-        """Remember why; on a full disk the device goes back without saying so."""
+        """Store the reason. On a full disk the device goes back without a stored reason."""
         written = self._failure.with_suffix(".new")
         with suppress(OSError):
             written.write_text(json.dumps(failure), encoding="utf-8")
             written.replace(self._failure)
 
     def _forget(self) -> None:
-        """Keep the last few releases, and of each the last few deployments."""
+        """Keep the last releases, and the last deployments of each."""
         kept: Counter[str | None] = Counter()
         for tree in reversed(self._confirmed()):
             kept[_release_of(tree)] += 1
@@ -262,7 +266,7 @@ class Device:
                 self._drop(tree)
 
     def _drop(self, tree: Path) -> None:
-        """Delete a deployment; a power cut leaves all of it or nothing."""
+        """Delete a deployment in one step: a power cut leaves all of it or none of it."""
         doomed = self._state / ".dropped"
         shutil.rmtree(doomed, ignore_errors=True)
         tree.rename(doomed)
@@ -283,7 +287,7 @@ def _entries(tree: Path) -> Iterator[Path]:
 
 
 def _is_secret(path: Path) -> bool:
-    """What only root may read."""
+    """Return whether only root may read this file."""
     return path.is_file() and not path.is_symlink() and not stat.S_IMODE(path.stat().st_mode) & 0o077
 
 
@@ -296,14 +300,14 @@ def _same(wanted: Path, found: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target` in one step."""
+    """Replace `target` by a copy of `source` in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
     if source.is_symlink():
         temporary.symlink_to(source.readlink())
     else:
-        # Closed until it is whole: a secret is at no time open to others.
+        # Mode 0600 until the copy is complete: other users must never read a secret.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with source.open("rb") as original, os.fdopen(descriptor, "wb") as copy:
             shutil.copyfileobj(original, copy)
@@ -320,15 +324,19 @@ def _replace_tree(source: Path, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
-    """Do what the verb says, and print what came of it in JSON."""
+    """Execute the verb and print the result in JSON."""
     parser = argparse.ArgumentParser(prog="edgescribe-release", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep (default: %(default)s)")
     parser.add_argument("verb", choices=["status", "activate", "confirm", "rollback", "reset", "revert", "prune"])
     parser.add_argument("--from", dest="leaving", default="", metavar="RELEASE", help="revert only if this is in force")
-    parser.add_argument("--back-to", default="", metavar="NUMBER", help="confirm what `revert` gave this number")
-    parser.add_argument("--trial", default="", help="confirm, or take back, only what `activate` gave this name")
-    parser.add_argument("--reason", default="asked for", help="why, for `status`")
+    parser.add_argument(
+        "--back-to", default="", metavar="NUMBER", help="confirm the deployment to which `revert` gave this number"
+    )
+    parser.add_argument(
+        "--trial", default="", help="confirm, or take back, only the trial to which `activate` gave this name"
+    )
+    parser.add_argument("--reason", default="asked for", help="the reason, for `status`")
     args = parser.parse_args(arguments)
     device = Device(args.root, system, args.keep)
     asked = {"confirm": (args.trial, args.back_to), "rollback": (args.reason, args.trial), "revert": (args.leaving,)}
@@ -343,7 +351,7 @@ def main(arguments: list[str] | None = None, system: System = systemctl) -> int:
 
 
 if __name__ == "__main__":
-    # SSH may go away in the middle, and takes what runs at its terminal with it.
+    # A closed SSH connection would end the programs of its terminal.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    os.umask(0o022)  # settings are for the service's own user, whatever root's habits are
+    os.umask(0o022)  # the service's own user must read the settings, with every umask of root
     sys.exit(main())

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.bench.child import System
 from agent.bench.clips import Clip
 from agent.bench.records import IdleMeasurement, LatencyBlock, LeftOut, SystemSetup
-from agent.bench.runner import (
+from agent.bench.steps import (
     CLIPS_A_BLOCK,
     Step,
     left_out,
@@ -16,7 +17,7 @@ from agent.bench.runner import (
     setup_of,
     steps_left,
 )
-from agent.bench.systems import System, parse_system, with_threads
+from agent.bench.systems import parse_system, with_threads
 from agent.errors import ConfigError
 
 PAIR = [parse_system("whisper_cpp:tiny.en-q8_0"), parse_system("wyoming-faster-whisper:tiny.en-ct2")]
