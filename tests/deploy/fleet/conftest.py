@@ -132,7 +132,12 @@ def _broker(folder: Path, network: Network) -> Mosquitto:
         subprocess.run([program("mosquitto_passwd"), "-b", *create, str(passwords), name, secret], check=True)
     lines = [f"listener {port} {address}" for address in ("127.0.0.1", network.address(0))]
     broker = Mosquitto(
-        folder, "allow_anonymous false", f"password_file {passwords}", f"acl_file {ACCESS}", *lines, listener_ports=(port,)
+        folder,
+        "allow_anonymous false",
+        f"password_file {passwords}",
+        f"acl_file {ACCESS}",
+        *lines,
+        listener_ports=(port,),
     )
     broker.start()
     return broker
