@@ -1,1 +1,1 @@
-"""The verbs of the command line: a module each, with its description, `add_arguments`, and `run`; some an `EPILOG`."""
+"""The verbs of the command line, one module each: `add_arguments` and `run`; the docstring is the text of `--help`."""

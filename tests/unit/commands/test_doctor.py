@@ -48,7 +48,7 @@ def test_something_missing_is_exit_1_with_its_remedy(capsys: pytest.CaptureFixtu
     """The report goes on to the end, and says what to do."""
     assert run("--set", f"source.path={tmp_path}/b.wav") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"fail source source.path: {tmp_path}/b.wav does not exist: correct the path" in printed
+    assert f"fail source command line: source.path: {tmp_path}/b.wav does not exist: correct the path" in printed
     assert "state folder" in printed
 
 
@@ -99,7 +99,7 @@ def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
     assert " ".join(lines).split().count("do") == 60
     assert "\033" not in "".join(lines)
     assert "\033[33m" in next(doctor.lines(finding, colour=True))
-    assert max(len(line) for line in doctor.lines(finding, colour=False, width=80)) <= 80
+    assert max(len(line) for line in doctor.lines(finding, colour=False, width=60)) <= 60
 
 
 def test_what_is_to_be_copied_is_in_one_piece() -> None:
