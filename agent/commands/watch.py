@@ -4,7 +4,7 @@ Broker, TLS and credentials are those of the settings (mqtt.*). In a pipe: one l
 
 Examples:
     edgescribe watch --host broker.lan --username me --password-file secret
-    edgescribe watch --device kitchen --json | jq .payload.text
+    edgescribe watch --device kitchen --json | jq .
 """
 
 import argparse

@@ -51,16 +51,21 @@ def findings(loaded: Loaded) -> list[Finding]:
         *_missing_packages(settings),
         *_missing_source(settings),
         *_model(settings),
-        *_muted(settings),
+        (_WARN, "muted", "", commanded(settings).muted),
         *_exposed_secrets(loaded),
         *_useless_keywords(settings),
     ]
-    located = []
-    for status, subject, key, text in found:
-        origin = loaded.origins.get(tuple(key.split(".")))
-        remedy = _REMEDY if subject == "settings" else ""
-        located.append(Finding(status, subject, f"{origin}: {text}" if origin else text, remedy))
-    return located
+    origins = {key: loaded.origins.get(tuple(key.split("."))) for _, _, key, _ in found}
+    return [
+        Finding(
+            status,
+            subject,
+            f"{origins[key]}: {text}" if origins[key] else text,
+            _REMEDY if subject == "settings" else "",
+        )
+        for status, subject, key, text in found
+        if text
+    ]
 
 
 def is_name(model: str) -> bool:
@@ -128,22 +133,17 @@ def _missing_certificates(settings: Settings) -> Iterator[Said]:
 
 def _missing_packages(settings: Settings) -> Iterator[Said]:
     """Report each package that a setting needs and that is not installed, with the command that installs it."""
-    sound, engine = settings.sound, settings.engine
-    enhances = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain" if sound.auto_gain else ""
+    sound, faster_whisper = settings.sound, settings.engine.kind == "faster_whisper"
     needed = (
-        ("settings", enhances, enhances, "webrtc_noise_gain", "enhance"),
-        ("settings", settings.assist.enabled and "assist.enabled", "assist.enabled", "wyoming", "assist"),
-        (
-            "CTranslate2",
-            engine.kind == "faster_whisper" and "engine.kind",
-            'engine.kind = "faster_whisper"',
-            "ctranslate2",
-            "faster-whisper",
-        ),
+        ("settings", "sound.noise_suppression", sound.noise_suppression, "webrtc_noise_gain", "enhance"),
+        ("settings", "sound.auto_gain", sound.auto_gain, "webrtc_noise_gain", "enhance"),
+        ("settings", "assist.enabled", settings.assist.enabled, "wyoming", "assist"),
+        ("CTranslate2", 'engine.kind = "faster_whisper"', faster_whisper, "ctranslate2", "faster-whisper"),
     )
-    for subject, key, text, package, extra in needed:
-        if key and importlib.util.find_spec(package) is None:
-            yield _FAIL, subject, key, f"{text} needs a package that is not installed: {extras.missing(extra)}"
+    for subject, words, wanted, package, extra in needed:
+        if wanted and importlib.util.find_spec(package) is None:
+            text = f"{words} needs a package that is not installed: {extras.missing(extra)}"
+            yield _FAIL, subject, words.partition(" ")[0], text
 
 
 def _missing_source(settings: Settings) -> Iterator[Said]:
@@ -168,11 +168,6 @@ def _model(settings: Settings) -> Iterator[Said]:
         chosen_model(resolved.engine, Store(models_dir(settings), load_catalogue()))
     except ModelError as error:
         yield _FAIL, subject, key, str(error)
-
-
-def _muted(settings: Settings) -> Iterator[Said]:
-    if reason := commanded(settings).muted:
-        yield _WARN, "muted", "", reason
 
 
 def _exposed_secrets(loaded: Loaded) -> Iterator[Said]:

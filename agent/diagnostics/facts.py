@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,8 +12,9 @@ from typing import Final
 import psutil
 
 from agent.asr import cpu
+from agent.audio.alsa import AlsaSource
 from agent.config.layers import Loaded, state_dir
-from agent.config.settings import AlsaSettings, EngineSettings, ScriptedSettings, Settings, SourceSettings
+from agent.config.settings import AlsaSettings, EngineSettings, ScriptedSettings, SourceSettings
 from agent.diagnostics import Finding
 from agent.diagnostics.configuration import findings, wrong_settings
 from agent.errors import AgentError, ConfigError, InstallError, ModelError, SourceError
@@ -117,7 +119,9 @@ def look(loaded: Loaded, settings_problem: str = "", root: Path = Path("/")) -> 
     folder, mqtt = state_dir(settings), settings.mqtt
     machine, features, built = identity.describe(root), cpu.features(root), cpu.built_for("pywhispercpp")
     refusal = cpu.refusal(built, features, machine.arch)
-    engine, service = _engine(settings), _service()
+    engine, service = None, _service()
+    with suppress(ModelError):  # `findings` reports it
+        engine = resolve(settings).engine
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     controllers = root / "sys/fs/cgroup/cgroup.controllers"
     return Facts(
@@ -187,12 +191,9 @@ def need_mb(engine: EngineSettings | None) -> int:
 
 def source_problem(source: SourceSettings) -> AgentError | None:
     """Return why the microphone cannot be opened; None if it can, or if the source is a recording."""
-    if not isinstance(source, AlsaSettings):
-        return None
-    from agent.audio.alsa import AlsaSource  # noqa: PLC0415 - a recording needs no libasound
-
     try:
-        AlsaSource(source).close()
+        if isinstance(source, AlsaSettings):
+            AlsaSource(source).close()
     except (SourceError, ConfigError) as error:
         return error
     return None
@@ -236,13 +237,6 @@ def storage_below(folder: Path, root: Path = Path("/")) -> Storage | None:
 def _unescaped(path: str) -> str:
     r"""Return a path of /proc/mounts, in which a blank is `\040`."""
     return path.encode().decode("unicode_escape") if "\\" in path else path
-
-
-def _engine(settings: Settings) -> EngineSettings | None:
-    try:
-        return resolve(settings).engine
-    except ModelError:  # which `configuration` reports
-        return None
 
 
 def _service() -> systemctl.Condition | None:

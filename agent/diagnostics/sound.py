@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from agent.audio.alsa import AlsaSource
 from agent.audio.frames import SAMPLE_RATE_HZ, SILENCE_DBFS, rms_dbfs
 from agent.audio.monitor import OFFSET_PCT, AudioMonitor, Condition
 from agent.config.settings import AlsaSettings
@@ -41,8 +42,6 @@ class Heard:
 
 def listen(settings: AlsaSettings, seconds: float = LISTEN_S) -> Heard:
     """Listen for `seconds`. A failure is part of the answer."""
-    from agent.audio.alsa import AlsaSource  # noqa: PLC0415 - needs libasound
-
     monitor, levels, silent, samples = AudioMonitor(), [SILENCE_DBFS], True, 0
     overruns, problem = 0, ""
     try:

@@ -174,16 +174,6 @@ class Device:
             return Standing.BEHIND
         return Standing.MUTED if self.listening is False else Standing.OK
 
-    def row(self, name: str) -> dict[str, str]:
-        """Return the known figures of a row, in words, by path."""
-        found = {}
-        for form in ROWS[name].split("; "):
-            path, layout = _FORM.findall(form)[0]
-            value = self.figures.get(path)
-            if value is not None and (value or path not in _TROUBLE):
-                found[path] = _FORM.sub(f"{value:{layout}}", form)
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -199,6 +189,17 @@ class Event:
     """Evidence, such as `0.66 s, 87 %`."""
     key: str = ""
     """Of speech: the same key means the same speech."""
+
+
+def known(row: str, number: Callable[[str], float | None]) -> dict[str, str]:
+    """Return the known figures of a row, in words, by path; `number` looks a path up."""
+    found = {}
+    for form in row.split("; "):
+        path, layout = _FORM.findall(form)[0]
+        value = number(path)
+        if value is not None and (value or path not in _TROUBLE):
+            found[path] = _FORM.sub(f"{value:{layout}}".replace("%", " %"), form)
+    return found
 
 
 def local_device(line: bytes, now_s: float) -> Device:
@@ -321,7 +322,7 @@ def _read_telemetry(device: Device, payload: Payload, event: Event) -> tuple[Dev
     gap_s = 0.0 if device.telemetry_s is None else max(now_s - device.telemetry_s, 0.9 * device.interval_s)
     figures, interval_s = payload.figures(), gap_s or device.interval_s
     changed = replace(device, figures=figures, telemetry_s=now_s, interval_s=interval_s)
-    return changed, replace(event, text=", ".join(changed.row("summary").values()))
+    return changed, replace(event, text=", ".join(known(ROWS["summary"], figures.get).values()))
 
 
 def _read_speech(device: Device, payload: Payload, event: Event) -> tuple[Device, Event | None]:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from agent.terminal.device import Device, Event, Fleet, Payload, Standing
+from agent.terminal.device import ROWS, Device, Event, Fleet, Payload, Standing, known
 
 BAR: Final = 40
 _QUIETEST_DBFS: Final = -75.0
@@ -39,12 +39,10 @@ _COLUMNS: Final = (
 _LATENCY: Final = (("vad_close", "blue", "pause"), ("queue", "yellow", "queue"), ("encode_decode", "magenta", "engine"))
 """Parts of the latency: field, colour, name. Work of the engine inside the pause stands in both."""
 _HEARD: Final = (
-    ("level {:.0f} dBFS", 1, "sound.rms_dbfs"),
-    ("speech {:.0f} %", 100, "sound.speech_prob"),
-    ("speaking for {:.1f} s", 1, "speaking_s"),
-    ("transcribing {:.1f} s", 1, "under_way.duration_s"),
+    "level {sound.rms_dbfs:.0f} dBFS; speech {sound.speech_prob:.0%}; speaking for {speaking_s:.1f} s; "
+    "transcribing {under_way.duration_s:.1f} s"
 )
-"""Of a line: form, factor, path in a snapshot."""
+"""Figures of a snapshot, in one line."""
 _WARNINGS: Final = {
     "cpu.temp_c": (75.0, "red"),
     "pwr.uv_events": (1.0, "red"),
@@ -82,7 +80,7 @@ def ago(seconds: float) -> str:
 def _row(device: Device, name: str, between: str = ", ", style: str = "dim") -> Text:
     """Return the known figures of a row."""
     words = []
-    for path, text in device.row(name).items():
+    for path, text in known(ROWS[name], device.figures.get).items():
         limit, colour = _WARNINGS.get(path, (math.inf, ""))
         words.append(Text(text, colour if device.figures[path] >= limit else style))
     return Text(between).join(words)
@@ -110,13 +108,12 @@ def picture(device: Device) -> RenderableType:
 def device_line(device: Device) -> str:
     """Return the same in one line, for a pipe."""
     live = device.live or Payload(b"{}")
-    numbers = [(form, factor, live.number(path)) for form, factor, path in _HEARD]
     last = live.text("last.text")
     parts = (
         _clock(live),
         "muted" if device.listening is False else "",
-        *(form.format(factor * value) for form, factor, value in numbers if value is not None),
-        *device.row("short").values(),
+        *known(_HEARD, live.number).values(),
+        *known(ROWS["short"], device.figures.get).values(),
         " ".join(device.codes),
         f'"{last}" {_since(live)} ago' if last else "",
     )
