@@ -65,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, in the form of all other errors."""
 
     def __init__(self, **more: Any) -> None:
-        super().__init__(**{"formatter_class": _Help, **more})
+        more.setdefault("formatter_class", _Help)
+        super().__init__(**more)
 
     def error(self, message: str) -> NoReturn:
         self.exit(_USAGE, f"edgescribe: {message}; see `{self.prog} --help`\n")

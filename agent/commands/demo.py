@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, signal.default_int_handler)
     settings = load_settings()
     if args.mic:
-        _must_open(args.mic)
+        _check_microphone(args.mic)
     pull(args.model, settings)
     clips = demo_clips()
     script, duration_s = " ".join(clip.text for clip in clips), clips[-1].start_s + clips[-1].duration_s
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return status or (0 if show.texts else 1)
 
 
-def _must_open(device: str) -> None:
+def _check_microphone(device: str) -> None:
     """Try the microphone before a model is fetched. The remedy names --mic: this command takes no settings."""
     try:
         AlsaSource(AlsaSettings(device=device)).close()

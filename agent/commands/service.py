@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _install(args: argparse.Namespace) -> int:
     if not args.dry_run:
-        _must_be_able_to()
+        _require_root_and_systemd()
     # Settings without a folder mean the folder that systemd gives the service, not one in root's home.
     os.environ.setdefault("STATE_DIRECTORY", STATE)
     said, password, found = _said(args), _password(args), look()
@@ -113,7 +113,7 @@ def _install(args: argparse.Namespace) -> int:
     return 0
 
 
-def _must_be_able_to() -> None:
+def _require_root_and_systemd() -> None:
     if os.geteuid():
         again = shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
         raise InstallError(f"this changes /etc and needs root: {again}")
@@ -185,7 +185,7 @@ def _model_of(settings: Settings) -> str | None:
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    _must_be_able_to()
+    _require_root_and_systemd()
     record = look().record
     if not record.files and not record.folders:
         print("no file to remove: `edgescribe service install` has not run on this machine")
@@ -212,5 +212,5 @@ def _status(_args: argparse.Namespace) -> int:
         print(f"since       {now.since}, restarted {now.restarts} times")
     print(f"at boot     {'starts' if now.enabled else 'does not start: systemctl enable edgescribe'}")
     if now.active != "active":
-        print(*(f"said        {line}" for line in systemctl.last_words()), sep="\n")
+        print(*(f"said        {line}" for line in systemctl.last_log_lines()), sep="\n")
     return 0 if now.active == "active" else NOT_ACTIVE

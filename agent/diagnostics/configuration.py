@@ -29,7 +29,7 @@ MODEL_SUBJECTS: Final = frozenset({"model", "calibration"})
 """Subjects of findings that fetching or measuring a model can remove."""
 _REMEDY: Final = "correct it, then run `edgescribe check`"
 _FAIL, _WARN = Status.FAIL, Status.WARN
-Said = tuple[Status, str, str, str]
+Problem = tuple[Status, str, str, str]
 """Status, subject, key (empty for none), and text."""
 
 
@@ -91,7 +91,7 @@ def file_problem(path: Path) -> str:
         return "cannot be read by this user: check its owner and mode"
 
 
-def _contradictions(settings: Settings) -> Iterator[Said]:
+def _contradictions(settings: Settings) -> Iterator[Problem]:
     engine = settings.engine
     if isinstance(engine, ScriptedSettings | AutoSettings):
         return
@@ -110,7 +110,7 @@ def _contradictions(settings: Settings) -> Iterator[Said]:
         yield _FAIL, "settings", "engine.compute_type", f"{text}: {remedy}"
 
 
-def _unknown_models(settings: Settings) -> Iterator[Said]:
+def _unknown_models(settings: Settings) -> Iterator[Problem]:
     governor, engine = settings.governor, settings.engine
     if not governor.enabled or isinstance(engine, ScriptedSettings):
         return
@@ -124,14 +124,14 @@ def _unknown_models(settings: Settings) -> Iterator[Said]:
             yield _FAIL, "settings", key, f"{key}: {error}"
 
 
-def _missing_certificates(settings: Settings) -> Iterator[Said]:
+def _missing_certificates(settings: Settings) -> Iterator[Problem]:
     for name in ("ca_file", "cert_file", "key_file"):
         path, key = getattr(settings.mqtt.tls, name), f"mqtt.tls.{name}"
         if path is not None and not is_for_the_service_only(path) and (problem := file_problem(path)):
             yield _FAIL, "settings", key, f"{key}: {path} {problem}"
 
 
-def _missing_packages(settings: Settings) -> Iterator[Said]:
+def _missing_packages(settings: Settings) -> Iterator[Problem]:
     """Report each package that a setting needs and that is not installed, with the command that installs it."""
     sound, faster_whisper = settings.sound, settings.engine.kind == "faster_whisper"
     needed = (
@@ -146,7 +146,7 @@ def _missing_packages(settings: Settings) -> Iterator[Said]:
             yield _FAIL, subject, words.partition(" ")[0], text
 
 
-def _missing_source(settings: Settings) -> Iterator[Said]:
+def _missing_source(settings: Settings) -> Iterator[Problem]:
     source = settings.source
     if source.kind == "wav" and (problem := file_problem(source.path)):
         yield _FAIL, "source", "source.path", f"source.path: {source.path} {problem}"
@@ -155,7 +155,7 @@ def _missing_source(settings: Settings) -> Iterator[Said]:
         yield _FAIL, "source", "source.kind", text
 
 
-def _model(settings: Settings) -> Iterator[Said]:
+def _model(settings: Settings) -> Iterator[Problem]:
     """Report a model that cannot be used, with the command that brings it, and a calibration that does not hold."""
     if any(_contradictions(settings)):  # the store would report the wrong format again
         return
@@ -170,7 +170,7 @@ def _model(settings: Settings) -> Iterator[Said]:
         yield _FAIL, subject, key, str(error)
 
 
-def _exposed_secrets(loaded: Loaded) -> Iterator[Said]:
+def _exposed_secrets(loaded: Loaded) -> Iterator[Problem]:
     """Warn of passwords that others can read, on this device or on the network, and of a missing one."""
     for path, origin in loaded.origins.items():
         secret = any(setting.secret for setting in by_path(path))
@@ -188,7 +188,7 @@ def _exposed_secrets(loaded: Loaded) -> Iterator[Said]:
         yield _WARN, "settings", "mqtt.password", text
 
 
-def _useless_keywords(settings: Settings) -> Iterator[Said]:
+def _useless_keywords(settings: Settings) -> Iterator[Problem]:
     """Warn of keywords that never match, or always."""
     english_only = is_english_only(getattr(settings.engine, "model", ""))
     for rule in keyword_rules(settings.publish.keywords):

@@ -119,9 +119,10 @@ def look(loaded: Loaded, settings_problem: str = "", root: Path = Path("/")) -> 
     folder, mqtt = state_dir(settings), settings.mqtt
     machine, features, built = identity.describe(root), cpu.features(root), cpu.built_for("pywhispercpp")
     refusal = cpu.refusal(built, features, machine.arch)
-    engine, service = None, _service()
+    engine: EngineSettings | None = None
     with suppress(ModelError):  # `findings` reports it
         engine = resolve(settings).engine
+    service = _service()
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     controllers = root / "sys/fs/cgroup/cgroup.controllers"
     return Facts(
@@ -219,24 +220,14 @@ def write_problem(folder: Path) -> str:
 
 def storage_below(folder: Path, root: Path = Path("/")) -> Storage | None:
     """Return the file system of `folder`; None if the kernel does not say."""
-    try:
-        lines = (root / "proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    mounts = [line.split() for line in lines]
-    below = [mount for mount in mounts if len(mount) > 3 and folder.is_relative_to(_unescaped(mount[1]))]  # noqa: PLR2004
+    below = [mount for mount in psutil.disk_partitions(all=True) if folder.is_relative_to(mount.mountpoint)]
     if not below:
         return None
     # The longest path is the nearest; of two mounted on the same one the later covers the earlier.
-    device, _, file_system, options, *_ = max(reversed(below), key=lambda mount: len(mount[1]))
-    counted = root / "sys/fs/ext4" / Path(device).name / "errors_count"
+    mount = max(reversed(below), key=lambda mount: len(mount.mountpoint))
+    counted = root / "sys/fs/ext4" / Path(mount.device).name / "errors_count"
     errors = int(counted.read_text(encoding="ascii")) if counted.exists() else None
-    return Storage(device, file_system, "ro" in options.split(","), errors, wear_pct(root))
-
-
-def _unescaped(path: str) -> str:
-    r"""Return a path of /proc/mounts, in which a blank is `\040`."""
-    return path.encode().decode("unicode_escape") if "\\" in path else path
+    return Storage(mount.device, mount.fstype, "ro" in mount.opts.split(","), errors, wear_pct(root))
 
 
 def _service() -> systemctl.Condition | None:

@@ -77,11 +77,11 @@ def start() -> None:
     try:
         run("restart", SERVICE)
     except InstallError as error:
-        said = last_words()
+        said = last_log_lines()
         raise InstallError("\n".join(["the service does not start", *said]) if said else str(error)) from error
 
 
-def last_words() -> list[str]:
+def last_log_lines() -> list[str]:
     """Return the last lines of the service in the journal; empty if there is no journal."""
     options = ("--output=cat", f"--lines={_LINES}", "--no-pager", "--quiet")
     return _asked("journalctl", f"--unit={SERVICE}", *options).splitlines()

@@ -120,6 +120,6 @@ def test_what_makes_no_sense_is_one_line(
 
 def test_nothing_to_remove_is_no_failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A second `uninstall` succeeds like the first."""
-    monkeypatch.setattr(service, "_must_be_able_to", lambda: None)
+    monkeypatch.setattr(service, "_require_root_and_systemd", lambda: None)
     assert run("uninstall") == 0
     assert "no file to remove" in capsys.readouterr().out

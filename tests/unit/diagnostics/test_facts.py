@@ -2,6 +2,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.config.settings import ScriptedSettings, WhisperCppSettings
@@ -70,10 +71,11 @@ tmpfs /run tmpfs rw 0 0
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with an SD card and two disks."""
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/mounts").write_text(MOUNTS, encoding="utf-8")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mounts").write_text(MOUNTS, encoding="utf-8")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     (tmp_path / "sys/fs/ext4/sda1").mkdir(parents=True)
     (tmp_path / "sys/fs/ext4/sda1/errors_count").write_text("3\n", encoding="ascii")
     return tmp_path
@@ -93,6 +95,7 @@ def test_the_nearest_file_system_above_a_folder_is_the_one(root: Path, folder: s
     assert storage_below(Path(folder), root) == found
 
 
-def test_a_machine_that_says_nothing_has_nothing_wrong(tmp_path: Path) -> None:
-    """Without /proc there is no finding."""
-    assert storage_below(Path("/var"), tmp_path) is None
+def test_a_machine_without_mounts_has_no_storage(root: Path) -> None:
+    """As in some containers: there is no finding."""
+    (root / "proc/self/mounts").write_text("", encoding="utf-8")
+    assert storage_below(Path("/var"), root) is None
