@@ -24,7 +24,7 @@ from agent.errors import SourceError
 from agent.messages.presentation import clock, colours, confidence_pct
 from agent.messages.transcript import Moment, latency, transcript_message
 
-FIELDS: Final = (
+FIELDS: Final[tuple[str, ...]] = (
     *("duration_s", "text", "lang", "lang_prob", "avg_logprob", "no_speech_prob", "compression_ratio", "verdict"),
     *("engine", "model", "audio_ctx", "rtf", "truncated"),
 )

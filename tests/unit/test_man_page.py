@@ -19,7 +19,7 @@ def test_every_verb_and_every_option_is_on_the_page() -> None:
 def test_man_has_no_complaint() -> None:
     """Groff prints no warning about it."""
     done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww"], input=man_page().encode(), capture_output=True, check=True
+        ["groff", "-man", "-Kutf8", "-Tutf8", "-ww"], input=man_page().encode(), capture_output=True, check=True
     )
     assert done.stderr == b""
     assert b"edgescribe" in done.stdout
