@@ -120,7 +120,7 @@ def parser(*verbs: str) -> argparse.ArgumentParser:
             sub.description, heading, examples = str(module.__doc__).partition(_EXAMPLES)
             sub.epilog = getattr(module, "EPILOG", heading + examples)
             module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(run=getattr(module, "run", None))  # else its actions set it
     return top
 
 

@@ -60,18 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantising.add_argument("--type", choices=TYPES[1:], required=True)
     trusting = add("trust", "accept a model of your own in its present form")
     trusting.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
-    converting.set_defaults(action=_convert)
-    quantising.set_defaults(action=_quantise)
+    converting.set_defaults(run=_convert)
+    quantising.set_defaults(run=_quantise)
     works = {listing: _list, pulling: _pull, verifying: _verify, removing: _remove, trusting: _trust}
     for action, work in works.items():
-        action.set_defaults(action=work)
+        action.set_defaults(run=work)
         add_settings_options(action)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what the action says."""
-    status: int = args.action(args)
-    return status
 
 
 def _store_of(settings: Settings) -> Store:

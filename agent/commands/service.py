@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     install.add_argument("--now", action="store_true", help="start it at once, and wait until it listens")
     install.add_argument("--force", action="store_true", help="take over a unit that this command did not write")
     install.add_argument("--dry-run", action="store_true", help="show the files and write none; needs no root")
-    install.set_defaults(action=_install)
+    install.set_defaults(run=_install)
     uninstall = actions.add_parser(
         "uninstall",
         help="stop it and remove the files of install",
@@ -68,15 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "transcripts included. Files that you have changed or added stay: it names them. The program stays, too.",
     )
     uninstall.add_argument("--purge", action="store_true", help="remove changed and added settings and drop-ins, too")
-    uninstall.set_defaults(action=_uninstall)
+    uninstall.set_defaults(run=_uninstall)
     status = actions.add_parser("status", help="show its state: exit status 0 if it runs, 3 if not")
-    status.set_defaults(action=_status)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what the action says."""
-    status: int = args.action(args)
-    return status
+    status.set_defaults(run=_status)
 
 
 def _install(args: argparse.Namespace) -> int:

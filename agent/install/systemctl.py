@@ -35,9 +35,9 @@ class Condition:
     """Files below /dev that it may open in addition to the standard ones; empty if it may open all."""
 
 
-def is_running(root: Path = Path("/")) -> bool:
+def is_running() -> bool:
     """Return whether this machine was booted with systemd, sd_booted(3)."""
-    return (root / "run/systemd/system").is_dir()
+    return Path("/run/systemd/system").is_dir()
 
 
 def condition() -> Condition:
