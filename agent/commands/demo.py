@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
         _check_microphone(args.mic)
     pull(args.model, settings)
     clips = demo_clips()
-    script, duration_s = " ".join(clip.text for clip in clips), clips[-1].start_s + clips[-1].duration_s
-    show = Demonstration(None if args.mic else script, duration_s)
+    script, end_s = " ".join(clip.text for clip in clips), (clips[-1].start_s or 0.0) + clips[-1].duration_s
+    show = Demonstration(None if args.mic else script, end_s)
     with (
         embedded_broker() as broker,
         Subscriber(broker.settings, f"edgescribe/v1/{DEVICE_ID}/#") as subscriber,

@@ -184,7 +184,8 @@ def test_the_bundled_recording_is_what_its_table_says() -> None:
     """Sentences in order, none beyond the end of the sound, with pauses that end an utterance."""
     clips = demo_clips()
     assert len(clips) >= 5
-    ends_s = [clip.start_s + clip.duration_s for clip in clips]
+    starts_s = [clip.start_s or 0.0 for clip in clips]
+    ends_s = [start_s + clip.duration_s for start_s, clip in zip(starts_s, clips, strict=True)]
     assert ends_s[-1] <= soundfile.info(clips[0].path).duration
     assert all(clip.text and clip.duration_s > 0 for clip in clips)
-    assert min(later.start_s - end_s for end_s, later in zip(ends_s, clips[1:], strict=False)) > 1.0
+    assert min(start_s - end_s for end_s, start_s in zip(ends_s, starts_s[1:], strict=False)) > 1.0
