@@ -1,12 +1,11 @@
 """`python -m agent`, and the command `edgescribe`."""
 
-import io
 import os
 import sys
 
-# To be set before numpy, OpenMP or CTranslate2 are loaded. Idle OpenMP threads spin by default, and with another
-# process on one of two cores that made inference four times slower (docs/decisions/0002); the matrices of the voice
-# activity detector are far too small to be worth a second thread.
+# Set these before numpy, OpenMP or CTranslate2 load. Idle OpenMP threads spin by default: with another process on one
+# of two cores, inference took four times as long (docs/decisions/0002). The matrices of the voice activity detector are
+# too small for a second thread.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -17,7 +16,7 @@ _BROKEN_PIPE = 141
 
 
 def main() -> int:
-    """Run the command line and return its exit status: nothing that befalls its output, and no Ctrl-C, is a trace."""
+    """Run the command line and return its exit status. Ctrl-C and a failing standard output leave no traceback."""
     _prepare_stdout()
     try:
         status = _run()
@@ -27,8 +26,7 @@ def main() -> int:
     except OSError as error:
         if not _stdout_fails():
             raise
-        # The reader of our output (`head`, say) may be gone: then nobody wants to hear of it.
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):  # the reader (`head`, say) has left: it needs no message
             return _BROKEN_PIPE
         print(f"edgescribe: standard output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
         return _IO_ERROR
@@ -36,38 +34,37 @@ def main() -> int:
 
 
 def _run() -> int:
-    # After the environment is set, see above; and this late, because it takes a while, and Ctrl-C may come meanwhile.
+    # After the environment is set, see above. It takes a while: Ctrl-C may come in the middle.
     from agent.cli import main as run  # noqa: PLC0415
 
     try:
         return run(sys.argv[1:])
-    except SystemExit as ended:  # the way out of argparse and rich, with what they printed still to be written
+    except SystemExit as ended:  # argparse and rich end like this; `main` still has to flush their output
         return ended.code if isinstance(ended.code, int) else 0
 
 
 def _prepare_stdout() -> None:
-    """Printing is to fail neither for an alphabet that has no arrow nor for a descriptor that is closed."""
+    """Make printing work without a descriptor and with any encoding.
+
+    Lines are buffered: after an error the buffer keeps them for `_stdout_fails`.
+    """
     old = sys.stdout
     if old is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process lives
-    elif isinstance(old, io.TextIOWrapper) and old.write_through:
-        # PYTHONUNBUFFERED: lines are as good, and what could not be written is kept for `_stdout_fails`.
-        encoding, descriptor = old.encoding, old.fileno()
-        sys.stdout = open(  # noqa: SIM115 - likewise
-            descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
+    else:
+        sys.stdout = open(  # noqa: SIM115 - open until the process ends
+            old.fileno(), "w", buffering=1, encoding=old.encoding, errors="backslashreplace", closefd=False
         )
-    elif isinstance(old, io.TextIOWrapper):
-        old.reconfigure(errors="backslashreplace")
 
 
 def _stdout_fails() -> bool:
-    """True if what is printed cannot be written; it is then dropped, or Python would complain of it at exit."""
+    """Return whether standard output cannot be written. If so, drop the output: Python would complain at exit."""
     try:
         sys.stdout.flush()
     except OSError:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
         return True
     return False
 

@@ -2,46 +2,103 @@
 
 import argparse
 import importlib
+import shutil
 import sys
-from collections.abc import Sequence
-from typing import Final, NoReturn
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 from agent import __version__
 from agent.errors import AgentError
 
 VERBS: Final = {
     "run": "listen, transcribe, publish, until stopped",
-    "demo": "try it: a bundled recording, a broker of its own, and what a subscriber receives",
+    "demo": "try it: a bundled recording, a broker of its own, and the messages that a subscriber receives",
     "transcribe": "write down recordings",
     "models": "list, fetch, verify and make models",
     "devices": "microphones, and the line for the settings",
-    "service": "run as a systemd service, and stop doing so",
-    "config": "what is in force, and from where",
+    "service": "install, show or remove the systemd service",
+    "config": "the effective settings, and where each one comes from",
     "check": "is the configuration right?",
-    "doctor": "what is missing, and what to do about it",
+    "doctor": "look for faults of this device, and say how to repair them",
     "bench": "measure error rate, speed, latency and memory of engines and models (needs the extra `bench`)",
-    "calibrate": 'measure what suits this device best, for engine.kind = "auto"',
+    "calibrate": 'find the fastest good engine and model on this device, for engine.kind = "auto"',
     "watch": "what the devices say and how they are doing, live from the broker",
     "top": "what the agent on this device hears and does at this moment",
 }
 """Every verb, with its line in `edgescribe --help`."""
-_EPILOG = "Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`."
-_USAGE = 2
-_NO_SYSTEM_FILE = 72
+_EPILOG: Final = """\
+Try `edgescribe demo` first. Settings: docs/settings.md, `edgescribe config`.
+
+Examples:
+  edgescribe models pull --help
+  edgescribe --print-completion bash > edgescribe.bash
+"""
+_EXAMPLES: Final = "\n\nExamples:\n"
+_COLUMNS: Final = 80
+_USAGE: Final = 2
+_NO_SYSTEM_FILE: Final = 72
 """EX_OSFILE of sysexits.h."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Keeps within 80 columns, also in a pipe. Paragraphs are filled; indented lines keep their breaks."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        more["width"] = min(_COLUMNS, shutil.get_terminal_size().columns) - 2
+        super().__init__(prog, **more)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        def fill(line: str) -> str:
+            return textwrap.fill(line, width, subsequent_indent="        ", break_on_hyphens=False)
+
+        blocks = text.strip().split("\n\n")
+        filled = [
+            "\n".join(map(fill, block.splitlines())) if "\n  " in block else textwrap.fill(block, width)
+            for block in blocks
+        ]
+        return textwrap.indent("\n\n".join(filled), indent)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line, as everything else is said."""
+    """Reports a wrong command line in one line, in the form of all other errors."""
+
+    def __init__(self, **more: Any) -> None:
+        more.setdefault("formatter_class", _Help)
+        super().__init__(**more)
 
     def error(self, message: str) -> NoReturn:
         self.exit(_USAGE, f"edgescribe: {message}; see `{self.prog} --help`\n")
 
 
-def parser(verb: str = "") -> argparse.ArgumentParser:
-    """The grammar of the command line: the names of all verbs, and the whole of `verb`.
+class _PrintCompletion(argparse.Action):
+    """Prints the script with which a shell completes command lines, and ends the program."""
 
-    Only the module of `verb` is imported: numpy, pydantic and the engines take seconds to load on a Pi.
+    def __call__(self, top: argparse.ArgumentParser, _namespace: object, shell: Any, _option: object = None) -> None:
+        import shtab  # noqa: PLC0415 - needed only here
+
+        whole = parser(*VERBS)
+        for action in actions(whole):
+            if action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined] # how shtab marks the names of files
+        print(shtab.complete(whole, shell))
+        top.exit()
+
+
+def actions(one: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Return all arguments of a parser and of the parsers below it."""
+    for action in one._actions:  # noqa: SLF001 - argparse has no other way to list them
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for below in dict.fromkeys(action.choices.values()):
+                yield from actions(below)
+
+
+def parser(*verbs: str) -> argparse.ArgumentParser:
+    """Return the grammar of the command line: the names of all verbs, and the arguments of the given ones.
+
+    Only the modules of `verbs` are imported: numpy, pydantic and the engines take seconds to load on a Pi.
     """
     top = _Parser(
         prog="edgescribe",
@@ -49,21 +106,26 @@ def parser(verb: str = "") -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     top.add_argument("--version", action="version", version=f"edgescribe {__version__}")
-    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "tcsh"),
+        action=_PrintCompletion,
+        help="print a script that completes command lines",
+    )
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, line in VERBS.items():
-        sub = verbs.add_parser(name, help=line)
-        if name == verb:
+        sub = subparsers.add_parser(name, help=line)
+        if name in verbs:
             module = importlib.import_module(f"agent.commands.{name}")
-            sub.description, sub.epilog = module.__doc__, getattr(module, "EPILOG", None)
-            if sub.epilog:
-                sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            sub.description, heading, examples = str(module.__doc__).partition(_EXAMPLES)
+            sub.epilog = getattr(module, "EPILOG", heading + examples)
             module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(run=getattr(module, "run", None))  # else its actions set it
     return top
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; every error that we understand is one line on standard error."""
+    """Run one command; print a foreseen error as one line on standard error."""
     verb = next((argument for argument in argv if argument != "--"), "")
     args = parser(verb).parse_args(argv)
     try:

@@ -1,1 +1,4 @@
-"""The verbs of the command line: a module each, with its description, `add_arguments`, and `run`; some an `EPILOG`."""
+"""The verbs of the command line, one module each. The docstring is the text of `--help`.
+
+`add_arguments` declares the options. `run` does the work; a verb with actions sets `run` for each of them instead.
+"""

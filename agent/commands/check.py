@@ -1,10 +1,18 @@
-"""Is the configuration right, and does what it names exist?"""
+"""Checks the settings: are they right, and do the files, models and packages that they name exist?
+
+Exit status 78 if the agent would not start, with one line for each fault on standard error. Warnings do not count.
+
+Examples:
+    edgescribe check
+    edgescribe check --config new.toml
+"""
 
 import argparse
 import sys
 
 from agent.commands.options import add_settings_options, load_from
-from agent.diagnostics.configuration import advice, problems
+from agent.diagnostics import Status
+from agent.diagnostics.configuration import findings
 from agent.errors import ConfigError
 
 
@@ -14,11 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Say that all is well, or raise `ConfigError` with one line for every problem."""
-    loaded = load_from(args)
-    for warning in advice(loaded):
-        print(f"edgescribe: warning: {warning}", file=sys.stderr)
-    if found := problems(loaded):
-        raise ConfigError("\n".join(found))
+    """Print the warnings; raise `ConfigError` with one line for every fault."""
+    found = findings(load_from(args))
+    for finding in found:
+        if finding.status is Status.WARN:
+            print(f"edgescribe: warning: {finding.text}", file=sys.stderr)
+    if faults := [finding.text for finding in found if finding.status is Status.FAIL]:
+        raise ConfigError("\n".join(faults))
     print("configuration is fine")
     return 0

@@ -1,7 +1,13 @@
-"""The settings in force, secrets masked, and where each one came from."""
+"""Prints the effective settings as TOML, each with its origin. Secrets are masked.
+
+Examples:
+    edgescribe config
+    edgescribe config --json
+"""
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Final
 
 from agent.commands.options import add_settings_options, load_from
@@ -25,37 +31,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the effective settings."""
     loaded = with_changes(load_from(args))
-    print(json.dumps(as_object(loaded), indent=2, ensure_ascii=False) if args.json else as_toml(loaded))
+    print(json.dumps(as_object(loaded), indent=2, ensure_ascii=False) if args.json else "\n".join(_toml(loaded)))
     return 0
 
 
 def as_object(loaded: Loaded) -> dict[str, object]:
-    """For programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`.
+    """Return for programs: `settings` as a tree (pydantic masks the secrets), `origins` by dotted key, `file`.
 
-    `chosen_engine` is what `engine.kind = "auto"` comes to on this device, in words; null for any other kind.
+    `chosen_engine` is the engine that `engine.kind = "auto"` chooses on this device, in words; null for other kinds.
     `muted` says why the microphone stays closed; null if it does not.
     """
     return {
         "file": str(loaded.file) if loaded.file else None,
         "settings": loaded.settings.model_dump(mode="json"),
-        "chosen_engine": _chosen_engine(loaded) or None,
+        "chosen_engine": _chosen_engine(loaded.settings) or None,
         "muted": loaded.muted or None,
         "origins": {dotted(path): str(origin) for path, origin in sorted(loaded.origins.items())},
     }
 
 
-def as_toml(loaded: Loaded) -> str:
-    """For people: TOML, with the origin of what is not a default as a comment. What is not set is commented out."""
-    lines = [f"# {loaded.file or 'no configuration file'}"]
+def _toml(loaded: Loaded) -> Iterator[str]:
+    """Return lines of TOML. A comment has the origin of each value that is no default; unset keys are comments."""
+    yield f"# {loaded.file or 'no configuration file'}"
     for group in groups():
         name = dotted(group.path)
         if group.kind and group.kind != value_at(loaded.settings, f"{name}.kind"):
             continue
-        lines += ["", f"[{name}]"] if name else []
+        yield from ("", f"[{name}]") if name else ()
         if name == "source" and loaded.muted:
-            lines.append(f"# {loaded.muted}")
-        lines += [_line(setting, loaded) for setting in group.settings]
-    return "\n".join(lines)
+            yield f"# {loaded.muted}"
+        yield from (_line(setting, loaded) for setting in group.settings)
 
 
 def _line(setting: Setting, loaded: Loaded) -> str:
@@ -66,13 +71,13 @@ def _line(setting: Setting, loaded: Loaded) -> str:
         return f"# {name} is not set{_instead(setting.key, loaded.settings)}"
     if setting.secret:
         return f"# {name} = {value(MASK)}{comment}"
-    if setting.key == "engine.kind" and (chosen := _chosen_engine(loaded)):
+    if setting.key == "engine.kind" and (chosen := _chosen_engine(loaded.settings)):
         comment += f"\n# {chosen}"
     return f"{name} = {value(set_to)}{comment}"
 
 
 def _instead(key: str, settings: Settings) -> str:
-    """What is used where nothing is set."""
+    """Return the value that stands in for an unset one."""
     used = {
         "state_dir": state_dir(settings),
         "models.dir": models_dir(settings),
@@ -81,12 +86,12 @@ def _instead(key: str, settings: Settings) -> str:
     return f": {used[key]}" if key in used else ""
 
 
-def _chosen_engine(loaded: Loaded) -> str:
-    """What `auto` comes to on this device; empty for any other kind."""
-    if loaded.settings.engine.kind != "auto":
+def _chosen_engine(settings: Settings) -> str:
+    """Return the engine that `auto` chooses on this device; empty for other kinds."""
+    if settings.engine.kind != "auto":
         return ""
     try:
-        resolved = resolve(loaded.settings)
+        resolved = resolve(settings)
     except ModelError as error:
         return str(error)
     return in_words(resolved.engine) + (f" ({resolved.warning})" if resolved.warning else "")

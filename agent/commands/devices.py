@@ -1,4 +1,9 @@
-"""The microphones of this machine, and what to write into the configuration."""
+"""Lists the microphones of this machine, and the line for the settings.
+
+Examples:
+    edgescribe devices
+    edgescribe devices --json
+"""
 
 import argparse
 import json

@@ -1,4 +1,12 @@
-"""What this machine is, what it makes use of, what is missing, and what to do about it."""
+"""Looks at this device and its settings: describes it, names the faults, and says how to repair them.
+
+Exit status 1 if something must be repaired before the agent can work.
+
+Examples:
+    edgescribe doctor
+    edgescribe doctor --mic
+    sudo edgescribe doctor --json
+"""
 
 import argparse
 import json
@@ -18,8 +26,8 @@ from agent.diagnostics.facts import look
 from agent.errors import ConfigError
 from agent.messages.presentation import colours
 
-WIDTH: Final = 110
-"""At most; and where the output is no terminal."""
+WIDTH: Final = 80
+"""At most: a narrower terminal has less."""
 LEAST_WIDTH: Final = 40
 INDENT: Final = 20
 COLOURS: Final = {"ok": "32", "warn": "33", "fail": "1;31"}
@@ -41,26 +49,25 @@ def run(args: argparse.Namespace) -> int:
     try:
         loaded, problem = load_from(args), ""
     except ConfigError as error:
-        # A doctor who refuses to look because the settings are wrong would be of little use.
+        # Wrong settings are findings among others: look at the rest with the defaults.
         loaded, problem = Loaded(Settings(), origins={}, file=None), str(error)
-    facts, source = look(loaded, problem), loaded.settings.source
+    facts, source, seen = look(loaded, problem), loaded.settings.source, sys.stdout.isatty()
     findings = list(diagnose(facts))
-    wants_to_listen = sys.stdout.isatty() if args.mic is None else args.mic
-    if wants_to_listen and not facts.source_problem and isinstance(source, AlsaSettings):
+    listens = seen if args.mic is None else args.mic
+    if listens and not facts.source_problem and isinstance(source, AlsaSettings):
         print(f"listening for {sound.LISTEN_S:.0f} s: say something", file=sys.stderr, flush=True)
         findings += sound.findings(sound.listen(source))
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
-        seen = sys.stdout.isatty()
-        columns = shutil.get_terminal_size((WIDTH, 0)).columns if seen else WIDTH
-        width, colour = max(LEAST_WIDTH, min(WIDTH, columns)), seen and colours() is not None
-        print("\n".join(line for finding in findings for line in lines(finding, colour=colour, width=width)))
+        width = max(LEAST_WIDTH, min(WIDTH, shutil.get_terminal_size().columns))
+        for finding in findings:
+            print("\n".join(lines(finding, colour=seen and colours() is not None, width=width)))
     return int(any(finding.status is Status.FAIL for finding in findings))
 
 
 def lines(finding: Finding, *, colour: bool, width: int = WIDTH) -> Iterator[str]:
-    """One finding for the terminal: status, subject, text; the remedy below it. What is to be copied is never cut."""
+    """Return a finding in lines: status, subject, text; the remedy below. Long words, such as paths, stay whole."""
     status = f"{finding.status:<5}"
     shown = f"\033[{COLOURS[finding.status]}m{status}\033[0m" if colour else status
     wrapper = textwrap.TextWrapper(width - INDENT, break_long_words=False, break_on_hyphens=False)

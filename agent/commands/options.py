@@ -1,4 +1,4 @@
-"""What verbs share: `--config FILE` and `--set KEY=VALUE`, and how those end that have started other processes."""
+"""Options that several verbs share, and how verbs end that have started other processes."""
 
 import argparse
 import contextlib
@@ -8,15 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 from agent.config.layers import Loaded, load, parse_override
 from agent.config.settings import Settings
 from agent.errors import ConfigError
 
-STDIN: Final = "-"
 INTERRUPTED = 130
-"""Exit status of a command that was ended by Ctrl-C or the like."""
+"""Exit status of a command that Ctrl-C or a signal ended."""
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -37,7 +35,7 @@ def add_overrides_option(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def number(kind: type[int] | type[float], what: str, accepts: Callable[[float], bool]) -> Callable[[str], int | float]:
-    """A type for arguments that are numbers; `what` says in words which of them `accepts` lets pass."""
+    """Return a type for an argument that is a number which `accepts` lets pass; `what` describes those in words."""
 
     def parse(text: str) -> int | float:
         try:
@@ -52,18 +50,22 @@ def number(kind: type[int] | type[float], what: str, accepts: Callable[[float], 
     return parse
 
 
-seconds: Final = number(float, "above 0", lambda seconds: seconds > 0)
-"""The argument of `--seconds`."""
+def add_seconds_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--seconds` to a verb that shows something live."""
+    above_0 = number(float, "above 0", lambda seconds: seconds > 0)
+    parser.add_argument(
+        "--seconds", type=above_0, default=math.inf, metavar="S", help="end after S seconds (default: at Ctrl-C)"
+    )
 
 
 def password_from(file: str) -> str:
-    """The password in `file`, or in what comes from standard input where `file` is `-`.
+    """Return the password in `file`, or on standard input if `file` is `-`.
 
     Raises:
         ConfigError: it cannot be read as text, or is empty.
     """
     try:
-        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "not text"
         raise ConfigError(f"--password-file {file} cannot be read ({why})") from error
@@ -73,24 +75,24 @@ def password_from(file: str) -> str:
 
 
 def engine_kind_for(model: str) -> str:
-    """The engine that a model given by `--model` is for; whisper.cpp takes everything but CTranslate2 folders."""
-    is_folder = os.path.isdir(model)  # noqa: PTH112 - never raises, not even where this user may not look
+    """Return the engine for a model of `--model`: whisper.cpp takes everything but CTranslate2 folders."""
+    is_folder = os.path.isdir(model)  # noqa: PTH112 - never raises, not even in a folder that this user may not enter
     return "faster_whisper" if is_folder or model.endswith("-ct2") else "whisper_cpp"
 
 
 def options_of(args: argparse.Namespace) -> tuple[str, ...]:
-    """What `add_settings_options` parsed, as arguments for another `edgescribe`."""
+    """Return the arguments that `add_settings_options` parsed, for another `edgescribe`."""
     file = () if args.config is None else ("--config", str(args.config.absolute()))
     return (*file, *(part for override in args.overrides for part in ("--set", override)))
 
 
 def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
-    """The settings that `args` ask for.
+    """Return the settings that the command line asks for.
 
     Args:
-        args: What `add_settings_options` parsed.
-        convenience: What a verb's own flags say, by key with `__` for the dot (`source__kind="wav"`); None is left
-            out. `--set` wins over them, being the more explicit.
+        args: Arguments that `add_settings_options` parsed.
+        convenience: Values of a verb's own options, by key with `__` for the dot (`source__kind="wav"`); None is left
+            out. `--set` wins over them.
 
     Raises:
         ConfigError: see `config.layers.load`.
@@ -101,13 +103,13 @@ def load_from(args: argparse.Namespace, **convenience: object) -> Loaded:
 
 
 def settings_from(args: argparse.Namespace, **convenience: object) -> Settings:
-    """As `load_from`, for verbs that do not care where a value came from."""
+    """Return the settings as `load_from` does, without their origins."""
     return load_from(args, **convenience).settings
 
 
 @contextlib.contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP are as good as Ctrl-C within: KeyboardInterrupt. What `nohup` ignores stays ignored."""
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, as Ctrl-C is. A signal that `nohup` ignores stays ignored."""
     before = {number: signal.getsignal(number) for number in _ENDINGS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:

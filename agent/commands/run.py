@@ -1,4 +1,9 @@
-"""Listens to the configured source and publishes what is said, until SIGTERM or Ctrl-C."""
+"""Listens to the configured source and publishes what people say, until SIGTERM or Ctrl-C.
+
+Examples:
+    edgescribe run
+    edgescribe run --set mqtt.host=broker.lan --set log.level=debug
+"""
 
 import argparse
 import faulthandler
@@ -22,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the agent in the foreground."""
     settings = settings_from(args)
     log.configure(settings.log.level)
-    # What a crash, or systemd's watchdog with its SIGABRT, interrupts is written to the journal, thread by thread.
+    # A crash, or SIGABRT from systemd's watchdog, leaves the stack of every thread in the journal.
     faulthandler.enable(STDERR)
     app = App(settings, Notifier(), read_again=lambda: settings_from(args), options=options_of(args))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,18 +1,22 @@
-"""Shows what the agent that runs here hears and does, and how the device is, until Ctrl-C.
+"""Shows what the agent on this device hears and does, and how the device is doing, until Ctrl-C.
 
 That is level, voice activity, the utterance under way, and where its time goes. Needs no broker. In a pipe: one line a
 second.
+
+Examples:
+    sudo edgescribe top
+    edgescribe top --once
+    edgescribe top --json --seconds 10
 """
 
 import argparse
 import os
-import signal
 import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from agent.commands.options import add_settings_options, seconds, settings_from
+from agent.commands.options import add_seconds_option, add_settings_options, ended_in_order, settings_from
 from agent.config.layers import state_dir
 from agent.terminal.local_socket import likely_paths, snapshots
 from agent.terminal.viewer import DeviceViewer, Mode
@@ -22,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options."""
     parser.add_argument("--once", action="store_true", help="show it once")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a line, four times a second")
-    parser.add_argument("--seconds", type=seconds, metavar="S", help="end after so long (default: at Ctrl-C)")
+    add_seconds_option(parser)
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help="the agent's socket (default: that of these settings)"
     )
@@ -31,17 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look until Ctrl-C, SIGTERM or the time is over; 0 then."""
-    settings = settings_from(args)
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    paths = (args.socket,) if args.socket else likely_paths(state_dir(settings), os.environ)
-    until_s = time.monotonic() + (args.seconds or float("inf"))
-    mode = Mode.SCREEN if sys.stdout.isatty() else Mode.LINES
-    if args.once:
-        mode, until_s = Mode.PICTURE, 0.0
-    if args.json:
-        mode = Mode.JSON
-    with closing(snapshots(paths)) as lines, DeviceViewer(mode) as viewer, suppress(KeyboardInterrupt):
+    paths = (args.socket,) if args.socket else likely_paths(state_dir(settings_from(args)), os.environ)
+    until_s = time.monotonic() + (0 if args.once else args.seconds)
+    mode = Mode.PICTURE if args.once else Mode.SCREEN if sys.stdout.isatty() else Mode.LINES
+    with (
+        suppress(KeyboardInterrupt),
+        ended_in_order(),
+        closing(snapshots(paths)) as lines,
+        DeviceViewer(Mode.JSON if args.json else mode) as viewer,
+    ):
         for line in lines:
             viewer.take(line)
             if time.monotonic() >= until_s:

@@ -1,4 +1,10 @@
-"""Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Nothing is published."""
+"""Transcribes recordings (WAV, FLAC, OGG, MP3) with the configured engine. Publishes no message.
+
+Examples:
+    edgescribe transcribe interview.flac
+    edgescribe transcribe --json --model base-q8_0 --language de *.wav
+    ffmpeg -i film.mkv -f wav - | edgescribe transcribe -
+"""
 
 import argparse
 import json
@@ -6,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -17,18 +24,11 @@ from agent.errors import SourceError
 from agent.messages.presentation import clock, colours, confidence_pct
 from agent.messages.transcript import Moment, latency, transcript_message
 
-FIELDS: tuple[str, ...] = (
-    "duration_s",
-    "text",
-    "lang",
-    "lang_prob",
-    "avg_logprob",
-    "no_speech_prob",
-    "compression_ratio",
-    "verdict",
+FIELDS: Final[tuple[str, ...]] = (
+    *("duration_s", "text", "lang", "lang_prob", "avg_logprob", "no_speech_prob", "compression_ratio", "verdict"),
+    *("engine", "model", "audio_ctx", "rtf", "truncated"),
 )
-FIELDS += ("engine", "model", "audio_ctx", "rtf", "truncated")
-"""Of a transcript as it is published."""
+"""Fields of a published transcript that a recording has as well."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Transcribe each file in turn; one that cannot be read does not keep the others from it."""
+    """Transcribe each file in turn. After one that cannot be read, go on with the next."""
     settings = settings_from(
         args,
         engine__kind=engine_kind_for(args.model) if args.model else None,
@@ -56,12 +56,18 @@ def run(args: argparse.Namespace) -> int:
         segmenter__use="dictation",
     )
     engine = load_engine(settings)
-    show = _show_json if args.json else _show_text
+    console = Console(highlight=False, color_system=colours())
     status = 0
     try:
         for path in args.files:
             try:
-                show(path, transcribe(path, settings, engine, args.channel), named=len(args.files) > 1)
+                passages = transcribe(path, settings, engine, args.channel)
+                if args.json:
+                    _print_json(path, passages)
+                    continue
+                if len(args.files) > 1:
+                    print(f"\n{path}" if console.is_terminal else f"{path}:", flush=True)
+                _print_text(passages, console)
             except SourceError as error:
                 print(f"edgescribe: {error}", file=sys.stderr)
                 status = error.exit_code
@@ -70,11 +76,8 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _show_text(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
-    """For people, with times and confidence; in a pipe, one plain line an utterance."""
-    console = Console(highlight=False, color_system=colours())
-    if named:
-        print(f"{path}:" if not console.is_terminal else f"\n{path}", flush=True)
+def _print_text(passages: Iterator[Passage], console: Console) -> None:
+    """Print a line for each utterance: with time and confidence on a terminal, only the words in a pipe."""
     for passage in passages:
         text = passage.transcript.text
         if not console.is_terminal:
@@ -86,23 +89,23 @@ def _show_text(path: Path, passages: Iterator[Passage], *, named: bool) -> None:
         console.print(line)
 
 
-def _show_json(path: Path, passages: Iterator[Passage], *, named: bool) -> None:  # noqa: ARG001 - the object names it
-    """Print one line of JSON when all of the recording is transcribed, or at the first error behind some words."""
+def _print_json(path: Path, passages: Iterator[Passage]) -> None:
+    """Print one line of JSON for the recording. If its end cannot be read, print the utterances before it."""
     utterances: list[dict[str, object]] = []
-    ended = False
+    failure = None
     try:
         utterances.extend(_as_json(passage) for passage in passages)
-        ended = True
-    finally:
-        if ended or utterances:
-            text = " ".join(str(utterance["text"]) for utterance in utterances)
-            print(
-                json.dumps({"file": str(path), "text": text, "utterances": utterances}, ensure_ascii=False), flush=True
-            )
+    except SourceError as error:
+        failure = error
+    if utterances or not failure:
+        text = " ".join(str(utterance["text"]) for utterance in utterances)
+        print(json.dumps({"file": str(path), "text": text, "utterances": utterances}, ensure_ascii=False), flush=True)
+    if failure:
+        raise failure
 
 
 def _as_json(passage: Passage) -> dict[str, object]:
-    """The fields of the MQTT payload that a recording has, and its segments; what is not known is left out."""
+    """Return the known `FIELDS` of an utterance, its start, and its segments."""
     utterance, transcript = passage.utterance, passage.transcript
     now = Moment(datetime.now(UTC), utterance.started_ns, synced=False)
     took = latency(utterance, transcript, 0.0, 0.0, now)

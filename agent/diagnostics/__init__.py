@@ -1,4 +1,4 @@
-"""What this machine is, what is missing, and what to do: `facts` looks, `checks` judges, `edgescribe doctor` prints."""
+"""Diagnosis of a device: `facts` looks, `checks` and `configuration` judge, `edgescribe doctor` and `check` print."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,4 +20,4 @@ class Finding:
     subject: str
     text: str
     remedy: str = ""
-    """What to do about it; empty where all is well."""
+    """The action that repairs it; empty if all is well, or if the text names it."""

@@ -1,30 +1,31 @@
-"""Judgements about a machine: pure functions from what was found to what should be said about it."""
+"""Judges a machine: pure functions from facts to findings."""
 
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from agent.config.settings import AutoSettings
+from agent.config.settings import AutoSettings, ScriptedSettings
 from agent.diagnostics import Finding, Status
-from agent.diagnostics.configuration import LOCAL_HOSTS, advice, problems
+from agent.diagnostics.configuration import LOCAL_HOSTS
 from agent.diagnostics.facts import Facts
 from agent.errors import DeviceBusy
+from agent.install import extras
 from agent.models.selection import in_words
 from agent.telemetry.naming import broker_name, source_name
 
 ok, warn, fail = (partial(Finding, status) for status in (Status.OK, Status.WARN, Status.FAIL))
 
 LEAST_FREE_MB: Final = 500
-"""Room for a model that is being pulled and quantised, and for a queue."""
+"""Room for a model while it is pulled and quantised, and for a queue."""
 COMFORTABLE: Final = 0.8
-"""Share of the available memory that the agent may need before it is said."""
+"""Share of the available memory above which the agent's need is a warning."""
 SWAPPING_PCT: Final = 50.0
 SCARCE: Final = 0.1
-"""Of the memory; less is scarce."""
+"""Share of the memory; less is scarce."""
 WORN_PCT: Final = 90
 LOOSE: Final = 2.0
-"""The unit as it is delivered is at 1.6 or below, and with any of its drop-ins below 2."""
+"""The delivered unit is at 1.6 or below, and with any of its drop-ins below 2."""
 RUNS: Final = ("active", "activating", "reloading")
 CPU_FEATURES: Final = {
     "asimddp": "dot product",
@@ -34,7 +35,7 @@ CPU_FEATURES: Final = {
     "avx512_vnni": "AVX512-VNNI",
     "avx_vnni": "AVX-VNNI",
 }
-"""Of the names in /proc/cpuinfo those that matter to inference, in words."""
+"""Names in /proc/cpuinfo that matter to inference, and their words."""
 WORTH_A_BUILD: Final = {
     "DOTPROD": frozenset({"asimddp"}),
     "FP16_VA": frozenset({"fphp", "asimdhp"}),
@@ -46,44 +47,47 @@ the public wheel for aarch64 uses neither (q8_0: 8.5 G instructions for 11 s of 
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
-    """Everything there is to say, in the order in which one would look."""
+    """Return all findings, in the order in which a technician would look."""
     return tuple(finding for check in CHECKS for finding in check(facts))
 
 
+def _about(facts: Facts, subject: str) -> list[Finding]:
+    """Return the findings about the settings that belong to a subject."""
+    return [finding for finding in facts.configuration if finding.subject == subject]
+
+
 def machine(facts: Facts) -> Iterator[Finding]:
-    """What it is."""
+    """Describe it."""
     known = [words for name, words in CPU_FEATURES.items() if name in facts.cpu_features]
     here = facts.machine
     yield ok(
         "machine",
         f"{here.hardware or 'unknown board'}, {here.arch}, {facts.cores} cores, {facts.memory.total_mb / 1024:.1f} GB, "
-        f"{here.os or 'unknown system'}; CPU: {', '.join(known) or 'nothing that speeds inference up'}",
+        f"{here.os or 'unknown system'}; CPU: {', '.join(known) or 'without extensions that speed inference up'}",
     )
 
 
 def settings(facts: Facts) -> Iterator[Finding]:
-    """Whether they can be read, the agent can start with them, and they are what one would want."""
-    remedy = "correct it, then run `edgescribe check`"
-    wrong = facts.settings_problem.splitlines() or problems(facts.loaded, parts=False, model=False)
-    yield from (fail("settings", line, remedy) for line in wrong)
-    if not wrong:
+    """Report their faults and warnings."""
+    found = _about(facts, "settings")
+    if all(finding.status is not Status.FAIL for finding in found):
         yield ok("settings", "readable")
-    yield from (warn("settings", line, remedy) for line in advice(facts.loaded, parts=False))
+    yield from found
 
 
 def whisper_cpp(facts: Facts) -> Iterator[Finding]:
-    """What its build can use, and what of this CPU it leaves unused."""
+    """Describe its build, and name the abilities of this CPU that it does not use."""
     wanted = facts.engine is not None and facts.engine.kind == "whisper_cpp"
     if facts.whisper_cpp_refusal:
         yield (fail if wanted else warn)("whisper.cpp", facts.whisper_cpp_refusal)
         return
     if facts.whisper_cpp is None:
         if wanted:
-            yield fail("whisper.cpp", "cannot be imported", facts.installation.again("pywhispercpp"))
+            yield fail("whisper.cpp", "cannot be imported", extras.here().again("pywhispercpp"))
         return
     has = facts.cpu_features
     built_with = build_features(facts.whisper_cpp)
-    used = f"built for {facts.whisper_cpp_for or 'any CPU'}, with {', '.join(sorted(built_with)) or 'nothing special'}"
+    used = f"built for {facts.whisper_cpp_for or 'any CPU'}, with {', '.join(sorted(built_with)) or 'no extensions'}"
     unused = [name for name, needs in WORTH_A_BUILD.items() if needs & has and name not in built_with]
     if not unused:
         yield ok("whisper.cpp", used)
@@ -94,23 +98,23 @@ def whisper_cpp(facts: Facts) -> Iterator[Finding]:
         "whisper.cpp",
         f"{used}; this CPU could also do {', '.join(unused)}{gain}",
         f"install from wheelhouse/{facts.machine.arch}-{cpu} (docs/wheelhouse.md), or build it here: "
-        f"{facts.installation.again('pywhispercpp', '--no-binary', 'pywhispercpp')}; "
+        f"{extras.here().again('pywhispercpp', '--no-binary', 'pywhispercpp')}; "
         'or set engine.kind = "faster_whisper", which chooses at run time',
     )
 
 
 def build_features(system_info: str) -> frozenset[str]:
-    """The names that whisper.cpp's system info line has at 1: `AVX = 1 | AVX2 = 1 | OPENMP = 1`."""
+    """Return the names with a 1 in whisper.cpp's system info line: `AVX = 1 | AVX2 = 1 | OPENMP = 1`."""
     return frozenset(re.findall(r"(\w+) = 1\b", system_info))
 
 
 def ctranslate2(facts: Facts) -> Iterator[Finding]:
-    """Whether it is there, and whether it sees the GPU."""
+    """Report whether it is installed, and whether it sees the GPU."""
     build = facts.ctranslate2
-    if build is None:
-        wanted = facts.engine is not None and facts.engine.kind == "faster_whisper"
-        remedy = facts.installation.with_extra("faster-whisper") if wanted else ""
-        yield (fail if wanted else ok)("CTranslate2", "not installed (faster_whisper needs it)", remedy)
+    if missing := _about(facts, "CTranslate2"):
+        yield from missing
+    elif build is None:
+        yield ok("CTranslate2", "not installed (faster_whisper needs it)")
     elif facts.gpu and not build.cuda_devices:
         yield warn(
             "CTranslate2",
@@ -123,38 +127,33 @@ def ctranslate2(facts: Facts) -> Iterator[Finding]:
 
 
 def calibration(facts: Facts) -> Iterator[Finding]:
-    """What it has chosen, and whether that still holds."""
-    if not isinstance(facts.loaded.settings.engine, AutoSettings):
-        return
-    if facts.engine_problem:
-        yield (warn if facts.engine else fail)("calibration", facts.engine_problem)
-    elif facts.engine:
+    """Report its choice, or why it does not hold."""
+    found = _about(facts, "calibration")
+    yield from found
+    if not found and facts.engine and isinstance(facts.loaded.settings.engine, AutoSettings):
         yield ok("calibration", f"chose {in_words(facts.engine)}")
 
 
 def model(facts: Facts) -> Iterator[Finding]:
-    """Whether it is here, sound, and small enough."""
-    if (wanted := facts.model) is None:
+    """Report whether it is on this device and sound, and whether it fits into the memory."""
+    if facts.engine is None or isinstance(facts.engine, ScriptedSettings):
         return
-    if wanted.problem:
-        # The store's own messages name the command where pulling helps.
-        pull = "" if "`" in wanted.problem or not wanted.in_catalogue else f"edgescribe models pull {wanted.name}"
-        yield fail("model", wanted.problem, pull)
-    else:
-        yield ok("model", f"{wanted.name} is here, and is what it should be")
+    yield from _about(facts, "model") or [ok("model", f"{facts.engine.model} is on this device, and sound")]
     available_mb = facts.memory.available_mb
-    text = f"about {wanted.need_mb} MB needed, {available_mb} of {facts.memory.total_mb} MB available"
-    if wanted.need_mb <= available_mb * COMFORTABLE:
+    text = f"about {facts.need_mb} MB needed, {available_mb} of {facts.memory.total_mb} MB available"
+    if facts.need_mb <= available_mb * COMFORTABLE:
         yield ok("memory", text)
     else:
         remedy = "choose a smaller model: tiny.en-q4_0 needs about 136 MB"
-        yield (fail if wanted.need_mb > available_mb else warn)("memory", text, remedy)
+        yield (fail if facts.need_mb > available_mb else warn)("memory", text, remedy)
 
 
 def microphone(facts: Facts) -> Iterator[Finding]:
-    """Whether sound can be had. What the service has open for itself is as it should be."""
+    """Report whether the source can be opened. The service may have it open."""
     source, busy = source_name(facts.loaded.settings), isinstance(facts.source_problem, DeviceBusy)
-    if busy and _service_says(facts).startswith("listening to"):
+    if missing := _about(facts, "source"):
+        yield from missing
+    elif busy and _service_says(facts).startswith("listening to"):
         yield ok("source", f"{source} is in use by the service")
     elif facts.source_problem:
         yield (warn if busy else fail)("source", str(facts.source_problem))
@@ -163,9 +162,11 @@ def microphone(facts: Facts) -> Iterator[Finding]:
 
 
 def muted(facts: Facts) -> Iterator[Finding]:
-    """Whether it was told not to listen. The service says so, too, to those who may not read its state folder."""
-    if reason := facts.muted or ("muted by a command" if _service_says(facts).startswith("mute") else ""):
-        yield warn("muted", reason, "publish ON on edgescribe/v1/<id>/cmd/listen")
+    """Report a muted device. A user who may not read the state folder learns it from the service."""
+    found = _about(facts, "muted")
+    if found or _service_says(facts).startswith("mute"):
+        text = found[0].text if found else "muted by a command"
+        yield warn("muted", text, "publish ON on edgescribe/v1/<id>/cmd/listen")
 
 
 def _service_says(facts: Facts) -> str:
@@ -173,7 +174,7 @@ def _service_says(facts: Facts) -> str:
 
 
 def broker(facts: Facts) -> Iterator[Finding]:
-    """Whether anybody answers there."""
+    """Report whether it answers."""
     mqtt, name = facts.loaded.settings.mqtt, broker_name(facts.loaded.settings)
     if not mqtt.enabled:
         return
@@ -186,16 +187,16 @@ def broker(facts: Facts) -> Iterator[Finding]:
 
 
 def clock(facts: Facts) -> Iterator[Finding]:
-    """Whether the times in the messages can be trusted. Not a failure: messages say whether they can."""
+    """Report whether it is synchronised. If not, messages say that their times cannot be trusted: only a warning."""
     if facts.clock_synced:
         yield ok("clock", "synchronised")
     else:
-        remedy = "`sudo timedatectl set-ntp true`; where there is no time service, `sudo apt install systemd-timesyncd`"
-        yield warn("clock", "not synchronised", f"{remedy} before that")
+        remedy = "`sudo timedatectl set-ntp true`; without a time service, `sudo apt install systemd-timesyncd` first"
+        yield warn("clock", "not synchronised", remedy)
 
 
 def state(facts: Facts) -> Iterator[Finding]:
-    """Whether models and queues can be kept."""
+    """Report whether there is room for models and queues."""
     folder, free_mb = facts.state_dir, facts.state_free_mb
     if facts.state_problem:
         remedy = f"give the user of the service {folder}, or set state_dir"
@@ -207,35 +208,35 @@ def state(facts: Facts) -> Iterator[Finding]:
 
 
 def storage(facts: Facts) -> Iterator[Finding]:
-    """Whether the medium can be relied on."""
+    """Report whether the medium is reliable."""
     if (medium := facts.storage) is None:
         return
-    what = f"{medium.device}, {medium.file_system}"
+    name = f"{medium.device}, {medium.file_system}"
     check = "check it (`fsck`) at the next boot, or replace the card"
     if medium.read_only:
-        yield fail("storage", f"{what}, is mounted read-only", f"see `dmesg` for why; {check}")
+        yield fail("storage", f"{name}, is mounted read-only", f"see `dmesg` for why; {check}")
     elif medium.errors:
-        yield warn("storage", f"{what}, has recorded {medium.errors} errors", f"back it up; {check}")
+        yield warn("storage", f"{name}, has recorded {medium.errors} errors", f"back it up; {check}")
     elif (medium.wear_pct or 0) >= WORN_PCT:
-        yield warn("storage", f"{what}, has used up {medium.wear_pct} % of its life", "back it up, and replace it soon")
+        yield warn("storage", f"{name}, has used up {medium.wear_pct} % of its life", "back it up, and replace it soon")
     elif medium.file_system in {"tmpfs", "ramfs"}:
-        text = f"{what}: what waits for the broker is lost with the power"
+        text = f"{name}: a power cut loses the messages that wait for the broker"
         yield warn("storage", text, "set state_dir to a folder on a medium")
     else:
-        yield ok("storage", what + (f", {medium.wear_pct} % worn" if medium.wear_pct else ""))
+        yield ok("storage", name + (f", {medium.wear_pct} % worn" if medium.wear_pct else ""))
 
 
 def swap(facts: Facts) -> Iterator[Finding]:
-    """Only what is wrong: how much the model needs is said elsewhere."""
+    """Warn if memory is short and much is swapped. `model` reports the need of the model."""
     memory = facts.memory
     if memory.swapped_pct >= SWAPPING_PCT and memory.available_mb < memory.total_mb * SCARCE:
         left = f"{memory.available_mb} of {memory.total_mb} MB are available"
-        remedy = "choose a smaller model, or stop what else runs here (`ps aux --sort=-rss | head`)"
+        remedy = "choose a smaller model, or stop other programs (`ps aux --sort=-rss | head`)"
         yield warn("swap", f"{left}, and {memory.swapped_pct:.0f} % of the swap is used", remedy)
 
 
 def service(facts: Facts) -> Iterator[Finding]:
-    """The unit, if it is installed: does it run, what may it touch, and do its limits hold?"""
+    """Report whether an installed unit runs, which devices it may open, and whether its limits hold."""
     if (unit := facts.service) is None:
         return
     text = f"{unit.active}, {unit.restarts} restarts"
@@ -252,8 +253,8 @@ def service(facts: Facts) -> Iterator[Finding]:
             remedy = "see `systemctl cat edgescribe` for drop-ins, and `systemd-analyze security edgescribe`"
             yield warn("sandbox", text, remedy)
     if not facts.memory_limited:
-        where = facts.kernel_command_line or "the command line of the kernel"
-        remedy = f"add `cgroup_enable=memory` to {where}, and reboot"
+        file = facts.kernel_command_line or "the command line of the kernel"
+        remedy = f"add `cgroup_enable=memory` to {file}, and reboot"
         yield warn("memory limit", "this kernel leaves it out: MemoryMax= has no effect", remedy)
 
 

@@ -1,9 +1,9 @@
-"""Whether the configuration is right, and what it names exists. Each problem is one line: where, key, what, remedy."""
+"""Checks the settings and the things that they name. Touches no device and no network."""
 
 import importlib.util
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from agent.config.keywords import doubt, keyword_rules
 from agent.config.layers import Loaded, may_be_there, models_dir, password_file
 from agent.config.schema import by_path, dotted
 from agent.config.settings import AutoSettings, ScriptedSettings, Settings
+from agent.diagnostics import Finding, Status
 from agent.errors import ModelError
 from agent.install import extras
 from agent.models.catalogue import load_catalogue
@@ -22,70 +23,75 @@ from agent.models.store import Store
 
 CT2_SUFFIX: Final = "-ct2"
 CREDENTIALS: Final = Path("/run/credentials")
-"""Where systemd puts what `LoadCredential=` names."""
+"""Folder in which systemd puts the files of `LoadCredential=`."""
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-Said = tuple[str, str]
-"""A key, and what is to be said about it."""
+MODEL_SUBJECTS: Final = frozenset({"model", "calibration"})
+"""Subjects of findings that fetching or measuring a model can remove."""
+_REMEDY: Final = "correct it, then run `edgescribe check`"
+_FAIL, _WARN = Status.FAIL, Status.WARN
+Problem = tuple[Status, str, str, str]
+"""Status, subject, key (empty for none), and text."""
 
 
-def problems(loaded: Loaded, *, parts: bool = True, model: bool = True) -> list[str]:
-    """Why `run` would not start; one line each.
+def wrong_settings(text: str) -> list[Finding]:
+    """Return findings about settings that cannot be read, from the lines of the error."""
+    return [Finding(_FAIL, "settings", line, _REMEDY) for line in text.splitlines()]
 
-    Args:
-        loaded: The settings.
-        parts: Also what engine and source need, for which `doctor` has lines of its own.
-        model: Also the model; without, that one is still to be fetched.
+
+def findings(loaded: Loaded) -> list[Finding]:
+    """Return the faults (with them `run` would not start) and the warnings; empty if all is well.
+
+    A text is one line: where the setting stands, its key, the fault, and the remedy.
     """
     settings = loaded.settings
-    contradictory = list(_contradictions(settings))
-    found = [*contradictory, *_unknown_models(settings), *_missing_certificates(settings), *_missing_packages(settings)]
-    if parts:
-        found += _missing_parts(settings)
-    if model and not contradictory:  # the store would only say again that the model is of the wrong format
-        found += _model_problem(settings)
-    return _located(loaded, found)
-
-
-def advice(loaded: Loaded, *, parts: bool = True) -> list[str]:
-    """What works, but should not stay so; without `parts`, no more than `doctor` has no lines of its own for."""
-    settings = loaded.settings
-    found = [*_exposed_secrets(loaded), *_useless_keywords(settings)]
-    if parts:
-        found = [*_calibration_warning(settings), ("", commanded(settings).muted), *found]
-    return _located(loaded, [(key, text) for key, text in found if text])
+    found = [
+        *_contradictions(settings),
+        *_unknown_models(settings),
+        *_missing_certificates(settings),
+        *_missing_packages(settings),
+        *_missing_source(settings),
+        *_model(settings),
+        (_WARN, "muted", "", commanded(settings).muted),
+        *_exposed_secrets(loaded),
+        *_useless_keywords(settings),
+    ]
+    origins = {key: loaded.origins.get(tuple(key.split("."))) for _, _, key, _ in found}
+    return [
+        Finding(
+            status,
+            subject,
+            f"{origins[key]}: {text}" if origins[key] else text,
+            _REMEDY if subject == "settings" else "",
+        )
+        for status, subject, key, text in found
+        if text
+    ]
 
 
 def is_name(model: str) -> bool:
-    """True for a catalogue name, False for a path."""
+    """Return True for a name in the catalogue, False for a path."""
     return os.sep not in model and not os.path.exists(model)  # noqa: PTH110 - which never raises
 
 
 def is_for_the_service_only(path: Path) -> bool:
-    """True for a credential of a running service, which only the service sees."""
+    """Return whether the file is a credential that only the running service sees."""
     return path.is_relative_to(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ
 
 
 def file_problem(path: Path) -> str:
-    """Why this user cannot read the file, with the remedy; empty if it can."""
+    """Return why this user cannot read the file, with the remedy; empty if it can."""
     try:
-        if path == Path("-") or path.is_fifo():  # standard input or a pipe: to open it would be to wait
+        if path == Path("-") or path.is_fifo():  # standard input or a pipe: opening it would wait
             return ""
         if not path.is_file():
             return "does not exist: correct the path"
         with path.open("rb"):
             return ""
-    except OSError:  # as a rule its mode; or a folder above it is closed, as /etc/ssl/private is
+    except OSError:  # mostly its mode, or that of a folder above, such as /etc/ssl/private
         return "cannot be read by this user: check its owner and mode"
 
 
-def _located(loaded: Loaded, found: Iterable[Said]) -> list[str]:
-    """With `file:line: ` in front, where the key has not its default."""
-    origins = [(loaded.origins.get(tuple(key.split("."))), text) for key, text in found]
-    return [f"{origin}: {text}" if origin else text for origin, text in origins]
-
-
-def _contradictions(settings: Settings) -> Iterator[Said]:
-    """What cannot work together. Decided by the settings alone."""
+def _contradictions(settings: Settings) -> Iterator[Problem]:
     engine = settings.engine
     if isinstance(engine, ScriptedSettings | AutoSettings):
         return
@@ -94,42 +100,17 @@ def _contradictions(settings: Settings) -> Iterator[Said]:
         made, kind, model = (
             ("CTranslate2", "faster_whisper", f"{stem}-q8_0") if for_ct2 else ("ggml", "whisper_cpp", stem + CT2_SUFFIX)
         )
-        what = f'engine.model = "{engine.model}" is a {made} model'
-        yield "engine.model", f'{what}: set engine.kind = "{kind}", or engine.model = "{model}"'
+        text = f'engine.model = "{engine.model}" is a {made} model'
+        yield _FAIL, "settings", "engine.model", f'{text}: set engine.kind = "{kind}", or engine.model = "{model}"'
     if problem := language_problem(engine):
-        yield "engine.language", problem
+        yield _FAIL, "settings", "engine.language", problem
     if engine.kind == "faster_whisper" and engine.device == "cpu" and engine.compute_type.endswith("float16"):
-        what = f'engine.compute_type = "{engine.compute_type}" needs a GPU'
-        yield "engine.compute_type", f'{what}: set engine.device = "cuda", or engine.compute_type = "int8"'
+        text = f'engine.compute_type = "{engine.compute_type}" needs a GPU'
+        remedy = 'set engine.device = "cuda", or engine.compute_type = "int8"'
+        yield _FAIL, "settings", "engine.compute_type", f"{text}: {remedy}"
 
 
-def _exposed_secrets(loaded: Loaded) -> Iterator[Said]:
-    """Passwords that others can read, on this device or on the way, and one that is missing."""
-    for path, origin in loaded.origins.items():
-        secret = any(setting.secret for setting in by_path(path))
-        if secret and origin.file and origin.file.stat().st_mode & stat.S_IROTH:
-            remedy = f"chmod 640 {origin.file}, or give it as a credential"
-            yield dotted(path), f"{dotted(path)} is a secret in a file that everybody can read: {remedy}"
-    mqtt, beside = loaded.settings.mqtt, password_file(loaded.file)
-    # Where the service has a password that this user may not read, all is well.
-    if mqtt.username is not None and mqtt.password is None and not may_be_there(beside):
-        remedy = f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
-        text = "mqtt.username is set without a password and is sent alone: if the broker wants a password,"
-        yield "mqtt.username", f"{text} {remedy}"
-    if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
-        yield "mqtt.password", f"the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
-
-
-def _useless_keywords(settings: Settings) -> Iterator[Said]:
-    """Keywords that can never match, or always do."""
-    english_only = is_english_only(getattr(settings.engine, "model", ""))
-    for rule in keyword_rules(settings.publish.keywords):
-        if problem := doubt(rule, english_only=english_only):
-            yield "publish.keywords", f"publish.keywords: {rule.name[:40]!r} {problem}"
-
-
-def _unknown_models(settings: Settings) -> Iterator[Said]:
-    """Models of the governor that the catalogue does not have."""
+def _unknown_models(settings: Settings) -> Iterator[Problem]:
     governor, engine = settings.governor, settings.engine
     if not governor.enabled or isinstance(engine, ScriptedSettings):
         return
@@ -140,53 +121,76 @@ def _unknown_models(settings: Settings) -> Iterator[Said]:
         try:
             load_catalogue().find(name)
         except ModelError as error:
-            yield key, f"{key}: {error}"
+            yield _FAIL, "settings", key, f"{key}: {error}"
 
 
-def _missing_certificates(settings: Settings) -> Iterator[Said]:
+def _missing_certificates(settings: Settings) -> Iterator[Problem]:
     for name in ("ca_file", "cert_file", "key_file"):
-        path = getattr(settings.mqtt.tls, name)
+        path, key = getattr(settings.mqtt.tls, name), f"mqtt.tls.{name}"
         if path is not None and not is_for_the_service_only(path) and (problem := file_problem(path)):
-            yield f"mqtt.tls.{name}", f"mqtt.tls.{name}: {path} {problem}"
+            yield _FAIL, "settings", key, f"{key}: {path} {problem}"
 
 
-def _missing_packages(settings: Settings) -> Iterator[Said]:
-    sound = settings.sound
-    if sound.noise_suppression or sound.auto_gain:
-        key = "sound.noise_suppression" if sound.noise_suppression else "sound.auto_gain"
-        yield from _missing_package(key, key, "webrtc_noise_gain", "enhance")
-    if settings.assist.enabled:
-        yield from _missing_package("assist.enabled", "assist.enabled", "wyoming", "assist")
+def _missing_packages(settings: Settings) -> Iterator[Problem]:
+    """Report each package that a setting needs and that is not installed, with the command that installs it."""
+    sound, faster_whisper = settings.sound, settings.engine.kind == "faster_whisper"
+    needed = (
+        ("settings", "sound.noise_suppression", sound.noise_suppression, "webrtc_noise_gain", "enhance"),
+        ("settings", "sound.auto_gain", sound.auto_gain, "webrtc_noise_gain", "enhance"),
+        ("settings", "assist.enabled", settings.assist.enabled, "wyoming", "assist"),
+        ("CTranslate2", 'engine.kind = "faster_whisper"', faster_whisper, "ctranslate2", "faster-whisper"),
+    )
+    for subject, words, wanted, package, extra in needed:
+        if wanted and importlib.util.find_spec(package) is None:
+            text = f"{words} needs a package that is not installed: {extras.missing(extra)}"
+            yield _FAIL, subject, words.partition(" ")[0], text
 
 
-def _missing_package(key: str, what: str, package: str, extra: str) -> Iterator[Said]:
-    if importlib.util.find_spec(package) is None:
-        yield key, f"{what} needs a package that is not installed: {extras.missing(extra)}"
-
-
-def _missing_parts(settings: Settings) -> Iterator[Said]:
-    """What engine and source need: a recording, a package, a library."""
+def _missing_source(settings: Settings) -> Iterator[Problem]:
     source = settings.source
     if source.kind == "wav" and (problem := file_problem(source.path)):
-        yield "source.path", f"source.path: {source.path} {problem}"
-    if settings.engine.kind == "faster_whisper":
-        yield from _missing_package("engine.kind", 'engine.kind = "faster_whisper"', "ctranslate2", "faster-whisper")
+        yield _FAIL, "source", "source.path", f"source.path: {source.path} {problem}"
     if source.kind == "alsa" and not libasound.installed():
-        yield "source.kind", 'source.kind = "alsa" needs a library that is not installed: apt install alsa-utils'
+        text = 'source.kind = "alsa" needs a library that is not installed: apt install alsa-utils'
+        yield _FAIL, "source", "source.kind", text
 
 
-def _model_problem(settings: Settings) -> Iterator[Said]:
-    """Why the model cannot be used, with the command that brings it."""
-    try:
-        chosen_model(resolve(settings).engine, Store(models_dir(settings), load_catalogue()))
-    except ModelError as error:
-        yield "engine.kind" if settings.engine.kind == "auto" else "engine.model", str(error)
-
-
-def _calibration_warning(settings: Settings) -> Iterator[Said]:
-    """What is not as it should be where the calibration chooses the engine; what is *wrong* says `_model_problem`."""
-    try:
-        if warning := resolve(settings).warning:
-            yield "engine.kind", warning
-    except ModelError:
+def _model(settings: Settings) -> Iterator[Problem]:
+    """Report a model that cannot be used, with the command that brings it, and a calibration that does not hold."""
+    if any(_contradictions(settings)):  # the store would report the wrong format again
         return
+    subject, key = ("calibration", "engine.kind") if settings.engine.kind == "auto" else ("model", "engine.model")
+    try:
+        resolved = resolve(settings)
+        if resolved.warning:
+            yield _WARN, subject, key, resolved.warning
+        subject = "model"
+        chosen_model(resolved.engine, Store(models_dir(settings), load_catalogue()))
+    except ModelError as error:
+        yield _FAIL, subject, key, str(error)
+
+
+def _exposed_secrets(loaded: Loaded) -> Iterator[Problem]:
+    """Warn of passwords that others can read, on this device or on the network, and of a missing one."""
+    for path, origin in loaded.origins.items():
+        secret = any(setting.secret for setting in by_path(path))
+        if secret and origin.file and origin.file.stat().st_mode & stat.S_IROTH:
+            key, remedy = dotted(path), f"chmod 640 {origin.file}, or give it as a credential"
+            yield _WARN, "settings", key, f"{key} is a secret in a file that everybody can read: {remedy}"
+    mqtt, beside = loaded.settings.mqtt, password_file(loaded.file)
+    # A password that only the service may read is good enough.
+    if mqtt.username is not None and mqtt.password is None and not may_be_there(beside):
+        remedy = f"write it into {beside} (mode 600), or set EDGESCRIBE_MQTT__PASSWORD or the credential mqtt__password"
+        text = "mqtt.username is set without a password and is sent alone: if the broker wants a password,"
+        yield _WARN, "settings", "mqtt.username", f"{text} {remedy}"
+    if mqtt.enabled and mqtt.password and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
+        text = f"the password goes to {mqtt.host} unencrypted: set mqtt.tls.enabled = true"
+        yield _WARN, "settings", "mqtt.password", text
+
+
+def _useless_keywords(settings: Settings) -> Iterator[Problem]:
+    """Warn of keywords that never match, or always."""
+    english_only = is_english_only(getattr(settings.engine, "model", ""))
+    for rule in keyword_rules(settings.publish.keywords):
+        if problem := doubt(rule, english_only=english_only):
+            yield _WARN, "settings", "publish.keywords", f"publish.keywords: {rule.name[:40]!r} {problem}"

@@ -1,4 +1,4 @@
-"""Listens to the microphone for a while: is there sound, is it loud enough, is any of it lost or cut off?"""
+"""Listens to the microphone for a while: level, silence, overruns, gaps, clipping, offset."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from agent.audio.alsa import AlsaSource
 from agent.audio.frames import SAMPLE_RATE_HZ, SILENCE_DBFS, rms_dbfs
 from agent.audio.monitor import OFFSET_PCT, AudioMonitor, Condition
 from agent.config.settings import AlsaSettings
@@ -14,7 +15,7 @@ from agent.errors import ConfigError, SourceError
 
 LISTEN_S: Final = 10.0
 FLOOR_PART: Final = 10
-"""The floor is the level that a tenth of the frames do not exceed, as it is for the voice detector."""
+"""The floor is the level that a tenth of the frames do not exceed, as in the voice detector."""
 NOISY_DBFS: Final = -35.0
 QUIET_DBFS: Final = -50.0
 CLIPPED_PCT: Final = 1.0
@@ -23,7 +24,7 @@ GAIN: Final = "`alsamixer`, F6 for the card, F4 for capture"
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came from the microphone."""
+    """Properties of the sound of a microphone."""
 
     seconds: float
     """Of sound."""
@@ -36,13 +37,11 @@ class Heard:
     overruns: int
     condition: Condition
     problem: str = ""
-    """Why nothing came, or no more; empty if all did."""
+    """Why no sound came, or no more; empty if all did."""
 
 
 def listen(settings: AlsaSettings, seconds: float = LISTEN_S) -> Heard:
-    """Listen for `seconds`; the answer says what went wrong."""
-    from agent.audio.alsa import AlsaSource  # noqa: PLC0415 - needs libasound
-
+    """Listen for `seconds`. A failure is part of the answer."""
     monitor, levels, silent, samples = AudioMonitor(), [SILENCE_DBFS], True, 0
     overruns, problem = 0, ""
     try:
@@ -64,7 +63,7 @@ def listen(settings: AlsaSettings, seconds: float = LISTEN_S) -> Heard:
 
 
 def findings(heard: Heard) -> Iterator[Finding]:
-    """What is wrong with it, each with its remedy; or that nothing is."""
+    """Return the faults, each with its remedy; if there is none, the levels."""
     if heard.problem:
         yield Finding(Status.FAIL, "microphone", heard.problem)
         return
@@ -72,9 +71,10 @@ def findings(heard: Heard) -> Iterator[Finding]:
         remedy = f"switch it on, or unmute it ({GAIN})"
         yield Finding(Status.FAIL, "microphone", f"dead silence for {heard.seconds:.0f} s", remedy)
         return
-    wrong = list(_wrong(heard))
-    yield from wrong
-    if not wrong:
+    faults = list(_faults(heard))
+    for text, remedy in faults:
+        yield Finding(Status.WARN, "microphone", text, remedy)
+    if not faults:
         text = (
             f"{heard.seconds:.0f} s without overruns, gaps or clipping: quiet at {heard.floor_dbfs:.0f} dBFS, "
             f"at its loudest {heard.loudest_dbfs:.0f} dBFS"
@@ -82,23 +82,21 @@ def findings(heard: Heard) -> Iterator[Finding]:
         yield Finding(Status.OK, "microphone", text)
 
 
-def _wrong(heard: Heard) -> Iterator[Finding]:
+def _faults(heard: Heard) -> Iterator[tuple[str, str]]:
     condition = heard.condition
     if heard.overruns or condition.gaps:
-        text = f"{heard.overruns} overruns in {heard.seconds:.0f} s, {condition.lost_s:.2f} s of sound lost"
-        remedy = "try another USB port or hub and a better power supply, and see what keeps the CPU busy (`top`)"
-        yield Finding(Status.WARN, "microphone", text, remedy)
+        yield (
+            f"{heard.overruns} overruns in {heard.seconds:.0f} s, {condition.lost_s:.2f} s of sound lost",
+            "try another USB port or hub and a better power supply, and see what keeps the CPU busy (`top`)",
+        )
     if (condition.clip_pct or 0.0) > CLIPPED_PCT:
-        text = f"{condition.clip_pct:.0f} % of the time it is too loud, and cut off"
-        yield Finding(Status.WARN, "microphone", text, f"turn its gain down ({GAIN})")
+        yield f"{condition.clip_pct:.0f} % of the time it is too loud, and cut off", f"turn its gain down ({GAIN})"
     if abs(condition.offset_pct or 0.0) >= OFFSET_PCT[1]:
         text = f"its samples are off by {condition.offset_pct:.0f} % of full scale"
-        yield Finding(Status.WARN, "microphone", text, "try another microphone or sound card: this one is faulty")
+        yield text, "try another microphone or sound card: this one is faulty"
     if heard.floor_dbfs > NOISY_DBFS:
-        text = f"never quieter than {heard.floor_dbfs:.0f} dBFS"
         remedy = f"move it away from fans, turn its gain down ({GAIN}), or try sound.noise_suppression"
-        yield Finding(Status.WARN, "microphone", text, remedy)
+        yield f"never quieter than {heard.floor_dbfs:.0f} dBFS", remedy
     elif heard.loudest_dbfs < QUIET_DBFS:
-        text = f"never louder than {heard.loudest_dbfs:.0f} dBFS: if somebody spoke, that is too quiet"
-        remedy = f"speak while it listens; turn its gain up ({GAIN}), or set sound.auto_gain"
-        yield Finding(Status.WARN, "microphone", text, remedy)
+        text = f"never louder than {heard.loudest_dbfs:.0f} dBFS: too quiet, if you spoke"
+        yield text, f"speak while it listens; turn its gain up ({GAIN}), or set sound.auto_gain"

@@ -1,8 +1,7 @@
-"""Asks the broker whether it will let the service in, before anything is written."""
+"""Asks the broker whether it accepts the service, before any file is written."""
 
 import queue
 import ssl
-from dataclasses import dataclass
 from typing import Any, Final
 
 from paho.mqtt.client import Client
@@ -10,6 +9,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config.settings import MqttSettings
+from agent.errors import SinkError
 from agent.mqtt.connection import (
     CLOCK_REMEDY,
     COMMAND_LIMIT_BYTES,
@@ -19,37 +19,27 @@ from agent.mqtt.connection import (
     tls_context,
     tls_reason,
 )
+from agent.telemetry.tcp import spelt
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the broker said."""
-
-    welcome: bool
-    """It lets us in."""
-    reason: str
-    """Why not; empty if it does."""
-    refused: bool = False
-    """It is there and does not want us as we are, as opposed to being out of reach."""
-    remedy: str = "see --username and --password-file"
-
-
-def ask(settings: MqttSettings, user: str) -> Answer:
-    """Connect as the service will, say goodbye at once, and return what came of it.
+def ask(settings: MqttSettings, user: str) -> str:
+    """Connect as the service will, and disconnect at once. Return why the broker is out of reach; empty if it is not.
 
     Raises:
+        SinkError: the broker refuses the service.
         ConfigError: a certificate file cannot be used.
     """
-    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    refuses = f"the broker {spelt(settings.host, settings.effective_port)} refuses us"
+    refusals: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def on_connect(_client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        answers.put(Answer(not reason.is_failure, str(reason) if reason.is_failure else "", reason.is_failure))
+        refusals.put(str(reason) if reason.is_failure else "")
 
     def on_disconnect(_client: Client, _data: Any, _flags: Any, _reason: Any, _properties: Any) -> None:
-        answers.put(Answer(welcome=False, reason="it hung up: does it want TLS, or a certificate?", refused=True))
+        refusals.put("it hung up: does it want TLS, or a certificate?")
 
     client = _client(settings, user)
     client.on_connect, client.on_disconnect = on_connect, on_disconnect
@@ -57,22 +47,25 @@ def ask(settings: MqttSettings, user: str) -> Answer:
         client.connect(settings.host, settings.effective_port)
     except ssl.SSLError as error:
         remedy = CLOCK_REMEDY if tls_cause(error) is Cause.DATES else "check mqtt.tls and mqtt.port"
-        return Answer(welcome=False, reason=tls_reason(error), refused=True, remedy=remedy)
+        raise SinkError(f"{refuses} ({tls_reason(error)}): {remedy}") from error
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else None
-        return Answer(welcome=False, reason=(why or str(error) or type(error).__name__).lower())
+        return (why or str(error) or type(error).__name__).lower()
     client.loop_start()
     try:
-        return answers.get(timeout=_ANSWER_S)
+        refusal = refusals.get(timeout=_ANSWER_S)
     except queue.Empty:
-        return Answer(welcome=False, reason="it does not answer")
+        return "it does not answer"
     finally:
         client.disconnect()
         client.loop_stop()
+    if refusal:
+        raise SinkError(f"{refuses} ({refusal}): see --username and --password-file")
+    return ""
 
 
 def _client(settings: MqttSettings, user: str) -> Client:
-    """With an id of the broker's choice: asking must not push a running service off its connection."""
+    # The broker chooses the client id: with the service's own id, it would disconnect a running service.
     # Every broker speaks 3.1.1.
     protocol = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
     client = BoundedClient(COMMAND_LIMIT_BYTES, protocol=protocol, reconnect_on_failure=False)

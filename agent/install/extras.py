@@ -1,7 +1,7 @@
-"""How what is missing gets into the environment in which this program runs: its own pip, and what that installs from.
+"""Names the command that installs a missing package, into the environment of this program, from its own source.
 
-Never by this package's name from an index: none has it, and a stranger who takes the name could serve all who type it.
-And never by a bare `pip`, which is another environment's, or Debian's, which refuses (PEP 668).
+Never by this package's name from an index: no index has it, and a stranger could take the name. Never by a bare `pip`:
+it belongs to another environment, or to Debian, and refuses (PEP 668).
 """
 
 import json
@@ -21,10 +21,10 @@ IN_A_WHEELHOUSE_OF_ITS_OWN: Final = "faster-whisper"
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where this program is installed, and from what."""
+    """Where this program is installed, and from which source."""
 
     pip: str
-    """The command line of its pip; with sudo where this user may not change the environment."""
+    """The command line of its pip; with sudo if this user may not change the environment."""
     folder: Path | None
     """The checkout or unpacked release that it was installed from; None if that is gone, or it was a wheelhouse."""
     from_wheelhouse: bool = False
@@ -33,7 +33,7 @@ class Installation:
     """It runs from that folder itself."""
 
     def with_extra(self, name: str) -> str:
-        """What to do to have the extra `name`: a command, or where to type which."""
+        """Return the command that installs the extra `name`, or the place to type it."""
         if self.folder:
             option = "--editable " if self.editable else ""
             return f"{self.pip} install {option}{shlex.quote(f'{self.folder}[{name}]')}"
@@ -44,49 +44,44 @@ class Installation:
         return f"in a checkout, {self.pip} install '.[{name}]'"
 
     def again(self, package: str, *options: str) -> str:
-        """The command that installs another package anew, from the index."""
+        """Return the command that installs another package anew, from the index."""
         return f"{self.pip} {shlex.join(['install', '--force-reinstall', *options, package])}"
 
 
 def here() -> Installation:
-    """That of the running program."""
-    return installation(Path(sys.prefix), _direct_url(), Path(__file__).parents[1])
+    """Return the installation of the running program."""
+    try:
+        direct_url = metadata.distribution(NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        direct_url = None
+    return installation(Path(sys.prefix), direct_url, Path(__file__).parents[1])
 
 
 def missing(extra: str) -> str:
-    """What to do, here, to have an extra that is not installed."""
+    """Return the command that installs a missing extra here."""
     return here().with_extra(extra)
 
 
 def installation(prefix: Path, direct_url: str | None, above: Path) -> Installation:
-    """From what is known of it.
+    """Return the installation that these files describe.
 
     Args:
         prefix: The environment.
-        direct_url: What pip has written down about where the package came from (PEP 610), if anything.
-        above: The folder in which the package lies; a checkout, if it runs without being installed.
+        direct_url: pip's record of the source of the package (PEP 610), if there is one.
+        above: The folder of the package; a checkout, if it runs without being installed.
     """
     own = prefix / "bin" / "pip"
-    # One that pipx made has none of its own, and finds pipx's as a module.
+    # An environment of pipx has no `bin/pip`; it finds pipx's own as a module.
     pip = shlex.quote(str(own)) if own.exists() else f"{shlex.quote(str(prefix / 'bin' / 'python'))} -m pip"
     sudo = "" if os.access(prefix, os.W_OK, effective_ids=True) else "sudo "
-    said = json.loads(direct_url) if direct_url else {}
-    url = urlsplit(said.get("url", ""))
-    from_folder = url.scheme == "file" and "dir_info" in said
-    folder = _if_there(Path(unquote(url.path)) if from_folder else above)
-    editable = bool(said.get("dir_info", {}).get("editable"))
+    record = json.loads(direct_url) if direct_url else {}
+    url = urlsplit(record.get("url", ""))
+    from_folder = url.scheme == "file" and "dir_info" in record
+    folder: Path | None = Path(unquote(url.path)) if from_folder else above
+    try:
+        if folder and not (folder / "pyproject.toml").is_file():
+            folder = None
+    except PermissionError:
+        pass  # the service cannot look into a home, but the reader of its message can
+    editable = bool(record.get("dir_info", {}).get("editable"))
     return Installation(sudo + pip, folder, from_wheelhouse=not (from_folder or folder), editable=editable)
-
-
-def _if_there(folder: Path) -> Path | None:
-    try:
-        return folder if (folder / "pyproject.toml").is_file() else None
-    except PermissionError:  # the service does not see homes; who reads what it says does
-        return folder
-
-
-def _direct_url() -> str | None:
-    try:
-        return metadata.distribution(NAME).read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Finds out what a person would otherwise have to be asked: the program, the microphone, the board, what is there."""
+"""Looks at the machine, so that the user need not be asked: program, microphones, board, files of an installation."""
 
 import hashlib
 import json
@@ -23,73 +23,73 @@ from agent.messages import identity
 CONFIG: Final = Path("/etc/edgescribe/config.toml")
 PASSWORD: Final = Path("/etc/edgescribe/mqtt-password")
 COMMAND: Final = Path("/usr/local/bin/edgescribe")
-"""Where everybody's shell finds the program."""
+"""The program, where every shell finds it."""
 STATE: Final = "/var/lib/edgescribe"
 """The unit's `StateDirectory=`."""
 UNIT_FILE: Final = Path("/etc/systemd/system/edgescribe.service")
 RECORD: Final = Path("/etc/edgescribe/installed.json")
 HIDDEN: Final = tuple(Path(folder) for folder in ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))  # noqa: S108
-"""What `ProtectHome=` and `PrivateTmp=` keep from the service."""
+"""Folders that `ProtectHome=` and `PrivateTmp=` hide from the service."""
 ANYTHING: Final = frozenset({"default", "pulse", "pipewire"})
-"""Names in ALSA's configuration that stand for no microphone in particular, or for one of a user's session."""
+"""Names in ALSA's configuration for any microphone, or for one of a user's session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What `edgescribe service install` has written on this machine, to be told from what others wrote."""
+    """The files that `edgescribe service install` has written on this machine."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of what was written, in hexadecimal, by path; of the password nothing: everybody may read this."""
+    """SHA-256 of each file's text, in hexadecimal, by path; empty for the password: all users may read this record."""
     folders: tuple[str, ...] = ()
-    """Folders that were not there before, outermost first."""
+    """Folders that it has made, outermost first."""
 
     def wrote(self, path: str, text: str) -> bool:
-        """Whether `text` is what was written to `path`."""
+        """Return whether the installation wrote `text` to `path`."""
         return self.files.get(path) == digest(text)
 
     def as_text(self) -> str:
-        """The record as a file; `from_text` reads it."""
+        """Return the record as a file; `from_text` reads it."""
         return json.dumps({"v": 1, "files": self.files, "folders": self.folders}, indent=1) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The record that `as_text` wrote.
+        """Return the record that `as_text` wrote.
 
         Raises:
-            InstallError: it is not one.
+            InstallError: the text is no record.
         """
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
-            raise InstallError(
-                f"{RECORD}: not a record of what was installed: delete it, and install with --force"
-            ) from error
+            remedy = "delete it, and install with --force"
+            raise InstallError(f"{RECORD}: not a record of an installation: {remedy}") from error
 
 
 def digest(text: str) -> str:
-    """SHA-256 of `text` in UTF-8, in hexadecimal."""
+    """Return the SHA-256 of `text` in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is on this machine. An empty problem means that there is none."""
+    """Everything that `plan` needs to know of this machine. An empty problem means that there is none."""
 
     program: Path
-    """The command `edgescribe` of this very environment."""
+    """The command `edgescribe` of this environment."""
     program_problem: str
     """Why the service could not run it."""
     microphones: tuple[CaptureDevice, ...]
     alsa: bool
-    """Whether libasound is installed."""
+    """libasound is installed."""
     board: str
     """Model of the board; empty if unknown."""
     arch: str
     """As `uname -m` says it."""
     memory_mb: int
     config: str | None
-    """Text of the configuration file; None if there is none. The same for the unit."""
+    """Text of the file at `CONFIG`; None if there is none."""
     unit: str | None
+    """Text of the file at `UNIT_FILE`; None if there is none."""
     command: str | None
     """Text of the file at `COMMAND`; None if there is none."""
     record: Record
@@ -102,7 +102,7 @@ def look(root: Path = Path("/")) -> Found:
         InstallError: the record of an earlier installation cannot be read.
     """
     program = Path(sysconfig.get_path("scripts")) / "edgescribe"
-    record = _text(below(root, RECORD))
+    config, unit, command, record = (_text(below(root, path)) for path in (CONFIG, UNIT_FILE, COMMAND, RECORD))
     return Found(
         program=program,
         program_problem=program_problem(program),
@@ -111,30 +111,30 @@ def look(root: Path = Path("/")) -> Found:
         board=identity.hardware(root) or "",
         arch=platform.machine(),
         memory_mb=psutil.virtual_memory().total >> 20,
-        config=_text(below(root, CONFIG)),
-        unit=_text(below(root, UNIT_FILE)),
-        command=_text(below(root, COMMAND)),
+        config=config,
+        unit=unit,
+        command=command,
         record=Record() if record is None else Record.from_text(record),
     )
 
 
-def below(root: Path, path: Path) -> Path:
-    """`path` in the file system of `root`."""
-    return root / path.relative_to("/")
+def below(root: Path, path: str | Path) -> Path:
+    """Return the absolute `path` in the file system of `root`."""
+    return root / str(path).lstrip("/")
 
 
 def microphones(root: Path = Path("/")) -> tuple[CaptureDevice, ...]:
-    """The sound cards that can record; where there are none, what ALSA's configuration names."""
+    """Return the sound cards that can record; without any, the devices that ALSA's configuration names."""
     if cards := card_devices(root / "proc/asound"):
         return cards
     try:
         return tuple(device for device in capture_devices(root / "proc/asound") if device.pcm not in ANYTHING)
-    except ConfigError:  # there is no libasound, which `Found.alsa` says
+    except ConfigError:  # there is no libasound, see `Found.alsa`
         return ()
 
 
 def program_problem(program: Path) -> str:
-    """Why a service with a user and a view of its own could not run `program`; empty if it can."""
+    """Return why the service, with a user and a view of its own, could not run `program`; empty if it can."""
     if not program.is_file():
         return f"there is no {program}: install edgescribe with pip, and run it from there"
     parts = (program, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), Path(agent.__file__).parent)
@@ -147,16 +147,15 @@ def program_problem(program: Path) -> str:
 
 
 def hidden_by(path: Path) -> Path | None:
-    """The folder that hides `path` from the service; None if it is in plain sight."""
+    """Return the folder that hides `path` from the service; None if the service sees it."""
     return next((folder for folder in HIDDEN if path.is_relative_to(folder)), None)
 
 
 def closed_to_others(path: Path) -> Iterator[Path]:
-    """What of `path` and the folders above it not everybody may read or enter, outermost first."""
+    """Return the parts of `path` that other users may not read or enter, outermost first."""
     for part in (*reversed(path.parents), path):
-        mode = part.stat().st_mode
         needed = stat.S_IXOTH if part.is_dir() else stat.S_IROTH
-        if not mode & needed:
+        if not part.stat().st_mode & needed:
             yield part
 
 

@@ -1,4 +1,4 @@
-"""Decides what is written where. Pure: everything about the machine comes in as `Found`."""
+"""Plans the files of an installation. Pure: everything about the machine comes in as `Found`."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from agent.errors import ConfigError, DeviceUnavailable, InstallError
 from agent.install.facts import COMMAND, CONFIG, PASSWORD, UNIT_FILE, Found, hidden_by
 
 MODELS: Final = "/var/lib/edgescribe-models"
-"""Models that all users may read: the service, which has a user of its own, and people who try things by hand."""
+"""Models that all users may read: the service, which has a user of its own, and people at the command line."""
 DROP_INS: Final = UNIT_FILE.with_name(f"{UNIT_FILE.name}.d")
 LITTLE_MEMORY_MB: Final = 600
 """Boards with 512 MB: a Zero 2 W, a 3A+."""
@@ -35,7 +35,7 @@ _HEADER: Final = """\
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file as it shall be."""
+    """A file of the installation."""
 
     path: str
     text: str = field(repr=False)
@@ -43,19 +43,19 @@ class PlannedFile:
 
 
 def proposal(found: Found, said: Mapping[str, object], broker: str | None) -> dict[str, object]:
-    """The settings to be written, by dotted key: what was said, and for the rest what was found.
+    """Return the settings to write, by dotted key: those of the command line, and defaults for this machine.
 
-    Empty where the configuration file stays as it is.
+    Empty if the configuration file stays as it is.
 
     Args:
-        found: What there is.
-        said: What the command line said, as `--set` has it.
-        broker: Host on which something listens on MQTT's port; None if nothing does, or that was not asked.
+        found: The machine.
+        said: Settings of the command line, in the form of `--set`.
+        broker: Host that listens on MQTT's port; None if there is none, or it was not looked for.
 
     Raises:
-        InstallError: the file was changed by hand, and the command line says something else again.
+        InstallError: a user has changed the file, and the command line names settings.
         DeviceUnavailable: there is no microphone, or there are several.
-        ConfigError: a secret was given where everybody can read it; there is no broker to be found.
+        ConfigError: a secret stands on the command line, or no broker was found.
     """
     for key in said:
         if any(setting.secret for setting in by_path(tuple(key.split(".")))):
@@ -77,14 +77,14 @@ def proposal(found: Found, said: Mapping[str, object], broker: str | None) -> di
 
 
 def _microphone(found: Found) -> str:
-    """The only one there is."""
+    """Return the only microphone."""
     if not found.alsa:
         raise ConfigError("a microphone needs libasound, which is not installed: apt install alsa-utils")
     if not found.microphones:
         raise DeviceUnavailable(
-            "no microphone on this machine: plug one in, or say which will be there: --device plughw:CARD=Device"
+            "no microphone on this machine: plug one in, or name a later one with --device plughw:CARD=Device"
         )
-    # A card may have several inputs; the first is the one that is meant, where there is only one card.
+    # A card may have several inputs; of an only card, the first is meant.
     cards = dict.fromkeys(device.pcm.partition(",")[0] for device in found.microphones)
     if len(cards) > 1:
         choice = "\n".join(f"    --device {device.pcm}    {device.description}" for device in found.microphones)
@@ -100,18 +100,18 @@ def files(
     password: str | None = None,
     force: bool = False,
 ) -> tuple[PlannedFile, ...]:
-    """Every file that is ours, as it shall be.
+    """Return every file of the installation.
 
     Args:
-        found: What there is.
-        proposed: What `proposal` gave.
-        settings: The same, validated, together with what else is in force.
+        found: The machine.
+        proposed: The result of `proposal`.
+        settings: The same, validated, together with all other settings.
         password: For the broker; None if none was given.
-        force: Take over a unit that was not written by this command.
+        force: Take over a unit that this command did not write.
 
     Raises:
-        InstallError: the service could not run the program, or see a file that the settings name; or the unit was
-            not written by this command.
+        InstallError: the service could not run the program, or see a file that the settings name; or this command
+            did not write the unit.
     """
     if found.program_problem:
         raise InstallError(found.program_problem)
@@ -135,14 +135,14 @@ def files(
 
 
 def _paths(settings: Settings) -> list[Path]:
-    """Files and folders that the settings name."""
+    """Return the files and folders that the settings name."""
     named = [value_at(settings, dotted(path)) for path in all_paths()]
     model = getattr(settings.engine, "model", "")
     return [each for each in named if isinstance(each, Path)] + ([Path(model)] if os.sep in model else [])
 
 
 def drop_ins(found: Found, settings: Settings) -> tuple[str, ...]:
-    """Names of the drop-ins that the board and the engine need."""
+    """Return the names of the drop-ins that the board and the engine need."""
     needs = {
         "jetson": "jetson" in found.board.lower(),
         "low-memory": found.memory_mb < LITTLE_MEMORY_MB,
@@ -152,10 +152,10 @@ def drop_ins(found: Found, settings: Settings) -> tuple[str, ...]:
 
 
 def unit(program: Path) -> str:
-    """The unit that runs `program`.
+    """Return the unit that runs `program`.
 
     Raises:
-        InstallError: the path has a character that means something else to systemd.
+        InstallError: the path has a character with another meaning to systemd.
     """
     if not _PLAIN_PATH.fullmatch(str(program)):
         raise InstallError(
@@ -165,20 +165,19 @@ def unit(program: Path) -> str:
 
 
 def drop_in(name: str) -> str:
-    """The drop-in `name`, such as `jetson`."""
+    """Return the drop-in `name`, such as `jetson`."""
     return _shipped("drop-ins", f"{name}.conf")
 
 
 def _shipped(*path: str) -> str:
-    """A file as it came with this package."""
-    # In a wheel they lie beside this file, in a source checkout in the top-level folder `systemd`.
+    """Return a file of `systemd/`: a wheel has that folder beside this file, a checkout at its top."""
     in_wheel = resources.files("agent.install").joinpath("units")
     folder = in_wheel if in_wheel.is_dir() else Path(__file__).parents[2] / "systemd"
     return folder.joinpath(*path).read_text(encoding="utf-8")
 
 
 def toml(proposed: Mapping[str, object], settings: Settings) -> str:
-    """The configuration file that says `proposed`, with the values as `settings` understood them."""
+    """Return the configuration file for `proposed`, with the values that `settings` made of them."""
     tables: dict[str, list[str]] = {}
     for key in proposed:
         table, _, name = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""systemd, asked by systemctl(1)."""
+"""The service, by systemctl(1) and its relatives."""
 
 import re
 import subprocess
@@ -10,14 +10,14 @@ from agent.errors import InstallError
 
 SERVICE: Final = "edgescribe"
 _START_S: Final = 150.0
-"""A start may take longer where the processor is busy; then it goes on without us."""
+"""A start may take longer on a busy processor. It then goes on without this program."""
 _LIMIT_S: Final = 10.0
 _LINES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How the service is."""
+    """The state of the service."""
 
     loaded: bool
     """systemd knows a unit of that name."""
@@ -26,22 +26,22 @@ class Condition:
     enabled: bool = False
     """Starts with the machine."""
     status: str = ""
-    """What it says that it is doing; empty if it says nothing."""
+    """The service's own words about its work; empty if there are none."""
     since: str = ""
-    """When it became so; empty if unknown."""
+    """Time of its last change; empty if unknown."""
     restarts: int = 0
-    """By systemd, since a person last started it."""
+    """Restarts by systemd since a person last started it."""
     devices: tuple[str, ...] = ()
-    """What it may open below /dev, beside what everybody may; empty if it is not restricted."""
+    """Files below /dev that it may open in addition to the standard ones; empty if it may open all."""
 
 
-def is_running(root: Path = Path("/")) -> bool:
-    """Whether this machine was booted with systemd, sd_booted(3)."""
-    return (root / "run/systemd/system").is_dir()
+def is_running() -> bool:
+    """Return whether this machine was booted with systemd, sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def condition() -> Condition:
-    """How the service is now.
+    """Return the present state of the service.
 
     Raises:
         InstallError: systemd cannot be asked.
@@ -62,47 +62,47 @@ def condition() -> Condition:
 
 
 def devices(text: str) -> tuple[str, ...]:
-    """What `systemctl show` lists under `DeviceAllow`: one a line, or several in one."""
+    """Return the files that `systemctl show` lists under `DeviceAllow`: one a line, or several in one."""
     lines = re.findall(r"^DeviceAllow=(.+)$", text, flags=re.MULTILINE)
     return tuple(name for line in lines for name, _rights in re.findall(r"(\S+) ([rwm]+)", line))
 
 
 def start() -> None:
-    """Start or restart it, and wait until it listens.
+    """Start or restart the service, and wait until it listens.
 
     Raises:
-        InstallError: it does not come up; with the last lines that it said.
+        InstallError: it does not come up; with its last lines from the journal.
     """
     run("reset-failed", SERVICE, check=False)
     try:
         run("restart", SERVICE)
     except InstallError as error:
-        said = last_words()
+        said = last_log_lines()
         raise InstallError("\n".join(["the service does not start", *said]) if said else str(error)) from error
 
 
-def last_words() -> list[str]:
-    """The last lines of the service in the journal; none where there is no journal."""
+def last_log_lines() -> list[str]:
+    """Return the last lines of the service in the journal; empty if there is no journal."""
     options = ("--output=cat", f"--lines={_LINES}", "--no-pager", "--quiet")
     return _asked("journalctl", f"--unit={SERVICE}", *options).splitlines()
 
 
 def exposure() -> float | None:
-    """What `systemd-analyze security` gives the service, 0 to 10; None if it cannot be asked."""
+    """Return the exposure of the service by `systemd-analyze security`, 0 to 10; None if it cannot be asked."""
     return exposure_in(_asked("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service"))
 
 
 def exposure_in(text: str) -> float | None:
-    """The figure in what `systemd-analyze security` says; None if there is none."""
+    """Return the figure in the output of `systemd-analyze security`; None if there is none."""
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", text)
     return float(found[1]) if found else None
 
 
 def run(*arguments: str, check: bool = True, limit_s: float = _START_S) -> str:
-    """Return what systemctl prints.
+    """Run systemctl and return its output.
 
     Raises:
-        InstallError: there is none, it hangs, or it fails and that counts.
+        InstallError: there is none, it hangs, or it fails and `check` is set.
     """
     try:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=limit_s)
@@ -115,7 +115,7 @@ def run(*arguments: str, check: bool = True, limit_s: float = _START_S) -> str:
 
 
 def _asked(*command: str) -> str:
-    """What a program prints; nothing if it is missing or slow."""
+    """Return the output of a program; empty if it is missing or slow."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S).stdout
     except (OSError, subprocess.TimeoutExpired):

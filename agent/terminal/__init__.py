@@ -1,1 +1,1 @@
-"""`edgescribe top`: what a running agent tells a person at the device itself, by a socket in its runtime folder."""
+"""Views in a terminal: `top` (a socket in the agent's runtime folder), `watch` (a broker) and `demo`."""

@@ -1,13 +1,12 @@
-"""What is known of the devices, from their messages or from the socket of the one here. Pure: time is an argument.
+"""State of the devices, from their messages or from the socket of this one. Pure: time is an argument.
 
-Any client of a broker may have written a message. One that breaks the contract is counted and changes nothing; a value
-of another kind counts as unknown; text is freed of all that could steer a terminal.
+Any client of a broker may have written a message. One that breaks the contract is counted and changes no state. A value
+of another kind counts as unknown. Text loses all characters that could steer a terminal.
 """
 
 import json
 import math
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,31 +21,39 @@ KINDS: Final = (
     *("status", "info", "state", "health", "vad", "telemetry"),
     *("transcript", "transcript/backlog", "transcript/failed", "keyword"),
 )
-"""Topics below `edgescribe/v1/<id>/` that tell something about a device."""
-FIGURES: Final = (
-    *("up_s", "cpu.pct", "cpu.temp_c", "cpu.freq_mhz", "mem.pct", "mem.rss_mb", "gpu.pct", "fan.rpm", "pwr.in_w"),
-    *("pwr.uv_events", "pwr.thr_events", "asr.utt", "asr.rejected", "asr.discarded", "asr.speech_pct", "asr.waiting"),
-    *("asr.rtf_p50", "asr.rtf_p95", "asr.lat_ms_p50", "asr.lat_ms_p95", "asr.dropped_s"),
-    *("mqtt.outbox_n", "mqtt.puback_ms_p95", "mqtt.reconnects", "mqtt.dropped"),
-)
-"""The part of telemetry that is shown, by path."""
-Row = tuple[tuple[str, str], ...]
-"""Figures in a row: form, such as `{:.0f} °C`, and path."""
-SUMMARY: Final[Row] = (
-    ("cpu {:.0f} %", "cpu.pct"),
-    ("{:.0f} °C", "cpu.temp_c"),
-    ("memory {:.0f} %", "mem.pct"),
-    ("real-time factor p95 {:.2f}", "asr.rtf_p95"),
-    ("{:.0f} ms from the end of speech p95", "asr.lat_ms_p95"),
-    ("outbox {:.0f}", "mqtt.outbox_n"),
-    ("dropped {:.0f} messages", "mqtt.dropped"),
-    ("dropped {:.1f} s of speech", "asr.dropped_s"),
-)
-"""Telemetry in one line."""
+"""Topics below `edgescribe/v1/<id>/` with news of a device."""
+ROWS: Final = {
+    "summary": (
+        "cpu {cpu.pct:.0f} %; {cpu.temp_c:.0f} °C; memory {mem.pct:.0f} %; real-time factor p95 {asr.rtf_p95:.2f}; "
+        "{asr.lat_ms_p95:.0f} ms from the end of speech p95; outbox {mqtt.outbox_n:.0f}; "
+        "dropped {mqtt.dropped:.0f} messages; dropped {asr.dropped_s:.1f} s of speech"
+    ),
+    "short": "{asr.waiting:.0f} waiting; cpu {cpu.pct:.0f} %; {cpu.temp_c:.0f} °C",
+    "engine": "{asr.waiting:.0f} waiting; dropped {asr.dropped_s:.1f} s",
+    "latency": "p50 {asr.lat_ms_p50:.0f}; p95 {asr.lat_ms_p95:.0f} ms",
+    "pace": "real-time factor {asr.rtf_p50:.2f}; p95 {asr.rtf_p95:.2f}",
+    "so far": (
+        "{asr.utt:.0f} utterances; {asr.rejected:.0f} rejected; {asr.discarded:.0f} too short; "
+        "{asr.speech_pct:.0f} % speech"
+    ),
+    "machine": (
+        "CPU {cpu.pct:.0f} %; {cpu.temp_c:.1f} °C; {cpu.freq_mhz:.0f} MHz; memory {mem.pct:.0f} %; "
+        "(ours {mem.rss_mb:.0f} MiB); GPU {gpu.pct:.0f} %; fan {fan.rpm:.0f} rpm; {pwr.in_w:.1f} W; "
+        "under-voltage {pwr.uv_events:.0f}×; throttled {pwr.thr_events:.0f}×"
+    ),
+    "broker": (
+        "{mqtt.outbox_n:.0f} waiting; acknowledged in {mqtt.puback_ms_p95:.0f} ms (p95); "
+        "{mqtt.reconnects:.0f} reconnections; {mqtt.dropped:.0f} dropped"
+    ),
+}
+"""Figures of telemetry that belong together. Each has a form, with its path in the message."""
+_FORM: Final = re.compile(r"{([\w.]+):([^}]*)}")
+FIGURES: Final = ("up_s", *dict.fromkeys(path for row in ROWS.values() for path, _ in _FORM.findall(row)))
+"""Paths of all figures that are shown, in telemetry."""
 _TROUBLE: Final = frozenset(
     {"pwr.uv_events", "pwr.thr_events", "asr.waiting", "asr.dropped_s", "mqtt.reconnects", "mqtt.dropped"}
 )
-"""Left out where it is 0."""
+"""Figures that are not shown if they are 0."""
 _TOPIC: Final = re.compile(r"edgescribe/v1/([a-z0-9-]{1,36})/([a-z_/]+)")
 _REMEMBERED_IDS: Final = 1_000
 _INTERVAL_S: Final = 66.0
@@ -56,25 +63,21 @@ _BEHIND_MESSAGES: Final = 10
 _BEHIND_RTF: Final = 1.0
 _BACKLOG_S: Final = 60.0
 _MAX_TEXT: Final = 8_192
-_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Controls (the escape character among them), directions of writing, surrogates, unassigned, line separators."""
 _JOINERS: Final = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 """Invisible, and parts of letters in Persian and of emoji."""
 
 
 def clean(words: str) -> str:
-    """Return one line without anything that could steer a terminal."""
-    return "".join(
-        character if character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE else " "
-        for character in words[:_MAX_TEXT]
-    ).strip()
+    """Return one line without any character that could steer a terminal."""
+    shown = (character if character.isprintable() or character in _JOINERS else " " for character in words[:_MAX_TEXT])
+    return "".join(shown).strip()
 
 
 class Payload:
     """A JSON object of unknown origin. Values have paths such as `cpu.pct`; those of another kind are None.
 
     Raises:
-        ValueError, RecursionError: it is no JSON object.
+        ValueError, RecursionError: the text is no JSON object.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -111,7 +114,7 @@ class Payload:
         return tuple(clean(value) for value in values if isinstance(value, str)) if isinstance(values, list) else ()
 
     def figures(self, part: str = "") -> dict[str, float]:
-        """Return those of `FIGURES` that are known, in telemetry below the path `part`."""
+        """Return the known ones of `FIGURES`, from telemetry below the path `part`."""
         values = {path: self.number(part + path) for path in FIGURES}
         return {path: value for path, value in values.items() if value is not None}
 
@@ -122,9 +125,9 @@ class Standing(IntEnum):
     OK = 0
     MUTED = 1
     BEHIND = 2
-    """Its engine or its outbox does not keep up, or it still delivers what was said before."""
+    """Its engine or its outbox does not keep up, or it still delivers old transcripts."""
     PROBLEM = 3
-    """It says itself that something is wrong."""
+    """It reports a fault."""
     SILENT = 4
     """It counts as online and has sent no telemetry for three intervals."""
     OFFLINE = 5
@@ -132,26 +135,26 @@ class Standing(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What is known of one device. Instants are monotonic seconds of arrival."""
+    """The state of one device. Instants are monotonic seconds of arrival."""
 
     id: str
     first_s: float
     online: bool | None = None
     codes: tuple[str, ...] = ()
-    """What it says is wrong."""
+    """Faults that it reports."""
     listening: bool | None = None
     speaking: bool = False
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Telemetry by path, see `FIGURES`, without what is not known."""
+    """The known figures of telemetry, by path."""
     telemetry_s: float | None = None
     interval_s: float = _INTERVAL_S
     """Between two telemetry messages, the longest of late."""
     backlog_s: float | None = None
-    """When the last late transcript came."""
+    """Arrival of the last late transcript."""
     said_s: float | None = None
-    """When the last live transcript came."""
+    """Arrival of the last live transcript."""
     live: Payload | None = None
-    """This moment, which only the device's own socket tells."""
+    """The present moment: only the device's own socket tells it."""
 
     def standing(self, now_s: float) -> Standing:
         """Return how it is doing."""
@@ -162,21 +165,19 @@ class Device:
             return Standing.SILENT
         if set(self.codes) - {"falling_behind"}:
             return Standing.PROBLEM
-        if self.codes or self._lags(now_s):
-            return Standing.BEHIND
-        return Standing.MUTED if self.listening is False else Standing.OK
-
-    def _lags(self, now_s: float) -> bool:
-        return (
+        lags = (
             self.figures.get("asr.rtf_p95", 0.0) >= _BEHIND_RTF
             or self.figures.get("mqtt.outbox_n", 0.0) >= _BEHIND_MESSAGES
             or (self.backlog_s is not None and now_s - self.backlog_s < _BACKLOG_S)
         )
+        if self.codes or lags:
+            return Standing.BEHIND
+        return Standing.MUTED if self.listening is False else Standing.OK
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth a line."""
+    """An event that is worth a line."""
 
     device_id: str
     kind: str
@@ -187,16 +188,18 @@ class Event:
     note: str = ""
     """Evidence, such as `0.66 s, 87 %`."""
     key: str = ""
-    """Of speech: tells whether it came before."""
+    """Of speech: the same key means the same speech."""
 
 
-def known(figures: Mapping[str, float], row: Row) -> dict[str, str]:
-    """Return the figures of a row that are known, in their forms, by path."""
-    return {
-        path: form.format(figures[path])
-        for form, path in row
-        if path in figures and (figures[path] or path not in _TROUBLE)
-    }
+def known(row: str, number: Callable[[str], float | None]) -> dict[str, str]:
+    """Return the known figures of a row, in words, by path; `number` looks a path up."""
+    found = {}
+    for form in row.split("; "):
+        path, layout = _FORM.findall(form)[0]
+        value = number(path)
+        if value is not None and (value or path not in _TROUBLE):
+            found[path] = _FORM.sub(f"{value:{layout}}".replace("%", " %"), form)
+    return found
 
 
 def local_device(line: bytes, now_s: float) -> Device:
@@ -232,7 +235,7 @@ class Fleet:
         self._seen: deque[str] = deque(maxlen=_REMEMBERED_IDS)
 
     def receive(self, received: Received) -> Event | None:
-        """Take a message in; return what is worth a line, None if nothing is."""
+        """Take a message in; return the event if it is worth a line, else None."""
         found = _TOPIC.fullmatch(received.topic)
         if found is None or found[2] not in KINDS or not received.payload:
             return None
@@ -255,7 +258,7 @@ class Fleet:
         return event
 
     def resumed(self, now_s: float) -> None:
-        """Give the devices their time anew: we were away, so their silence says nothing."""
+        """Give each device time for its next telemetry: without a connection, its silence means little."""
         for device_id, device in self.devices.items():
             self.devices[device_id] = replace(device, first_s=now_s, telemetry_s=None)
 
@@ -264,39 +267,38 @@ class Fleet:
         return sorted(self.devices.values(), key=lambda device: (-device.standing(now_s), device.id))
 
     def count(self, now_s: float) -> dict[Standing, int]:
-        """Return how many devices there are of each standing; those of none are left out."""
+        """Return the number of devices of each standing, without those of none."""
         standings = [device.standing(now_s) for device in self.devices.values()]
         return {standing: standings.count(standing) for standing in reversed(Standing) if standing in standings}
 
 
 def _read(device: Device, kind: str, received: Received) -> tuple[Device, Event | None]:
-    """Return the device after a message, and what of it is worth a line.
+    """Return the device after a message, and the event if it is worth a line.
 
     Raises:
         ValueError, RecursionError: the message breaks the contract.
     """
+    event = Event(device.id, kind.rpartition("/")[2], "", received.received_s)
     if kind == "status":
-        return _read_status(device, received)
+        return _read_status(device, received.payload.decode(), event)
     if kind == "vad":
         return replace(device, speaking=received.payload == b"ON"), None
     payload = Payload(received.payload)
-    if kind == "info":  # nothing of it is shown
+    if kind == "info":  # only checked
         return device, None
-    read = _READERS.get(kind, _read_speech)
-    return read(device, payload, Event(device.id, kind.rpartition("/")[2], "", received.received_s))
+    return _READERS.get(kind, _read_speech)(device, payload, event)
 
 
-def _read_status(device: Device, received: Received) -> tuple[Device, Event | None]:
-    word = received.payload.decode()
+def _read_status(device: Device, word: str, event: Event) -> tuple[Device, Event | None]:
     if word not in {"online", "offline"}:
-        msg = "neither online nor offline"
+        msg = "a status is online or offline"
         raise ValueError(msg)
     online = word == "online"
     if device.online is online:
         return device, None
     # A device that is back is given time to send telemetry.
-    changed = replace(device, online=online, speaking=False, first_s=received.received_s, telemetry_s=None)
-    return changed, Event(device.id, "status", word, received.received_s, grave=not online)
+    changed = replace(device, online=online, speaking=False, first_s=event.received_s, telemetry_s=None)
+    return changed, replace(event, text=word, grave=not online)
 
 
 def _read_state(device: Device, payload: Payload, event: Event) -> tuple[Device, Event | None]:
@@ -315,11 +317,12 @@ def _read_health(device: Device, payload: Payload, event: Event) -> tuple[Device
 
 
 def _read_telemetry(device: Device, payload: Payload, event: Event) -> tuple[Device, Event | None]:
-    figures, now_s = payload.figures(), event.received_s
-    # The longest gap, forgotten slowly: a device that is set to an hour must not count as silent after minutes.
+    now_s = event.received_s
+    # The longest gap, forgotten slowly: a device with an interval of an hour must not count as silent after minutes.
     gap_s = 0.0 if device.telemetry_s is None else max(now_s - device.telemetry_s, 0.9 * device.interval_s)
-    changed = replace(device, figures=figures, telemetry_s=now_s, interval_s=gap_s or device.interval_s)
-    return changed, replace(event, text=", ".join(known(figures, SUMMARY).values()))
+    figures, interval_s = payload.figures(), gap_s or device.interval_s
+    changed = replace(device, figures=figures, telemetry_s=now_s, interval_s=interval_s)
+    return changed, replace(event, text=", ".join(known(ROWS["summary"], figures.get).values()))
 
 
 def _read_speech(device: Device, payload: Payload, event: Event) -> tuple[Device, Event | None]:

@@ -1,4 +1,4 @@
-"""The socket by which a running agent tells viewers on its own device what it does, one line at a time."""
+"""The socket by which an agent tells viewers on its own device about its work, one line at a time."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ SERVICE: Final = Path("/run/edgescribe")
 VIEWERS: Final = 4
 """Further connections are closed."""
 PERIOD_S: Final = 0.25
-"""Between two lines. The first one comes after as long, when there is sound to tell of."""
+"""Between two lines. The first one takes as long: by then there is sound to tell of."""
 _LONGEST_PATH: Final = 100
 """unix(7) has room for 107 bytes."""
 _LONGEST_LINE: Final = 1_048_576
 _PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.5
-"""Before the next connection is accepted where one could not be."""
+"""After a failure to accept a connection."""
 _JOIN_S: Final = 2.0
 
 
@@ -41,7 +41,7 @@ def likely_paths(state_dir: Path, environment: Mapping[str, str]) -> tuple[Path,
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening socket that only our user and root can connect to. A dead agent's socket is replaced.
+    """Return a listening socket that only this user and root can connect to. Replaces the socket of a dead agent.
 
     Raises:
         OSError: there can be none, or another agent listens there.
@@ -50,16 +50,13 @@ def listen(path: Path) -> socket.socket:
         connect(path).close()
         raise FileExistsError(17, "another agent listens there")
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        with _short(path) as name:
-            listener.bind(name)
+    with contextlib.ExitStack() as on_failure, _short(path) as name:
+        listener = on_failure.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(name)
         # Before `listen`: until then every connection is refused.
         path.chmod(0o600)
         listener.listen()
-    except OSError:
-        listener.close()
-        raise
+        on_failure.pop_all()
     return listener
 
 
@@ -67,15 +64,12 @@ def connect(path: Path) -> socket.socket:
     """Return a connection to an agent.
 
     Raises:
-        OSError: there is none, or we may not connect.
+        OSError: there is none, or this user may not connect.
     """
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        with _short(path) as name:
-            connection.connect(name)
-    except OSError:
-        connection.close()
-        raise
+    with contextlib.ExitStack() as on_failure, _short(path) as name:
+        connection = on_failure.enter_context(socket.socket(socket.AF_UNIX))
+        connection.connect(name)
+        on_failure.pop_all()
     return connection
 
 
@@ -93,10 +87,10 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class SnapshotServer:
-    """Sends a line to each viewer every `PERIOD_S`, from construction until `close`; without viewers its thread sleeps.
+    """Sends a line to each viewer every `PERIOD_S`, from construction until `close`. Sleeps without viewers.
 
-    `line` and `watched` are called from its thread `top`: `line` for each line, and `watched` when the first viewer
-    comes and when the last one has gone. A viewer that does not read is disconnected: the agent waits for none.
+    The thread `top` calls `line` for each line, and `watched` when the first viewer comes and when the last one has
+    gone. A viewer that does not read is disconnected: the agent never waits for one.
 
     Raises:
         OSError: the socket cannot be made.
@@ -175,7 +169,7 @@ def snapshots(paths: Sequence[Path]) -> Generator[bytes, None, None]:
     """Connect to the agent that listens at the first of `paths`; return its lines, without their ends.
 
     Raises:
-        AgentError: no agent listens, or we may not connect; from the iterator: it has ended, or does not answer.
+        AgentError: no agent listens, or this user may not connect; from the iterator: it has ended, or does not answer.
     """
     return _lines(_first(paths))
 
@@ -188,7 +182,7 @@ def _lines(connection: socket.socket) -> Generator[bytes, None, None]:
             try:
                 line = stream.readline(_LONGEST_LINE)
             except TimeoutError as error:
-                raise AgentError(f"the agent has said nothing for {_PATIENCE_S:.0f} s: does it hang?") from error
+                raise AgentError(f"the agent has been silent for {_PATIENCE_S:.0f} s: does it hang?") from error
             except OSError:
                 line = b""
             if not line.endswith(b"\n"):

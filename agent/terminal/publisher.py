@@ -1,4 +1,4 @@
-"""The agent's side of `edgescribe top`: a sink that remembers what was published last, and tells viewers."""
+"""The agent's side of `edgescribe top`: a sink that remembers the last messages, and sends snapshots to viewers."""
 
 import json
 import logging
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 
 TELEMETRY_EVERY_S: Final = 1.0
 _LAST: Final = {"text", "verdict", "duration_s", "rtf", "latency_ms"}
-"""Shown of the last transcript."""
+"""Fields of the last transcript in a snapshot."""
 _METER_FRAMES: Final = 64
-"""Two seconds of sound, much more than between two lines."""
+"""Two seconds of sound, much more than between two snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What was published last. Instants are monotonic seconds.
+    """The last published messages. Instants are monotonic seconds.
 
     With `publish.privacy` other than `full` no text is published, so none is remembered. Muting forgets all text.
     """
@@ -46,30 +46,26 @@ class Recent:
     state: State | None = None
     speaking_since_s: float | None = None
     partial: str | None = None
-    """Of the utterance that is under way."""
+    """Words so far of the present utterance."""
     transcript: TranscriptMessage | None = None
     said_s: float = 0.0
-    """When that came."""
+    """When the transcript was published."""
 
     def after(self, message: Message, now_s: float) -> "Recent":
-        """Return what is remembered once `message` was published."""
-        changes: dict[str, Any] = {}
+        """Return the memory after one more message."""
         match message:
-            case State(listening=True):
-                changes = {"state": message}
             case State():
-                changes = {"state": message, "transcript": None, "partial": None, "speaking_since_s": None}
+                return replace(self if message.listening else Recent(), state=message)
             case Vad(state="OFF"):
-                changes = {"speaking_since_s": None}
+                return replace(self, speaking_since_s=None)
             case Vad() if self.speaking_since_s is None:  # ON is repeated while speech lasts
-                changes = {"speaking_since_s": now_s, "partial": None}
+                return replace(self, speaking_since_s=now_s, partial=None)
             case PartialTranscript():
-                changes = {"partial": message.text}
+                return replace(self, partial=message.text)
             case TranscriptMessage():
-                changes = {"transcript": message, "said_s": now_s, "partial": None}
+                return replace(self, transcript=message, said_s=now_s, partial=None)
             case _:
-                pass
-        return replace(self, **changes)
+                return self
 
 
 class LevelMeter:
@@ -100,10 +96,10 @@ class LevelMeter:
 
 
 class TopSink:
-    """Is told what is published, as other sinks are, and keeps the last of it for viewers.
+    """Receives every published message, as other sinks do, and keeps the last of them for viewers.
 
-    That costs a reference a message. Levels are measured, and the machine is surveyed, only while there are viewers.
-    Without a socket (the folder cannot be written, or another agent listens there) it logs so once and does nothing.
+    That costs one reference a message. It measures levels and looks at the machine only while there are viewers.
+    Without a socket (the folder cannot be written, or another agent listens there) it logs that once, and is idle.
     """
 
     def __init__(
@@ -117,33 +113,30 @@ class TopSink:
         survey: Callable[[], TelemetryMessage],
         on_failure: Callable[[Worker], None],
     ) -> None:
-        self._settings = settings
-        self._device_id = device_id
-        self._listener = listener
-        self._transcriber = transcriber
-        self._publisher = publisher
+        self._settings, self._device_id = settings, device_id
+        self._listener, self._transcriber, self._publisher = listener, transcriber, publisher
         self._survey = survey
         self._telemetry: dict[str, Any] | None = None
         self._surveyed_s = 0.0
         self._lock = threading.Lock()
         self._recent = Recent()
         self._meter = LevelMeter()
+        self._server: SnapshotServer | None = None
         path = own_path(state_dir(settings), os.environ)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._server: SnapshotServer | None = SnapshotServer(path, self._line, self._watched, on_failure)
+            self._server = SnapshotServer(path, self._line, self._watched, on_failure)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            log.warning(f"top: no socket at {path} ({reason}): `edgescribe top` shows nothing")
-            self._server = None
+            log.warning(f"top: no socket at {path} ({reason}): `edgescribe top` cannot connect")
 
     def send(self, message: Message) -> None:
         """Remember the last of each kind; any thread may call it."""
         with self._lock:
             self._recent = self._recent.after(message, time.monotonic())
 
-    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nothing waits for a viewer
-        """Disconnect the viewers; nothing is lost by it."""
+    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - no message waits for a viewer
+        """Disconnect the viewers; return the number of lost messages, which is 0."""
         if self._server and not self._server.close():
             log.warning("top: its thread did not end")
         return 0
@@ -155,7 +148,7 @@ class TopSink:
         self._meter.take()
 
     def _line(self) -> bytes:
-        """Return this moment as a line of JSON. Values that are not known are left out."""
+        """Return this moment as a line of JSON, without unknown values."""
         now_s, recent = time.monotonic(), self._recent
         state, said, under_way = recent.state, recent.transcript, self._transcriber.under_way
         if self._telemetry is None or now_s - self._surveyed_s >= TELEMETRY_EVERY_S:

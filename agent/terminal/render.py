@@ -1,8 +1,8 @@
-"""How a device and a fleet look in a terminal. Pure functions."""
+"""The looks of a device and a fleet in a terminal. Pure functions."""
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from agent.terminal.device import Device, Event, Fleet, Payload, Row, Standing, known
+from agent.terminal.device import ROWS, Device, Event, Fleet, Payload, Standing, known
 
 BAR: Final = 40
 _QUIETEST_DBFS: Final = -75.0
@@ -31,48 +31,18 @@ _STYLES: Final = {
 }
 _KIND_STYLES: Final = {"transcript": "cyan", "backlog": "bright_black", "failed": "red", "keyword": "magenta"}
 _COLUMNS: Final = (
-    *(("cpu %", "{:.0f}", "cpu.pct"), ("°C", "{:.0f}", "cpu.temp_c"), ("mem %", "{:.0f}", "mem.pct")),
-    *(("rtf p95", "{:.2f}", "asr.rtf_p95"), ("ms p95", "{:.0f}", "asr.lat_ms_p95")),
-    *(("outbox", "{:.0f}", "mqtt.outbox_n"), ("dropped", "{:.0f}", "mqtt.dropped")),
+    *(("cpu %", ".0f", "cpu.pct"), ("°C", ".0f", "cpu.temp_c"), ("mem %", ".0f", "mem.pct")),
+    *(("rtf p95", ".2f", "asr.rtf_p95"), ("ms p95", ".0f", "asr.lat_ms_p95")),
+    *(("outbox", ".0f", "mqtt.outbox_n"), ("dropped", ".0f", "mqtt.dropped")),
 )
-"""Of the table of devices: head, form, path of the figure."""
+"""Of the table of devices: head, layout, path of the figure."""
 _LATENCY: Final = (("vad_close", "blue", "pause"), ("queue", "yellow", "queue"), ("encode_decode", "magenta", "engine"))
-"""Parts of the latency: field, colour, name. What the engine does inside the pause stands in both."""
-_ENGINE: Final[Row] = (("{:.0f} waiting", "asr.waiting"), ("dropped {:.1f} s", "asr.dropped_s"))
-_PERCENTILES: Final[Row] = (("p50 {:.0f}", "asr.lat_ms_p50"), ("p95 {:.0f} ms", "asr.lat_ms_p95"))
-_PACE: Final[Row] = (("real-time factor {:.2f}", "asr.rtf_p50"), ("p95 {:.2f}", "asr.rtf_p95"))
-_SO_FAR: Final[Row] = (
-    ("{:.0f} utterances", "asr.utt"),
-    ("{:.0f} rejected", "asr.rejected"),
-    ("{:.0f} too short", "asr.discarded"),
-    ("{:.0f} % speech", "asr.speech_pct"),
-)
-_MACHINE: Final[Row] = (
-    ("CPU {:.0f} %", "cpu.pct"),
-    ("{:.1f} °C", "cpu.temp_c"),
-    ("{:.0f} MHz", "cpu.freq_mhz"),
-    ("memory {:.0f} %", "mem.pct"),
-    ("(ours {:.0f} MiB)", "mem.rss_mb"),
-    ("GPU {:.0f} %", "gpu.pct"),
-    ("fan {:.0f} rpm", "fan.rpm"),
-    ("{:.1f} W", "pwr.in_w"),
-    ("under-voltage {:.0f}×", "pwr.uv_events"),
-    ("throttled {:.0f}×", "pwr.thr_events"),
-)
-_BROKER: Final[Row] = (
-    ("{:.0f} waiting", "mqtt.outbox_n"),
-    ("acknowledged in {:.0f} ms (p95)", "mqtt.puback_ms_p95"),
-    ("{:.0f} reconnections", "mqtt.reconnects"),
-    ("{:.0f} dropped", "mqtt.dropped"),
-)
-_IN_SHORT: Final[Row] = (("{:.0f} waiting", "asr.waiting"), ("cpu {:.0f} %", "cpu.pct"), ("{:.0f} °C", "cpu.temp_c"))
+"""Parts of the latency: field, colour, name. Work of the engine inside the pause stands in both."""
 _HEARD: Final = (
-    ("level {:.0f} dBFS", 1, "sound.rms_dbfs"),
-    ("speech {:.0f} %", 100, "sound.speech_prob"),
-    ("speaking for {:.1f} s", 1, "speaking_s"),
-    ("transcribing {:.1f} s", 1, "under_way.duration_s"),
+    "level {sound.rms_dbfs:.0f} dBFS; speech {sound.speech_prob:.0%}; speaking for {speaking_s:.1f} s; "
+    "transcribing {under_way.duration_s:.1f} s"
 )
-"""Of a line: form, factor, path in a snapshot."""
+"""Figures of a snapshot, in one line."""
 _WARNINGS: Final = {
     "cpu.temp_c": (75.0, "red"),
     "pwr.uv_events": (1.0, "red"),
@@ -98,19 +68,8 @@ class Moment:
         return self.wall - timedelta(seconds=self.monotonic_s - monotonic_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What stands above a fleet."""
-
-    address: str
-    trouble: str | None
-    """Why there is no connection; None if there is one."""
-    overrun: int = 0
-    """Messages that came too fast to be read."""
-
-
 def ago(seconds: float) -> str:
-    """Return a time span with the two units that matter."""
+    """Return a time span with its two largest units."""
     whole = max(0, int(seconds))
     for (size_s, unit), (smaller_s, smaller) in itertools.pairwise(_UNITS):
         if whole >= size_s:
@@ -118,12 +77,12 @@ def ago(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _row(figures: Mapping[str, float], row: Row, between: str = ", ", style: str = "dim") -> Text:
-    """Return the figures of a row that are known."""
+def _row(device: Device, name: str, between: str = ", ", style: str = "dim") -> Text:
+    """Return the known figures of a row."""
     words = []
-    for path, text in known(figures, row).items():
+    for path, text in known(ROWS[name], device.figures.get).items():
         limit, colour = _WARNINGS.get(path, (math.inf, ""))
-        words.append(Text(text, colour if figures[path] >= limit else style))
+        words.append(Text(text, colour if device.figures[path] >= limit else style))
     return Text(between).join(words)
 
 
@@ -131,28 +90,17 @@ def _row(figures: Mapping[str, float], row: Row, between: str = ", ", style: str
 
 
 def picture(device: Device) -> RenderableType:
-    """Return all that the device's own socket tells: the sound on top, the machine at the bottom."""
-    live, figures = device.live or Payload(b"{}"), device.figures
+    """Return all news of the device's own socket: the sound on top, the machine at the bottom."""
+    live = device.live or Payload(b"{}")
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="dim", width=8, no_wrap=True)
     table.add_column(overflow="fold")
-    for head, words in (
-        ("level", _level(device, live)),
-        ("speech", _speech(live)),
-        ("engine", _engine(live, figures)),
-        ("heard", _heard(live)),
-        ("latency", _latency(live, figures)),
-        ("pace", _row(figures, _PACE)),
-        ("so far", _row(figures, _SO_FAR)),
-        ("governor", _governor(live)),
-        ("machine", _row(figures, _MACHINE, "  ", "")),
-        ("broker", _row(figures, _BROKER, "   ")),
-    ):
-        if words:
+    for head, show in _PICTURE.items():
+        if words := show(device, live):
             table.add_row(head, words)
     chain = (live.text("source"), f"{live.text('engine')} {live.text('model')}", live.text("language"))
     title = Text.assemble(("edgescribe ", "bold"), (f"{device.id}  ", "bold cyan"))
-    title.append(f"{_clock(live)}  {live.text('agent')}, up {ago(figures.get('up_s', 0))}  ", "dim")
+    title.append(f"{_clock(live)}  {live.text('agent')}, up {ago(device.figures.get('up_s', 0))}  ", "dim")
     title.append(" ".join(device.codes) or "fine", "red" if device.codes else "green")
     return Group(title, Text(" → ".join(word for word in chain if word), "dim"), Text(), table)
 
@@ -160,15 +108,14 @@ def picture(device: Device) -> RenderableType:
 def device_line(device: Device) -> str:
     """Return the same in one line, for a pipe."""
     live = device.live or Payload(b"{}")
-    numbers = [(form, factor, live.number(path)) for form, factor, path in _HEARD]
     last = live.text("last.text")
     parts = (
         _clock(live),
         "muted" if device.listening is False else "",
-        *(form.format(factor * value) for form, factor, value in numbers if value is not None),
-        *known(device.figures, _IN_SHORT).values(),
+        *known(_HEARD, live.number).values(),
+        *known(ROWS["short"], device.figures.get).values(),
         " ".join(device.codes),
-        f'"{last}" {ago(live.number("last.ago_s") or 0)} ago' if last else "",
+        f'"{last}" {_since(live)} ago' if last else "",
     )
     return "  ".join(part for part in parts if part)
 
@@ -180,8 +127,12 @@ def _clock(live: Payload) -> str:
         return ""
 
 
+def _since(live: Payload) -> str:
+    return ago(live.number("last.ago_s") or 0)
+
+
 def _level(device: Device, live: Payload) -> Text:
-    """Return the level as a bar, with a mark for the peak and one for the room's own level."""
+    """Return the level as a bar, with marks for the peak and for the room's own level."""
     if device.listening is False:
         return Text("muted: the microphone is closed", "blue")
     dbfs = {name: live.number(f"sound.{name}_dbfs") for name in ("rms", "peak", "noise_floor")}
@@ -207,7 +158,7 @@ def _level(device: Device, live: Payload) -> Text:
     return words
 
 
-def _speech(live: Payload) -> Text:
+def _speech(_device: Device, live: Payload) -> Text:
     if (probability := live.number("sound.speech_prob")) is None:
         return Text()
     full = max(0, min(BAR, round(BAR * probability)))
@@ -218,85 +169,111 @@ def _speech(live: Payload) -> Text:
     return words
 
 
-def _engine(live: Payload, figures: Mapping[str, float]) -> Text:
+def _engine(device: Device, live: Payload) -> Text:
     duration_s, since_s = live.number("under_way.duration_s"), live.number("under_way.since_s")
     words = Text("idle", "dim")
     if duration_s is not None:
         words = Text(f"transcribing {duration_s:.1f} s of sound, for {since_s or 0.0:.1f} s")
-    return Text(", ").join(part for part in (words, _row(figures, _ENGINE)) if part)
+    return Text(", ").join(part for part in (words, _row(device, "engine")) if part)
 
 
-def _heard(live: Payload) -> Text:
+def _heard(_device: Device, live: Payload) -> Text:
     if live.get("shows_text") is False:
         return Text("publish.privacy keeps the words in", "dim")
     if (partial := live.text("partial")) and (live.get("under_way") or live.number("speaking_s") is not None):
         return Text(f"{partial} …", "italic")
     if not live.get("last"):
-        return Text("nothing yet", "dim")
-    when = f"  {live.text('last.verdict')}, {ago(live.number('last.ago_s') or 0)} ago"
-    return Text.assemble((live.text("last.text"), "bold"), (when, "dim"))
+        return Text("no words yet", "dim")
+    return Text.assemble(
+        (live.text("last.text"), "bold"), (f"  {live.text('last.verdict')}, {_since(live)} ago", "dim")
+    )
 
 
-def _latency(live: Payload, figures: Mapping[str, float]) -> Text:
+def _latency(device: Device, live: Payload) -> Text:
     """Return the parts of the latency side by side, in proportion, and their figures below."""
     if not live.get("last"):
         return Text()
-    parts = [(live.number(f"last.latency_ms.{key}") or 0.0, style, name) for key, style, name in _LATENCY]
-    total_ms = sum(max(0.0, ms) for ms, _, _ in parts) or 1.0
+    parts = [(max(0.0, live.number(f"last.latency_ms.{key}") or 0.0), style, name) for key, style, name in _LATENCY]
+    total_ms = sum(ms for ms, _, _ in parts) or 1.0
     words = Text()
     for ms, style, _ in parts:
-        words.append("█" * round(BAR * max(0.0, ms) / total_ms), style)
+        words.append("█" * round(BAR * ms / total_ms), style)
     words.truncate(BAR, pad=True)
     words.append(f" {live.number('last.latency_ms.total_from_speech_end') or 0:.0f} ms after the last word\n")
     for ms, style, name in parts:
         words.append(f"{name} {ms:.0f}  ", style)
-    return words.append(" ") + _row(figures, _PERCENTILES)
+    return words.append(" ") + _row(device, "latency")
 
 
-def _governor(live: Payload) -> Text:
+def _governor(_device: Device, live: Payload) -> Text:
     if not (levels := live.number("governor.levels")):
         return Text()
     if not (level := live.number("governor.level")):
         return Text(f"as configured, with {levels:.0f} steps below", "dim")
     words = Text(f"{level:.0f} of {levels:.0f} steps down", "yellow")
     words.append(f": {reason}" if (reason := live.text("governor.reason")) else "")
-    words.append("" if live.get("governor.eager") else ", nothing is decoded ahead", "dim")
+    words.append("" if live.get("governor.eager") else ", without speculative decoding", "dim")
     return words
+
+
+_PICTURE: Final[dict[str, Callable[[Device, Payload], Text]]] = {
+    "level": _level,
+    "speech": _speech,
+    "engine": _engine,
+    "heard": _heard,
+    "latency": _latency,
+    "pace": lambda device, _: _row(device, "pace"),
+    "so far": lambda device, _: _row(device, "so far"),
+    "governor": _governor,
+    "machine": lambda device, _: _row(device, "machine", "  ", ""),
+    "broker": lambda device, _: _row(device, "broker", "   "),
+}
+"""Rows of the picture, by their heads."""
 
 
 # A fleet, by MQTT.
 
 
-def screen(fleet: Fleet, header: Header, moment: Moment, lines: int) -> RenderableType:
-    """Return the whole fleet in at most `lines` lines: the urgent devices on top, the last words at the bottom."""
+def screen(
+    fleet: Fleet, address: str, moment: Moment, lines: int, *, trouble: str | None = None, overrun: int = 0
+) -> RenderableType:
+    """Return the whole fleet in at most `lines` lines: the urgent devices on top, the last words at the bottom.
+
+    Args:
+        fleet: The devices.
+        address: The broker.
+        moment: Now.
+        lines: Height of the terminal.
+        trouble: Why there is no connection; None if there is one.
+        overrun: Messages that came too fast to be read.
+    """
     said = list(fleet.transcripts)[-max(1, (lines - _FRAME_LINES) // 2) :]
     rows = max(1, lines - _FRAME_LINES - len(said))
     devices = fleet.by_urgency(moment.monotonic_s)
-    if not devices:
-        return Group(_title(fleet, header, moment), Text("no device has been heard yet", style="dim"))
+    title = Text.assemble(("edgescribe ", "bold"), (f"{moment.wall:%H:%M:%S}  {address}  ", "dim"))
+    if trouble is not None:
+        title.append(f"no connection ({trouble}), retrying  ", "red")
+    for standing, number in fleet.count(moment.monotonic_s).items():
+        title.append(f"{number} {standing.name.lower()}  ", _STYLES[standing])
+    for number, what in ((fleet.malformed, "malformed"), (fleet.unshown + overrun, "not shown")):
+        title.append(f"{number} {what}  " if number else "", "yellow")
     shown = devices[: rows - 1] if len(devices) > rows else devices
+    below = [_one_line(event_line(event, moment)) for event in said]
+    table = _table(shown, len(devices) - len(shown), moment) if devices else Text("no device yet", style="dim")
+    return Group(_one_line(title), table, *below)
+
+
+def _table(devices: list[Device], more: int, moment: Moment) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("device", no_wrap=True, overflow="ellipsis", ratio=3)
     table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=4)
     for head in (*(head for head, _, _ in _COLUMNS), "spoke"):
         table.add_column(head, justify="right", no_wrap=True)
-    for device in shown:
+    for device in devices:
         table.add_row(*_cells(device, moment))
-    if len(shown) < len(devices):
-        table.add_row(Text(f"… and {len(devices) - len(shown)} more", style="dim"))
-    return Group(_title(fleet, header, moment), table, *(_one_line(event_line(event, moment)) for event in said))
-
-
-def _title(fleet: Fleet, header: Header, moment: Moment) -> Text:
-    title = Text.assemble(("edgescribe ", "bold"), (f"{moment.wall:%H:%M:%S}  {header.address}  ", "dim"))
-    if header.trouble is not None:
-        title.append(f"no connection ({header.trouble}), retrying  ", "red")
-    for standing, number in fleet.count(moment.monotonic_s).items():
-        title.append(f"{number} {standing.name.lower()}  ", _STYLES[standing])
-    for number, what in ((fleet.malformed, "malformed"), (fleet.unshown + header.overrun, "not shown")):
-        if number:
-            title.append(f"{number} {what}  ", "yellow")
-    return _one_line(title)
+    if more:
+        table.add_row(Text(f"… and {more} more", style="dim"))
+    return table
 
 
 def _cells(device: Device, moment: Moment) -> tuple[Text, ...]:
@@ -305,7 +282,7 @@ def _cells(device: Device, moment: Moment) -> tuple[Text, ...]:
     if device.speaking:
         state.append(" ● speaking", "cyan")
     style = "dim" if standing in {Standing.OFFLINE, Standing.SILENT} else ""
-    figures = [form.format(device.figures[path]) if path in device.figures else "" for _, form, path in _COLUMNS]
+    figures = [f"{device.figures[path]:{layout}}" if path in device.figures else "" for _, layout, path in _COLUMNS]
     spoke = "" if device.said_s is None else "".join(ago(moment.monotonic_s - device.said_s).split()[:2])
     return Text(device.id, style), state, *(Text(figure, style) for figure in (*figures, spoke))
 
@@ -317,7 +294,7 @@ def _one_line(words: Text) -> Text:
 
 
 def event_line(event: Event, moment: Moment) -> Text:
-    """Return an event in one line: when, which device, what."""
+    """Return an event in one line: time, device, event."""
     return Text.assemble(
         (f"{moment.at(event.received_s):%H:%M:%S}  ", "dim"), f"{event.device_id}  ", event_words(event)
     )

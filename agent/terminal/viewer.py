@@ -1,4 +1,4 @@
-"""The ways in which `edgescribe top` and `edgescribe watch` show what arrives: a live screen, lines, and JSON."""
+"""The viewer of `edgescribe top` and `edgescribe watch`: a live screen, lines, or JSON."""
 
 import json
 import re
@@ -8,28 +8,28 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Final, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from agent.messages.presentation import colours
 from agent.mqtt.subscriber import LinkChange, Received
 from agent.terminal.device import Fleet, local_device
-from agent.terminal.render import Header, Moment, device_line, event_line, picture, screen
+from agent.terminal.render import Moment, device_line, event_line, picture, screen
 
 REDRAW_S: Final = 0.25
 LINE_EVERY_S: Final = 1.0
 """Of the device here."""
 _BARE_WORDS: Final = frozenset({"status", "vad"})
 _ESCAPED: Final = re.compile("[\x7f-\x9f\ud800-\udfff]")
-"""Controls that JSON may leave as they are, and terminals obey; and lone surrogates, which no encoding has."""
+"""Controls that JSON may leave unescaped and terminals obey; and lone surrogates, which no encoding has."""
 
 
 class Mode(Enum):
-    """A way to show what arrives."""
+    """A form of the output."""
 
     SCREEN = auto()
-    """The whole terminal, redrawn as things change, and given back as it was."""
+    """The whole terminal, redrawn at each change. Its old content comes back at the end."""
     LINES = auto()
     JSON = auto()
     PICTURE = auto()
@@ -54,14 +54,20 @@ class Viewer:
         self._live.stop()
 
     def _due(self, period_s: float) -> bool:
-        """Return whether it is time to show something again; if so, it counts as shown."""
+        """Return whether a new view is due; if so, it counts as shown."""
         now_s = time.monotonic()
         if due := now_s - self._shown_s >= period_s:
             self._shown_s = now_s
         return due
 
+    def _draw(self, view: RenderableType) -> None:
+        if self._mode is Mode.SCREEN:
+            self._live.update(view, refresh=True)
+        else:
+            self._console.print(view)
+
     def _print(self, words: Text) -> None:
-        """Print a line, as long as it is."""
+        """Print one line of any length."""
         self._console.print(words, soft_wrap=True)
         self._console.file.flush()
 
@@ -70,20 +76,16 @@ class DeviceViewer(Viewer):
     """Shows the device here, from the lines of its own socket."""
 
     def take(self, line: bytes) -> None:
-        """Show what a line tells; one that is no JSON object is passed over."""
+        """Show the content of a line; pass over one that is no JSON object."""
         if self._mode is Mode.JSON:
             print_json(line.decode(errors="replace"))
             return
-        try:
+        with suppress(ValueError, RecursionError):
             device = local_device(line, time.monotonic())
-        except (ValueError, RecursionError):
-            return
-        if self._mode is Mode.SCREEN:
-            self._live.update(picture(device), refresh=True)
-        elif self._mode is Mode.PICTURE:
-            self._console.print(picture(device))
-        elif self._due(LINE_EVERY_S):
-            self._print(Text(device_line(device)))
+            if self._mode is not Mode.LINES:
+                self._draw(picture(device))
+            elif self._due(LINE_EVERY_S):
+                self._print(Text(device_line(device)))
 
 
 class FleetViewer(Viewer):
@@ -96,7 +98,7 @@ class FleetViewer(Viewer):
         self._trouble: str | None = None
 
     def take(self, event: Received | LinkChange) -> None:
-        """Show what a message tells, or that the broker is gone or back; the screen shows it at the next tick."""
+        """Print a message, or a change of the connection; the screen shows it at the next tick."""
         if isinstance(event, LinkChange):
             self._link_changed(event)
         elif self._mode is Mode.JSON:
@@ -114,8 +116,8 @@ class FleetViewer(Viewer):
     def tick(self, overrun: int) -> None:
         """Redraw the screen if it is time. So far `overrun` messages came too fast to be read."""
         if self._mode is Mode.SCREEN and self._due(REDRAW_S):
-            header = Header(self._address, self._trouble, overrun)
-            self._live.update(screen(self._fleet, header, now(), self._console.size.height), refresh=True)
+            height = self._console.size.height
+            self._draw(screen(self._fleet, self._address, now(), height, trouble=self._trouble, overrun=overrun))
 
 
 def now() -> Moment:
@@ -124,20 +126,16 @@ def now() -> Moment:
 
 
 def print_json(text: str) -> None:
-    """Print JSON as one line that a terminal only shows."""
+    """Print JSON as one line that cannot steer a terminal."""
     print(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)  # noqa: T201 - the command's output
 
 
 def _message(received: Received) -> str:
     """Return a message as an object `{"topic", "retained", "payload"}`; a payload that is no JSON is a string."""
     text = received.payload.decode(errors="replace")
+    message = {"topic": received.topic, "retained": received.retained, "payload": text}
     if received.topic.rpartition("/")[2] not in _BARE_WORDS:
         # A payload that is no JSON, holds NaN, or is nested too deeply to be written again stays text.
         with suppress(ValueError, RecursionError):
-            return _as_json(received, json.loads(text))
-    return _as_json(received, text)
-
-
-def _as_json(received: Received, payload: object) -> str:
-    message = {"topic": received.topic, "retained": received.retained, "payload": payload}
-    return json.dumps(message, ensure_ascii=False, allow_nan=False)
+            return json.dumps(message | {"payload": json.loads(text)}, ensure_ascii=False, allow_nan=False)
+    return json.dumps(message, ensure_ascii=False)

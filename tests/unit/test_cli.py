@@ -1,3 +1,4 @@
+import argparse
 import io
 import re
 import subprocess
@@ -36,6 +37,34 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         cli.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"edgescribe {agent.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+def test_help_keeps_within_80_columns(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe as in a wide terminal; every verb has an example."""
+    monkeypatch.setenv("COLUMNS", "200")
+    top = cli.parser(verb)
+    text = _verb(top, verb).format_help() if verb else top.format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\n  " in text.partition("show this help message")[2].partition("\n\n")[2]
+
+
+def _verb(top: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
+    (found,) = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    sub: argparse.ArgumentParser = found.choices[verb]
+    return sub
+
+
+@pytest.mark.parametrize(("shell", "mark"), [("bash", "complete "), ("zsh", "#compdef edgescribe")])
+def test_a_shell_can_complete_command_lines(shell: str, mark: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script knows verbs, actions and options."""
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--print-completion", shell])
+    assert ended.value.code == 0
+    script = capsys.readouterr().out
+    assert mark in script
+    assert [word for word in ("transcribe", "quantise", "--password-file") if word not in script] == []
 
 
 def test_quantisations_are_offered_as_they_are() -> None:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.audio import alsa
 from agent.cli import parser
 from agent.commands import doctor
-from agent.diagnostics import Finding, Status
+from agent.diagnostics import Finding, Status, facts
 from agent.errors import DeviceBusy
 from agent.install import extras
 
@@ -48,45 +47,27 @@ def test_something_missing_is_exit_1_with_its_remedy(capsys: pytest.CaptureFixtu
     """The report goes on to the end, and says what to do."""
     assert run("--set", f"source.path={tmp_path}/b.wav") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"fail source source.path: {tmp_path}/b.wav does not exist: correct the path" in printed
+    assert f"fail source command line: source.path: {tmp_path}/b.wav does not exist: correct the path" in printed
     assert "state folder" in printed
 
 
 def test_wrong_settings_do_not_keep_the_doctor_from_looking(capsys: pytest.CaptureFixture[str]) -> None:
     """They are a finding among others."""
     assert run("--set", "mqtt.prt=1") == 1
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "mqtt.prt is not a setting: did you mean mqtt.port?" in printed
-    assert "ok    machine" in printed
+    assert "ok machine" in printed
 
 
-@pytest.mark.parametrize(
-    ("setting", "absent", "text"),
-    [
-        ("assist.enabled=true", "wyoming", extras.missing("assist")),
-        ("sound.noise_suppression=2", "webrtc_noise_gain", extras.missing("enhance")),
-        ("mqtt.tls.ca_file=/none.pem", "", "mqtt.tls.ca_file: /none.pem does not exist"),
-    ],
-)
 def test_settings_that_run_would_not_start_with_are_no_good(
-    setting: str, absent: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Readable is not enough: `check` refuses them, and so does the doctor, in the same words."""
-    if absent:
-        monkeypatch.setitem(sys.modules, absent, None)
-    assert run("--json", "--set", setting, "--set", "mqtt.tls.enabled=true") == 1
+    monkeypatch.setitem(sys.modules, "wyoming", None)
+    assert run("--json", "--set", "assist.enabled=true") == 1
     (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "settings"]
     assert finding["status"] == "fail"
-    assert text in finding["text"]
-
-
-def test_a_governor_without_its_model_is_no_good(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only where there are models at all."""
-    assert run("--json", "--set", "governor.floor=nope", "--set", "engine.kind=whisper_cpp") == 1
-    findings = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "settings"]
-    assert [each["text"] for each in findings] == [
-        "command line: governor.floor: unknown model nope: see `edgescribe models list`"
-    ]
+    assert extras.missing("assist") in finding["text"]
 
 
 def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
@@ -99,7 +80,7 @@ def test_lines_stay_within_the_terminal_and_nothing_is_cut() -> None:
     assert " ".join(lines).split().count("do") == 60
     assert "\033" not in "".join(lines)
     assert "\033[33m" in next(doctor.lines(finding, colour=True))
-    assert max(len(line) for line in doctor.lines(finding, colour=False, width=80)) <= 80
+    assert max(len(line) for line in doctor.lines(finding, colour=False, width=60)) <= 60
 
 
 def test_what_is_to_be_copied_is_in_one_piece() -> None:
@@ -137,7 +118,7 @@ def test_a_microphone_that_the_service_has_open_is_well(
     def busy(_: object) -> None:
         raise DeviceBusy("something else has it open: see what (`sudo fuser -v /dev/snd/*`)")
 
-    monkeypatch.setattr(alsa, "AlsaSource", busy)
+    monkeypatch.setattr(facts, "AlsaSource", busy)
     exit_status = run("--json", "--set", "source.kind=alsa")
     found = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["source"]["status"] == status

@@ -69,7 +69,9 @@ def test_a_model_is_pulled_listed_verified_and_removed(capsys: pytest.CaptureFix
         ("mini-q8_0", False),
     ]
     _, out, _ = edgescribe(capsys, "list")
-    assert [line.split()[-1] for line in out.splitlines()] == ["-", "here", "-"]
+    heads, *rows = (line.split() for line in out.splitlines())
+    assert heads[0] == "name"
+    assert [(row[0], row[-1]) for row in rows] == [("mini-ct2", "-"), ("mini-q4_0", "here"), ("mini-q8_0", "-")]
 
     assert edgescribe(capsys, "verify") == (0, "mini-q4_0: sound\n", "")
     assert edgescribe(capsys, "remove", "mini-q4_0") == (0, "mini-q4_0: removed\n", "")

@@ -10,14 +10,16 @@ from agent.config.settings import (
     AlsaSettings,
     FasterWhisperSettings,
     MqttSettings,
+    ScriptedSettings,
     Settings,
     WhisperCppSettings,
 )
 from agent.diagnostics import Finding, Status
 from agent.diagnostics.checks import build_features, diagnose
-from agent.diagnostics.facts import CTranslate2Build, Facts, Memory, ModelFacts, Storage
+from agent.diagnostics.configuration import findings, wrong_settings
+from agent.diagnostics.facts import CTranslate2Build, Facts, Memory, Storage
 from agent.errors import DeviceBusy, DeviceUnavailable
-from agent.install.extras import Installation
+from agent.install import extras
 from agent.install.systemctl import Condition
 from agent.messages.identity import Machine
 from agent.models.catalogue import memory_need_mb
@@ -33,23 +35,20 @@ def loaded(**sections: Any) -> Loaded:
     return Loaded(Settings(**given), origins={}, file=None)
 
 
-MODEL = ModelFacts("tiny.en-q8_0", in_catalogue=True, need_mb=153, problem="")
 PI_4 = Facts(
     loaded=loaded(),
-    settings_problem="",
+    configuration=(),
     machine=HERE,
     cores=4,
     memory=Memory(3_792, 3_400),
     cpu_features=frozenset({"fp", "asimd", "crc32"}),
     gpu=False,
     engine=WhisperCppSettings(),
-    engine_problem="",
-    model=MODEL,
+    need_mb=153,
     whisper_cpp="WHISPER : COREML = 0 | OPENVINO = 0 | CPU : NEON = 1 | ARM_FMA = 1 | OPENMP = 1 | REPACK = 1 | ",
     whisper_cpp_for="",
     whisper_cpp_refusal="",
     ctranslate2=None,
-    installation=Installation("sudo /opt/edgescribe/bin/pip", Path("/home/pi/edgescribe")),
     source_problem=None,
     broker_problem="",
     clock_synced=True,
@@ -61,6 +60,11 @@ PI_4 = Facts(
     exposure=1.2,
 )
 PI_5 = replace(PI_4, cpu_features=frozenset({"asimd", "asimddp", "asimdhp", "fphp"}))
+
+
+def wrong(subject: str, text: str) -> Finding:
+    """A fault of the settings, as `configuration` finds it."""
+    return Finding(Status.FAIL, subject, text)
 
 
 def worse(facts: Facts) -> list[Finding]:
@@ -79,8 +83,7 @@ def test_a_pi_5_learns_what_the_public_wheel_leaves_unused() -> None:
     assert finding.status is Status.WARN
     assert "DOTPROD, FP16_VA" in finding.text
     assert "wheelhouse/aarch64-cortex-a76" in finding.remedy
-    again = "sudo /opt/edgescribe/bin/pip install --force-reinstall --no-binary pywhispercpp pywhispercpp;"
-    assert again in finding.remedy
+    assert extras.here().again("pywhispercpp", "--no-binary", "pywhispercpp") in finding.remedy
     built = replace(PI_5, whisper_cpp="CPU : NEON = 1 | FP16_VA = 1 | DOTPROD = 1 | ")
     assert worse(built) == []
 
@@ -117,18 +120,19 @@ def test_a_jetson_learns_that_ctranslate2_does_not_see_its_gpu() -> None:
 def test_an_engine_that_is_not_installed_fails_only_if_it_is_wanted() -> None:
     """A missing CTranslate2 is nobody's problem while whisper.cpp does the work, and the other way round."""
     assert worse(PI_4) == []
-    (finding,) = worse(replace(PI_4, engine=FasterWhisperSettings()))
-    assert finding.status is Status.FAIL
-    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install '/home/pi/edgescribe[faster-whisper]'"
+    missing = wrong("CTranslate2", "a package is not installed")
+    assert worse(replace(PI_4, engine=FasterWhisperSettings(), configuration=(missing,))) == [missing]
     (finding,) = worse(replace(PI_4, whisper_cpp=None))
-    assert finding.remedy == "sudo /opt/edgescribe/bin/pip install --force-reinstall pywhispercpp"
+    assert finding.remedy == extras.here().again("pywhispercpp")
 
 
 @pytest.mark.parametrize(
     ("facts", "status", "subject"),
     [
-        (replace(PI_4, settings_problem="config.toml:1: x"), Status.FAIL, "settings"),
-        (replace(PI_4, model=replace(MODEL, problem="damaged")), Status.FAIL, "model"),
+        (replace(PI_4, configuration=(wrong("settings", "config.toml:1: x"),)), Status.FAIL, "settings"),
+        (replace(PI_4, configuration=(wrong("model", "damaged"),)), Status.FAIL, "model"),
+        (replace(PI_4, configuration=(wrong("source", "no such file"),)), Status.FAIL, "source"),
+        (replace(PI_4, configuration=(wrong("calibration", "none"),), engine=None), Status.FAIL, "calibration"),
         (replace(PI_4, source_problem=DeviceUnavailable("no microphone: plug one in")), Status.FAIL, "source"),
         (replace(PI_4, broker_problem="connection refused"), Status.FAIL, "broker"),
         (replace(PI_4, clock_synced=False), Status.WARN, "clock"),
@@ -148,10 +152,8 @@ def test_every_trouble_has_a_remedy() -> None:
     """Whatever is wrong, some line says what to do."""
     ill = replace(
         PI_5,
-        settings_problem="a: b",
-        ctranslate2=None,
-        engine=FasterWhisperSettings(),
-        model=replace(MODEL, problem="damaged"),
+        configuration=tuple(wrong_settings("a: b")),
+        whisper_cpp=None,
         broker_problem="refused",
         clock_synced=False,
         state_problem="read-only",
@@ -165,7 +167,11 @@ def test_without_a_broker_or_a_model_there_is_nothing_to_say_about_them() -> Non
     subjects = {
         finding.subject
         for finding in diagnose(
-            replace(PI_4, loaded=loaded(mqtt=MqttSettings(enabled=False), stdout={"enabled": True}), model=None)
+            replace(
+                PI_4,
+                loaded=loaded(mqtt=MqttSettings(enabled=False), stdout={"enabled": True}),
+                engine=ScriptedSettings(),
+            )
         )
     }
     assert subjects.isdisjoint({"broker", "model", "memory"})
@@ -200,7 +206,7 @@ def test_the_memory_that_is_reckoned_is_what_was_measured(
 def test_a_device_that_is_muted_is_not_searched_for_a_fault() -> None:
     """Known by its state folder, or by what the service says to those who may not look into that."""
     reason = "muted by a command (/var/lib/edgescribe/applied.json): the microphone stays closed until cmd/listen ON"
-    (finding,) = worse(replace(PI_4, muted=reason))
+    (finding,) = worse(replace(PI_4, configuration=(Finding(Status.WARN, "muted", reason),)))
     assert (finding.status, finding.subject, finding.text) == (Status.WARN, "muted", reason)
     assert "cmd/listen" in finding.remedy
     (finding,) = worse(replace(PI_4, service=replace(SERVICE, status="mute; broker_down")))
@@ -234,8 +240,9 @@ def test_a_broker_is_installed_where_it_is_wanted(host: str, *, here: bool) -> N
 
 def test_what_works_and_should_not_stay_so_is_a_warning() -> None:
     """What `check` warns about, the doctor does, too."""
-    (finding,) = worse(replace(PI_4, loaded=loaded(mqtt=MqttSettings(host="broker.lan", password=SecretStr("x")))))
-    assert (finding.status, finding.subject) == (Status.WARN, "settings")
+    warnings = tuple(findings(loaded(mqtt=MqttSettings(host="broker.lan", password=SecretStr("x")))))
+    (finding,) = [one for one in worse(replace(PI_4, configuration=warnings)) if one.subject == "settings"]
+    assert finding.status is Status.WARN
     assert "unencrypted" in finding.text
 
 
@@ -277,7 +284,7 @@ def test_the_command_line_of_the_kernel_is_where_the_board_has_it(file: str) -> 
 
 def test_swap_is_a_finding_only_where_memory_is_scarce_too() -> None:
     """A board may keep in its swap what nobody needs."""
-    small = replace(PI_4, model=None)
+    small = replace(PI_4, engine=ScriptedSettings())
     assert worse(replace(small, memory=Memory(512, 200, 90.0))) == []
     assert worse(replace(small, memory=Memory(512, 30, 10.0))) == []
     (finding,) = worse(replace(small, memory=Memory(512, 30, 90.0)))

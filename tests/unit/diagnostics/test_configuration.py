@@ -9,7 +9,8 @@ from agent.audio import libasound
 from agent.config import layers
 from agent.config.commanded import LISTENING, Applied
 from agent.config.layers import Loaded, load
-from agent.diagnostics.configuration import advice, file_problem, is_name, problems
+from agent.diagnostics import Status
+from agent.diagnostics.configuration import file_problem, findings, is_name
 from agent.install import extras
 from tests.unprivileged import closed
 
@@ -27,9 +28,20 @@ def loaded(**overrides: Any) -> Loaded:
     return load(overrides={key.replace("__", "."): value for key, value in overrides.items()})
 
 
+def faults(given: Loaded, *subjects: str) -> list[str]:
+    """The faults, as `check` prints them; of some subjects only."""
+    found = [one for one in findings(given) if one.status is Status.FAIL]
+    return [one.text for one in found if not subjects or one.subject in subjects]
+
+
 def apart(given: Loaded) -> list[str]:
-    """The problems for which `doctor` has no lines of its own."""
-    return problems(given, parts=False, model=False)
+    """The faults of the settings themselves, without those of source and model."""
+    return faults(given, "settings")
+
+
+def advice(given: Loaded) -> list[str]:
+    """The warnings, as `check` prints them."""
+    return [one.text for one in findings(given) if one.status is Status.WARN]
 
 
 def test_the_defaults_contradict_nothing() -> None:
@@ -116,7 +128,7 @@ def test_files_that_are_named_must_exist(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     given = loaded(source__kind="wav", source__path=absent, mqtt__tls__enabled=True, mqtt__tls__ca_file=there)
     assert apart(given) == []
-    assert problems(given, model=False) == [f"command line: source.path: {absent} does not exist: correct the path"]
+    assert faults(given, "source") == [f"command line: source.path: {absent} does not exist: correct the path"]
     uncertain = loaded(mqtt__tls__enabled=True, mqtt__tls__ca_file=absent)
     assert apart(uncertain) == [f"command line: mqtt.tls.ca_file: {absent} does not exist: correct the path"]
 
@@ -138,14 +150,14 @@ def test_packages_that_are_needed_must_be_installed(monkeypatch: pytest.MonkeyPa
     for package in ("ctranslate2", "webrtc_noise_gain", "wyoming"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(libasound, "installed", lambda: False)
-    engine, source = problems(given, model=False)
+    engine, source = faults(given, "CTranslate2", "source")
     assert engine.endswith(f"a package that is not installed: {extras.missing('faster-whisper')}")
     assert source.endswith("apt install alsa-utils")
     (sound,) = apart(loaded(sound__auto_gain=True))
     expected = f"sound.auto_gain needs a package that is not installed: {extras.missing('enhance')}"
     assert sound.endswith(expected)
     plain = loaded(source__kind="wav", source__path=__file__)
-    assert problems(plain, model=False) == []
+    assert faults(plain, "settings", "CTranslate2", "source") == []
 
 
 @pytest.mark.parametrize(
@@ -184,7 +196,7 @@ def test_what_run_would_not_start_with_is_a_problem(
         monkeypatch.setitem(sys.modules, absent, None)
     given = loaded(source__kind="wav", source__path=__file__, **overrides)
     assert apart(given) == [expected]
-    assert expected in problems(given)
+    assert expected in faults(given)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +226,7 @@ def test_auto_without_a_calibration_is_a_warning_or_a_problem(tmp_path: Path) ->
     auto = loaded(engine__kind="auto", state_dir=str(tmp_path))
     assert apart(auto) == []
     assert advice(auto) == []
-    (problem,) = [line for line in problems(auto) if "engine.kind" in line]
+    (problem,) = faults(auto, "calibration")
     assert "not calibrated: run `edgescribe calibrate`" in problem
     (tmp_path / "models" / "tiny.en-q8_0").mkdir(parents=True)
     (warning,) = advice(auto)
@@ -232,7 +244,7 @@ def test_what_this_user_may_not_see_is_said(tmp_path: Path) -> None:
         assert apart(settings) == [
             f"command line: mqtt.tls.ca_file: {private}/ca.pem cannot be read by this user: check its owner and mode"
         ]
-        said = problems(settings)[-1]
+        (said,) = faults(settings, "model")
     ca_file = private / "ca.pem"
     ca_file.touch()
     with closed(ca_file):

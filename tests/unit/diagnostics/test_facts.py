@@ -2,15 +2,15 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from agent.config.settings import Settings, WavSettings, WhisperCppSettings
+from agent.config.settings import ScriptedSettings, WhisperCppSettings
 from agent.diagnostics.facts import (
     Storage,
     connect_problem,
     has_gpu,
-    model_facts,
-    source_problem,
+    need_mb,
     storage_below,
     write_problem,
 )
@@ -46,30 +46,19 @@ def test_a_state_folder_need_not_exist_yet_but_must_be_possible(tmp_path: Path) 
     assert write_problem(Path("/proc/edgescribe")) != ""
 
 
-def test_a_recording_must_exist_and_be_readable(tmp_path: Path) -> None:
-    """A `wav` source is judged by its file, in the words of `edgescribe check`."""
-    path = tmp_path / "a.wav"
-    assert str(source_problem(WavSettings(path=path))) == f"source.path: {path} does not exist: correct the path"
-    path.touch()
-    assert source_problem(WavSettings(path=path)) is None
-    unreadable = f"source.path: {path} cannot be read by this user: check its owner and mode"
-    for shut in (tmp_path, path):
-        with closed(shut):
-            assert str(source_problem(WavSettings(path=path))) == unreadable
-
-
 def test_a_state_folder_that_this_user_may_not_see_is_a_problem_and_no_end(tmp_path: Path) -> None:
     """As that of a service is: below a folder of root's."""
     with closed(tmp_path):
         assert write_problem(tmp_path / "edgescribe") == "permission denied"
 
 
-def test_a_model_that_is_not_here_is_named_with_its_command(tmp_path: Path) -> None:
-    """Size and format are known from the catalogue even so."""
-    facts = model_facts(Settings(state_dir=tmp_path), WhisperCppSettings())
-    assert facts is not None
-    assert facts.problem == "model tiny.en-q8_0 is not on this device: run `edgescribe models pull tiny.en-q8_0`"
-    assert (facts.in_catalogue, facts.need_mb) == (True, 153)
+def test_the_need_of_memory_is_known_without_the_model(tmp_path: Path) -> None:
+    """By the catalogue, or by the file's size; without a model the agent needs none for it."""
+    assert need_mb(WhisperCppSettings()) == 153
+    own = tmp_path / "own.bin"
+    own.write_bytes(bytes(1_000_000))
+    assert need_mb(WhisperCppSettings(model=str(own))) > need_mb(WhisperCppSettings(model="/nowhere.bin"))
+    assert need_mb(ScriptedSettings()) == need_mb(None) == 0
 
 
 SD_CARD = Storage("/dev/mmcblk0p2", "ext4", read_only=False, errors=0, wear_pct=None)
@@ -82,10 +71,11 @@ tmpfs /run tmpfs rw 0 0
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with an SD card and two disks."""
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/mounts").write_text(MOUNTS, encoding="utf-8")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mounts").write_text(MOUNTS, encoding="utf-8")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     (tmp_path / "sys/fs/ext4/sda1").mkdir(parents=True)
     (tmp_path / "sys/fs/ext4/sda1/errors_count").write_text("3\n", encoding="ascii")
     return tmp_path
@@ -105,6 +95,7 @@ def test_the_nearest_file_system_above_a_folder_is_the_one(root: Path, folder: s
     assert storage_below(Path(folder), root) == found
 
 
-def test_a_machine_that_says_nothing_has_nothing_wrong(tmp_path: Path) -> None:
-    """Without /proc there is no finding."""
-    assert storage_below(Path("/var"), tmp_path) is None
+def test_a_machine_without_mounts_has_no_storage(root: Path) -> None:
+    """As in some containers: there is no finding."""
+    (root / "proc/self/mounts").write_text("", encoding="utf-8")
+    assert storage_below(Path("/var"), root) is None

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from agent.messages.telemetry import Asr, Audio, Cpu, Disk, Mem, Mqtt, Pwr, TelemetryMessage
 from agent.terminal.device import Device, Fleet, local_device
-from agent.terminal.render import Header, Moment, device_line, event_line, picture, screen
+from agent.terminal.render import Moment, device_line, event_line, picture, screen
 from tests.messages import NOON, latency, transcript
 from tests.unit.terminal.test_device import received, telemetry
 
@@ -134,7 +134,7 @@ def test_a_step_of_the_governor_is_told_with_its_reason() -> None:
     at_rest = {"level": 0, "levels": 5, "eager": True}
     assert row("governor", shown(governor=at_rest)) == "as configured, with 5 steps below"
     down = {"level": 2, "levels": 5, "reason": "hot", "eager": False}
-    assert row("governor", shown(governor=down)) == "2 of 5 steps down: hot, nothing is decoded ahead"
+    assert row("governor", shown(governor=down)) == "2 of 5 steps down: hot, without speculative decoding"
 
 
 def test_trouble_stands_on_top() -> None:
@@ -167,14 +167,13 @@ def test_a_narrow_terminal_is_enough() -> None:
 
 
 NOW = Moment(1_000.0, datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC))
-HEADER = Header("broker.lan:8883", None)
 
 
-def drawn(fleet: Fleet, lines: int = 24, width: int = 110, header: Header = HEADER) -> list[str]:
+def drawn(fleet: Fleet, lines: int = 24, width: int = 110, trouble: str | None = None, overrun: int = 0) -> list[str]:
     """The picture as lines of text."""
     console = Console(file=io.StringIO(), width=width, height=lines, color_system=None)
     with console.capture() as capture:
-        console.print(screen(fleet, header, NOW, lines))
+        console.print(screen(fleet, "broker.lan:8883", NOW, lines, trouble=trouble, overrun=overrun))
     return capture.get().splitlines()
 
 
@@ -200,12 +199,9 @@ def test_the_title_counts_and_tells_trouble() -> None:
     fleet = fleet_of(3)
     fleet.receive(received("status", "offline", 999.0, "pi-0001"))
     fleet.receive(received("info", "{", 999.0))
-    title = drawn(fleet, header=Header("broker.lan:8883", "Connection lost", overrun=7))[0]
-    assert "broker.lan:8883" in title
-    assert (
-        "no connection (Connection lost), retrying" in drawn(fleet, width=200, header=Header("b", "Connection lost"))[0]
-    )
-    wide = drawn(fleet, width=300, header=Header("b", None, overrun=7))[0]
+    assert "broker.lan:8883" in drawn(fleet, trouble="Connection lost", overrun=7)[0]
+    assert "no connection (Connection lost), retrying" in drawn(fleet, width=200, trouble="Connection lost")[0]
+    wide = drawn(fleet, width=300, overrun=7)[0]
     assert "1 offline" in wide
     assert "2 ok" in wide
     assert "1 malformed" in wide
