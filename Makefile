@@ -43,7 +43,7 @@ debian13: ## the demo, and the unit and contract tests, in a Debian 13 with Pyth
 
 hosts: host-packages ## boot Debians with systemd: the unit, README's way to a device, a fleet rolled out to by SSH (root; half an hour)
 	@scripts/virtualenv $(VENV) dev
-	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" tests/deploy
+	@$(BIN)/pytest -rP -o cache_dir=.pytest_cache/hosts -m "fleet or systemd_host" $(or $(TESTS),tests/deploy)
 
 host-packages:
 	@scripts/system-packages $(TEST_PACKAGES) $(HOST_TEST_PACKAGES) $(COMPILER_PACKAGES)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -56,20 +57,29 @@ def free_port() -> int:
             return port
 
 
+def _takes_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 class Mosquitto:
     """A broker with lines of configuration of its own. Forgets everything when it is killed.
 
-    It listens on a free port; or, where `listener_port` says which, on those that the lines name.
+    It listens on a free port; or on `listener_ports`, which the lines name. The first of them is `port`.
     """
 
-    def __init__(self, folder: Path, *lines: str, listener_port: int | None = None) -> None:
-        self.port = listener_port or free_port()
+    def __init__(self, folder: Path, *lines: str, listener_ports: Sequence[int] = ()) -> None:
+        self._ports = listener_ports or [free_port()]
+        self.port = self._ports[0]
         self._program = program("mosquitto")
         self._config = folder / f"mosquitto-{self.port}.conf"
         self._log = folder / f"mosquitto-{self.port}.log"
         # As root it would become the user `mosquitto`, who may not look into the test's folder.
         text = ["persistence false", "user root", "log_type all", *lines]
-        if listener_port is None:
+        if not listener_ports:
             text = [f"listener {self.port} 127.0.0.1", *text]
         self._config.write_text("\n".join([*text, ""]), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,15 +89,11 @@ class Mosquitto:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([self._program, "-c", str(self._config)], stdout=log, stderr=log)
         deadline_s = time.monotonic() + START_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
-            except OSError:
+        for port in self._ports:
+            while not _takes_connections(port):
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
                     pytest.fail(f"mosquitto did not start: {self.log()}")
                 time.sleep(0.02)
-            else:
-                return
 
     def log(self) -> str:
         """What it has said so far."""

@@ -26,7 +26,7 @@ class ShippedBroker(Mosquitto):
         ports = {"8883": device_port, "8884": self.password_port}
         text = (SHIPPED / "mosquitto.conf").read_text(encoding="utf-8").replace("/etc/mosquitto", str(folder))
         text = re.sub(r"(?m)^listener (\d+)$", lambda found: f"listener {ports[found[1]]} 127.0.0.1", text)
-        super().__init__(folder, *text.splitlines(), listener_port=device_port)
+        super().__init__(folder, *text.splitlines(), listener_ports=(device_port, self.password_port))
 
     def make_certificates(self, *arguments: str) -> None:
         """Run the shipped script on the folder of certificates."""

@@ -114,10 +114,10 @@ class Recorder:
             pass
 
     @contextmanager
-    def agent(self, *, in_order: bool = False, kills: bool = False, **settings: Any) -> Iterator[Agent]:
+    def agent(self, *, one_list: bool = False, kills: bool = False, **settings: Any) -> Iterator[Agent]:
         """Run an agent; the end of the block waits for its end.
 
-        In real time `in_order` keeps all messages in one list. `kills` means that the block kills the agent.
+        `one_list` keeps transcripts among the other messages. `kills` means that the block kills the agent.
         """
         defaults = {
             "device__id": DEVICE,
@@ -147,7 +147,7 @@ class Recorder:
             step = {
                 "agent": changed,
                 "exit": "killed" if kills else status,
-                **self._published(process, agent.arrived(), in_order=in_order),
+                **self._published(process, agent.arrived(), one_list=one_list),
                 **({"asked": [self._asked(each) for each in agent.asked]} if agent.asked else {}),
                 **({"retained": self._retained(commander)} if agent.arrived() else {}),
             }
@@ -160,7 +160,7 @@ class Recorder:
     def _asked(self, one: dict[str, Any]) -> dict[str, Any]:
         return {**one, "payload": self._normal.value(one["payload"]), "answer": self._normal.value(one["answer"])}
 
-    def _published(self, process: AgentProcess, arrived: Sequence[Message], *, in_order: bool) -> dict[str, Any]:
+    def _published(self, process: AgentProcess, arrived: Sequence[Message], *, one_list: bool) -> dict[str, Any]:
         """Messages of the broker and of standard output."""
         lines = [json.loads(line) for line in process.stdout.splitlines()]
         printed = [(line["topic"], self._normal.value(line)) for line in lines]
@@ -169,7 +169,9 @@ class Recorder:
         found: dict[str, Any] = {}
         for name, messages in (("messages", received), ("stdout", printed)):
             kept = [(kind_of(topic), message) for topic, message in messages if kind_of(topic) not in LEFT_OUT]
-            for group, kinds in {} if in_order else ASIDE.items():
+            for group, kinds in ASIDE.items():
+                if one_list and group == "words":
+                    continue
                 if aside := [message for kind, message in kept if kind in kinds]:
                     found[f"{name}: {group}"] = aside
                 kept = [(kind, message) for kind, message in kept if kind not in kinds]

@@ -50,11 +50,11 @@ def standard_output(recorder: Recorder) -> None:
 
 
 def paced(recorder: Recorder) -> None:
-    """A sentence with a short pause, in real time, with partial results: all messages in order."""
+    """A sentence with a short pause, in real time, with partial results: they come before the transcript."""
     pcm = clip("en_conf-waitforleader")
     parts = [silence(1.0), pcm[:24_000], silence(0.45), pcm[24_000:], silence(1.5)]
     path = write_wav(recorder.folder / "paced.wav", np.concatenate(parts))
-    with recorder.agent(in_order=True, source__path=path, source__pace="realtime", publish__partials=True):
+    with recorder.agent(one_list=True, source__path=path, source__pace="realtime", publish__partials=True):
         pass
 
 

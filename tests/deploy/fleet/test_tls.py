@@ -22,7 +22,7 @@ def guarded(fleet: Fleet, scratch: Path) -> Iterator[dict[str, Any]]:
     tls = [f"cafile {authority.cert_file}", f"certfile {cert_file}", f"keyfile {key_file}"]
     tls += ["require_certificate true", "use_identity_as_username true"]
     listeners = [f"listener {port} 127.0.0.1", f"listener {port} {address}", *tls]
-    broker = Mosquitto(scratch, "allow_anonymous false", f"acl_file {ACCESS}", *listeners, listener_port=port)
+    broker = Mosquitto(scratch, "allow_anonymous false", f"acl_file {ACCESS}", *listeners, listener_ports=(port,))
     own_cert, own_key = authority.issue(NAME, f"DNS:{NAME}")
     broker.start()
     yield {
