@@ -1,6 +1,6 @@
 """Draw `docs/demo.svg`, the picture of `edgescribe demo` in README, from a real run in a terminal.
 
-script --quiet --command "stty cols 112; edgescribe demo" /dev/null | python -m docs.demo_picture docs/demo.svg
+script --quiet --command "stty cols 122; edgescribe demo" /dev/null | python -m docs.demo_picture docs/demo.svg
 """
 
 import io
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from docs.top_picture import FRAME
 
-WIDTH: Final = 112
+WIDTH: Final = 122
 COMMAND: Final = "make demo"
 _MOVES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]")
 """Escape sequences that move the cursor or clear a line; colours end in `m`."""

@@ -49,7 +49,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         for pages in section.values():
             for page in pages if isinstance(pages, list) else []:
                 if "Decisions" in page:
-                    page["Decisions"] = [f"{DECISIONS}/{name}" for name in ("README.md", *records)]
+                    page["Decisions"] = [
+                        {"All decisions": f"{DECISIONS}/README.md"},
+                        *(f"{DECISIONS}/{name}" for name in records),
+                    ]
     return config
 
 
