@@ -6,4 +6,4 @@
 `app.py` puts the stages together; `cli.py` holds the verbs; `config/` every setting.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
