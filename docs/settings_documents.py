@@ -24,6 +24,8 @@ INTRODUCTION = """\
 
 <!-- Generated from agent/config/ by `python -m docs.settings_documents`; edit that folder instead. -->
 
+After this page you can set every option of edgescribe.
+
 The agent reads settings from these places. The highest wins:
 
 1. the command line: `--set engine.threads=2`, as often as needed

@@ -36,22 +36,27 @@ def page(wheels: Sequence[Wheel], catalogue: str) -> str:
 
 <!-- Made by `make lock`. -->
 
-edgescribe is under Apache-2.0. With it come:
+After this page you know the licence of every part that comes with edgescribe.
+
+edgescribe is under Apache-2.0. These parts come with it.
 
 ## In its own wheel
+
 | | licence | see |
 |---|---|---|
 {bundled}
 ## Packages
-Those in `locks/faster-whisper.txt`; without `EXTRA=faster-whisper` a wheelhouse has fewer. The texts are in
-each wheel, in its `.dist-info`. Inside pywhispercpp: {embedded}.
+
+These are the packages of `locks/faster-whisper.txt`. Without `EXTRA=faster-whisper` a wheelhouse has fewer. Each wheel
+has the texts in its `.dist-info`. pywhispercpp contains {embedded}.
 
 | package | version | licence | from |
 |---|---|---|---|
 {packages}
 ## Models
-Pulled by the device, and in no wheel. The weights are OpenAI's (MIT); conversions and quantised files are
-under the same terms.
+
+The device downloads models; no wheel contains them. The weights are OpenAI's (MIT). Conversions and quantised files
+have the same licence.
 
 | model | licence | from |
 |---|---|---|

@@ -45,6 +45,9 @@ SUSPICIOUS: Final = 1.4
 HOPELESS: Final = 2.6
 SURE_OF_VOICE: Final = 0.9
 """Nearly all spoken words reach this mean probability, far from the microphone too. No known noise reaches it."""
+SURE_OF_LANGUAGE: Final = 0.7
+STRANGE_AVG_LOGPROB: Final = -0.95
+"""Where the detector is unsure of the voice, and Whisper of the language: words below this were never right."""
 SURE_OF_STOCK_AVG_LOGPROB: Final = -0.4
 SHORTEST_STOCK_S: Final = 0.6
 """A spoken "thank you" takes longer. A sneeze is shorter, however sure Whisper is."""
@@ -227,12 +230,19 @@ def suspicion(result: Transcript, sound: Sound) -> float:
 def is_noise(result: Transcript, sound: Sound) -> bool:
     """True if suspicious words have one more sign against them.
 
-    The signs: very strong suspicion; Whisper takes the sound for silence; the sound is shorter than any word.
+    The signs: very strong suspicion; Whisper takes the sound for silence; the sound is shorter than any word; Whisper
+    doubts the words and their language.
     """
     doubt = suspicion(result, sound)
     too_short = sound.speech_s is not None and sound.speech_s < SHORTEST_WORD_S
-    unsure = result.avg_logprob is not None and result.avg_logprob < SHORTEST_WORD_AVG_LOGPROB
-    return doubt > HOPELESS or (doubt > SUSPICIOUS and (says_silence(result) or (too_short and unsure)))
+    logprob = result.avg_logprob or 0.0
+    unsure = logprob < SHORTEST_WORD_AVG_LOGPROB
+    strange = result.language_prob is not None and result.language_prob < SURE_OF_LANGUAGE
+    return (
+        doubt > HOPELESS
+        or (doubt > SUSPICIOUS and (says_silence(result) or (too_short and unsure)))
+        or (doubt > 0.0 and strange and logprob < STRANGE_AVG_LOGPROB)
+    )
 
 
 def is_nothing(result: Transcript, sound: Sound) -> bool:

@@ -104,7 +104,10 @@ class WhisperCpp:
         )
 
     def _parameters(self, window: Window, language: str) -> Any:
-        parameters = pw.whisper_full_default_params(pw.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
+        strategies, beam_size = pw.whisper_sampling_strategy, self._settings.beam_size
+        greedy = beam_size == 1
+        strategy = strategies.WHISPER_SAMPLING_GREEDY if greedy else strategies.WHISPER_SAMPLING_BEAM_SEARCH
+        parameters = pw.whisper_full_default_params(strategy)
         parameters.n_threads = self._threads
         parameters.language = language
         parameters.audio_ctx = window.positions
@@ -115,6 +118,7 @@ class WhisperCpp:
         # Off: with multilingual models whisper.cpp looks at the figure of the sound before, and drops words for it.
         parameters.no_speech_thold = 1.0
         parameters.greedy = {"best_of": 1}
+        parameters.beam_search = {"beam_size": beam_size, "patience": -1.0}
         parameters.print_progress = False
         parameters.print_timestamps = False
         if self._settings.initial_prompt:

@@ -43,10 +43,10 @@ def load(settings: Settings, pulled: Pulled) -> Engine:
     return create_engine(settings, pulled(settings.model))
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*ENGLISH.values(), WhisperCppSettings(beam_size=5)], ids=[*ENGLISH, "beam"])
 def english(request: pytest.FixtureRequest, pulled: Pulled) -> Iterator[Engine]:
-    """tiny.en on each engine."""
-    engine = load(ENGLISH[request.param], pulled)
+    """tiny.en on each engine, and on whisper.cpp with a beam."""
+    engine = load(request.param, pulled)
     yield engine
     engine.close()
 

@@ -1,5 +1,7 @@
 """What speaks for and against a text."""
 
+from dataclasses import replace
+
 import pytest
 
 from agent.asr.confidence import (
@@ -210,6 +212,25 @@ def test_thanks_that_somebody_says_are_published(logprob: float, sound: Sound) -
 def test_nobody_says_thank_you_in_a_third_of_a_second() -> None:
     """Whisper may be sure of what it makes of a sneeze."""
     assert judge(attempt("Thank you!", avg_logprob=-0.28), Sound(0.9, 0.32, 0.89)) is Verdict.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("logprob", "language_prob", "speech_prob", "verdict"),
+    [
+        (-0.99, 0.44, 0.88, Verdict.REJECTED),
+        (-0.9, 0.44, 0.88, Verdict.CONFIDENT),
+        (-0.99, 0.9, 0.88, Verdict.CONFIDENT),
+        (-0.99, 0.44, 0.95, Verdict.CONFIDENT),
+        (-0.99, None, 0.88, Verdict.CONFIDENT),
+    ],
+    ids=["a bark", "likely words", "a certain language", "a certain voice", "a language from the settings"],
+)
+def test_doubt_of_voice_words_and_language_together_is_noise(
+    logprob: float, language_prob: float | None, speech_prob: float, verdict: Verdict
+) -> None:
+    """Each alone is usual in short words."""
+    bark = replace(attempt("来来来", avg_logprob=logprob), language_prob=language_prob)
+    assert judge(bark, Sound(0.9, speech_s=0.38, speech_prob=speech_prob)) is verdict
 
 
 MUSIC = Sound(0.9, speech_s=0.26, speech_prob=0.85)

@@ -153,7 +153,7 @@ def test_values_are_reached_and_replaced_by_dotted_keys() -> None:
     changed = with_value(CONFIGURED, "engine.language", "de")
     assert value_at(changed, "engine.language") == "de"
     assert value_at(changed, "engine.model") == value_at(CONFIGURED, "engine.model")
-    assert value_at(CONFIGURED, "engine.beam_size") is None
+    assert value_at(CONFIGURED, "engine.batch_size") is None
 
 
 def test_a_reload_of_the_configuration_is_what_counts_from_then_on(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_all_problems_come_at_once_with_place_value_and_remedy(
     config = toml('[engine]\nthreds = 2\n[mqtt]\nport = 99999\n[vad]\nkind = "silera"\n[source]\nkind = "wav"\n')
     monkeypatch.setenv("EDGESCRIBE_SEGMENTER__HANG_OVER_MS", "soon")
     monkeypatch.setenv("EDGESCRIBE_ENGIN__THREADS", "2")
-    overrides = {"log.level": "loud", "engine.beam_size": 2, "engine.language": "English"}
+    overrides = {"log.level": "loud", "engine.batch_size": 2, "engine.language": "English"}
     assert set(problems(config, overrides)) == {
         f"{config}:2: engine.threds is not a setting: did you mean engine.threads?",
         f"{config}:4: mqtt.port = 99999 is not allowed: must be a whole number, 1 to 65535",
@@ -35,7 +35,7 @@ def test_all_problems_come_at_once_with_place_value_and_remedy(
             'command line: engine.language = "English" is not allowed: '
             'must be a language code that Whisper knows, such as "en", or "auto"'
         ),
-        'command line: engine.beam_size belongs to engine.kind = "faster_whisper": set that kind or remove the key',
+        'command line: engine.batch_size belongs to engine.kind = "faster_whisper": set that kind or remove the key',
     }
 
 

@@ -62,8 +62,8 @@ def test_every_kind_of_a_section_is_a_group() -> None:
     """The engines are told apart by `kind`, and each has its own settings."""
     engines = {group.kind: group for group in groups() if group.path == ("engine",)}
     assert set(engines) == {"whisper_cpp", "faster_whisper", "auto", "scripted"}
-    assert "engine.beam_size" in {setting.key for setting in engines["faster_whisper"].settings}
-    assert "engine.beam_size" not in {setting.key for setting in engines["whisper_cpp"].settings}
+    assert "engine.batch_size" in {setting.key for setting in engines["faster_whisper"].settings}
+    assert "engine.batch_size" not in {setting.key for setting in engines["whisper_cpp"].settings}
     assert len(by_path(("engine", "model"))) == 2
 
 
