@@ -1,6 +1,7 @@
 """The agent as a service: what it does when it is told, and when something in it is killed or hangs."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -130,8 +131,7 @@ def test_an_abort_leaves_the_stack_of_every_thread(start_agent: StartAgent) -> N
     agent.stop(signal.SIGABRT)
     assert agent.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in agent.stderr
-    for place in ("in capture", "in run"):
-        assert place in agent.stderr
+    assert len(re.findall(r"(?m)^(?:Current thread|Thread) 0x", agent.stderr)) >= 3  # main, listen, transcribe
 
 
 @pytest.fixture
