@@ -118,7 +118,7 @@ def parser(*verbs: str) -> argparse.ArgumentParser:
         if name in verbs:
             module = importlib.import_module(f"agent.commands.{name}")
             sub.description, heading, examples = str(module.__doc__).partition(_EXAMPLES)
-            sub.epilog = getattr(module, "EPILOG", heading + examples)
+            sub.epilog = heading + examples
             module.add_arguments(sub)
             sub.set_defaults(run=getattr(module, "run", None))  # else its actions set it
     return top

@@ -6,7 +6,7 @@ Compression ratio and mean log probability are openai/whisper's own measures (`w
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Final
 
@@ -15,6 +15,7 @@ import regex
 from agent.asr.context import FULL_WINDOW
 from agent.asr.subtitles import Stock, is_sung, spoken, stock
 from agent.asr.transcript import Segment, Transcript, Verdict
+from agent.audio.frames import Utterance
 
 MAX_COMPRESSION_RATIO: Final = 2.4
 MAX_TOKENS_PER_SECOND: Final = 12.0
@@ -57,25 +58,6 @@ SAME_WORDS: Final = 0.5
 _DIGITS: Final = dict(
     zip("0123456789", ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), strict=True)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """The sound of an utterance, as the detector measured it."""
-
-    duration_s: float
-    """Length in seconds."""
-    speech_s: float | None = None
-    """Seconds that the voice activity detector called speech; None without a detector."""
-    speech_prob: float | None = None
-    """Mean probability, in [0, 1], of the frames that it called speech."""
-    speech_end_s: float | None = None
-    """Seconds from the start to the end of the last speech; None without a detector."""
-
-    @property
-    def brief(self) -> bool:
-        """Whether there was little speech; True without a detector."""
-        return self.speech_s is None or self.speech_s < SHORT_SPEECH_S
 
 
 def compression_ratio(text: str) -> float | None:
@@ -127,7 +109,12 @@ def is_loop(result: Transcript, duration_s: float) -> bool:
     )
 
 
-def lost_tail(result: Transcript, sound: Sound) -> bool:
+def is_brief(sound: Utterance) -> bool:
+    """True if there was little speech, and without a detector."""
+    return sound.speech_s is None or sound.speech_s < SHORT_SPEECH_S
+
+
+def lost_tail(result: Transcript, sound: Utterance) -> bool:
     """True if the words end well before the speech does, by Whisper's timestamps.
 
     Whisper then took the end of a sentence for the end of the sound.
@@ -160,12 +147,12 @@ def followed_by(first: Transcript, rest: Transcript) -> Transcript:
     )
 
 
-def went_wrong(result: Transcript, sound: Sound) -> bool:
+def went_wrong(result: Transcript, sound: Utterance) -> bool:
     """True if the decoder ran in circles, or stopped before the speech did."""
     return is_loop(result, sound.duration_s) or lost_tail(result, sound)
 
 
-def needs_retry(result: Transcript, sound: Sound) -> bool:
+def needs_retry(result: Transcript, sound: Utterance) -> bool:
     """True if a wider window may give other words: the decoder went wrong, or the text is an echo."""
     return result.audio_ctx < FULL_WINDOW and (went_wrong(result, sound) or is_echo(result.text))
 
@@ -180,7 +167,7 @@ def is_silence(result: Transcript) -> bool:
     return says_silence(result) and result.avg_logprob is not None and result.avg_logprob < DOUBTFUL_AVG_LOGPROB
 
 
-def better(first: Transcript, retry: Transcript, sound: Sound) -> Transcript:
+def better(first: Transcript, retry: Transcript, sound: Utterance) -> Transcript:
     """Return the result to believe: the retry, unless it is worse than `first`.
 
     Of two loops, the one that repeats less. Of two texts that end too early, the one that ends later. A retry without
@@ -196,7 +183,7 @@ def better(first: Transcript, retry: Transcript, sound: Sound) -> Transcript:
     return retry
 
 
-def is_stock(result: Transcript, sound: Sound) -> bool:
+def is_stock(result: Transcript, sound: Utterance) -> bool:
     """True if the text is one that Whisper writes for sounds without words, and the evidence confirms it.
 
     A person may say each of these texts. Whisper's own no-speech probability is evidence against a person. For thanks
@@ -209,25 +196,25 @@ def is_stock(result: Transcript, sound: Sound) -> bool:
     unsure = result.avg_logprob < SURE_OF_STOCK_AVG_LOGPROB
     sneezed = sound.speech_s is not None and sound.speech_s < SHORTEST_STOCK_S
     hardly_voice = sound.speech_prob is None or sound.speech_prob < SURE_OF_VOICE
-    short_one = kind in (Stock.THANKS, Stock.SOUND) and sound.brief and (unsure or sneezed)
+    short_one = kind in (Stock.THANKS, Stock.SOUND) and is_brief(sound) and (unsure or sneezed)
     return says_silence(result) or short_one or (kind is not Stock.THANKS and unsure and hardly_voice)
 
 
-def suspicion(result: Transcript, sound: Sound) -> float:
+def suspicion(result: Transcript, sound: Utterance) -> float:
     """Return how much detector and Whisper doubt the words together: 0 is no doubt, 2 is half.
 
     Neither alone tells noise from words. In far-field speech the detector is sure and Whisper is not (-1.3). At the
     very beginning of the sound, Whisper is sure of a word and the detector is not. Without a detector, and for longer
     sounds, the suspicion is 0.
     """
-    if sound.speech_prob is None or result.avg_logprob is None or not sound.brief:
+    if sound.speech_prob is None or result.avg_logprob is None or not is_brief(sound):
         return 0.0
     if sound.speech_prob >= SURE_OF_VOICE:
         return 0.0
     return VAD_WEIGHT * (1.0 - sound.speech_prob) - result.avg_logprob
 
 
-def is_noise(result: Transcript, sound: Sound) -> bool:
+def is_noise(result: Transcript, sound: Utterance) -> bool:
     """True if suspicious words have one more sign against them.
 
     The signs: very strong suspicion; Whisper takes the sound for silence; the sound is shorter than any word; Whisper
@@ -245,12 +232,12 @@ def is_noise(result: Transcript, sound: Sound) -> bool:
     )
 
 
-def is_nothing(result: Transcript, sound: Sound) -> bool:
+def is_nothing(result: Transcript, sound: Utterance) -> bool:
     """True if one decoding is enough to reject: no words, silence, a stock phrase, noise."""
     return not spoken(result.text) or is_silence(result) or is_stock(result, sound) or is_noise(result, sound)
 
 
-def needs_second_look(result: Transcript, sound: Sound) -> bool:
+def needs_second_look(result: Transcript, sound: Utterance) -> bool:
     """True if only another window can tell: words come out again, inventions change."""
     return not is_nothing(result, sound) and suspicion(result, sound) > SUSPICIOUS
 
@@ -265,7 +252,7 @@ def _words(text: str) -> list[str]:
     return [_DIGITS.get(word, word) for word in regex.findall(r"\w+", text.lower())]
 
 
-def judge(result: Transcript, sound: Sound, second: Transcript | None = None) -> Verdict:
+def judge(result: Transcript, sound: Utterance, second: Transcript | None = None) -> Verdict:
     """Return the verdict on the words of `result`; `second` is the second look, if there was one.
 
     Rejected: texts without words, silence, stock texts, noise, and suspicious words that the second look did not

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.asr.confidence import (
-    Sound,
     agree,
     better,
     compression_ratio,
@@ -67,13 +66,13 @@ def transcribe_with_fallback(
     ]
 
 
-def _conclude(utterance: Utterance, whole: Utterance, result: Transcript, decode: Decode, spent_s: float) -> Transcript:
+def _conclude(utterance: Utterance, sound: Utterance, result: Transcript, decode: Decode, spent_s: float) -> Transcript:
     """Make the transcript from the first result, which took `spent_s`: retry if the evidence asks for it, and judge.
 
-    `whole` is the utterance with its edges; the times of the transcript count from the start of `utterance`.
+    `sound` is the utterance with its edges; the times of the transcript count from the start of `utterance`.
     """
     began_ns = time.monotonic_ns()
-    sound, samples, second = _sound(whole), to_float(whole.pcm), None
+    samples, second = to_float(sound.pcm), None
     tries = [result, *_retries(result, samples, sound, decode)]
     for retry in tries[1:]:
         result = better(result, retry, sound)
@@ -96,7 +95,7 @@ def _conclude(utterance: Utterance, whole: Utterance, result: Transcript, decode
     )
 
 
-def _retries(first: Transcript, samples: PcmFloat, sound: Sound, decode: Decode) -> list[Transcript]:
+def _retries(first: Transcript, samples: PcmFloat, sound: Utterance, decode: Decode) -> list[Transcript]:
     """Decode in wider windows while the evidence asks for it. An echo that comes again in another window was said."""
     retries: list[Transcript] = []
     latest = first
@@ -111,7 +110,9 @@ def _retries(first: Transcript, samples: PcmFloat, sound: Sound, decode: Decode)
     return retries
 
 
-def _go_on(result: Transcript, tries: list[Transcript], samples: PcmFloat, sound: Sound, decode: Decode) -> Transcript:
+def _go_on(
+    result: Transcript, tries: list[Transcript], samples: PcmFloat, sound: Utterance, decode: Decode
+) -> Transcript:
     """Decode the rest behind the last word while speech goes on there, as `seek` in openai/whisper does.
 
     Returns all words, and appends the further decodings to `tries`.
@@ -145,13 +146,6 @@ def _check_length(utterance: Utterance) -> None:
             f"utterance {utterance.id} lasts {utterance.duration_s:.1f} s and Whisper hears {WINDOW_S:.0f} s: "
             "set segmenter.max_length_s to less"
         )
-
-
-def _sound(utterance: Utterance) -> Sound:
-    speech_end_s = None
-    if utterance.speech_s is not None:  # otherwise `speech_end` is the end of a recording, which may be silent
-        speech_end_s = (utterance.speech_end - utterance.position) / SAMPLE_RATE_HZ
-    return Sound(utterance.duration_s, utterance.speech_s, utterance.speech_prob, speech_end_s)
 
 
 def _another_window(tries: Sequence[Transcript], duration_s: float) -> Window:

@@ -95,6 +95,13 @@ class Utterance:
         return self.position / SAMPLE_RATE_HZ
 
     @property
+    def speech_end_s(self) -> float | None:
+        """Seconds from the first sample to the end of the last speech; None without a detector."""
+        if self.speech_s is None:  # `speech_end` is the end of a recording, which may be silent
+            return None
+        return (self.speech_end - self.position) / SAMPLE_RATE_HZ
+
+    @property
     def hangover_s(self) -> float:
         """Seconds between the end of speech and the decision that it had ended."""
         return max(0, self.closed_at - self.speech_end) / SAMPLE_RATE_HZ

@@ -1,7 +1,18 @@
 """Measures systems side by side on this machine: engines, models, and peers on the same weights.
 
 Error rates and the page need the extra `bench`; --latency and --idle do without. Without these two options, single
-clips and streams are measured.
+clips and streams are measured. Only ratios within one run mean anything.
+
+A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…]. Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp,
+stock-faster-whisper, wyoming-faster-whisper, openai-whisper, transformers (the extra `peers`).
+
+Examples:
+  whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
+  whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
+  whisper_cpp:tiny.en-q8_0:vad              ours, behind voice activity detection as in the agent
+  whisper_cpp:tiny.en-q8_0:hang_over_ms=1000  any setting of the segmenter too, and threshold and gate of [vad]
+  whisper_cpp:tiny.en-q8_0:busy=1           while another process keeps a core busy
+  stock-faster-whisper:tiny.en-ct2:beam=5   a peer on the same weights
 """
 
 import argparse
@@ -41,18 +52,6 @@ _SYSTEM_MEMORY_BYTES = 500_000_000
 """About the memory of one system: it decides how many stay in memory."""
 _CLIPS_A_BLOCK = 10
 """A system stays loaded for this many clips, if not all systems fit into memory."""
-
-EPILOG = """\
-A SYSTEM is ENGINE:MODEL[:OPTION,OPTION…], for example
-  whisper_cpp:tiny.en-q8_0                  ours, as the agent would run it
-  whisper_cpp:tiny.en-q8_0:context=full     any setting of the engine can be an option
-  whisper_cpp:tiny.en-q8_0:vad              ours, behind voice activity detection as in the agent
-  whisper_cpp:tiny.en-q8_0:hang_over_ms=1000  any setting of the segmenter too, and threshold and gate of [vad]
-  whisper_cpp:tiny.en-q8_0:busy=1           while another process keeps a core busy
-  stock-faster-whisper:tiny.en-ct2:beam=5   a peer on the same weights
-Engines: whisper_cpp, faster_whisper; peers: stock-pywhispercpp, stock-faster-whisper, wyoming-faster-whisper,
-openai-whisper, transformers (the extra `peers`). Only ratios within one run mean anything.
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

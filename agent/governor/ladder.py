@@ -12,19 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.config.layers import models_dir
-from agent.config.settings import (
-    EngineCommon,
-    EngineSettings,
-    FasterWhisperSettings,
-    ScriptedSettings,
-    Settings,
-    WhisperCppSettings,
-)
+from agent.config.settings import EngineSettings, ScriptedSettings, Settings
 from agent.models.calibration import CalibrationError, Measurement, folder_of, read_calibration
 from agent.models.catalogue import Model, load_catalogue
 from agent.models.choice import LIKELIEST, engine_for, for_language, size_rank
 from agent.models.languages import knows
-from agent.models.selection import format_for, usable
+from agent.models.selection import WhisperSettings, engine_like, format_for, usable
 from agent.models.store import Store
 
 log = logging.getLogger(__name__)
@@ -33,8 +26,6 @@ CHEAPER: Final = 0.85
 """A measured model joins the ladder if it takes at most this share of the CPU time of the one above."""
 SLIMMER: Final = 0.8
 """A model with fewer bits joins the ladder if it takes at most this share of the memory."""
-
-WhisperSettings = WhisperCppSettings | FasterWhisperSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +90,7 @@ def take_over(top: WhisperSettings, engine: str, model: str, cost: float | None 
     kept = _frugal(top)
     if engine == kept.kind:
         return Profile(kept.model_copy(update={"model": model}), cost=cost)
-    kind = WhisperCppSettings if engine == "whisper_cpp" else FasterWhisperSettings
-    common = kept.model_dump(include=set(EngineCommon.model_fields))
-    return Profile(kind(**common, model=model), cost=cost)
+    return Profile(engine_like(kept, engine, model), cost=cost)
 
 
 def _frugal(top: WhisperSettings) -> WhisperSettings:

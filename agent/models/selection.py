@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agent.config.layers import models_dir
 from agent.config.settings import (
@@ -32,6 +31,8 @@ from agent.models.catalogue import load_catalogue
 from agent.models.choice import choose, for_language
 from agent.models.languages import knows, multilingual
 from agent.models.store import Store
+
+WhisperSettings = WhisperCppSettings | FasterWhisperSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +74,22 @@ def resolve(settings: Settings) -> Resolved:
     if changed := differences(calibration.fingerprint, fingerprint()):
         warning = warning or f"the calibration is out of date ({'; '.join(changed)}): run {command()} again"
         candidate = replace(candidate, threads=0)  # as many as suit the machine now
-    kind = WhisperCppSettings if candidate.engine == "whisper_cpp" else FasterWhisperSettings
-    common = _common(wanted) | {"threads": wanted.threads or candidate.threads}
-    return Resolved(kind(**common, model=candidate.model), warning)
+    wanted = wanted.model_copy(update={"threads": wanted.threads or candidate.threads})
+    return Resolved(engine_like(wanted, candidate.engine, candidate.model), warning)
 
 
 def _default(wanted: AutoSettings, store: Store, problem: str) -> Resolved:
     """Return whisper_cpp with its default model, which knows English only."""
-    default = WhisperCppSettings(**_common(wanted))
+    default = engine_like(wanted, "whisper_cpp", WhisperCppSettings().model)
     if not store.has(default.model) or wanted.language not in {"auto", "en"}:
         raise ModelError(f'engine.kind = "auto": {problem} (with --pull, to fetch models first)')
     return Resolved(default, f"{problem}; until then it is {default.kind} {default.model}")
 
 
-def _common(wanted: AutoSettings) -> dict[str, Any]:
-    return wanted.model_dump(include=set(EngineCommon.model_fields))
+def engine_like(wanted: EngineCommon, kind: str, model: str) -> WhisperSettings:
+    """Return the engine `kind` with `model`, and with the settings of `wanted` that all engines have."""
+    engine = WhisperCppSettings if kind == "whisper_cpp" else FasterWhisperSettings
+    return engine(**wanted.model_dump(include=set(EngineCommon.model_fields)), model=model)
 
 
 def in_words(engine: EngineSettings) -> str:

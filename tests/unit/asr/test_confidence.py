@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from agent.asr.confidence import (
-    Sound,
     agree,
     better,
     compression_ratio,
@@ -19,6 +19,7 @@ from agent.asr.confidence import (
     repeats_itself,
 )
 from agent.asr.transcript import Segment, Transcript, Verdict
+from agent.audio.frames import SAMPLE_RATE_HZ, Utterance
 
 SENTENCE = "Please enter a new extension, followed by pound."
 LOOP = " ".join(["ask,"] * 30)
@@ -48,6 +49,25 @@ def attempt(
         language="en",
         avg_logprob=avg_logprob,
         no_speech_prob=no_speech_prob,
+    )
+
+
+def heard(
+    duration_s: float,
+    speech_s: float | None = None,
+    speech_prob: float | None = None,
+    speech_end_s: float = 0.0,
+) -> Utterance:
+    """An utterance as the detector measured it."""
+    return Utterance(
+        id="",
+        pcm=np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16),
+        position=0,
+        started_ns=0,
+        speech_end=round(speech_end_s * SAMPLE_RATE_HZ),
+        closed_at=0,
+        speech_s=speech_s,
+        speech_prob=speech_prob,
     )
 
 
@@ -112,17 +132,17 @@ def test_a_text_of_one_phrase_over_and_over_is_an_echo(text: str, echo: bool) ->
 def test_an_echo_is_worth_a_retry_but_no_reason_for_doubt() -> None:
     """Somebody may have said "stop, stop": if the full window hears it too, it was said."""
     echo = attempt("Stop, stop.", tokens=4)
-    assert needs_retry(echo, Sound(1.5))
-    assert judge(echo, Sound(1.5)) is Verdict.CONFIDENT
+    assert needs_retry(echo, heard(1.5))
+    assert judge(echo, heard(1.5)) is Verdict.CONFIDENT
 
 
 @pytest.mark.parametrize("text", [LOOP, "Stop, stop."])
 def test_nothing_is_retried_in_the_window_it_came_from(text: str) -> None:
     """Greedy decoding is deterministic."""
-    assert not needs_retry(attempt(text, tokens=60, audio_ctx=1500), Sound(3.0))
+    assert not needs_retry(attempt(text, tokens=60, audio_ctx=1500), heard(3.0))
 
 
-SPOKEN_TO_THE_END = Sound(9.2, speech_s=8.0, speech_prob=0.97, speech_end_s=9.0)
+SPOKEN_TO_THE_END = heard(9.2, speech_s=8.0, speech_prob=0.97, speech_end_s=9.0)
 
 
 @pytest.mark.parametrize(("end_s", "lost"), [(9.2, False), (8.1, False), (7.9, True), (1.0, True)])
@@ -136,10 +156,10 @@ def test_words_that_end_a_second_before_the_speech_have_lost_their_end(end_s: fl
 
 @pytest.mark.parametrize(
     ("text", "sound"),
-    [(SENTENCE, Sound(9.2)), ("[BLANK_AUDIO]", SPOKEN_TO_THE_END), ("", SPOKEN_TO_THE_END)],
+    [(SENTENCE, heard(9.2)), ("[BLANK_AUDIO]", SPOKEN_TO_THE_END), ("", SPOKEN_TO_THE_END)],
     ids=["nobody knows where the speech ends", "a note", "nothing"],
 )
-def test_only_words_can_end_too_early(text: str, sound: Sound) -> None:
+def test_only_words_can_end_too_early(text: str, sound: Utterance) -> None:
     """A noise is not worth three decodings."""
     assert not lost_tail(attempt(text, end_s=1.0), sound)
 
@@ -157,13 +177,13 @@ def test_of_two_texts_that_end_too_early_the_longer_one_is_kept() -> None:
 def test_a_retry_that_listened_replaces_a_loop() -> None:
     """Even where the loop was more sure of itself, as loops are."""
     retry = attempt(avg_logprob=-0.9, audio_ctx=1500)
-    assert better(attempt(LOOP, tokens=60, avg_logprob=-0.1), retry, Sound(3.0)) is retry
+    assert better(attempt(LOOP, tokens=60, avg_logprob=-0.1), retry, heard(3.0)) is retry
 
 
 def test_of_two_loops_the_one_that_ended_by_itself_and_repeats_less_is_kept() -> None:
     """A retry that is worse does not replace the first attempt."""
     first = attempt(" ".join(["ask,"] * 5), tokens=10)
-    assert better(first, attempt(LOOP, tokens=60, capped=True), Sound(3.0)) is first
+    assert better(first, attempt(LOOP, tokens=60, capped=True), heard(3.0)) is first
 
 
 def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words() -> None:
@@ -187,31 +207,31 @@ def test_whispers_own_opinion_of_silence_counts_only_where_it_doubts_its_words()
 )
 def test_the_verdict_follows_from_the_evidence(judged: Transcript, verdict: Verdict) -> None:
     """No words or silence: rejected; unsure or in circles: doubtful; else confident."""
-    assert judge(judged, Sound(4.0, speech_s=3.0, speech_prob=0.95)) is verdict
+    assert judge(judged, heard(4.0, speech_s=3.0, speech_prob=0.95)) is verdict
 
 
-SNEEZE = Sound(1.2, speech_s=0.54, speech_prob=0.68)
-WORD = Sound(1.3, speech_s=0.7, speech_prob=0.96)
+SNEEZE = heard(1.2, speech_s=0.54, speech_prob=0.68)
+WORD = heard(1.3, speech_s=0.7, speech_prob=0.96)
 
 
 @pytest.mark.parametrize("text", ["Thank you!", "you", "Thanks for...", "Mm-hmm.", "Oh"])
-@pytest.mark.parametrize("sound", [SNEEZE, WORD, Sound(2.0)])
-def test_what_whisper_says_of_any_noise_is_rejected_where_it_is_unsure(text: str, sound: Sound) -> None:
+@pytest.mark.parametrize("sound", [SNEEZE, WORD, heard(2.0)])
+def test_what_whisper_says_of_any_noise_is_rejected_where_it_is_unsure(text: str, sound: Utterance) -> None:
     """Sneezes may convince the detector of voices; digital silence is "you"."""
     assert judge(attempt(text, avg_logprob=-0.65), sound) is Verdict.REJECTED
 
 
 @pytest.mark.parametrize(
-    ("logprob", "sound"), [(-0.2, WORD), (-0.65, Sound(4.0, speech_s=3.1, speech_prob=0.9))], ids=["sure", "long"]
+    ("logprob", "sound"), [(-0.2, WORD), (-0.65, heard(4.0, speech_s=3.1, speech_prob=0.9))], ids=["sure", "long"]
 )
-def test_thanks_that_somebody_says_are_published(logprob: float, sound: Sound) -> None:
+def test_thanks_that_somebody_says_are_published(logprob: float, sound: Utterance) -> None:
     """Where Whisper has no doubt, and where there was more speech than a sneeze has."""
     assert judge(attempt("Thank you.", avg_logprob=logprob), sound) is Verdict.CONFIDENT
 
 
 def test_nobody_says_thank_you_in_a_third_of_a_second() -> None:
     """Whisper may be sure of what it makes of a sneeze."""
-    assert judge(attempt("Thank you!", avg_logprob=-0.28), Sound(0.9, 0.32, 0.89)) is Verdict.REJECTED
+    assert judge(attempt("Thank you!", avg_logprob=-0.28), heard(0.9, 0.32, 0.89)) is Verdict.REJECTED
 
 
 @pytest.mark.parametrize(
@@ -230,27 +250,27 @@ def test_doubt_of_voice_words_and_language_together_is_noise(
 ) -> None:
     """Each alone is usual in short words."""
     bark = replace(attempt("来来来", avg_logprob=logprob), language_prob=language_prob)
-    assert judge(bark, Sound(0.9, speech_s=0.38, speech_prob=speech_prob)) is verdict
+    assert judge(bark, heard(0.9, speech_s=0.38, speech_prob=speech_prob)) is verdict
 
 
-MUSIC = Sound(0.9, speech_s=0.26, speech_prob=0.85)
+MUSIC = heard(0.9, speech_s=0.26, speech_prob=0.85)
 
 
 @pytest.mark.parametrize(
     ("text", "logprob", "no_speech_prob", "sound"),
     [
         ("MUZIEK.", -0.53, 0.86, MUSIC),
-        ("MUZIEK.", -0.2, 0.86, Sound(4.0, speech_s=3.1, speech_prob=0.95)),
-        ("ТРЕВОЖНАЯ МУЗЫКА", -0.63, 0.3, Sound(2.2, speech_s=1.15, speech_prob=0.64)),
-        ("Dank u!", -0.63, 0.01, Sound(0.9, speech_s=0.32, speech_prob=0.69)),
-        ("謝謝", -0.83, 0.01, Sound(0.9, speech_s=0.32, speech_prob=0.69)),
-        ("Thank you. Thank you.", -0.2, 0.7, Sound(3.0, speech_s=2.5, speech_prob=0.95)),
-        ("ご視聴ありがとうございました。", -0.5, 0.2, Sound(3.0, speech_s=2.5, speech_prob=0.7)),
-        ("Thanks for watching!", -0.1, 0.9, Sound(3.0)),
+        ("MUZIEK.", -0.2, 0.86, heard(4.0, speech_s=3.1, speech_prob=0.95)),
+        ("ТРЕВОЖНАЯ МУЗЫКА", -0.63, 0.3, heard(2.2, speech_s=1.15, speech_prob=0.64)),
+        ("Dank u!", -0.63, 0.01, heard(0.9, speech_s=0.32, speech_prob=0.69)),
+        ("謝謝", -0.83, 0.01, heard(0.9, speech_s=0.32, speech_prob=0.69)),
+        ("Thank you. Thank you.", -0.2, 0.7, heard(3.0, speech_s=2.5, speech_prob=0.95)),
+        ("ご視聴ありがとうございました。", -0.5, 0.2, heard(3.0, speech_s=2.5, speech_prob=0.7)),
+        ("Thanks for watching!", -0.1, 0.9, heard(3.0)),
     ],
 )
 def test_a_stock_text_with_evidence_against_it_is_rejected(
-    text: str, logprob: float, no_speech_prob: float, sound: Sound
+    text: str, logprob: float, no_speech_prob: float, sound: Utterance
 ) -> None:
     """In any language: Whisper's no-speech probability, or doubt of the words and of the voice."""
     assert judge(attempt(text, avg_logprob=logprob, no_speech_prob=no_speech_prob), sound) is Verdict.REJECTED
@@ -261,18 +281,18 @@ def test_a_stock_text_with_evidence_against_it_is_rejected(
 )
 def test_a_stock_text_without_evidence_against_it_is_published(text: str) -> None:
     """A person may say it."""
-    assert judge(attempt(text, avg_logprob=-0.2), Sound(1.6, speech_s=0.9, speech_prob=0.97)) is Verdict.CONFIDENT
+    assert judge(attempt(text, avg_logprob=-0.2), heard(1.6, speech_s=0.9, speech_prob=0.97)) is Verdict.CONFIDENT
 
 
 @pytest.mark.parametrize("text", ["MUSIC OFF", "TURN THE MUSIC OFF", "Musik aus", "Die Musik ist laut."])
 def test_a_command_about_music_is_no_label(text: str) -> None:
     """Even where Whisper writes it in capitals and is not sure of it."""
-    assert judge(attempt(text, avg_logprob=-0.7), Sound(1.6, speech_s=0.9, speech_prob=0.95)) is Verdict.CONFIDENT
+    assert judge(attempt(text, avg_logprob=-0.7), heard(1.6, speech_s=0.9, speech_prob=0.95)) is Verdict.CONFIDENT
 
 
 def test_words_are_not_confident_where_whisper_says_no_speech() -> None:
     """Far-field words may have such a probability: they are published, and doubtful."""
-    assert judge(attempt(no_speech_prob=0.86), Sound(4.0, speech_s=3.0, speech_prob=0.95)) is Verdict.DOUBTFUL
+    assert judge(attempt(no_speech_prob=0.86), heard(4.0, speech_s=3.0, speech_prob=0.95)) is Verdict.DOUBTFUL
 
 
 def test_a_song_is_not_confident() -> None:
@@ -282,7 +302,7 @@ def test_a_song_is_not_confident() -> None:
 
 def test_suspicious_words_in_circles_are_rejected() -> None:
     """A bark is "んんんん…" in every window."""
-    bark = Sound(1.5, speech_s=0.42, speech_prob=0.57)
+    bark = heard(1.5, speech_s=0.42, speech_prob=0.57)
     circles = attempt("ん" * 26, tokens=26, avg_logprob=-0.58)
     assert judge(circles, bark, circles) is Verdict.REJECTED
 
@@ -303,11 +323,11 @@ def test_a_stock_phrase_within_a_sentence_is_no_stock_phrase() -> None:
     ("logprob", "sound", "needed"),
     [
         (-0.97, SNEEZE, True),
-        (-1.3, Sound(6.0, speech_s=5.2, speech_prob=0.6), False),
+        (-1.3, heard(6.0, speech_s=5.2, speech_prob=0.6), False),
         (-1.2, WORD, False),
-        (-1.8, Sound(1.2, speech_s=0.58, speech_prob=0.92), False),
+        (-1.8, heard(1.2, speech_s=0.58, speech_prob=0.92), False),
         (-0.2, SNEEZE, False),
-        (-2.0, Sound(1.2), False),
+        (-2.0, heard(1.2), False),
         (None, SNEEZE, False),
     ],
     ids=[
@@ -322,7 +342,7 @@ def test_a_stock_phrase_within_a_sentence_is_no_stock_phrase() -> None:
 )
 def test_only_little_sound_that_convinced_nobody_needs_a_second_look(
     logprob: float | None,
-    sound: Sound,
+    sound: Utterance,
     needed: bool,  # noqa: FBT001 - a table
 ) -> None:
     """Far-field speech has bad probabilities and a sure detector: neither alone is a reason."""
@@ -360,15 +380,15 @@ def test_texts_agree_whatever_their_spelling(first: str, second: str, same: bool
 
 def test_what_is_shorter_than_any_word_is_rejected_if_nobody_is_sure_of_it() -> None:
     """A bark of a quarter of a second; a clear word as short is kept."""
-    bark = Sound(0.7, speech_s=0.19, speech_prob=0.51)
+    bark = heard(0.7, speech_s=0.19, speech_prob=0.51)
     assert judge(attempt("No!", avg_logprob=-1.05), bark) is Verdict.REJECTED
-    assert judge(attempt("No!", avg_logprob=-0.2), Sound(0.7, 0.19, 0.95)) is Verdict.CONFIDENT
+    assert judge(attempt("No!", avg_logprob=-0.2), heard(0.7, 0.19, 0.95)) is Verdict.CONFIDENT
 
 
 @pytest.mark.parametrize(("logprob", "no_speech_prob"), [(-2.1, 0.3), (-0.73, 0.72)], ids=["hopeless", "silence"])
 def test_one_thing_more_against_what_is_suspicious_is_enough(logprob: float, no_speech_prob: float) -> None:
     """No second look where the answer is known."""
     growl = attempt("RAGG!", avg_logprob=logprob, no_speech_prob=no_speech_prob)
-    sound = Sound(1.5, speech_s=0.77, speech_prob=0.6)
+    sound = heard(1.5, speech_s=0.77, speech_prob=0.6)
     assert not needs_second_look(growl, sound)
     assert judge(growl, sound) is Verdict.REJECTED
