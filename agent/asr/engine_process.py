@@ -273,7 +273,7 @@ class ProcessEngine:
         deadline_s = self._settings.deadline_s(sum(utterance.duration_s for utterance in utterances))
         this = (ids, sum(len(utterance.pcm) for utterance in utterances))
         if this == self._given_up:  # speculatively, inside the pause
-            raise EngineError(f"the engine process was lost {ATTEMPTS} times over {ids}")
+            raise EngineError(f"the engine process was lost {ATTEMPTS} times while it transcribed {ids}")
         for _ in range(ATTEMPTS):
             try:
                 return self._running().transcribe(utterances, deadline_s)
@@ -283,7 +283,9 @@ class ProcessEngine:
                 if several:
                     raise EngineError(f"the engine process {reason}") from loss
         self._given_up = this
-        raise EngineError(f"the engine process was lost {ATTEMPTS} times over {ids}, at last it {reason}")
+        raise EngineError(
+            f"the engine process was lost {ATTEMPTS} times while it transcribed {ids}; the last time it {reason}"
+        )
 
     def close(self) -> None:
         """End the process; idempotent."""

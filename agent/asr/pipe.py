@@ -71,7 +71,7 @@ def receive(channel: socket.socket, expired: Expired | None = None) -> Packet:
     _move(channel, channel.recv_into, memoryview(data), expired)
     head = json.loads(data[:head_bytes])
     if not isinstance(head, dict):
-        raise ValueError("the head of a packet is no object")  # noqa: TRY004 - one kind of error for bad packets
+        raise ValueError("the head of a packet must be a JSON object")  # noqa: TRY004 - one kind of error for bad packets
     return Packet(head, bytes(data[head_bytes:]))
 
 

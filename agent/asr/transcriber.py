@@ -239,7 +239,7 @@ class Transcriber:
             if len(jobs) == 1:
                 self.report(utterances[0], partial(self._recipient.failed, utterances[0], error))
                 return
-            log.warning(f"{len(jobs)} utterances failed at once, transcribing them one by one: {error}")
+            log.warning(f"cannot transcribe {len(jobs)} utterances together ({error}); transcribing each alone")
             for number, job in enumerate(jobs, start=1):
                 self._decode([job], taken_ns, jobs[number:])
             return

@@ -4,6 +4,6 @@
                                           │  ▲
                               one child process at a time
 
-The figures come from the bundled sentences. `agent/models/choice.py` has the rule that chooses, and
-docs/decisions/0008-calibration.md its reasons.
+The clips are the bundled sentences. `agent/models/choice.py` makes the choice. docs/decisions/0008-calibration.md
+explains it.
 """

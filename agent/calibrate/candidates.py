@@ -16,7 +16,7 @@ USABLE: Final = 0.75
 REST_OF_AGENT_MB: Final = 60
 """The agent without its engine: capture, voice activity, MQTT."""
 _ROOM: Final = 1.3
-"""A model is not loaded if it needs this many times the memory budget."""
+"""Do not load a model that needs more than the memory budget times this factor."""
 
 
 def objection(model: Model, engines: Collection[str], memory_mb: int) -> str:
@@ -26,7 +26,7 @@ def objection(model: Model, engines: Collection[str], memory_mb: int) -> str:
     if engine not in engines:
         return f"{engine} is not installed"
     if need_mb > _ROOM * memory_mb:
-        return f"it would take about {need_mb} MB, and the engine may have {memory_mb}"
+        return f"it needs about {need_mb} MB, but the engine may use only {memory_mb} MB"
     return ""
 
 
@@ -37,15 +37,16 @@ def cost(model: Model) -> tuple[int, float, str]:
 
 
 def smaller_in_vain(model: Model, too_slow: Iterable[Model]) -> Model | None:
-    """Return a smaller one of `too_slow` on the same engine: a larger model is slower still."""
+    """Return a smaller model of the same engine that was `too_slow`; None if there is none."""
     rank = size_rank(model.size)
     return next((one for one in too_slow if one.format is model.format and size_rank(one.size) < rank), None)
 
 
 def thread_numbers(cores: int, setting: int = 0) -> list[int]:
-    """Return the numbers of threads to try, the largest first: the setting, or up to all `cores` but one.
+    """Return the numbers of threads to try, the largest first.
 
-    They are powers of two and the largest number. Other numbers differ by less than the noise.
+    A `setting` is the only number. Otherwise try `cores` - 1 and the powers of two below it; the noise hides the
+    difference to numbers between them.
     """
     if setting:
         return [setting]
@@ -54,10 +55,10 @@ def thread_numbers(cores: int, setting: int = 0) -> list[int]:
 
 
 def worth_pulling(catalogue: Catalogue, engines: Collection[str], language: str, memory_mb: int) -> list[list[str]]:
-    """Return names of models to fetch: tiny and base, in the quantisation each engine is fastest with.
+    """Return lists of names; fetch one model of each list, the first one if possible.
 
-    One of each list is enough, the first if possible. For English that is the English-only model, but a device that
-    cannot reach the hub may get only the multilingual one.
+    They are tiny and base, in the quantisation in which each engine is fastest. For English, the English-only model
+    is first. A device that cannot reach the hub may get only the second one, which knows all languages.
     """
     suffixes = (".en", "") if language == "en" else ("",)
     wanted = [
@@ -75,12 +76,12 @@ def memory_budget_mb(root: Path = identity.ROOT) -> int:
 
 
 def cgroup_headroom_bytes(root: Path = identity.ROOT) -> int | None:
-    """Return the memory left below the tightest limit of cgroup v2 above this process; None if there is no limit.
+    """Return the memory that the limits of cgroup v2 leave to this process; None if there is no limit.
 
     File pages without recent use (`inactive_file`) count as free, because the kernel gives them up first.
     """
     top, rooms = root / "sys/fs/cgroup", list[int]()
-    # Inside a container the path belongs to the host, and the group of the container is the top one.
+    # In a container, this path may not exist, because it belongs to the host. Then the root group has the limit.
     group = top / (_text(root / "proc/self/cgroup").rpartition("0::/")[2]).strip()
     for folder in (group, *group.parents):
         limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()

@@ -1,10 +1,10 @@
 """Measure candidates one at a time, each in a child process of its own, within a given time.
 
-1. Every model goes through the clips once, the cheapest first, with the largest number of threads. A model that is
-   slower than speech is given up early, and larger ones on the same engine are not tried.
-2. The model that would be chosen goes through them with fewer threads.
-3. All go through them again while there is time, those on the Pareto front first. The best pass counts, because
-   disturbances only make a measurement slower.
+1. Measure every model once with the largest number of threads, the cheapest model first. Stop early at a model that
+   is slower than speech, and skip larger models of the same engine.
+2. Measure the best model again with fewer threads.
+3. Repeat all measurements while there is time, the Pareto front first. Keep the best pass: other programs can only
+   make a pass slower.
 """
 
 import statistics
@@ -77,7 +77,7 @@ class Survey:
     """Receives the current step, in a few words."""
     _deadline_s: float = field(init=False)
     _trials: list[_Trial] = field(default_factory=list, init=False)
-    """Those that went through all clips at least once."""
+    """The candidates with at least one complete pass."""
     _skipped: list[Skipped] = field(default_factory=list, init=False)
     _too_slow: list[Model] = field(default_factory=list, init=False)
     _out_of_time: bool = field(default=False, init=False)
@@ -107,12 +107,12 @@ class Survey:
         for turn in range(MOST_PASSES - 1):
             front = {measurement.candidate for measurement in pareto_front(self._measurements())}
             trials = self._trials[::-1] if turn % 2 else self._trials
-            # A slow minute may be why a candidate is not on the front: so the others get another pass, too.
+            # Repeat the others, too: perhaps one of them is not on the front only because of a slow minute.
             for trial in sorted(trials, key=lambda trial: trial.candidate not in front):
                 if trial.pass_s <= self._left_s and trial.passes < MOST_PASSES:
                     try:
                         self._pass(trial)
-                    except AgentError as error:  # the earlier passes count, and the clips of this one
+                    except AgentError as error:  # keep the earlier passes, and the clips that this pass finished
                         self.tell(str(error))
 
     @property
@@ -143,7 +143,7 @@ class Survey:
         try:
             for index, clip in enumerate(self.clips, start=1):
                 if self._left_s <= 0:
-                    raise AgentError("the time was over before the last clip")
+                    raise AgentError("time ran out before the last clip")
                 trial.answers[index - 1].append(process.transcribe(load_pcm(clip), clip.language, self._left_s))
                 if not trial.passes and index >= _CLIPS_TO_JUDGE:
                     wall_s = sum(answers[0].wall_s for answers in trial.answers[:index])
@@ -156,7 +156,7 @@ class Survey:
         trial.pass_s = self.clock() - began_s
 
     def _skip(self, model: Model, why: str) -> None:
-        # A failure counts as well: the time that is left limits every step.
+        # Check the time after a failure, too: a lack of time may be its cause.
         self._out_of_time |= self._left_s < _LEAST_LEFT_S
         self._skipped.append(Skipped(engine_for(model), model.name, why))
         self.tell(f"{engine_for(model)} {model.name}: {why}")

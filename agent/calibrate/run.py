@@ -1,4 +1,4 @@
-"""Calibrate from end to end: filter the models that are here, measure, choose, write the file."""
+"""Run a whole calibration: filter the models on the device, measure, choose, write the file."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -45,13 +45,13 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
         clips: Default: the bundled ones.
 
     Raises:
-        ModelError: no model is here that could be measured.
+        ModelError: the device has no model that can be measured.
         CalibrationError: the file cannot be written.
         AgentError: no measurement succeeded.
     """
     store = Store(models_dir(settings), load_catalogue())
     language, threads = wanted(settings)
-    spoken = "auto" if language == "auto" else "en"  # of the clips; to detect the language is part of the work
+    spoken = "auto" if language == "auto" else "en"  # language of the clips; "auto" measures detection, too
 
     def start(candidate: Candidate, limit_s: float) -> SystemProcess:
         path = store.resolve(candidate.model, store.catalogue.find(candidate.model).format)
@@ -84,7 +84,7 @@ def calibrate(settings: Settings, budget_s: float, tell: Tell, clips: Sequence[C
 
 
 def wanted(settings: Settings) -> tuple[str, int]:
-    """Return the language and the number of threads (0: open) of the settings, for any kind of engine."""
+    """Return language and number of threads from the settings; 0 threads if they set no number."""
     engine = settings.engine
     return (engine.language, engine.threads) if isinstance(engine, EngineCommon) else (engine.language, 0)
 
@@ -106,16 +106,18 @@ def candidates(store: Store, language: str, limits: Limits) -> tuple[list[Model]
             models.append(model)
     if not models and skipped:
         one = skipped[0]
-        raise ModelError(f"none of the models here can be measured ({one.model}: {one.why}): add --pull")
+        raise ModelError(
+            f"no model on this device can be measured ({one.model}: {one.why}): add --pull to fetch others"
+        )
     if not models:
         raise ModelError("no model is on this device: run `edgescribe calibrate --pull`, which fetches some to measure")
     return models, skipped
 
 
 def others_cpu() -> Callable[[], float]:
-    """Return a function that gives the percentage of all cores that other programs have taken since this call.
+    """Start to measure other programs. The returned function gives their CPU use in percent of all cores.
 
-    Of the child processes, only those that have ended count as part of this program.
+    A child process counts as another program until it has ended.
     """
     psutil.cpu_percent()
     began_s, began_cpu_s = time.monotonic(), own_cpu_s(())
@@ -128,7 +130,7 @@ def others_cpu() -> Callable[[], float]:
 
 
 def why_none(found: Findings, budget_s: float) -> str:
-    """Return the reason of the last attempt. Without time for it, more time is the remedy."""
+    """Return why the last attempt failed. If time ran out, suggest more time."""
     one = found.skipped[-1]
-    remedy = f" (there were {round(budget_s, 1):g} s; give it more with --minutes)" if found.out_of_time else ""
+    remedy = f" ({round(budget_s, 1):g} s are too short: set a larger --minutes)" if found.out_of_time else ""
     return f"{one.engine} {one.model}: {one.why}{remedy}"

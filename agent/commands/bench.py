@@ -127,7 +127,7 @@ def _systems(args: argparse.Namespace, store: Store) -> list[System]:
         option, kinds = "--latency", "our engines, or wyoming-faster-whisper"
         systems = [system for system in systems if latency.can_be_timed(system)]
     if not systems or (args.stream and not any(streams.can_be_streamed(system) for system in systems)):
-        raise ConfigError(f"{option}: none of these is a whole system with a model: take {kinds}")
+        raise ConfigError(f"{option}: no --system here is a whole system with a model: name one of {kinds}")
     for system in systems:
         listening_settings(system.options)
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) - 1)

@@ -1,8 +1,8 @@
-"""The outbox in memory: which message goes next, which one goes when room runs out, and what the disk has to write.
+"""The outbox in memory: choose the message to send next, the message to drop when full, and the work of the disk.
 
 put ─▶ HELD      strict: not on disk yet
          ▼
-       PROMPT    replies and the like: useless later, the first to go for room    ┐
+       PROMPT    replies and the like: useless later, dropped first if full       ┐
        LIVE      transcripts of the last 60 s                                     ├▶ IN_FLIGHT ─▶ acknowledged
        BACKLOG   older ones, or of an earlier boot: slowly, on their own topic    │      │
        REPLAY    delivered, and requested once more: after the backlog            ┘      ▼
@@ -32,11 +32,11 @@ BACKLOG_DELAY_S: Final = 30.0
 BACKLOG_INTERVAL_S: Final = 0.2
 """Five messages a second."""
 GRACE_S: Final = 2.0
-"""How long a message waits in memory for its acknowledgement, and a deletion for others."""
+"""A message waits this long in memory for its acknowledgement. A deletion waits this long, to share a commit."""
 MEMORY_BYTES: Final = 8 << 20
 """Room in memory for messages that no disk takes."""
 CHUNK: Final = 64
-"""Messages a commit: a small log finds room on a full disk."""
+"""Messages per commit. The log of a small commit still fits on a nearly full disk."""
 OVERHEAD_BYTES: Final = 256
 """Room that a message takes besides its payload, roughly."""
 DEAD_LETTERS: Final = 100
@@ -45,7 +45,7 @@ _QUOTA_PAUSE_S: Final = (1.0, 60.0)
 _REPLAYABLE_MESSAGES: Final = 256
 _REPLAYABLE_BYTES: Final = 256 << 10
 _REPLAY_KEY: Final = 1 << 62
-"""Keys of replays begin here: no message of the outbox has one of them."""
+"""First key of a replay. The keys of other messages stay below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Stamp:
         return Stamp(self.boot_id, monotonic_s, self.wall_s + monotonic_s - self.monotonic_s, self.synced)
 
     def age_s(self, now: "Stamp") -> float:
-        """Seconds from here until `now`; a lower bound where they cannot be known.
+        """Return the seconds from this instant to `now`; if they are unknown, return fewer, never more.
 
-        Within a boot the monotonic clock decides, however the wall clock jumped. Across boots the wall clocks decide if
-        both were synchronised; else it is at least as long as the machine has been up. So a wrong clock can keep a
-        message for too long, but never drops one too early.
+        Within a boot, use the monotonic clock: the wall clock may jump. Across boots, use the wall clocks if both were
+        synchronised, but at least the time since the boot. So a wrong clock can keep a message for too long, but never
+        drop one too early.
         """
         if self.boot_id == now.boot_id:
             return max(0.0, now.monotonic_s - self.monotonic_s)
@@ -108,7 +108,7 @@ class Lane(Enum):
     DEFERRED = auto()
     IN_FLIGHT = auto()
     CONDEMNED = auto()
-    """Goes for room as soon as the disk has deleted it; it is not handed out meanwhile."""
+    """Waits for the disk to delete it, and is then dropped to make room. It is not sent meanwhile."""
 
 
 _WAITING: Final = frozenset({Lane.PROMPT, Lane.LIVE, Lane.BACKLOG, Lane.DEFERRED})
@@ -134,7 +134,7 @@ class QueueEntry:
     """The message itself: until it is stored, and in flight."""
     stored: bool = field(default=False, compare=False)
     maybe_stored: bool = field(default=False, compare=False)
-    """Whether it was given to the disk, though the disk has not answered."""
+    """Whether a commit with it has begun. It may be on disk, even if that commit failed."""
     replayable: bool = field(default=True, compare=False)
     """Whether it may be sent again after its delivery."""
     lane: Lane | None = field(default=None, compare=False)
@@ -152,8 +152,8 @@ def entry_of(
 ) -> QueueEntry:
     """Return the entry of a message.
 
-    A transcript can wait in the backlog, so it lives for `max_age_s`, not for its expiry. One of an earlier boot is
-    late, however young it seems: it is unknown how long the machine was off.
+    A transcript can wait in the backlog, so it lives for `max_age_s`, not for its expiry. One of an earlier boot
+    goes to the backlog at once, because nothing tells how long the machine was off.
     """
     if backlog_topic is None:
         life_s, home = max_age_s if expiry_s is None else min(expiry_s, max_age_s), Lane.PROMPT
@@ -347,14 +347,14 @@ class Outbox:
             self._remember(message)
 
     def requeue(self) -> None:
-        """Line up again, in order, messages in flight and deferred ones: the connection was lost."""
+        """Return messages in flight and deferred ones to their lanes, in order, after a lost connection."""
         with self._changed:
             self._backlog_at_s = None
             for entry in [*self._lanes[Lane.IN_FLIGHT], *self._lanes[Lane.DEFERRED]]:
                 self._move(entry, entry.home)
 
     def purge(self) -> int:
-        """Forget everything that is not in flight, uncounted; return how many messages those were.
+        """Forget all messages that are not in flight, and return their number. They do not count as dropped.
 
         Delivered messages that could be sent again are forgotten as well.
         """
@@ -371,13 +371,13 @@ class Outbox:
             return pending - self.pending
 
     def close(self) -> int:
-        """Release the storage; idempotent. Return how many messages are lost with it: stored ones are not."""
+        """Release the storage; idempotent. Return the number of messages that are lost, because no disk has them."""
         return self.pending
 
     # Room.
 
     def make_room(self) -> None:
-        """Give up as much as the limits demand: first replies and the like, then the oldest transcripts."""
+        """Drop messages until the limits are met: first replies and the like, then the oldest transcripts."""
         while self._is_full and (entry := self._first_to_go()):
             self._drop(entry)
         while self._unsaved_bytes > MEMORY_BYTES:
@@ -406,7 +406,7 @@ class Outbox:
             return [entry.key for entry in condemned if entry.stored]
 
     def end_condemned(self, *, deleted: bool) -> None:
-        """Give the condemned messages up if the disk has deleted them; else they line up again."""
+        """Drop the condemned messages if the disk has deleted them; otherwise return them to their lanes."""
         with self._changed:
             for entry in self._lanes[Lane.CONDEMNED].copy():
                 if deleted:

@@ -72,7 +72,7 @@ class Sequence:
             note = read_note(self._path)
         except ValueError as error:
             self.damaged = True
-            log.warning(f"outbox: {self._path} is damaged ({error}); using the other notes of the next number")
+            log.warning(f"outbox: {self._path} is damaged ({error}); taking the next number from its other copies")
         self._next = resume(note, in_memory, stored_next)
         self._bound = self._next  # the first number reserves a block: a run without numbers changes no note
         self._noted = in_memory or 1

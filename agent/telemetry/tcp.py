@@ -160,8 +160,8 @@ class TcpServer:
 
     def _log_retry(self, error: OSError) -> None:
         self._log_once(
-            f"{self._name}.host = {self._host}: nobody gets through to {self._address} yet ({_reason(error)}): tried "
-            f"again every {RETRY_S:.0f} s; if the name is wrong, set an address of this device"
+            f"{self._name}.host = {self._host}: cannot listen at {self._address} yet ({_reason(error)}); "
+            f"retrying every {RETRY_S:.0f} s; if the name is wrong, set an address of this device"
         )
 
     def _log_once(self, text: str) -> None:

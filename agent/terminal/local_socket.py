@@ -48,7 +48,7 @@ def listen(path: Path) -> socket.socket:
     """
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         connect(path).close()
-        raise FileExistsError(17, "another agent listens there")
+        raise FileExistsError(17, "another agent uses this socket")
     path.unlink(missing_ok=True)
     with contextlib.ExitStack() as on_failure, _short(path) as name:
         listener = on_failure.enter_context(socket.socket(socket.AF_UNIX))

@@ -127,7 +127,7 @@ def test_a_name_that_nobody_knows_yet_keeps_nothing_else_from_working(tmp_path: 
     """Said once, with what to do if it is wrong; the recording is listened to all the same."""
     agent = listening_at(tmp_path, assist__host="edgescribe.invalid", prometheus__enabled=True, prometheus__port=0)
     assert agent.wait() == 0, agent.stderr
-    assert agent.stderr.count("assist.host = edgescribe.invalid: nobody gets through") == 1
+    assert agent.stderr.count("assist.host = edgescribe.invalid: cannot listen at") == 1
     assert "if the name is wrong, set an address of this device" in agent.stderr
     assert "assist: listening" not in agent.stderr
     assert "prometheus: metrics at http://127.0.0.1:" in agent.stderr

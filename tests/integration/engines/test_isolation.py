@@ -133,10 +133,10 @@ def test_a_long_utterance_has_a_larger_budget(start: Start) -> None:
 def test_what_fails_twice_is_given_up_and_the_next_is_tried(start: Start, losses: list[str]) -> None:
     """An utterance that the engine cannot survive does not hold up those behind it."""
     engine = start(budget_s=0.5, delay_s=2.0)
-    with pytest.raises(EngineError, match=r"lost 2 times over 01POISON, at last it hung while transcribing"):
+    with pytest.raises(EngineError, match=r"while it transcribed 01POISON; the last time it hung while transcribing"):
         engine.transcribe([utterance("01POISON")])[0]
     assert len(losses) == 2
-    with pytest.raises(EngineError, match="lost 2 times over 01POISON"):
+    with pytest.raises(EngineError, match="lost 2 times while it transcribed 01POISON"):
         engine.transcribe([utterance("01POISON")])[0]  # as a draft and then as an utterance: the same samples
     assert len(losses) == 2
     assert engine.transcribe([utterance(seconds=2.0)])[0].text == "turn on the light"

@@ -43,7 +43,7 @@ def test_what_is_far_too_large_is_not_even_loaded() -> None:
     """A board of 512 MB with 200 MB to spare would only swap; what is near the budget is measured."""
     assert objection(CATALOGUE.find("tiny.en-q8_0"), BOTH, 200) == ""
     for name in ("base-ct2", "large-v3-turbo-q5_0"):
-        assert "the engine may have 200" in objection(CATALOGUE.find(name), BOTH, 200)
+        assert "the engine may use only 200" in objection(CATALOGUE.find(name), BOTH, 200)
 
 
 def test_what_is_here_and_does_not_do_is_named(tmp_path: Path) -> None:

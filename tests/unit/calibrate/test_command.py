@@ -42,5 +42,5 @@ def test_the_remedy_fits_the_trouble() -> None:
     why = "whisper_cpp tiny.en-q8_0: cannot be loaded"
     assert why_none(Findings((), skipped), 1.5) == why
     assert why_none(Findings((), skipped, out_of_time=True), 1.5) == (
-        f"{why} (there were 1.5 s; give it more with --minutes)"
+        f"{why} (1.5 s are too short: set a larger --minutes)"
     )

@@ -85,7 +85,7 @@ def test_a_name_that_nobody_knows_yet_is_listened_at_as_soon_as_somebody_does(
             assert client.recv(5) == b"hello"
     assert [record.message for record in caplog.records if "assist.host" in record.message] == caplog.messages
     assert len(caplog.messages) == len(set(caplog.messages)) <= 2  # the reason may change once, as a network comes
-    assert f"assist.host = {UNKNOWN}: nobody gets through to {UNKNOWN}:0 yet" in caplog.messages[0]
+    assert f"assist.host = {UNKNOWN}: cannot listen at {UNKNOWN}:0 yet" in caplog.messages[0]
     assert "if the name is wrong, set an address of this device" in caplog.messages[0]
 
 
@@ -103,7 +103,7 @@ def test_a_port_that_was_taken_while_its_name_was_unknown_is_waited_for(
     """The microphone, which works, does not stop for it; it is said."""
     with listen_at("127.0.0.1", 0) as taken, closing(serve(UNKNOWN, taken.getsockname()[1])) as server:
         known()
-        assert eventually(lambda: f"to {UNKNOWN}:{server.port} yet (address already in use)" in caplog.text)
+        assert eventually(lambda: f"at {UNKNOWN}:{server.port} yet (address already in use)" in caplog.text)
 
 
 @pytest.mark.parametrize("host", ["192.168.1.300", "kitchen board", "-kitchen", "fd00::x", "a..b", "k" * 64, "ü" * 60])
