@@ -9,6 +9,7 @@ Examples:
 
 import argparse
 import re
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         mqtt__password=args.password_file and password_from(args.password_file),
     )
     mode = Mode.LINES if args.plain or not sys.stdout.isatty() else Mode.SCREEN
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with SIGINT ignored
     with (
         Subscriber(
             settings.mqtt, f"edgescribe/v1/{args.device or '+'}/#", identity.device_id(settings.device.id)
